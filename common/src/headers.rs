@@ -1,0 +1,159 @@
+//! Ethernet, VLAN, IPv4 and UDP headers: from a frame to the span of its UDP payload.
+
+use crate::{counter::Class, frame::Frame};
+
+const ETHERNET_HEADER: usize = 14;
+const VLAN_TAG: usize = 4;
+const IPV4_MINIMUM: usize = 20;
+const UDP_HEADER: usize = 8;
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
+const PROTOCOL_UDP: u8 = 17;
+
+const MORE_FRAGMENTS: u16 = 0x2000;
+const FRAGMENT_OFFSET: u16 = 0x1fff;
+const VLAN_ID: u16 = 0x0fff;
+
+/// Identifiers of the VLAN tags of a frame, outermost first; 0 where there is none.
+///
+/// Priority bits are left out: a reply may carry others than its request. A priority tag (identifier 0) equals no tag.
+pub type VlanIds = [u16; 2];
+
+/// The LAN segment of a frame: the interface and the VLANs that it came in by, or leaves by.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Segment {
+    /// Kernel index of the interface.
+    pub ifindex: u32,
+    /// VLAN identifiers, outermost first, 0 for none.
+    pub vlan: VlanIds,
+}
+
+/// A UDP datagram inside a frame. All offsets count bytes from the start of the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Udp {
+    /// VLAN identifiers, the tag that the kernel keeps in metadata included.
+    pub vlan: VlanIds,
+    /// Start of the IPv4 header.
+    pub ip: u32,
+    /// Start of the UDP payload.
+    pub payload: u32,
+    /// End of the UDP payload by the UDP length field; for a first fragment, the end of the IP payload.
+    pub end: u32,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// First fragment of a datagram whose rest travels in other frames.
+    pub fragment: bool,
+}
+
+/// Which UDP ports a hook asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The datagram's source port.
+    SourcePort(u16),
+    /// The datagram's destination port.
+    DestinationPort(u16),
+}
+
+/// Finds the UDP datagram of a frame, where its port is the wanted one.
+///
+/// `metadata_tag` is the VLAN tag control information that the kernel took out of the frame (`skb->vlan_tci`); it
+/// stands outside the tags in the frame. Ports are compared before lengths are judged, so that other traffic costs
+/// as little as possible and is never called damaged.
+///
+/// # Errors
+/// The class to count the frame under: not ours, or ours with lengths that lie.
+#[inline(always)]
+pub fn find_udp<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>, wanted: Wanted) -> Result<Udp, Class> {
+    let mut ids = [0u16; 2];
+    let mut tags = 0;
+    if let Some(tag) = metadata_tag {
+        ids[0] = tag & VLAN_ID;
+        tags = 1;
+    }
+    let mut ip = ETHERNET_HEADER;
+    let mut ethertype = u16::from_be_bytes(frame.load::<2>(12).ok_or(Class::NotIpv4)?);
+    if ethertype != ETHERTYPE_IPV4 {
+        if !is_vlan(ethertype) || tags == 2 {
+            return Err(Class::NotIpv4);
+        }
+        let [a, b, c, d] = frame.load::<4>(ip).ok_or(Class::NotIpv4)?;
+        ids[tags] = u16::from_be_bytes([a, b]) & VLAN_ID;
+        tags += 1;
+        ethertype = u16::from_be_bytes([c, d]);
+        ip += VLAN_TAG;
+        if ethertype != ETHERTYPE_IPV4 {
+            if !is_vlan(ethertype) || tags == 2 {
+                return Err(Class::NotIpv4);
+            }
+            let [a, b, c, d] = frame.load::<4>(ip).ok_or(Class::NotIpv4)?;
+            ids[tags] = u16::from_be_bytes([a, b]) & VLAN_ID;
+            ethertype = u16::from_be_bytes([c, d]);
+            ip += VLAN_TAG;
+            if ethertype != ETHERTYPE_IPV4 {
+                return Err(Class::NotIpv4);
+            }
+        }
+    }
+    // A priority tag names no VLAN, so it must not stand before one that does.
+    if ids[0] == 0 {
+        ids = [ids[1], 0];
+    }
+
+    let header: [u8; IPV4_MINIMUM] = frame.load(ip).ok_or(Class::NotIpv4)?;
+    if header[0] >> 4 != 4 {
+        return Err(Class::NotIpv4);
+    }
+    if header[9] != PROTOCOL_UDP {
+        return Err(Class::NotUdp);
+    }
+    let fragmentation = u16::from_be_bytes([header[6], header[7]]);
+    if fragmentation & FRAGMENT_OFFSET != 0 {
+        return Err(Class::LaterFragment);
+    }
+    let header_length = usize::from(header[0] & 0x0f) * 4;
+    let udp = ip + header_length;
+    let [a, b, c, d, e, f, ..] = frame.load::<UDP_HEADER>(udp).ok_or(Class::OtherPort)?;
+    let source_port = u16::from_be_bytes([a, b]);
+    let destination_port = u16::from_be_bytes([c, d]);
+    let matches = match wanted {
+        Wanted::SourcePort(port) => source_port == port,
+        Wanted::DestinationPort(port) => destination_port == port,
+    };
+    if !matches {
+        return Err(Class::OtherPort);
+    }
+
+    let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    let udp_length = usize::from(u16::from_be_bytes([e, f]));
+    if header_length < IPV4_MINIMUM
+        || total_length < header_length + UDP_HEADER
+        || ip + total_length > frame.len()
+        || udp_length < UDP_HEADER
+    {
+        return Err(Class::BadLength);
+    }
+    let fragment = fragmentation & MORE_FRAGMENTS != 0;
+    let end = if fragment { ip + total_length } else { udp + udp_length };
+    if end > ip + total_length {
+        return Err(Class::BadLength);
+    }
+    Ok(Udp {
+        vlan: ids,
+        ip: ip as u32,
+        payload: (udp + UDP_HEADER) as u32,
+        end: end as u32,
+        source_port,
+        destination_port,
+        fragment,
+    })
+}
+
+#[inline(always)]
+fn is_vlan(ethertype: u16) -> bool {
+    ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_SERVICE_VLAN
+}
