@@ -117,9 +117,9 @@ pub fn find_udp<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>, wanted:
     }
     let header_length = usize::from(header[0] & 0x0f) * 4;
     let udp = ip + header_length;
-    let [a, b, c, d, e, f, ..] = frame.load::<UDP_HEADER>(udp).ok_or(Class::OtherPort)?;
-    let source_port = u16::from_be_bytes([a, b]);
-    let destination_port = u16::from_be_bytes([c, d]);
+    let ports = frame.load::<UDP_HEADER>(udp).ok_or(Class::OtherPort)?;
+    let source_port = u16::from_be_bytes([ports[0], ports[1]]);
+    let destination_port = u16::from_be_bytes([ports[2], ports[3]]);
     let matches = match wanted {
         Wanted::SourcePort(port) => source_port == port,
         Wanted::DestinationPort(port) => destination_port == port,
@@ -129,7 +129,7 @@ pub fn find_udp<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>, wanted:
     }
 
     let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    let udp_length = usize::from(u16::from_be_bytes([e, f]));
+    let udp_length = usize::from(u16::from_be_bytes([ports[4], ports[5]]));
     if header_length < IPV4_MINIMUM
         || total_length < header_length + UDP_HEADER
         || ip + total_length > frame.len()

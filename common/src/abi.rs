@@ -1,0 +1,101 @@
+//! What the programs, their pinned maps and the agent must agree on.
+
+use crate::headers::Segment;
+
+/// Changes with every change of a map's layout, of [`crate::event`], [`crate::config`] or [`crate::counter`].
+pub const ABI: u32 = 1;
+
+/// Bytes of the ring `EVENTS_LAN`.
+pub const LAN_RING_BYTES: u32 = 8 << 20;
+/// Exchanges that egress can find; the least recently used goes first.
+pub const EXCHANGES_MAXIMUM: u32 = 65_536;
+/// Clients with rows; the agent fills the map and never evicts.
+pub const STICKY_MAXIMUM: u32 = 131_072;
+/// Clients that identified themselves and have no row yet.
+pub const NEWCOMERS_MAXIMUM: u32 = 4_096;
+/// MAC addresses whose budget is kept.
+pub const BUDGETS_MAXIMUM: u32 = 16_384;
+
+/// Names of maps, as the object file has them.
+pub mod map {
+    /// Ring of LAN events.
+    pub const EVENTS_LAN: &str = "EVENTS_LAN";
+    /// Per-CPU counters, by [`crate::counter::Counter::slot`].
+    pub const COUNTERS: &str = "COUNTERS";
+    /// One [`crate::config::Config`].
+    pub const CONFIG: &str = "CONFIG";
+    /// [`super::ExchangeKey`] to [`super::Mark`].
+    pub const EXCHANGES: &str = "EXCHANGES";
+    /// [`super::ClientKey`] to 1.
+    pub const STICKY: &str = "STICKY";
+    /// [`super::ClientKey`] to boot time.
+    pub const NEWCOMERS: &str = "NEWCOMERS";
+    /// Hardware address to [`super::Budget`].
+    pub const BUDGETS: &str = "BUDGETS";
+}
+
+/// Names of programs, as the object file has them.
+pub mod program {
+    /// XDP, LAN ingress.
+    pub const LAN_INGRESS: &str = "lan_ingress";
+    /// TC, LAN ingress: the same classifier where XDP cannot attach.
+    pub const LAN_INGRESS_TC: &str = "lan_ingress_tc";
+    /// TC, LAN egress.
+    pub const LAN_EGRESS: &str = "lan_egress";
+}
+
+/// One DHCP exchange, as requests and replies share it (RFC 2131 4.1: servers do not echo option 61).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ExchangeKey {
+    /// Where it was seen.
+    pub segment: Segment,
+    /// Hardware address, zero behind its length.
+    pub chaddr: [u8; 16],
+    /// Transaction.
+    pub xid: u32,
+    /// Hardware type.
+    pub htype: u8,
+    /// Always 0.
+    pub reserved: [u8; 3],
+}
+
+/// A DHCP client on a segment: its client identifier, else its hardware address (RFC 2131 4.2).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientKey {
+    /// Where it was seen.
+    pub segment: Segment,
+    /// [`crate::dhcp4::Hash`] over the client identifier, or over the hardware address.
+    pub hash: u64,
+    /// Bytes of the client identifier; 0 where the hardware address is the key.
+    pub client_id_length: u16,
+    /// Hardware type; 0 where the client identifier is the key.
+    pub htype: u8,
+    /// Always 0.
+    pub reserved: [u8; 5],
+}
+
+/// Why an exchange is marked.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// When the request was seen, boot time in nanoseconds.
+    pub time: u64,
+    /// The client gave an identity, now or before; else the message was undetermined and only the agent knows.
+    pub identified: u8,
+    /// Always 0.
+    pub reserved: [u8; 7],
+}
+
+/// The messages that a MAC address may still send: a token bucket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// Boot time in nanoseconds at which `left` was right.
+    pub time: u64,
+    /// Messages left.
+    pub left: u32,
+    /// Always 0.
+    pub reserved: u32,
+}

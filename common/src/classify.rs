@@ -1,0 +1,180 @@
+//! What each hook decides about a frame. Pure: the maps are looked up by the caller, in the order given here.
+
+use crate::{
+    abi::{ClientKey, ExchangeKey},
+    config::Config,
+    counter::Class,
+    dhcp4::{self, Fixed, FixedError, Hash, MessageType, Walk, WalkEnd},
+    frame::{Frame, Octets, Repeat},
+    headers::{self, Segment, Udp, Wanted},
+    identity::Refusal,
+};
+
+/// Finds a datagram towards DHCP servers and relays.
+///
+/// # Errors
+/// The class of any other frame.
+#[inline(always)]
+pub fn find_request<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>) -> Result<Udp, Class> {
+    headers::find_udp(frame, metadata_tag, Wanted::DestinationPort(dhcp4::SERVER_PORT))
+}
+
+/// Finds a datagram from a DHCP server or relay.
+///
+/// # Errors
+/// The class of any other frame.
+#[inline(always)]
+pub fn find_reply<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>) -> Result<Udp, Class> {
+    headers::find_udp(frame, metadata_tag, Wanted::SourcePort(dhcp4::SERVER_PORT))
+}
+
+impl From<FixedError> for Class {
+    fn from(error: FixedError) -> Self {
+        match error {
+            FixedError::Truncated => Self::Truncated,
+            FixedError::BadHlen => Self::BadHlen,
+            FixedError::WrongCookie => Self::WrongCookie,
+        }
+    }
+}
+
+/// The fixed part of a client's message.
+///
+/// # Errors
+/// The class of a message that is damaged or runs in the other direction.
+#[inline(always)]
+pub fn request_fixed<O: Octets + ?Sized>(octets: &O, udp: &Udp) -> Result<Fixed, Class> {
+    fixed(octets, udp, dhcp4::BOOTREQUEST)
+}
+
+/// The fixed part of a server's message.
+///
+/// # Errors
+/// The class of a message that is damaged or runs in the other direction.
+#[inline(always)]
+pub fn reply_fixed<O: Octets + ?Sized>(octets: &O, udp: &Udp) -> Result<Fixed, Class> {
+    fixed(octets, udp, dhcp4::BOOTREPLY)
+}
+
+#[inline(always)]
+fn fixed<O: Octets + ?Sized>(octets: &O, udp: &Udp, op: u8) -> Result<Fixed, Class> {
+    let fixed = Fixed::parse(octets, udp.payload, udp.end)?;
+    if fixed.op == op { Ok(fixed) } else { Err(Class::OtherMessage) }
+}
+
+/// What a client's message is, before anything is known of the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Carries a Device Identity, or is undetermined: hand up, mark the exchange.
+    Tell {
+        /// The class to count it under.
+        class: Class,
+        /// A Device Identity was found here.
+        identified: bool,
+    },
+    /// RELEASE or DECLINE: hand up.
+    Ends(Class),
+    /// DISCOVER, REQUEST or INFORM without a Device Identity: [`Class::Sticky`] if the client is known, else by reason.
+    Unidentified(MessageType, Refusal),
+    /// Nothing to do.
+    Pass(Class),
+}
+
+/// Judges a client's message after the walk over its options.
+#[inline(always)]
+pub fn judge_request(udp: &Udp, walk: &Walk, config: &Config) -> Request {
+    if udp.fragment {
+        return Request::Tell { class: Class::Fragment, identified: false };
+    }
+    if walk.ended == WalkEnd::Damaged {
+        return Request::Pass(Class::DamagedOptions);
+    }
+    if walk.overload != 0 {
+        return Request::Tell { class: Class::Overload, identified: false };
+    }
+    if walk.message_type == 0 {
+        return Request::Pass(Class::Bootp);
+    }
+    let Some(message) = MessageType::from_wire(walk.message_type) else {
+        return Request::Pass(Class::OtherMessage);
+    };
+    let class = match message {
+        MessageType::Discover => Class::Discover,
+        MessageType::Request => Class::Request,
+        MessageType::Inform => Class::Inform,
+        MessageType::Release => return Request::Ends(Class::Release),
+        MessageType::Decline => return Request::Ends(Class::Decline),
+        _ => return Request::Pass(Class::OtherMessage),
+    };
+    match walk.identity.conclude(config) {
+        Ok(_) => Request::Tell { class, identified: true },
+        Err(refusal) => Request::Unidentified(message, refusal),
+    }
+}
+
+/// The class of an unidentified message from a client that is not sticky.
+#[inline(always)]
+pub fn unidentified(refusal: Refusal) -> Class {
+    match refusal {
+        Refusal::Absent => Class::NoIdentity,
+        _ => Class::RefusedIdentity,
+    }
+}
+
+/// Judges a server's message of a marked exchange after the walk over its options.
+#[inline(always)]
+pub fn judge_reply(udp: &Udp, walk: &Walk) -> Class {
+    if udp.fragment {
+        return Class::Fragment;
+    }
+    if walk.ended == WalkEnd::Damaged {
+        return Class::DamagedOptions;
+    }
+    match walk.message_type {
+        kind if kind == MessageType::Offer as u8 => Class::Offer,
+        kind if kind == MessageType::Ack as u8 => Class::Ack,
+        kind if kind == MessageType::Nak as u8 => Class::Nak,
+        0 if walk.overload != 0 => Class::Overload,
+        0 => Class::Bootp,
+        _ => Class::OtherMessage,
+    }
+}
+
+/// The walk over the options field of the message in `udp`.
+#[inline(always)]
+pub fn walk<O: Octets + ?Sized, R: Repeat>(octets: &O, udp: &Udp, config: &Config, repeat: R) -> Walk {
+    let mut walk = new_walk(udp, config);
+    walk.run(octets, config, repeat);
+    walk
+}
+
+/// A walk that has not started.
+#[inline(always)]
+pub fn new_walk(udp: &Udp, config: &Config) -> Walk {
+    Walk::new(udp.payload + dhcp4::OPTIONS, udp.end, config)
+}
+
+/// The key by which request and reply find each other.
+#[inline(always)]
+pub fn exchange_key(segment: Segment, fixed: &Fixed) -> ExchangeKey {
+    ExchangeKey { segment, chaddr: fixed.chaddr, xid: fixed.xid, htype: fixed.htype, reserved: [0; 3] }
+}
+
+/// The key of the client that sent a message.
+#[inline(always)]
+pub fn client_key(segment: Segment, fixed: &Fixed, walk: &Walk, config: &Config) -> ClientKey {
+    if walk.client_id_length != 0 {
+        return ClientKey {
+            segment,
+            hash: walk.client_id.0,
+            client_id_length: walk.client_id_length,
+            htype: 0,
+            reserved: [0; 5],
+        };
+    }
+    let mut hash = Hash::new(config.seed);
+    for byte in fixed.chaddr {
+        hash.add(byte);
+    }
+    ClientKey { segment, hash: hash.0, client_id_length: 0, htype: fixed.htype, reserved: [0; 5] }
+}

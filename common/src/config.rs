@@ -1,0 +1,69 @@
+//! The runtime settings of the kernel programs: one record in the map `CONFIG`, written by the agent.
+
+use crate::identity::DSL_FORUM;
+
+/// How sub-options of enterprise 3561 are read (requirement T-21).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Dialect {
+    /// TR-111, but a client message that carries code 4 without 5 and 6 is TR-124.
+    #[default]
+    Auto,
+    /// TR-111 as written.
+    Tr111,
+    /// TR-124: 1 OUI, 2 class, 3 model, 4 serial number.
+    Tr124,
+}
+
+/// What the programs are told at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Config {
+    /// Seed of the hash over client identifiers, so that nobody on the LAN can prepare a collision.
+    pub seed: u64,
+    /// Nanoseconds in which one MAC address earns one message; 0: no budget.
+    pub budget_interval: u64,
+    /// Messages that one MAC address may send at once.
+    pub budget_burst: u32,
+    /// A [`Dialect`] as its number.
+    pub dialect: u8,
+    /// Not 0: accept an OUI of three raw bytes, or with separators (T-16).
+    pub lenient_oui: u8,
+    /// Reserved, 0.
+    pub reserved: [u8; 2],
+    /// Accepted enterprise numbers; 0 for none (T-23).
+    pub enterprises: [u32; 4],
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            budget_interval: 0,
+            budget_burst: 0,
+            dialect: Dialect::Auto as u8,
+            lenient_oui: 0,
+            reserved: [0; 2],
+            enterprises: [DSL_FORUM, 0, 0, 0],
+        }
+    }
+}
+
+impl Config {
+    /// Whether elements of `enterprise` are read.
+    #[inline(always)]
+    pub fn accepts(&self, enterprise: u32) -> bool {
+        let [a, b, c, d] = self.enterprises;
+        enterprise != 0 && (enterprise == a || enterprise == b || enterprise == c || enterprise == d)
+    }
+
+    /// The dialect; an unknown number reads as [`Dialect::Auto`].
+    #[inline(always)]
+    pub fn dialect(&self) -> Dialect {
+        match self.dialect {
+            1 => Dialect::Tr111,
+            2 => Dialect::Tr124,
+            _ => Dialect::Auto,
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Every counter that the programs keep: what a frame is counted as, and where in the map `COUNTERS`.
+//!
+//! A program counts each frame exactly once per hook, as one [`Class`], so the classes of a hook add up to the frames
+//! that it saw. Frames of a class whose [`Class::outcome`] is [`Outcome::HandedUp`] were offered to the ring, so their
+//! sum equals the ring's events plus its losses.
+
+use crate::{dhcp4::MessageType, identity::Refusal};
+
+/// A place where a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Hook {
+    /// LAN ingress, XDP or TC.
+    LanIngress,
+    /// LAN egress, TC.
+    LanEgress,
+}
+
+impl Hook {
+    /// Every hook, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::LanIngress, Self::LanEgress];
+
+    /// The value of the `hook` label, and the name of the program.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::LanIngress => "lan_ingress",
+            Self::LanEgress => "lan_egress",
+        }
+    }
+}
+
+/// What becomes of a frame of some class. Whatever it is, the frame passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Not ours.
+    NotOurs,
+    /// Handed to the agent through the ring.
+    HandedUp,
+    /// Addressed to us, and refused.
+    Refused,
+}
+
+macro_rules! classes {
+    ($($(#[$doc:meta])* $name:ident $label:literal $outcome:ident,)*) => {
+        /// What a hook takes a frame for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Class { $($(#[$doc])* $name,)* }
+
+        impl Class {
+            /// Every class, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The value of the metric's `class` label.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+
+            /// What becomes of the frame.
+            pub const fn outcome(self) -> Outcome {
+                match self { $(Self::$name => Outcome::$outcome,)* }
+            }
+        }
+    };
+}
+
+classes! {
+    /// No IPv4 header, or below more than two VLAN tags.
+    NotIpv4 "not_ipv4" NotOurs,
+    /// IPv4, but not UDP.
+    NotUdp "not_udp" NotOurs,
+    /// UDP with other ports.
+    OtherPort "other_port" NotOurs,
+    /// A fragment without a UDP header.
+    LaterFragment "later_fragment" NotOurs,
+    /// BOOTP without a DHCP message type.
+    Bootp "bootp" NotOurs,
+    /// A DHCP message in the other direction, or of a type that the hook does not look at.
+    OtherMessage "other_message" NotOurs,
+    /// A client message without a Device Identity, from a client that never gave one.
+    NoIdentity "no_identity" NotOurs,
+    /// A reply to a client that never identified itself.
+    Unmarked "unmarked" NotOurs,
+    /// DISCOVER with a Device Identity.
+    Discover "discover" HandedUp,
+    /// REQUEST with a Device Identity.
+    Request "request" HandedUp,
+    /// INFORM with a Device Identity.
+    Inform "inform" HandedUp,
+    /// DISCOVER, REQUEST or INFORM without an identity, from a client that gave one before (T-9).
+    Sticky "sticky" HandedUp,
+    /// RELEASE.
+    Release "release" HandedUp,
+    /// DECLINE.
+    Decline "decline" HandedUp,
+    /// Options go on in `file` or `sname` (option 52); the agent concludes.
+    Overload "overload" HandedUp,
+    /// First fragment of a DHCP message; the agent concludes.
+    Fragment "fragment" HandedUp,
+    /// OFFER to a client that identified itself.
+    Offer "offer" NotOurs,
+    /// ACK to a client that identified itself.
+    Ack "ack" HandedUp,
+    /// NAK to a client that identified itself.
+    Nak "nak" HandedUp,
+    /// IP or UDP length that does not fit the frame.
+    BadLength "bad_length" Refused,
+    /// A frame above what the programs copy.
+    Oversize "oversize" Refused,
+    /// Shorter than the fixed part of a DHCP message.
+    Truncated "truncated" Refused,
+    /// No DHCP magic cookie.
+    WrongCookie "wrong_cookie" Refused,
+    /// Hardware address length above 16.
+    BadHlen "bad_hlen" Refused,
+    /// A DHCP option that runs past the end of the message.
+    DamagedOptions "damaged_options" Refused,
+    /// Option 125 that is no valid Device Identity; `tr111_device_identities_total` says why.
+    RefusedIdentity "refused_identity" Refused,
+    /// A MAC address above its budget of messages (SEC-8).
+    OverBudget "over_budget" Refused,
+}
+
+/// A ring between the programs and the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Ring {
+    /// Everything seen on LAN interfaces.
+    Lan,
+}
+
+impl Ring {
+    /// Every ring, in the order of their numbers.
+    pub const ALL: [Self; 1] = [Self::Lan];
+
+    /// The value of the `ring` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Lan => "lan",
+        }
+    }
+}
+
+/// One counter of the map `COUNTERS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// A frame at a hook.
+    Packet(Hook, Class),
+    /// An identity that the kernel refused, by the message that carried it.
+    Refused(MessageType, Refusal),
+    /// Events that a ring took.
+    RingEvents(Ring),
+    /// Events that found a ring full.
+    RingLost(Ring),
+    /// Newcomers that the map of newcomers could not take.
+    NewcomersLost,
+}
+
+const CLASSES: u32 = 32;
+const MESSAGES: u32 = 16;
+const REFUSALS: u32 = 8;
+const RINGS: u32 = 4;
+
+const PACKETS: u32 = 0;
+const REFUSED: u32 = PACKETS + 8 * CLASSES;
+const RING_EVENTS: u32 = REFUSED + MESSAGES * REFUSALS;
+const RING_LOST: u32 = RING_EVENTS + RINGS;
+const NEWCOMERS_LOST: u32 = RING_LOST + RINGS;
+
+/// Number of slots of the map `COUNTERS`.
+pub const COUNTER_SLOTS: u32 = NEWCOMERS_LOST + 1;
+
+const _: () = assert!(Class::ALL.len() <= CLASSES as usize && Refusal::ALL.len() <= REFUSALS as usize);
+
+impl Counter {
+    /// Index in the map `COUNTERS`.
+    #[inline(always)]
+    pub const fn slot(self) -> u32 {
+        match self {
+            Self::Packet(hook, class) => PACKETS + hook as u32 * CLASSES + class as u32,
+            Self::Refused(message, refusal) => REFUSED + (message as u32 % MESSAGES) * REFUSALS + refusal as u32,
+            Self::RingEvents(ring) => RING_EVENTS + ring as u32,
+            Self::RingLost(ring) => RING_LOST + ring as u32,
+            Self::NewcomersLost => NEWCOMERS_LOST,
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! DHCPv4 messages (RFC 2131, RFC 2132): the fixed part, and one walk over the options.
+
+use crate::{
+    config::Config,
+    frame::{Octets, Repeat, Step},
+    identity::Scan,
+};
+
+/// UDP port of servers and relays.
+pub const SERVER_PORT: u16 = 67;
+/// UDP port of clients.
+pub const CLIENT_PORT: u16 = 68;
+
+/// `op` of a client's message.
+pub const BOOTREQUEST: u8 = 1;
+/// `op` of a server's message.
+pub const BOOTREPLY: u8 = 2;
+
+/// Magic cookie before the options (RFC 2131 3).
+pub const COOKIE: [u8; 4] = [0x63, 0x82, 0x53, 0x63];
+/// Offset of the options from the start of the message.
+pub const OPTIONS: u32 = 240;
+/// Offset and length of the `sname` field.
+pub const SNAME: (u32, u32) = (44, 64);
+/// Offset and length of the `file` field.
+pub const FILE: (u32, u32) = (108, 128);
+/// Longest hardware address, and length of the `chaddr` field.
+pub const CHADDR: usize = 16;
+
+/// Option codes (RFC 2132, RFC 3925).
+pub mod option {
+    /// Padding, without a length.
+    pub const PAD: u8 = 0;
+    /// Requested IP address.
+    pub const REQUESTED_IP: u8 = 50;
+    /// Lease time in seconds.
+    pub const LEASE_TIME: u8 = 51;
+    /// Options go on in `file` or `sname`.
+    pub const OVERLOAD: u8 = 52;
+    /// DHCP message type.
+    pub const MESSAGE_TYPE: u8 = 53;
+    /// Server identifier.
+    pub const SERVER_ID: u8 = 54;
+    /// Parameter request list.
+    pub const PARAMETER_LIST: u8 = 55;
+    /// Maximum DHCP message size.
+    pub const MAXIMUM_SIZE: u8 = 57;
+    /// Client identifier.
+    pub const CLIENT_ID: u8 = 61;
+    /// Relay agent information.
+    pub const RELAY_AGENT: u8 = 82;
+    /// Vendor-identifying vendor-specific information.
+    pub const VENDOR_IDENTIFYING: u8 = 125;
+    /// End of the options, without a length.
+    pub const END: u8 = 255;
+}
+
+/// DHCP message types (RFC 2132 9.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum MessageType {
+    /// DHCPDISCOVER
+    Discover = 1,
+    /// DHCPOFFER
+    Offer = 2,
+    /// DHCPREQUEST
+    Request = 3,
+    /// DHCPDECLINE
+    Decline = 4,
+    /// DHCPACK
+    Ack = 5,
+    /// DHCPNAK
+    Nak = 6,
+    /// DHCPRELEASE
+    Release = 7,
+    /// DHCPINFORM
+    Inform = 8,
+}
+
+impl MessageType {
+    /// Every type, by its number.
+    pub const ALL: [Self; 8] =
+        [Self::Discover, Self::Offer, Self::Request, Self::Decline, Self::Ack, Self::Nak, Self::Release, Self::Inform];
+
+    /// The type with number `value`, if there is one.
+    #[inline(always)]
+    pub const fn from_wire(value: u8) -> Option<Self> {
+        Some(match value {
+            1 => Self::Discover,
+            2 => Self::Offer,
+            3 => Self::Request,
+            4 => Self::Decline,
+            5 => Self::Ack,
+            6 => Self::Nak,
+            7 => Self::Release,
+            8 => Self::Inform,
+            _ => return None,
+        })
+    }
+
+    /// The value of the metric's `message` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Discover => "discover",
+            Self::Offer => "offer",
+            Self::Request => "request",
+            Self::Decline => "decline",
+            Self::Ack => "ack",
+            Self::Nak => "nak",
+            Self::Release => "release",
+            Self::Inform => "inform",
+        }
+    }
+}
+
+/// Why the fixed part of a message is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FixedError {
+    /// Below 240 bytes.
+    Truncated,
+    /// `hlen` above 16.
+    BadHlen,
+    /// Another magic cookie, or none.
+    WrongCookie,
+}
+
+/// The fields of the fixed part that tr111 uses, in the wire's order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fixed {
+    /// [`BOOTREQUEST`] or [`BOOTREPLY`].
+    pub op: u8,
+    /// Hardware type, 1 for Ethernet.
+    pub htype: u8,
+    /// Hardware address length, at most 16.
+    pub hlen: u8,
+    /// Transaction, as it stands on the wire.
+    pub xid: u32,
+    /// The client's address, once it has one.
+    pub ciaddr: [u8; 4],
+    /// The address that the server gives.
+    pub yiaddr: [u8; 4],
+    /// The relay's address, 0 without a relay.
+    pub giaddr: [u8; 4],
+    /// Hardware address, zero behind `hlen`.
+    pub chaddr: [u8; CHADDR],
+}
+
+impl Fixed {
+    /// Reads the message that starts at `start` and ends at `end`.
+    ///
+    /// # Errors
+    /// See [`FixedError`].
+    #[inline(always)]
+    pub fn parse<O: Octets + ?Sized>(octets: &O, start: u32, end: u32) -> Result<Self, FixedError> {
+        if end < start + OPTIONS {
+            return Err(FixedError::Truncated);
+        }
+        if octets.four(start + OPTIONS - 4) != COOKIE {
+            return Err(FixedError::WrongCookie);
+        }
+        let hlen = octets.octet(start + 2);
+        if hlen as usize > CHADDR {
+            return Err(FixedError::BadHlen);
+        }
+        let mut chaddr = [0; CHADDR];
+        for (index, byte) in chaddr.iter_mut().enumerate() {
+            if index < hlen as usize {
+                *byte = octets.octet(start + 28 + index as u32);
+            }
+        }
+        Ok(Self {
+            op: octets.octet(start),
+            htype: octets.octet(start + 1),
+            hlen,
+            xid: octets.be32(start + 4),
+            ciaddr: octets.four(start + 12),
+            yiaddr: octets.four(start + 16),
+            giaddr: octets.four(start + 24),
+            chaddr,
+        })
+    }
+}
+
+/// FNV-1a, seeded: the hash of client identifiers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Hash(pub u64);
+
+impl Hash {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+
+    /// The hash of nothing.
+    #[inline(always)]
+    pub const fn new(seed: u64) -> Self {
+        Self(Self::OFFSET ^ seed)
+    }
+
+    /// Adds one byte.
+    #[inline(always)]
+    pub fn add(&mut self, byte: u8) {
+        self.0 = (self.0 ^ byte as u64).wrapping_mul(Self::PRIME);
+    }
+}
+
+/// How an option walk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum WalkEnd {
+    /// It has not.
+    Walking,
+    /// At END.
+    End,
+    /// At the end of the message, without END; tolerated, as servers do.
+    Exhausted,
+    /// At an option that runs past the end of the message.
+    Damaged,
+}
+
+/// Walks the options field once and keeps what the programs decide by.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Walk {
+    at: u32,
+    end: u32,
+    /// Hash over the client identifier (option 61).
+    pub client_id: Hash,
+    /// Bytes of the client identifier, 0 without one.
+    pub client_id_length: u16,
+    /// DHCP message type as it stands, 0 without one.
+    pub message_type: u8,
+    /// Option overload as it stands, 0 without one.
+    pub overload: u8,
+    /// How the walk ended.
+    pub ended: WalkEnd,
+    /// The joined option 125.
+    pub identity: Scan,
+}
+
+/// Most options that one walk reads. A message of 16 KiB could hold more, but no sane one does; what lies behind is
+/// [`WalkEnd::Damaged`].
+pub const OPTIONS_MAXIMUM: u32 = 1024;
+
+impl Walk {
+    /// A walk over the options field from `at` to `end`.
+    #[inline(always)]
+    pub fn new(at: u32, end: u32, config: &Config) -> Self {
+        Self {
+            at,
+            end,
+            client_id: Hash::new(config.seed),
+            client_id_length: 0,
+            message_type: 0,
+            overload: 0,
+            ended: WalkEnd::Walking,
+            identity: Scan::new(),
+        }
+    }
+
+    /// Reads every option.
+    #[inline(always)]
+    pub fn run<O: Octets + ?Sized, R: Repeat>(&mut self, octets: &O, config: &Config, repeat: R) {
+        repeat.repeat(OPTIONS_MAXIMUM, &mut WalkStep { walk: self, octets, config, repeat });
+        if self.ended == WalkEnd::Walking {
+            self.ended = WalkEnd::Damaged;
+        }
+        self.identity.finish();
+    }
+}
+
+struct WalkStep<'a, O: ?Sized, R> {
+    walk: &'a mut Walk,
+    octets: &'a O,
+    config: &'a Config,
+    repeat: R,
+}
+
+impl<O: Octets + ?Sized, R: Repeat> Step for WalkStep<'_, O, R> {
+    #[inline(always)]
+    fn step(&mut self, _: u32) -> bool {
+        let walk = &mut *self.walk;
+        let at = walk.at;
+        if at >= walk.end {
+            walk.ended = WalkEnd::Exhausted;
+            return false;
+        }
+        let code = self.octets.octet(at);
+        if code == option::PAD {
+            walk.at = at + 1;
+            return true;
+        }
+        if code == option::END {
+            walk.ended = WalkEnd::End;
+            return false;
+        }
+        if at + 1 >= walk.end {
+            walk.ended = WalkEnd::Damaged;
+            return false;
+        }
+        let length = u32::from(self.octets.octet(at + 1));
+        let value = at + 2;
+        if value + length > walk.end {
+            walk.ended = WalkEnd::Damaged;
+            return false;
+        }
+        walk.at = value + length;
+        match code {
+            option::MESSAGE_TYPE if length == 1 => walk.message_type = self.octets.octet(value),
+            option::OVERLOAD if length == 1 => walk.overload = self.octets.octet(value),
+            option::CLIENT_ID => {
+                walk.client_id_length += length as u16;
+                let mut step = ClientIdStep { hash: &mut walk.client_id, octets: self.octets, at: value };
+                self.repeat.repeat(length, &mut step);
+            }
+            option::VENDOR_IDENTIFYING => {
+                let mut step =
+                    IdentityStep { scan: &mut walk.identity, octets: self.octets, config: self.config, at: value };
+                self.repeat.repeat(length, &mut step);
+            }
+            _ => {}
+        }
+        true
+    }
+}
+
+struct ClientIdStep<'a, O: ?Sized> {
+    hash: &'a mut Hash,
+    octets: &'a O,
+    at: u32,
+}
+
+impl<O: Octets + ?Sized> Step for ClientIdStep<'_, O> {
+    #[inline(always)]
+    fn step(&mut self, index: u32) -> bool {
+        self.hash.add(self.octets.octet(self.at + index));
+        true
+    }
+}
+
+struct IdentityStep<'a, O: ?Sized> {
+    scan: &'a mut Scan,
+    octets: &'a O,
+    config: &'a Config,
+    at: u32,
+}
+
+impl<O: Octets + ?Sized> Step for IdentityStep<'_, O> {
+    #[inline(always)]
+    fn step(&mut self, index: u32) -> bool {
+        self.scan.feed(self.octets.octet(self.at + index), self.config);
+        true
+    }
+}
+
+/// The options of one field of a message, for userspace: code and value, in order.
+///
+/// Ends at END, at the end of the field, or at the first option that runs past it.
+#[derive(Clone, Debug)]
+pub struct Options<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Options<'a> {
+    /// Over the bytes of one field.
+    pub fn new(field: &'a [u8]) -> Self {
+        Self { rest: field }
+    }
+}
+
+impl<'a> Iterator for Options<'a> {
+    type Item = (u8, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let (&code, after) = self.rest.split_first()?;
+            if code == option::PAD {
+                self.rest = after;
+                continue;
+            }
+            if code == option::END {
+                self.rest = &[];
+                return None;
+            }
+            let (&length, after) = after.split_first()?;
+            let (value, after) = after.split_at_checked(usize::from(length))?;
+            self.rest = after;
+            return Some((code, value));
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! The Device Identity in DHCP option 125 (TR-111 1.2.5, RFC 3925), read byte by byte.
+//!
+//! [`Scan`] takes the bytes of the joined option (RFC 3396: all instances, in order) one at a time, so it runs in the
+//! kernel, where the instances lie apart, and over a joined slice. It keeps spans, not bytes: offsets count from the
+//! start of the joined option. [`Scan::conclude`] then says what the option means.
+
+use crate::config::{Config, Dialect};
+
+/// IANA enterprise number of the DSL Forum, now the Broadband Forum (TR-111 1.2.5).
+pub const DSL_FORUM: u32 = 3561;
+
+/// Longest serial number and product class, in bytes (TR-111 Table 2).
+pub const TEXT_MAXIMUM: u16 = 64;
+
+/// Sub-options of enterprise 3561 in option 125 (TR-111 Table 1). Codes 0 and 255 are ordinary codes here.
+pub mod sub_option {
+    /// Manufacturer OUI of the device.
+    pub const DEVICE_MANUFACTURER_OUI: u8 = 1;
+    /// Serial number of the device.
+    pub const DEVICE_SERIAL_NUMBER: u8 = 2;
+    /// Product class of the device.
+    pub const DEVICE_PRODUCT_CLASS: u8 = 3;
+    /// Manufacturer OUI of the gateway.
+    pub const GATEWAY_MANUFACTURER_OUI: u8 = 4;
+    /// Serial number of the gateway.
+    pub const GATEWAY_SERIAL_NUMBER: u8 = 5;
+    /// Product class of the gateway.
+    pub const GATEWAY_PRODUCT_CLASS: u8 = 6;
+}
+
+/// Number of sub-option codes that are kept: 1 to 6.
+const KEPT: usize = 6;
+/// First bytes of an OUI that are kept: `00:25:6D` is the longest form that any knob accepts.
+const OUI_BYTES: usize = 8;
+
+/// Where a part of an identity stands in the joined option.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Offset of the first byte.
+    pub start: u16,
+    /// Bytes, trailing NULs left out.
+    pub length: u16,
+}
+
+/// A Device Identity that was found: where its texts stand, and its OUI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Six upper-case hexadecimal digits.
+    pub oui: [u8; 6],
+    /// The serial number, 1 to 64 bytes.
+    pub serial_number: Span,
+    /// The product class, at most 64 bytes; empty where the device gives none.
+    pub product_class: Span,
+    /// The option follows TR-124's layout (requirement T-21).
+    pub tr124: bool,
+}
+
+/// Why a message has no Device Identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Refusal {
+    /// No option 125.
+    Absent,
+    /// Option 125 without an element of an accepted enterprise.
+    WrongEnterprise,
+    /// OUI or serial number missing or empty (OPT-8).
+    Incomplete,
+    /// The OUI is not six hexadecimal digits (DM-5).
+    BadOui,
+    /// Serial number or product class above 64 bytes (DM-6, DM-7).
+    TooLong,
+    /// A control character or an inner NUL (SEC-9).
+    ControlCharacter,
+    /// A length runs past the end of its container (T-19b).
+    Damaged,
+}
+
+impl Refusal {
+    /// Every refusal, in the order of their numbers.
+    pub const ALL: [Self; 7] = [
+        Self::Absent,
+        Self::WrongEnterprise,
+        Self::Incomplete,
+        Self::BadOui,
+        Self::TooLong,
+        Self::ControlCharacter,
+        Self::Damaged,
+    ];
+
+    /// The value of the metric's `result` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::WrongEnterprise => "wrong_enterprise",
+            Self::Incomplete => "incomplete",
+            Self::BadOui => "bad_oui",
+            Self::TooLong => "too_long",
+            Self::ControlCharacter => "control_character",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+struct Field {
+    start: u16,
+    /// Bytes up to the last one that is not NUL.
+    length: u16,
+    present: bool,
+    control: bool,
+    /// Trailing NULs so far.
+    nuls: u16,
+}
+
+const ENTERPRISE: u8 = 0;
+const ELEMENT_LENGTH: u8 = 1;
+const CODE: u8 = 2;
+const LENGTH: u8 = 3;
+const DATA: u8 = 4;
+const FOREIGN: u8 = 5;
+
+/// The state of reading one message's option 125.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Scan {
+    enterprise: u32,
+    position: u16,
+    element_start: u16,
+    stage: u8,
+    enterprise_bytes: u8,
+    element_left: u8,
+    code: u8,
+    left: u8,
+    keep: bool,
+    ours: bool,
+    damaged: bool,
+    duplicate: bool,
+    nul: bool,
+    oui: [u8; OUI_BYTES],
+    fields: [Field; KEPT],
+}
+
+impl Default for Scan {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Scan {
+    /// Nothing read yet.
+    pub const fn new() -> Self {
+        Self {
+            enterprise: 0,
+            position: 0,
+            element_start: 0,
+            stage: ENTERPRISE,
+            enterprise_bytes: 0,
+            element_left: 0,
+            code: 0,
+            left: 0,
+            keep: false,
+            ours: false,
+            damaged: false,
+            duplicate: false,
+            nul: false,
+            oui: [0; OUI_BYTES],
+            fields: [Field { start: 0, length: 0, present: false, control: false, nuls: 0 }; KEPT],
+        }
+    }
+
+    /// Takes the next byte of the joined option.
+    #[inline(always)]
+    pub fn feed(&mut self, byte: u8, config: &Config) {
+        let here = self.position;
+        self.position = here.wrapping_add(1);
+        match self.stage {
+            ENTERPRISE => {
+                if self.enterprise_bytes == 0 {
+                    self.enterprise = 0;
+                    self.element_start = here;
+                }
+                self.enterprise = self.enterprise << 8 | u32::from(byte);
+                self.enterprise_bytes += 1;
+                if self.enterprise_bytes == 4 {
+                    self.stage = ELEMENT_LENGTH;
+                }
+            }
+            ELEMENT_LENGTH => {
+                self.element_left = byte;
+                self.enterprise_bytes = 0;
+                self.stage = if config.accepts(self.enterprise) {
+                    self.ours = true;
+                    CODE
+                } else {
+                    FOREIGN
+                };
+                if byte == 0 {
+                    self.stage = ENTERPRISE;
+                }
+            }
+            CODE => {
+                self.code = byte;
+                self.element_left -= 1;
+                self.stage = LENGTH;
+                if self.element_left == 0 {
+                    // A code without a length.
+                    self.discard_element();
+                }
+            }
+            LENGTH => {
+                self.element_left -= 1;
+                self.left = byte;
+                if byte > self.element_left {
+                    self.discard_element();
+                    return;
+                }
+                self.open_field();
+                self.stage = DATA;
+                if byte == 0 {
+                    self.close_field();
+                }
+            }
+            DATA => {
+                self.element_left -= 1;
+                self.left -= 1;
+                self.keep_byte(byte, here);
+                if self.left == 0 {
+                    self.close_field();
+                }
+            }
+            _ => {
+                self.element_left -= 1;
+                if self.element_left == 0 {
+                    self.stage = ENTERPRISE;
+                }
+            }
+        }
+    }
+
+    /// Ends the option. An element that is still open was cut off, and is discarded whole.
+    #[inline(always)]
+    pub fn finish(&mut self) {
+        if self.stage != ENTERPRISE {
+            self.discard_element();
+        } else if self.enterprise_bytes != 0 {
+            self.damaged = true;
+        }
+    }
+
+    /// Whether any byte was read.
+    pub fn is_present(&self) -> bool {
+        self.position != 0
+    }
+
+    /// A sub-option came twice; the first was taken (T-19a).
+    pub fn has_duplicate(&self) -> bool {
+        self.duplicate
+    }
+
+    /// Trailing NULs were left out (T-18).
+    pub fn has_trailing_nul(&self) -> bool {
+        self.nul
+    }
+
+    /// What the option says, once [`Scan::finish`] was called.
+    ///
+    /// # Errors
+    /// Why it is no Device Identity.
+    #[inline(always)]
+    pub fn conclude(&self, config: &Config) -> Result<Found, Refusal> {
+        if !self.is_present() {
+            return Err(Refusal::Absent);
+        }
+        let [oui, second, third, fourth, fifth, sixth] = self.fields;
+        let looks_tr124 = fourth.present && !fifth.present && !sixth.present;
+        let tr124 = match config.dialect() {
+            Dialect::Auto => looks_tr124,
+            Dialect::Tr111 => false,
+            Dialect::Tr124 => true,
+        };
+        let (serial, class) = if tr124 { (fourth, second) } else { (second, third) };
+        if oui.length == 0 || serial.length == 0 {
+            return Err(if self.damaged {
+                Refusal::Damaged
+            } else if self.ours {
+                Refusal::Incomplete
+            } else {
+                Refusal::WrongEnterprise
+            });
+        }
+        let oui = self.oui_digits(oui, config).ok_or(Refusal::BadOui)?;
+        if serial.length > TEXT_MAXIMUM || class.length > TEXT_MAXIMUM {
+            return Err(Refusal::TooLong);
+        }
+        if serial.control || class.control {
+            return Err(Refusal::ControlCharacter);
+        }
+        Ok(Found {
+            oui,
+            serial_number: Span { start: serial.start, length: serial.length },
+            product_class: Span { start: class.start, length: class.length },
+            tr124,
+        })
+    }
+
+    /// The kept span of sub-option `code` (1 to 6), whatever it holds.
+    pub fn span(&self, code: u8) -> Option<Span> {
+        let field = self.fields.get(usize::from(code).wrapping_sub(1))?;
+        field.present.then_some(Span { start: field.start, length: field.length })
+    }
+
+    #[inline(always)]
+    fn field(&mut self) -> Option<&mut Field> {
+        self.fields.get_mut(usize::from(self.code).wrapping_sub(1))
+    }
+
+    #[inline(always)]
+    fn open_field(&mut self) {
+        let start = self.position;
+        self.keep = false;
+        if let Some(field) = self.field() {
+            if field.present {
+                self.duplicate = true;
+            } else {
+                *field = Field { start, present: true, ..Field::default() };
+                self.keep = true;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn keep_byte(&mut self, byte: u8, here: u16) {
+        if !self.keep {
+            return;
+        }
+        let is_oui = self.code == sub_option::DEVICE_MANUFACTURER_OUI;
+        let Some(field) = self.field() else { return };
+        let index = usize::from(here.wrapping_sub(field.start));
+        if byte == 0 {
+            field.nuls += 1;
+        } else {
+            field.control |= byte < 0x20 || byte == 0x7f || field.nuls != 0;
+            field.nuls = 0;
+            field.length = index as u16 + 1;
+        }
+        if is_oui && index < OUI_BYTES {
+            self.oui[index & (OUI_BYTES - 1)] = byte;
+        }
+    }
+
+    #[inline(always)]
+    fn close_field(&mut self) {
+        if self.keep {
+            let stripped = self.field().is_some_and(|field| field.nuls != 0);
+            self.nul |= stripped;
+        }
+        self.stage = if self.element_left == 0 { ENTERPRISE } else { CODE };
+    }
+
+    /// T-19b: a damaged element is discarded whole; what earlier elements gave stays.
+    #[inline(always)]
+    fn discard_element(&mut self) {
+        self.damaged = true;
+        let start = self.element_start;
+        for field in &mut self.fields {
+            if field.start >= start {
+                *field = Field::default();
+            }
+        }
+        self.stage = if self.element_left == 0 { ENTERPRISE } else { FOREIGN };
+    }
+
+    #[inline(always)]
+    fn oui_digits(&self, field: Field, config: &Config) -> Option<[u8; 6]> {
+        let raw = self.oui;
+        let digits = match field.length {
+            6 => [raw[0], raw[1], raw[2], raw[3], raw[4], raw[5]],
+            8 if config.lenient_oui != 0 && is_separator(raw[2]) && raw[2] == raw[5] => {
+                [raw[0], raw[1], raw[3], raw[4], raw[6], raw[7]]
+            }
+            1..=3 if config.lenient_oui != 0 && field.length + field.nuls == 3 => return Some(from_raw(raw)),
+            _ => return None,
+        };
+        let mut upper = [0; 6];
+        let mut valid = true;
+        for (to, from) in upper.iter_mut().zip(digits) {
+            valid &= from.is_ascii_hexdigit();
+            *to = from.to_ascii_uppercase();
+        }
+        valid.then_some(upper)
+    }
+}
+
+#[inline(always)]
+fn is_separator(byte: u8) -> bool {
+    byte == b':' || byte == b'-'
+}
+
+/// Three raw bytes as six digits (T-16, `lenient_oui`); bytes that are NUL at the end count.
+#[inline(always)]
+fn from_raw(raw: [u8; OUI_BYTES]) -> [u8; 6] {
+    [
+        digit(raw[0] >> 4),
+        digit(raw[0] & 15),
+        digit(raw[1] >> 4),
+        digit(raw[1] & 15),
+        digit(raw[2] >> 4),
+        digit(raw[2] & 15),
+    ]
+}
+
+#[inline(always)]
+fn digit(nibble: u8) -> u8 {
+    if nibble < 10 { b'0' + nibble } else { b'A' + nibble - 10 }
+}
