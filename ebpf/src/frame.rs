@@ -1,0 +1,168 @@
+//! All packet access: the two kernel contexts as [`Frame`], and the copy into the scratch buffer.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::generated::{bpf_loop, bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    programs::{TcContext, XdpContext},
+};
+use core::ffi::c_void;
+use tr111_common::frame::{FRAME_CAPACITY, Frame, Repeat, Step};
+
+/// A frame in a hook: its bytes, and what the kernel knows about it.
+pub trait Packet: Frame {
+    /// Kernel index of the interface.
+    fn ifindex(&self) -> u32;
+    /// VLAN tag control information that the kernel took out of the frame.
+    fn metadata_tag(&self) -> Option<u16>;
+    /// The context, for `aya-log`.
+    fn context(&self) -> &impl EbpfContext;
+    /// Copies the first `length` bytes, 1 to [`FRAME_CAPACITY`]; `false` where the kernel refuses.
+    fn copy(&self, to: &mut [u8; FRAME_CAPACITY], length: usize) -> bool;
+}
+
+/// The bytes at `offset` by direct access, where the linear part has them.
+///
+/// The fixed-size read of at least two bytes matters: the verifier refuses a one-byte check on a variable offset.
+#[inline(always)]
+fn direct<const N: usize>(data: usize, data_end: usize, offset: usize) -> Option<[u8; N]> {
+    let start = data + offset;
+    if start + N > data_end {
+        return None;
+    }
+    // SAFETY: the check above proves that `N` bytes from `start` lie inside the packet, and the verifier holds us to it.
+    Some(unsafe { core::ptr::read_unaligned(start as *const [u8; N]) })
+}
+
+/// A frame at XDP.
+pub struct XdpFrame<'a> {
+    ctx: &'a XdpContext,
+}
+
+impl<'a> XdpFrame<'a> {
+    /// Wraps the context.
+    #[inline(always)]
+    pub fn new(ctx: &'a XdpContext) -> Self {
+        Self { ctx }
+    }
+}
+
+impl Frame for XdpFrame<'_> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        // SAFETY: the context is the one the kernel gave; the helper (Linux 5.18) counts fragments too.
+        unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        if let Some(bytes) = direct(self.ctx.data(), self.ctx.data_end(), offset) {
+            return Some(bytes);
+        }
+        let mut bytes = [0; N];
+        // SAFETY: `bytes` has room for the `N` bytes asked for; beyond the frame the helper fails.
+        let result = unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, bytes.as_mut_ptr().cast(), N as u32) };
+        (result == 0).then_some(bytes)
+    }
+}
+
+impl Packet for XdpFrame<'_> {
+    #[inline(always)]
+    fn context(&self) -> &impl EbpfContext {
+        self.ctx
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        self.ctx.ingress_ifindex() as u32
+    }
+
+    #[inline(always)]
+    fn metadata_tag(&self) -> Option<u16> {
+        None
+    }
+
+    #[inline(always)]
+    fn copy(&self, to: &mut [u8; FRAME_CAPACITY], length: usize) -> bool {
+        // SAFETY: the caller bounds `length` by the capacity of `to`, and the verifier holds us to it.
+        unsafe { bpf_xdp_load_bytes(self.ctx.ctx, 0, to.as_mut_ptr().cast(), length as u32) == 0 }
+    }
+}
+
+/// A frame at TC.
+pub struct SkbFrame<'a> {
+    ctx: &'a TcContext,
+}
+
+impl<'a> SkbFrame<'a> {
+    /// Wraps the context.
+    #[inline(always)]
+    pub fn new(ctx: &'a TcContext) -> Self {
+        Self { ctx }
+    }
+}
+
+impl Frame for SkbFrame<'_> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.ctx.len() as usize
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        if let Some(bytes) = direct(self.ctx.data(), self.ctx.data_end(), offset) {
+            return Some(bytes);
+        }
+        let mut bytes = [0; N];
+        // SAFETY: `bytes` has room for the `N` bytes asked for; beyond the frame the helper fails.
+        let result =
+            unsafe { bpf_skb_load_bytes(self.ctx.as_ptr(), offset as u32, bytes.as_mut_ptr().cast(), N as u32) };
+        (result == 0).then_some(bytes)
+    }
+}
+
+impl Packet for SkbFrame<'_> {
+    #[inline(always)]
+    fn context(&self) -> &impl EbpfContext {
+        self.ctx
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: the context is the `__sk_buff` that the kernel gave.
+        unsafe { (*self.ctx.skb.skb).ifindex }
+    }
+
+    #[inline(always)]
+    fn metadata_tag(&self) -> Option<u16> {
+        // SAFETY: as above.
+        let (present, tag) = unsafe { ((*self.ctx.skb.skb).vlan_present, (*self.ctx.skb.skb).vlan_tci) };
+        (present != 0).then_some(tag as u16)
+    }
+
+    #[inline(always)]
+    fn copy(&self, to: &mut [u8; FRAME_CAPACITY], length: usize) -> bool {
+        // SAFETY: the caller bounds `length` by the capacity of `to`, and the verifier holds us to it.
+        unsafe { bpf_skb_load_bytes(self.ctx.as_ptr(), 0, to.as_mut_ptr().cast(), length as u32) == 0 }
+    }
+}
+
+/// Loops by `bpf_loop` (Linux 5.17), whose body the verifier reads once.
+#[derive(Clone, Copy)]
+pub struct KernelLoop;
+
+impl Repeat for KernelLoop {
+    #[inline(always)]
+    fn repeat<S: Step>(self, turns: u32, step: &mut S) {
+        // SAFETY: `step` lives on this stack frame for the whole call, and `turn::<S>` gets it back as the same type.
+        unsafe {
+            bpf_loop(turns, turn::<S> as *mut c_void, core::ptr::from_mut(step).cast(), 0);
+        }
+    }
+}
+
+/// One turn of `bpf_loop`: 0 goes on, 1 ends the loop.
+extern "C" fn turn<S: Step>(index: u64, step: *mut c_void) -> i64 {
+    // SAFETY: `repeat` passes a live, exclusive `S`.
+    let step = unsafe { &mut *step.cast::<S>() };
+    i64::from(!step.step(index as u32))
+}

@@ -1,0 +1,142 @@
+//! The LAN hooks: from a frame to its class, its mark and its event.
+
+use crate::{
+    emit::{self, Facts},
+    frame::{KernelLoop, Packet},
+    maps::{self, Scratch},
+    police,
+};
+use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+use aya_log_ebpf::debug;
+use tr111_common::{
+    abi::Mark,
+    classify::{self, Request},
+    config::Config,
+    counter::{Class, Counter, Hook, Outcome},
+    frame::FRAME_CAPACITY,
+    headers::{Segment, Udp},
+};
+
+/// A frame that turned out to hold a DHCP message.
+struct Seen {
+    udp: Udp,
+    segment: Segment,
+    metadata_tag: Option<u16>,
+    time: u64,
+    captured: u32,
+}
+
+/// LAN ingress: counts the frame, marks its exchange, tells the agent.
+#[inline(always)]
+pub fn ingress<P: Packet>(packet: &P) {
+    let class = match classify::find_request(packet, packet.metadata_tag()) {
+        Ok(udp) => on_request(packet, udp),
+        Err(class) => class,
+    };
+    maps::count(Counter::Packet(Hook::LanIngress, class));
+}
+
+/// LAN egress: counts the frame, tells the agent how an exchange of an identified client ended.
+#[inline(always)]
+pub fn egress<P: Packet>(packet: &P) {
+    let class = match classify::find_reply(packet, packet.metadata_tag()) {
+        Ok(udp) => on_reply(packet, udp),
+        Err(class) => class,
+    };
+    maps::count(Counter::Packet(Hook::LanEgress, class));
+}
+
+#[inline(always)]
+fn on_request<P: Packet>(packet: &P, udp: Udp) -> Class {
+    let (Some(scratch), Some(config)) = (maps::scratch(), maps::config()) else { return Class::OtherPort };
+    let (Ok(class) | Err(class)) = look(packet, udp, scratch).and_then(|seen| request(scratch, &seen, config));
+    debug!(packet.context(), "lan_ingress: class {}, {} bytes", class as u8, packet.len());
+    class
+}
+
+#[inline(always)]
+fn on_reply<P: Packet>(packet: &P, udp: Udp) -> Class {
+    let (Some(scratch), Some(config)) = (maps::scratch(), maps::config()) else { return Class::OtherPort };
+    let (Ok(class) | Err(class)) = look(packet, udp, scratch).and_then(|seen| reply(scratch, &seen, config));
+    debug!(packet.context(), "lan_egress: class {}, {} bytes", class as u8, packet.len());
+    class
+}
+
+/// Copies the frame into the scratch buffer.
+#[inline(always)]
+fn look<P: Packet>(packet: &P, udp: Udp, scratch: &mut Scratch) -> Result<Seen, Class> {
+    // Bounded as 64 bits: the verifier (Linux 6.18) loses bounds that were learned of a truncated copy.
+    let length = packet.len();
+    if length == 0 || length > FRAME_CAPACITY || !packet.copy(&mut scratch.frame, length) {
+        return Err(Class::Oversize);
+    }
+    let captured = length as u32;
+    // SAFETY: the helper takes nothing and reads a clock.
+    let time = unsafe { bpf_ktime_get_boot_ns() };
+    let segment = Segment { ifindex: packet.ifindex(), vlan: udp.vlan };
+    Ok(Seen { udp, segment, metadata_tag: packet.metadata_tag(), time, captured })
+}
+
+#[inline(always)]
+fn request(scratch: &mut Scratch, seen: &Seen, config: &Config) -> Result<Class, Class> {
+    let fixed = classify::request_fixed(&scratch.frame, &seen.udp)?;
+    walk(scratch, seen, config);
+    let client = classify::client_key(seen.segment, &fixed, &scratch.walk, config);
+    let (class, identified) = match classify::judge_request(&seen.udp, &scratch.walk, config) {
+        Request::Pass(class) => return Err(class),
+        Request::Ends(class) => (class, None),
+        Request::Tell { class, identified } => (class, Some(identified)),
+        Request::Unidentified(message, refusal) => {
+            maps::count(Counter::Refused(message, refusal));
+            if !maps::is_sticky(&client, seen.time) {
+                return Err(classify::unidentified(refusal));
+            }
+            (Class::Sticky, Some(true))
+        }
+    };
+    if !police::allow(&fixed.chaddr, seen.time, config) {
+        return Err(Class::OverBudget);
+    }
+    if let Some(identified) = identified {
+        let mark = Mark { time: seen.time, identified: u8::from(identified), reserved: [0; 7] };
+        maps::mark_exchange(&classify::exchange_key(seen.segment, &fixed), &mark);
+        if identified && !matches!(class, Class::Sticky) {
+            maps::remember_newcomer(&client, seen.time);
+        }
+    }
+    tell(scratch, seen, Hook::LanIngress, class);
+    Ok(class)
+}
+
+#[inline(always)]
+fn reply(scratch: &mut Scratch, seen: &Seen, config: &Config) -> Result<Class, Class> {
+    let fixed = classify::reply_fixed(&scratch.frame, &seen.udp)?;
+    if maps::find_exchange(&classify::exchange_key(seen.segment, &fixed)).is_none() {
+        return Err(Class::Unmarked);
+    }
+    walk(scratch, seen, config);
+    let class = classify::judge_reply(&seen.udp, &scratch.walk);
+    if matches!(class.outcome(), Outcome::HandedUp) {
+        tell(scratch, seen, Hook::LanEgress, class);
+    }
+    Ok(class)
+}
+
+#[inline(always)]
+fn walk(scratch: &mut Scratch, seen: &Seen, config: &Config) {
+    scratch.walk = classify::new_walk(&seen.udp, config);
+    scratch.walk.run(&scratch.frame, config, KernelLoop);
+}
+
+#[inline(always)]
+fn tell(scratch: &mut Scratch, seen: &Seen, hook: Hook, class: Class) {
+    let facts = Facts {
+        time: seen.time,
+        segment: seen.segment,
+        metadata_tag: seen.metadata_tag,
+        hook,
+        class,
+        captured: seen.captured,
+    };
+    emit::lan(scratch, &facts);
+}

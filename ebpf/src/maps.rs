@@ -1,0 +1,147 @@
+//! The maps, and the safe ways to use them.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use tr111_common::{
+    abi::{
+        BUDGETS_MAXIMUM, Budget, ClientKey, EXCHANGES_MAXIMUM, ExchangeKey, LAN_RING_BYTES, Mark, NEWCOMERS_MAXIMUM,
+        STICKY_MAXIMUM,
+    },
+    config::Config,
+    counter::{COUNTER_SLOTS, Counter},
+    dhcp4::Walk,
+    event::Header,
+    frame::FRAME_CAPACITY,
+};
+
+/// Events for the agent.
+#[map]
+pub static EVENTS_LAN: RingBuf = RingBuf::with_byte_size(LAN_RING_BYTES, 0);
+
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
+
+#[map]
+static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
+
+#[map]
+static EXCHANGES: LruHashMap<ExchangeKey, Mark> = LruHashMap::with_max_entries(EXCHANGES_MAXIMUM, 0);
+
+#[map]
+static STICKY: HashMap<ClientKey, u32> = HashMap::with_max_entries(STICKY_MAXIMUM, 1 /* BPF_F_NO_PREALLOC */);
+
+#[map]
+static NEWCOMERS: Array<Newcomer> = Array::with_max_entries(NEWCOMERS_MAXIMUM, 0);
+
+#[map]
+static BUDGETS: LruHashMap<u64, Budget> = LruHashMap::with_max_entries(BUDGETS_MAXIMUM, 0);
+
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// A client that identified itself and has no row yet. One slot a hash value: a collision takes the older one's place.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Newcomer {
+    time: u64,
+    client: ClientKey,
+}
+
+/// Where a program works on one frame. `header` and `frame` are one ring record.
+#[repr(C)]
+pub struct Scratch {
+    /// Header of the event.
+    pub header: Header,
+    /// The frame.
+    pub frame: [u8; FRAME_CAPACITY],
+    /// The walk over its options.
+    pub walk: Walk,
+}
+
+/// How long a newcomer is remembered without a row: 1 h (requirement T-4).
+const NEWCOMER_NANOSECONDS: u64 = 3_600_000_000_000;
+
+/// Adds one.
+#[inline(always)]
+pub fn count(counter: Counter) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter.slot()) {
+        // SAFETY: the map gave a live pointer to this CPU's value, and programs do not preempt each other on a CPU's
+        // own slot in a way that tears a `u64`.
+        unsafe { *value += 1 };
+    }
+}
+
+/// The settings.
+#[inline(always)]
+pub fn config() -> Option<&'static Config> {
+    CONFIG.get(0)
+}
+
+/// This CPU's scratch space.
+#[inline(always)]
+pub fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: one program at a time runs on a CPU with this map's single value, and each takes it once.
+    SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
+}
+
+/// Remembers an exchange.
+#[inline(always)]
+pub fn mark_exchange(key: &ExchangeKey, mark: &Mark) {
+    // An LRU map always takes the entry; the only failure is memory, and then the agent's view of the reply is lost
+    // as if the ring were full.
+    let _ = EXCHANGES.insert(key, mark, 0);
+}
+
+/// Whether the exchange of a reply is marked.
+#[inline(always)]
+pub fn find_exchange(key: &ExchangeKey) -> Option<Mark> {
+    // SAFETY: entries are only replaced whole, and are read at once.
+    unsafe { EXCHANGES.get(key) }.copied()
+}
+
+/// Whether the client gave an identity before: it has a row, or it is a newcomer.
+#[inline(always)]
+pub fn is_sticky(client: &ClientKey, now: u64) -> bool {
+    // SAFETY: only presence is asked for.
+    if unsafe { STICKY.get(client) }.is_some() {
+        return true;
+    }
+    NEWCOMERS
+        .get(slot_of(client))
+        .is_some_and(|newcomer| newcomer.client == *client && now.wrapping_sub(newcomer.time) < NEWCOMER_NANOSECONDS)
+}
+
+/// Remembers a client that identified itself; counts the live newcomer whose slot it takes.
+#[inline(always)]
+pub fn remember_newcomer(client: &ClientKey, now: u64) {
+    if let Some(slot) = NEWCOMERS.get_ptr_mut(slot_of(client)) {
+        // SAFETY: the map gave a live pointer. Two CPUs may write the slot at once; a torn entry equals neither key,
+        // and reads as absent.
+        let newcomer = unsafe { &mut *slot };
+        let live = newcomer.time != 0 && now.wrapping_sub(newcomer.time) < NEWCOMER_NANOSECONDS;
+        if live && newcomer.client != *client {
+            count(Counter::NewcomersLost);
+        }
+        *newcomer = Newcomer { time: now, client: *client };
+    }
+}
+
+/// The budget of a hardware address, if it is known.
+#[inline(always)]
+pub fn budget(address: u64) -> Option<&'static mut Budget> {
+    // SAFETY: the map gave a live pointer. Two CPUs may update it at once: then one message more or less is let by.
+    BUDGETS.get_ptr_mut(&address).map(|budget| unsafe { &mut *budget })
+}
+
+/// Opens the budget of a hardware address.
+#[inline(always)]
+pub fn open_budget(address: u64, budget: &Budget) {
+    let _ = BUDGETS.insert(&address, budget, 0);
+}
+
+#[inline(always)]
+fn slot_of(client: &ClientKey) -> u32 {
+    (client.hash ^ client.hash >> 32) as u32 % NEWCOMERS_MAXIMUM
+}
