@@ -1,0 +1,80 @@
+//! Compiles the kernel programs of `ebpf/` and leaves the object at `$OUT_DIR/tr111`.
+//!
+//! Programs need `core` for the BPF target and bpf-linker, which no stable toolchain brings. `cargo xtask setup` finds or
+//! installs them and writes what it found to `.bpf-toolchain` at the workspace root; this script only reads that.
+
+use std::{env, fs, io::ErrorKind, path::Path};
+
+use anyhow::{Context as _, Result, anyhow};
+use aya_build::{Package, Toolchain};
+
+const SETUP: &str = "run `cargo xtask setup`";
+
+fn main() {
+    // `cargo::error` alone fails the build with that one line; a failing exit status would bury it in the script's output.
+    if let Err(error) = build() {
+        println!("cargo::error={}", format!("{error:#}").replace('\n', " "));
+    }
+}
+
+fn build() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the agent lies in a workspace")?;
+    for input in [".bpf-toolchain", "Cargo.toml", "Cargo.lock", "common"] {
+        println!("cargo::rerun-if-changed={}", root.join(input).display());
+    }
+    let found = BpfToolchain::read(&root.join(".bpf-toolchain"))?;
+
+    // SAFETY: build scripts start with one thread, and nothing has started another one yet.
+    unsafe {
+        for target in ["BPFEL", "BPFEB"] {
+            env::set_var(format!("CARGO_TARGET_{target}_UNKNOWN_NONE_LINKER"), &found.linker);
+        }
+        if found.bootstrap {
+            // Exactly `1`: naming the crate would not cover `core`, which is compiled too.
+            env::set_var("RUSTC_BOOTSTRAP", "1");
+        }
+        // aya-build turns each line of the inner cargo's progress into a warning of ours.
+        env::set_var("CARGO_TERM_QUIET", "true");
+    }
+    let ebpf = root.join("ebpf");
+    let package = Package {
+        name: "tr111-ebpf",
+        root_dir: ebpf.to_str().context("the workspace's path is not UTF-8")?,
+        ..Package::default()
+    };
+    aya_build::build_ebpf([package], Toolchain::Custom(&found.toolchain))
+        .with_context(|| format!("the kernel programs did not build (if the toolchain changed, {SETUP})"))
+}
+
+/// What `cargo xtask setup` found: `key = value` lines.
+struct BpfToolchain {
+    /// Name for `rustup run`.
+    toolchain: String,
+    /// Path of bpf-linker.
+    linker: String,
+    /// The compiler calls itself stable, so it has to be told to build `core`.
+    bootstrap: bool,
+}
+
+impl BpfToolchain {
+    fn read(path: &Path) -> Result<Self> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(anyhow!("no toolchain for the kernel programs is set up yet: {SETUP}"));
+            }
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        };
+        let value = |key: &str| {
+            text.lines()
+                .filter_map(|line| line.split_once('='))
+                .find_map(|(name, value)| (name.trim() == key).then(|| value.trim().to_owned()))
+                .with_context(|| format!("{} lacks `{key}`: {SETUP}", path.display()))
+        };
+        let linker = value("linker")?;
+        if !Path::new(&linker).exists() {
+            return Err(anyhow!("{linker} is gone: {SETUP}"));
+        }
+        Ok(Self { toolchain: value("toolchain")?, linker, bootstrap: value("bootstrap")? == "true" })
+    }
+}
