@@ -1,0 +1,179 @@
+//! Rules for the strings of the configuration. Each gives the canonical form, or says what was expected.
+
+use std::net::SocketAddr;
+
+/// Linux's `IFNAMSIZ` without the terminating NUL.
+const INTERFACE_MAXIMUM: usize = 15;
+/// Longest serial number and product class, in bytes (TR-111 Table 2).
+const TEXT_MAXIMUM: usize = 64;
+/// Longest string parameter of ManagementServer, in bytes (TR-111 Table 6).
+const PARAMETER_MAXIMUM: usize = 256;
+
+type Judged = Result<String, String>;
+
+fn same(text: &str) -> Judged {
+    Ok(text.to_owned())
+}
+
+fn bounded(text: &str, least: usize, most: usize) -> Judged {
+    if text.chars().any(char::is_control) {
+        return Err("control characters are not allowed".to_owned());
+    }
+    match text.len() {
+        0 if least > 0 => Err("must not be empty".to_owned()),
+        length if length > most => Err(format!("at most {most} bytes, not {length}")),
+        _ => same(text),
+    }
+}
+
+/// Anything without control characters.
+pub fn any(text: &str) -> Judged {
+    bounded(text, 0, usize::MAX)
+}
+
+/// A string parameter of the data model.
+pub fn parameter(text: &str) -> Judged {
+    bounded(text, 0, PARAMETER_MAXIMUM)
+}
+
+/// A serial number.
+pub fn serial_number(text: &str) -> Judged {
+    bounded(text, 1, TEXT_MAXIMUM)
+}
+
+/// A product class.
+pub fn product_class(text: &str) -> Judged {
+    bounded(text, 0, TEXT_MAXIMUM)
+}
+
+/// An OUI, in upper case.
+pub fn oui(text: &str) -> Judged {
+    if text.len() == 6 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        Ok(text.to_ascii_uppercase())
+    } else {
+        Err(format!("expected six hexadecimal digits such as \"00256D\", not \"{}\"", text.escape_debug()))
+    }
+}
+
+/// The name of a network interface, as the kernel allows it (`dev_valid_name`).
+pub fn interface(text: &str) -> Judged {
+    let allowed = |character: char| !character.is_whitespace() && !character.is_control() && !"/:".contains(character);
+    if text.is_empty() || text.len() > INTERFACE_MAXIMUM || matches!(text, "." | "..") || !text.chars().all(allowed) {
+        return Err(format!("\"{}\" cannot be the name of an interface", text.escape_debug()));
+    }
+    same(text)
+}
+
+/// A path.
+pub fn path(text: &str) -> Judged {
+    bounded(text, 1, 4096)
+}
+
+/// An address with a port.
+pub fn address(text: &str) -> Judged {
+    match text.parse::<SocketAddr>() {
+        Ok(_) => same(text),
+        Err(_) => Err(format!("expected ADDRESS:PORT such as \"127.0.0.1:9111\", not \"{}\"", text.escape_debug())),
+    }
+}
+
+/// An address with a port, or nothing.
+pub fn address_or_off(text: &str) -> Judged {
+    if text.is_empty() { same(text) } else { address(text) }
+}
+
+/// A mark and its mask, which has to cover it.
+pub fn mark(text: &str) -> Judged {
+    let number = |digits: &str| match digits.strip_prefix("0x") {
+        Some(hexadecimal) => u32::from_str_radix(hexadecimal, 16).ok(),
+        None => digits.parse().ok(),
+    };
+    let parts = text.split_once('/').and_then(|(value, mask)| Some((number(value)?, number(mask)?)));
+    match parts {
+        Some((value, mask)) if mask != 0 && value & !mask == 0 => same(text),
+        Some(_) => Err("the mask has to cover the value and must not be 0".to_owned()),
+        None => Err(format!("expected VALUE/MASK such as \"0x01000000/0x01000000\", not \"{}\"", text.escape_debug())),
+    }
+}
+
+/// Where the registry of an ACS lives.
+pub fn registry(text: &str) -> Judged {
+    if text == "embedded" || text.strip_prefix("redis://").is_some_and(|rest| !rest.is_empty()) {
+        same(text)
+    } else {
+        Err(format!("expected \"embedded\" or redis://HOST:PORT/DB, not \"{}\"", text.escape_debug()))
+    }
+}
+
+/// A level, or directives of the log.
+pub fn log(text: &str) -> Judged {
+    if text.trim().is_empty() {
+        return Err("must not be empty".to_owned());
+    }
+    match tracing_subscriber::EnvFilter::builder().parse(text) {
+        // A directive without a level or `=` is the name of a target, so a misspelt level would silence everything.
+        Ok(_) if is_misspelt_level(text) => {
+            Err(format!("expected error, warn, info, debug, trace or off, not \"{}\"", text.escape_debug()))
+        }
+        Ok(_) => same(text),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+fn is_misspelt_level(text: &str) -> bool {
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    text.split(',').all(|directive| {
+        let directive = directive.trim();
+        !directive.contains('=') && !levels.contains(&directive.to_ascii_lowercase().as_str())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_oui_is_six_hexadecimal_digits_and_gets_upper_case() {
+        assert_eq!(oui("00d09e"), Ok("00D09E".to_owned()));
+        for wrong in ["", "00D09", "00D09E1", "GG0000", "00:D0:9E"] {
+            assert!(oui(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn serial_numbers_hold_1_to_64_bytes_without_control_characters() {
+        assert!(serial_number(&"x".repeat(64)).is_ok());
+        assert_eq!(serial_number(&"x".repeat(65)), Err("at most 64 bytes, not 65".to_owned()));
+        assert!(serial_number("").is_err());
+        assert!(serial_number("a\u{1b}[2J").is_err());
+        assert!(product_class("").is_ok());
+    }
+
+    #[test]
+    fn a_mask_covers_its_mark() {
+        assert!(mark("0x01000000/0x01000000").is_ok());
+        assert!(mark("1/3").is_ok());
+        for wrong in ["0x3/0x1", "0/0", "1", "a/b", "0x1/"] {
+            assert!(mark(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_log_level_is_refused() {
+        assert!(log("debug").is_ok());
+        assert!(log("info,tr111=trace").is_ok());
+        for wrong in ["inof", "", "tr111=loud"] {
+            assert!(log(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn interface_names_are_what_the_kernel_allows() {
+        for right in ["lan0", "br-lan", "eth0.100", "ünï"] {
+            assert!(interface(right).is_ok(), "{right}");
+        }
+        for wrong in ["", "..", "a b", "eth0:1", "a/b", "sixteencharacter"] {
+            assert!(interface(wrong).is_err(), "{wrong}");
+        }
+    }
+}

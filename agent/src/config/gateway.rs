@@ -1,0 +1,188 @@
+//! The configuration of the gateway role, as its parts take it.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use tr111_common::config::{Config as Kernel, Dialect};
+
+use super::{Error, Values};
+
+/// Root of the data model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataModel {
+    /// `InternetGatewayDevice.`
+    Igd,
+    /// `Device.` (Device:2)
+    Device2,
+}
+
+/// How LAN ingress attaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// Native XDP, else TC.
+    Auto,
+    /// Native XDP or not at all.
+    Native,
+    /// Generic XDP.
+    Generic,
+    /// TC.
+    Tc,
+}
+
+/// `[gateway.association]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Association {
+    /// Rows of the table.
+    pub max_rows: u32,
+    /// Identities that one MAC address may hold at a time.
+    pub max_identities_per_mac: u32,
+    /// How sub-options are read.
+    pub dialect: Dialect,
+    /// Accept an OUI of three raw bytes, or with separators.
+    pub lenient_oui: bool,
+    /// Accepted enterprise numbers, 0 where there is none.
+    pub enterprises: [u32; 4],
+    /// Count acknowledgements of servers that are not this gateway.
+    pub accept_foreign_server: bool,
+    /// Time in which a MAC address earns one message; zero: no budget.
+    pub budget_interval: Duration,
+    /// Messages that a MAC address may send at once.
+    pub budget_burst: u32,
+    /// How long after its end a lease still counts.
+    pub expiry_grace: Duration,
+    /// Age at which a binding that came by INFORM ends.
+    pub inform_maximum_age: Option<Duration>,
+    /// How long a row outlives a NAK.
+    pub nak_grace: Duration,
+}
+
+impl Association {
+    /// What the kernel programs are told. `seed` is of their hash over client identifiers.
+    pub fn kernel(&self, seed: u64) -> Kernel {
+        Kernel {
+            seed,
+            budget_interval: u64::try_from(self.budget_interval.as_nanos()).unwrap_or(u64::MAX),
+            budget_burst: self.budget_burst,
+            dialect: self.dialect as u8,
+            lenient_oui: u8::from(self.lenient_oui),
+            reserved: [0; 2],
+            enterprises: self.enterprises,
+        }
+    }
+}
+
+/// `[agent]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// Directory of the store.
+    pub state_dir: PathBuf,
+    /// Directory in a bpffs.
+    pub pin_dir: PathBuf,
+    /// The control socket.
+    pub control: PathBuf,
+    /// Address of `/metrics`; `None`: off.
+    pub metrics: Option<SocketAddr>,
+    /// Directives of the log.
+    pub log: String,
+    /// How LAN ingress attaches.
+    pub xdp_mode: XdpMode,
+    /// Write the programs' diagnostics to the log.
+    pub log_programs: bool,
+    /// Take programs off the interfaces when the agent stops.
+    pub detach_on_exit: bool,
+}
+
+impl From<&Values> for Agent {
+    fn from(values: &Values) -> Self {
+        let text = |name| values.text("agent", name);
+        Self {
+            state_dir: text("state_dir").into(),
+            pin_dir: text("pin_dir").into(),
+            control: text("control").into(),
+            // Empty, or an address: its form was checked when it was read.
+            metrics: text("metrics").parse().ok(),
+            log: text("log").to_owned(),
+            xdp_mode: match text("xdp_mode") {
+                "native" => XdpMode::Native,
+                "generic" => XdpMode::Generic,
+                "tc" => XdpMode::Tc,
+                _ => XdpMode::Auto,
+            },
+            log_programs: values.boolean("agent", "log_programs"),
+            detach_on_exit: values.boolean("agent", "detach_on_exit"),
+        }
+    }
+}
+
+impl From<&Values> for Association {
+    fn from(values: &Values) -> Self {
+        const SECTION: &str = "gateway.association";
+        // Every range fits its type: the table of keys says so, and a test reads all ends of it.
+        let count = |name| u32::try_from(values.integer(SECTION, name)).unwrap_or(u32::MAX);
+        let seconds = |name| Duration::from_secs(values.integer(SECTION, name).unsigned_abs());
+        let mut enterprises = [0; 4];
+        for (slot, &number) in enterprises.iter_mut().zip(values.integers(SECTION, "enterprises")) {
+            *slot = u32::try_from(number).unwrap_or(0);
+        }
+        Self {
+            max_rows: count("max_rows"),
+            max_identities_per_mac: count("max_identities_per_mac"),
+            dialect: match values.text(SECTION, "dialect") {
+                "tr111" => Dialect::Tr111,
+                "tr124" => Dialect::Tr124,
+                _ => Dialect::Auto,
+            },
+            lenient_oui: values.boolean(SECTION, "lenient_oui"),
+            enterprises,
+            accept_foreign_server: values.boolean(SECTION, "accept_foreign_server"),
+            budget_interval: Duration::from_secs(1).checked_div(count("mac_budget_pps")).unwrap_or_default(),
+            budget_burst: count("mac_budget_burst"),
+            expiry_grace: seconds("expiry_grace_s"),
+            inform_maximum_age: Some(seconds("inform_maximum_age_s")).filter(|age| !age.is_zero()),
+            nak_grace: seconds("nak_grace_s"),
+        }
+    }
+}
+
+/// Everything that `tr111 run gateway` needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// Interfaces that face the devices, at least one.
+    pub lan: Vec<String>,
+    /// `DeviceInfo.ManufacturerOUI`: six upper-case hexadecimal digits.
+    pub manufacturer_oui: String,
+    /// `DeviceInfo.SerialNumber`: 1 to 64 bytes.
+    pub serial_number: String,
+    /// `DeviceInfo.ProductClass`: at most 64 bytes; empty: the gateway has none.
+    pub product_class: String,
+    /// Root of the data model.
+    pub data_model: DataModel,
+    /// The association table.
+    pub association: Association,
+    /// The process.
+    pub agent: Agent,
+}
+
+impl TryFrom<&Values> for Gateway {
+    type Error = Error;
+
+    fn try_from(values: &Values) -> Result<Self, Error> {
+        const SECTION: &str = "gateway";
+        let missing = |name, flag| Error::Missing { name, section: SECTION, flag };
+        let text = |name, flag| match values.text(SECTION, name) {
+            "" => Err(missing(name, flag)),
+            text => Ok(text.to_owned()),
+        };
+        if values.texts(SECTION, "lan").is_empty() {
+            return Err(missing("lan", "--lan IF"));
+        }
+        Ok(Self {
+            lan: values.texts(SECTION, "lan").to_vec(),
+            manufacturer_oui: text("manufacturer_oui", "--oui HEX6")?,
+            serial_number: text("serial_number", "--serial S")?,
+            product_class: values.text(SECTION, "product_class").to_owned(),
+            data_model: if values.text(SECTION, "data_model") == "igd" { DataModel::Igd } else { DataModel::Device2 },
+            association: values.into(),
+            agent: values.into(),
+        })
+    }
+}

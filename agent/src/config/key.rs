@@ -1,0 +1,274 @@
+//! Every configuration key once: its form, default, range and meaning. The file parser, the flags, `tr111 tune`,
+//! `tr111 check` and the man page all read this table.
+
+use super::form;
+
+/// The value of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A string.
+    Text(String),
+    /// A whole number.
+    Integer(i64),
+    /// `true` or `false`.
+    Boolean(bool),
+    /// A list of strings.
+    Texts(Vec<String>),
+    /// A list of whole numbers.
+    Integers(Vec<i64>),
+}
+
+/// What a key holds unless somebody says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// No value; the role that needs the key says so.
+    Unset,
+    /// A string.
+    Text(&'static str),
+    /// A whole number.
+    Integer(i64),
+    /// `true` or `false`.
+    Boolean(bool),
+    /// A list of strings.
+    Texts(&'static [&'static str]),
+    /// A list of whole numbers.
+    Integers(&'static [i64]),
+}
+
+/// Judges a string and gives it in its canonical form, or says what was expected.
+pub type Rule = fn(&str) -> Result<String, String>;
+
+/// What a key may hold.
+#[derive(Clone, Copy, Debug)]
+pub enum Form {
+    /// A string that the rule accepts.
+    Text(Rule),
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A whole number in this range, both ends included.
+    Integer(i64, i64),
+    /// `true` or `false`.
+    Boolean,
+    /// Strings that the rule accepts.
+    Texts(Rule),
+    /// At most so many whole numbers in this range, both ends included.
+    Integers(usize, i64, i64),
+}
+
+/// When a changed value takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// At the next start.
+    Start,
+    /// At once, by `tr111 tune` or when SIGHUP reloads the file.
+    Live,
+    /// Accepted and checked, so that one file serves several versions; this version does nothing with it yet.
+    Later,
+}
+
+/// One configuration key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Name of its table in the file.
+    pub section: &'static str,
+    /// Its name there.
+    pub name: &'static str,
+    /// What it may hold.
+    pub form: Form,
+    /// What it holds unless somebody says otherwise.
+    pub preset: Preset,
+    /// Unit of a number; empty where it counts things.
+    pub unit: &'static str,
+    /// When a change takes effect.
+    pub effect: Effect,
+    /// What it does.
+    pub help: &'static str,
+}
+
+impl Key {
+    /// The name by which `tr111 tune` knows it.
+    pub fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+
+    /// The preset as a value.
+    pub fn preset_value(&self) -> Option<Value> {
+        Some(match self.preset {
+            Preset::Unset => return None,
+            Preset::Text(text) => Value::Text(text.to_owned()),
+            Preset::Integer(number) => Value::Integer(number),
+            Preset::Boolean(flag) => Value::Boolean(flag),
+            Preset::Texts(texts) => Value::Texts(texts.iter().map(|&text| text.to_owned()).collect()),
+            Preset::Integers(numbers) => Value::Integers(numbers.to_vec()),
+        })
+    }
+
+    /// What the key may hold, in words.
+    pub fn range(&self) -> String {
+        match self.form {
+            Form::Text(_) => "text".to_owned(),
+            Form::Choice(words) => words.join(" | "),
+            Form::Integer(least, i64::MAX) => format!("{least} and above"),
+            Form::Integer(least, most) => format!("{least} to {most}"),
+            Form::Boolean => "true | false".to_owned(),
+            Form::Texts(_) => "list of texts".to_owned(),
+            Form::Integers(count, least, most) => format!("list of at most {count}, each {least} to {most}"),
+        }
+    }
+}
+
+/// The key named `name` in `section`.
+pub fn find(section: &str, name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.section == section && key.name == name)
+}
+
+const SECONDS_MAXIMUM: i64 = 86_400 * 365;
+const UNSIGNED_INT: i64 = u32::MAX as i64;
+
+const fn key(section: &'static str, name: &'static str, form: Form, preset: Preset, effect: Effect) -> Key {
+    Key { section, name, form, preset, unit: "", effect, help: "" }
+}
+
+impl Key {
+    const fn unit(mut self, unit: &'static str) -> Self {
+        self.unit = unit;
+        self
+    }
+
+    const fn help(mut self, help: &'static str) -> Self {
+        self.help = help;
+        self
+    }
+}
+
+use Effect::{Later, Live, Start};
+use Form::{Boolean, Choice, Integer, Integers, Text, Texts};
+
+const GATEWAY: &str = "gateway";
+const ASSOCIATION: &str = "gateway.association";
+const BINDING: &str = "gateway.binding";
+const POLICE: &str = "gateway.police";
+const MANAGEMENT: &str = "management_server";
+const DEVICE: &str = "device";
+const ACS: &str = "acs";
+const AGENT: &str = "agent";
+
+/// Every key, in the order in which it is shown.
+pub const KEYS: &[Key] = &[
+    key(GATEWAY, "lan", Texts(form::interface), Preset::Texts(&[]), Start)
+        .help("interfaces that face the devices; of a bridge, the bridge itself, not its ports"),
+    key(GATEWAY, "wan", Texts(form::interface), Preset::Texts(&[]), Later).help("interfaces that face the ACS"),
+    key(GATEWAY, "manufacturer_oui", Text(form::oui), Preset::Unset, Start)
+        .help("DeviceInfo.ManufacturerOUI of this gateway: six hexadecimal digits"),
+    key(GATEWAY, "serial_number", Text(form::serial_number), Preset::Unset, Start)
+        .help("DeviceInfo.SerialNumber of this gateway: 1 to 64 bytes"),
+    key(GATEWAY, "product_class", Text(form::product_class), Preset::Text(""), Start)
+        .help("DeviceInfo.ProductClass of this gateway: at most 64 bytes; empty: it has none"),
+    key(GATEWAY, "data_model", Choice(&["igd", "device2"]), Preset::Text("igd"), Start)
+        .help("root of the data model: InternetGatewayDevice. or Device."),
+    key(GATEWAY, "connection_request_listen", Text(form::address), Preset::Text("0.0.0.0:7547"), Later)
+        .help("where UDP Connection Requests arrive; STUN leaves from here"),
+    key(ASSOCIATION, "max_rows", Integer(1, 1_048_576), Preset::Integer(65_536), Live)
+        .help("rows of the ManageableDevice table; a full table refuses newcomers"),
+    key(ASSOCIATION, "max_identities_per_mac", Integer(1, 65_535), Preset::Integer(16), Live)
+        .help("identities that one MAC address may hold at a time"),
+    key(ASSOCIATION, "dialect", Choice(&["auto", "tr111", "tr124"]), Preset::Text("auto"), Live)
+        .help("how sub-options of enterprise 3561 are read; auto takes client messages with code 4 as TR-124"),
+    key(ASSOCIATION, "lenient_oui", Boolean, Preset::Boolean(false), Live)
+        .help("accept an OUI of three raw bytes, or with separators"),
+    key(ASSOCIATION, "enterprises", Integers(4, 1, UNSIGNED_INT), Preset::Integers(&[3561]), Live)
+        .help("enterprise numbers whose elements are read"),
+    key(ASSOCIATION, "accept_foreign_server", Boolean, Preset::Boolean(false), Live)
+        .help("count acknowledgements of DHCP servers that are not this gateway"),
+    key(ASSOCIATION, "mac_budget_pps", Integer(0, 1_000_000), Preset::Integer(10), Live)
+        .unit("messages/s")
+        .help("DHCP messages a second that one MAC address may bring to the agent; 0: no limit"),
+    key(ASSOCIATION, "mac_budget_burst", Integer(1, 1_000_000), Preset::Integer(50), Live)
+        .help("DHCP messages that one MAC address may bring at once"),
+    key(ASSOCIATION, "expiry_grace_s", Integer(0, 60), Preset::Integer(1), Live)
+        .unit("s")
+        .help("how long after its end a lease still counts, for a renewal that is under way"),
+    key(ASSOCIATION, "inform_maximum_age_s", Integer(0, SECONDS_MAXIMUM), Preset::Integer(0), Live)
+        .unit("s")
+        .help("age at which a binding that came by INFORM ends; 0: none"),
+    key(ASSOCIATION, "nak_grace_s", Integer(0, 3_600), Preset::Integer(10), Live)
+        .unit("s")
+        .help("how long a row outlives a NAK, so that the client can ask again"),
+    key(ASSOCIATION, "probe_interval_s", Integer(1, SECONDS_MAXIMUM), Preset::Integer(60), Later)
+        .unit("s")
+        .help("silence after which a device is probed"),
+    key(ASSOCIATION, "probe_count", Integer(1, 100), Preset::Integer(3), Later)
+        .help("unanswered probes after which a device counts as gone"),
+    key(BINDING, "extend_nat_timeout_s", Integer(0, SECONDS_MAXIMUM), Preset::Integer(300), Later)
+        .unit("s")
+        .help("NAT timeout of flows that carry STUN for Connection Requests; 0: off"),
+    key(BINDING, "mark", Text(form::mark), Preset::Text("0x01000000/0x01000000"), Later)
+        .help("packet mark of such flows, value/mask"),
+    key(BINDING, "stun_ports", Integers(8, 1, 65_535), Preset::Integers(&[3478]), Later)
+        .help("UDP ports on which STUN servers are expected"),
+    key(POLICE, "wan_connreq_pps", Integer(0, UNSIGNED_INT), Preset::Integer(0), Later)
+        .unit("packets/s")
+        .help("Connection Requests a second from one source; 0: not policed"),
+    key(POLICE, "lan_dhcp_pps", Integer(0, UNSIGNED_INT), Preset::Integer(0), Later)
+        .unit("packets/s")
+        .help("DHCP messages a second from one client; 0: not policed"),
+    key(MANAGEMENT, "url", Text(form::any), Preset::Text(""), Later).help("ManagementServer.URL at the first start"),
+    key(MANAGEMENT, "connection_request_username", Text(form::parameter), Preset::Text(""), Later)
+        .help("ManagementServer.ConnectionRequestUsername at the first start"),
+    key(MANAGEMENT, "connection_request_password_file", Text(form::any), Preset::Text(""), Later)
+        .help("file with ManagementServer.ConnectionRequestPassword"),
+    key(MANAGEMENT, "tcp_connection_requests", Choice(&["external", "builtin"]), Preset::Text("external"), Later)
+        .help("who listens for TCP Connection Requests: another process, or this one"),
+    key(MANAGEMENT, "stun_enable", Boolean, Preset::Boolean(false), Later).help("ManagementServer.STUNEnable"),
+    key(MANAGEMENT, "stun_server_address", Text(form::parameter), Preset::Text(""), Later)
+        .help("ManagementServer.STUNServerAddress; empty: the host of the ACS URL"),
+    key(MANAGEMENT, "stun_server_port", Integer(0, 65_535), Preset::Integer(3478), Later)
+        .help("ManagementServer.STUNServerPort"),
+    key(MANAGEMENT, "stun_username", Text(form::parameter), Preset::Text(""), Later)
+        .help("ManagementServer.STUNUsername"),
+    key(MANAGEMENT, "stun_password_file", Text(form::any), Preset::Text(""), Later)
+        .help("file with ManagementServer.STUNPassword"),
+    key(MANAGEMENT, "stun_maximum_keep_alive_period", Integer(-1, i32::MAX as i64), Preset::Integer(-1), Later)
+        .unit("s")
+        .help("ManagementServer.STUNMaximumKeepAlivePeriod; -1: none"),
+    key(MANAGEMENT, "stun_minimum_keep_alive_period", Integer(0, UNSIGNED_INT), Preset::Integer(30), Later)
+        .unit("s")
+        .help("ManagementServer.STUNMinimumKeepAlivePeriod"),
+    key(DEVICE, "interface", Text(form::interface), Preset::Unset, Later).help("interface that faces the gateway"),
+    key(DEVICE, "mode", Choice(&["inform", "dhcp", "off"]), Preset::Text("inform"), Later)
+        .help("INFORM beside an existing DHCP client, a full exchange, or no DHCP"),
+    key(DEVICE, "manufacturer_oui", Text(form::oui), Preset::Unset, Later)
+        .help("DeviceInfo.ManufacturerOUI of this device: six hexadecimal digits"),
+    key(DEVICE, "serial_number", Text(form::serial_number), Preset::Unset, Later)
+        .help("DeviceInfo.SerialNumber of this device: 1 to 64 bytes"),
+    key(DEVICE, "product_class", Text(form::product_class), Preset::Text(""), Later)
+        .help("DeviceInfo.ProductClass of this device: at most 64 bytes; empty: it has none"),
+    key(DEVICE, "data_model", Choice(&["device1", "igd", "device2"]), Preset::Text("device1"), Later)
+        .help("root of the data model"),
+    key(DEVICE, "connection_request_listen", Text(form::address), Preset::Text("0.0.0.0:7547"), Later)
+        .help("where UDP Connection Requests arrive; STUN leaves from here"),
+    key(ACS, "listen", Texts(form::address), Preset::Texts(&["0.0.0.0:3478"]), Later)
+        .help("addresses of the STUN server"),
+    key(ACS, "approach", Choice(&["stun", "notification", "both"]), Preset::Text("both"), Later)
+        .help("how bindings are learned"),
+    key(ACS, "xdp", Texts(form::interface), Preset::Texts(&[]), Later).help("interfaces for the line-rate path"),
+    key(ACS, "registry", Text(form::registry), Preset::Text("embedded"), Later)
+        .help("embedded, or redis://host:port/db"),
+    key(ACS, "api", Text(form::address), Preset::Text("127.0.0.1:8111"), Later).help("address of the HTTP interface"),
+    key(ACS, "api_token_file", Text(form::any), Preset::Text(""), Later)
+        .help("file with the token of the HTTP interface"),
+    key(AGENT, "state_dir", Text(form::path), Preset::Text("/var/lib/tr111"), Later).help("directory of the store"),
+    key(AGENT, "pin_dir", Text(form::path), Preset::Text("/sys/fs/bpf/tr111"), Start)
+        .help("directory in a bpffs for what outlives the agent; two agents on one box use two"),
+    key(AGENT, "control", Text(form::path), Preset::Text("/run/tr111/control.sock"), Start).help("the control socket"),
+    key(AGENT, "metrics", Text(form::address_or_off), Preset::Text("127.0.0.1:9111"), Start)
+        .help("address of /metrics, /healthz and /readyz; empty: off"),
+    key(AGENT, "log", Text(form::log), Preset::Text("info"), Live)
+        .help("error, warn, info, debug or trace, or directives such as info,tr111=debug"),
+    key(AGENT, "xdp_mode", Choice(&["auto", "native", "generic", "tc"]), Preset::Text("auto"), Start)
+        .help("how LAN ingress attaches; auto: native XDP, else TC; generic copies every frame"),
+    key(AGENT, "log_programs", Boolean, Preset::Boolean(false), Start)
+        .help("write the kernel programs' diagnostics to the log"),
+    key(AGENT, "detach_on_exit", Boolean, Preset::Boolean(false), Start)
+        .help("take programs off the interfaces when the agent stops"),
+];
