@@ -1,0 +1,115 @@
+//! A packet socket on one interface: whole Ethernet frames in and out.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use nix::{
+    errno::Errno,
+    ifaddrs::getifaddrs,
+    net::if_::InterfaceFlags,
+    sys::socket::{
+        AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket,
+        sockopt,
+    },
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// Bytes that the kernel may keep for the socket while the simulator is busy.
+const RECEIVE_BUFFER: usize = 32 << 20;
+
+/// Why the socket cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// No interface of that name in this network namespace.
+    #[error("there is no interface {0} here; `ip link` lists them")]
+    NoInterface(String),
+    /// The interface is down.
+    #[error("interface {0} is down; `ip link set {0} up` first")]
+    Down(String),
+    /// The process lacks a capability.
+    #[error("packet sockets need CAP_NET_RAW: run this as root, or `setcap cap_net_raw+ep` the binary")]
+    Unprivileged,
+    /// Anything else that the kernel said.
+    #[error("packet socket on {interface}: {source}")]
+    System {
+        /// Name of the interface.
+        interface: String,
+        /// What the kernel said.
+        source: Errno,
+    },
+}
+
+/// A packet socket that is bound to one interface.
+#[derive(Debug)]
+pub struct PacketSocket {
+    descriptor: AsyncFd<OwnedFd>,
+}
+
+impl PacketSocket {
+    /// Opens a socket for all frames on `interface`.
+    pub fn open(interface: &str) -> Result<Self, SocketError> {
+        let system = |source| SocketError::System { interface: interface.to_owned(), source };
+        let address = link_address(interface)?;
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let descriptor = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll).map_err(
+            |source| match source {
+                Errno::EPERM | Errno::EACCES => SocketError::Unprivileged,
+                _ => system(source),
+            },
+        )?;
+        // The protocol in `address` is 0, which keeps the one that the socket was made with (packet(7)).
+        bind(descriptor.as_raw_fd(), &address).map_err(system)?;
+        if setsockopt(&descriptor, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            // Without CAP_NET_ADMIN the limit of the system holds.
+            setsockopt(&descriptor, sockopt::RcvBuf, &RECEIVE_BUFFER).map_err(system)?;
+        }
+        #[expect(deprecated, reason = "its successor is unsafe for owners that are not I/O-safe; `OwnedFd` is")]
+        let descriptor = AsyncFd::new(descriptor)
+            .map_err(|error| system(Errno::from_raw(error.raw_os_error().unwrap_or_default())))?;
+        Ok(Self { descriptor })
+    }
+
+    /// Waits for a frame and writes it into `frame`; its length.
+    pub async fn receive(&self, frame: &mut [u8]) -> io::Result<usize> {
+        self.descriptor
+            .async_io(Interest::READABLE, |descriptor| Ok(recv(descriptor.as_raw_fd(), frame, MsgFlags::empty())?))
+            .await
+    }
+
+    /// A frame that is there already, written into `frame`; its length.
+    pub fn try_receive(&self, frame: &mut [u8]) -> io::Result<Option<usize>> {
+        match recv(self.descriptor.get_ref().as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT) {
+            Ok(length) => Ok(Some(length)),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Sends one frame.
+    pub async fn send(&self, frame: &[u8]) -> io::Result<()> {
+        self.descriptor
+            .async_io(Interest::WRITABLE, |descriptor| {
+                match send(descriptor.as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT) {
+                    // The queue of the interface is full: lost, as on a wire.
+                    Ok(_) | Err(Errno::ENOBUFS) => Ok(()),
+                    Err(error) => Err(error.into()),
+                }
+            })
+            .await
+    }
+}
+
+fn link_address(interface: &str) -> Result<LinkAddr, SocketError> {
+    let system = |source| SocketError::System { interface: interface.to_owned(), source };
+    let found = getifaddrs()
+        .map_err(system)?
+        .filter(|entry| entry.interface_name == interface)
+        .find_map(|entry| Some((*entry.address?.as_link_addr()?, entry.flags)));
+    match found {
+        None => Err(SocketError::NoInterface(interface.to_owned())),
+        Some((_, flags)) if !flags.contains(InterfaceFlags::IFF_UP) => Err(SocketError::Down(interface.to_owned())),
+        Some((address, _)) => Ok(address),
+    }
+}
