@@ -1,2 +1,94 @@
-//! placeholder
-fn main() {}
+//! Everything a developer of tr111 does, as `cargo xtask <command>`.
+//!
+//! Each command brings the machine to where it can run (see [`setup`]), so it can be the first one typed after a clone.
+#![forbid(unsafe_code)]
+
+mod build;
+mod conformance;
+mod lint;
+mod process;
+mod setup;
+mod showcase;
+mod test;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Developer commands of tr111.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Bring this machine to where everything builds and runs; says what it does, does nothing twice
+    Setup {
+        /// How far to go
+        #[arg(value_enum, default_value = "all")]
+        level: setup::Level,
+    },
+    /// Build the tr111 binary with its kernel programs
+    Build {
+        /// Optimised, as shipped: target/release/tr111
+        #[arg(long)]
+        release: bool,
+    },
+    /// Watch LAN devices become ManageableDevice rows, in namespaces of its own
+    Demo {
+        /// Arguments for the demo itself
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Run every test: unit, property, corpus parity, stories in network namespaces; then the conformance table
+    Test {
+        /// Arguments for `cargo test` (a filter, `-p crate`, `-- --nocapture`); then only those tests run
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// rustfmt and clippy with warnings denied, for host and kernel code
+    Lint {
+        /// Also check licences, sources and versions of the dependencies; installs cargo-deny when it is missing
+        #[arg(long)]
+        deny: bool,
+    },
+    /// Print which requirement of TR-111 is proven by which test
+    Conformance {
+        /// Only requirements that are not covered
+        #[arg(long)]
+        open: bool,
+    },
+    /// Measure the packet path beside its baselines
+    Bench {
+        /// Arguments for the benchmark itself
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Setup { level } => setup::run(level, setup::Report::Full)?,
+        Command::Build { release } => build::run(release)?,
+        Command::Demo { arguments } => return showcase::run("demo", &arguments),
+        Command::Test { arguments } => return test::run(&arguments),
+        Command::Lint { deny } => lint::run(deny)?,
+        Command::Conformance { open } => return conformance::run(open),
+        Command::Bench { arguments } => return showcase::run("bench", &arguments),
+    }
+    Ok(ExitCode::SUCCESS)
+}

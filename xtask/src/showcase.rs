@@ -1,0 +1,25 @@
+//! `cargo xtask demo` and `cargo xtask bench`: programs of the tests package, run on a release build.
+
+use std::{ffi::OsString, os::unix::process::CommandExt as _, process::ExitCode};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    build::Profile,
+    process::{cargo, command, is_root, run as run_command},
+    setup,
+};
+
+/// Builds the program `name` of the tests package and becomes it, so that Ctrl-C and the exit status are its own.
+pub(crate) fn run(name: &str, arguments: &[OsString]) -> Result<ExitCode> {
+    ensure!(is_root(), "{name} makes network namespaces and loads programs into the kernel: run it as root");
+    setup::run(setup::Level::Test, setup::Report::Changes)?;
+    let mut build = cargo();
+    build.args(["build", "--package", "tr111", "--package", "tr111-tests", "--bin", "tr111", "--bin", name]);
+    run_command(build.args(Profile::Release.arguments()))?;
+
+    let program = Profile::Release.program(name);
+    let mut showcase = command(&program);
+    showcase.args(arguments).env("TR111_BIN", Profile::Release.program("tr111"));
+    Err(showcase.exec()).with_context(|| format!("cannot start {}", program.display()))
+}
