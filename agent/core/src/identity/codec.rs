@@ -1,0 +1,156 @@
+//! Option 125 to identities and back.
+
+use thiserror::Error;
+use tr111_common::{
+    config::Config,
+    identity::{DSL_FORUM, Refusal, Scan, Span, TEXT_MAXIMUM, sub_option},
+};
+
+use super::{DeviceIdentity, GatewayIdentity, Oui, Text};
+
+/// Why an option 125 gives no identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum IdentityError {
+    /// For a reason that the kernel programs find as well.
+    #[error("no identity: {}", .0.label())]
+    Refused(Refusal),
+    /// Serial number or product class is not UTF-8 (SEC-9).
+    #[error("serial number or product class is not UTF-8")]
+    NotUtf8,
+}
+
+impl IdentityError {
+    /// The value of the metric's `result` label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.label(),
+            Self::NotUtf8 => "not_utf8",
+        }
+    }
+}
+
+impl From<Refusal> for IdentityError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// What was tolerated in an accepted identity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Trailing NULs were stripped (T-18).
+    pub nul_stripped: bool,
+    /// A sub-option came twice, and its first value was taken (T-19a).
+    pub duplicate: bool,
+    /// Read in TR-124's layout (T-21).
+    pub dialect_tr124: bool,
+}
+
+/// An accepted Device Identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// The identity.
+    pub identity: DeviceIdentity,
+    /// What was tolerated.
+    pub notes: Notes,
+}
+
+/// Reads the Device Identity out of the joined option 125 (RFC 3396), without code and length.
+pub fn decode_device(option: &[u8], config: &Config) -> Result<Decoded, IdentityError> {
+    conclude(&scan(option, config), option, config)
+}
+
+/// The Device Identity that a finished scan over `option` found.
+pub(crate) fn conclude(scan: &Scan, option: &[u8], config: &Config) -> Result<Decoded, IdentityError> {
+    let found = scan.conclude(config)?;
+    let identity = DeviceIdentity {
+        manufacturer_oui: Oui::from_digits(found.oui).map_err(|_| Refusal::BadOui)?,
+        serial_number: text(option, found.serial_number)?,
+        product_class: text(option, found.product_class)?,
+    };
+    let notes =
+        Notes { nul_stripped: scan.has_trailing_nul(), duplicate: scan.has_duplicate(), dialect_tr124: found.tr124 };
+    Ok(Decoded { identity, notes })
+}
+
+/// Reads the Gateway Identity out of the joined option 125 (RFC 3396), without code and length.
+///
+/// OUI and serial number must be there (OPT-10); the product class may be missing (OPT-11).
+pub fn decode_gateway(option: &[u8], config: &Config) -> Result<GatewayIdentity, IdentityError> {
+    let scan = scan(option, config);
+    if !scan.is_present() {
+        return Err(Refusal::Absent.into());
+    }
+    let part = |code| scan.span(code).unwrap_or_default();
+    let oui = text(option, part(sub_option::GATEWAY_MANUFACTURER_OUI))?;
+    let serial_number = text(option, part(sub_option::GATEWAY_SERIAL_NUMBER))?;
+    if oui.is_empty() || serial_number.is_empty() {
+        return Err(Refusal::Incomplete.into());
+    }
+    Ok(GatewayIdentity {
+        manufacturer_oui: oui.as_str().parse().map_err(|_| Refusal::BadOui)?,
+        serial_number,
+        product_class: text(option, part(sub_option::GATEWAY_PRODUCT_CLASS))?,
+    })
+}
+
+impl DeviceIdentity {
+    /// The value of option 125 that carries this identity, without code and length; at most 145 bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        element([
+            (sub_option::DEVICE_MANUFACTURER_OUI, self.manufacturer_oui.as_str()),
+            (sub_option::DEVICE_SERIAL_NUMBER, self.serial_number.as_str()),
+            (sub_option::DEVICE_PRODUCT_CLASS, self.product_class.as_str()),
+        ])
+    }
+}
+
+impl GatewayIdentity {
+    /// The value of option 125 that carries this identity, without code and length; at most 145 bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        element([
+            (sub_option::GATEWAY_MANUFACTURER_OUI, self.manufacturer_oui.as_str()),
+            (sub_option::GATEWAY_SERIAL_NUMBER, self.serial_number.as_str()),
+            (sub_option::GATEWAY_PRODUCT_CLASS, self.product_class.as_str()),
+        ])
+    }
+}
+
+/// Enterprise, length and the first two sub-options of an element that carries no empty class (T-14).
+fn element(parts: [(u8, &str); 3]) -> Vec<u8> {
+    let mut element = DSL_FORUM.to_be_bytes().to_vec();
+    element.push(0);
+    for (code, text) in parts {
+        // A class that is empty is left out (OPT-9, OPT-11); OUI and serial number are not.
+        if text.is_empty() && matches!(code, sub_option::DEVICE_PRODUCT_CLASS | sub_option::GATEWAY_PRODUCT_CLASS) {
+            continue;
+        }
+        // `Text` is at most 64 bytes, so lengths fit one byte, three parts included.
+        element.extend([code, text.len() as u8]);
+        element.extend(text.as_bytes());
+    }
+    element[4] = (element.len() - 5) as u8;
+    element
+}
+
+fn scan(option: &[u8], config: &Config) -> Scan {
+    // A UDP datagram cannot carry more; the scan counts in 16 bits.
+    let end = option.len().min(usize::from(u16::MAX)) as u32;
+    let (mut scan, mut at) = (Scan::new(), 0);
+    while at < end {
+        at += scan.feed(option, at, end - at, config);
+    }
+    scan.finish();
+    scan
+}
+
+fn text(option: &[u8], span: Span) -> Result<Text, IdentityError> {
+    let start = usize::from(span.start);
+    let bytes = option.get(start..start + usize::from(span.length)).unwrap_or_default();
+    if span.length > TEXT_MAXIMUM {
+        return Err(Refusal::TooLong.into());
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| IdentityError::NotUtf8)?;
+    // The scan sees single bytes; U+0080 to U+009F are control characters of two.
+    text.parse().map_err(|_| Refusal::ControlCharacter.into())
+}

@@ -1,0 +1,158 @@
+//! Device and Gateway Identity (TR-111 1.2.5).
+//!
+//! Identities from the LAN are text that an attacker may have chosen; it goes on to XML, terminals and logs (SEC-9).
+//! [`Oui`] and [`Text`] hold only what passed, so everybody behind them may rely on it.
+
+mod codec;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use codec::conclude;
+pub use codec::{Decoded, IdentityError, Notes, decode_device, decode_gateway};
+
+use std::{fmt, str::FromStr};
+
+use thiserror::Error;
+use tr111_common::identity::TEXT_MAXIMUM;
+
+/// A manufacturer's OUI: six upper-case hexadecimal digits (DM-5).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Oui([u8; 6]);
+
+/// Not six hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("an OUI is six hexadecimal digits, such as 00256D")]
+pub struct OuiError;
+
+impl Oui {
+    /// From six digits, of either case.
+    pub fn from_digits(digits: [u8; 6]) -> Result<Self, OuiError> {
+        if digits.iter().all(u8::is_ascii_hexdigit) {
+            Ok(Self(digits.map(|d| d.to_ascii_uppercase())))
+        } else {
+            Err(OuiError)
+        }
+    }
+
+    /// The digits as text.
+    pub fn as_str(&self) -> &str {
+        // Hexadecimal digits are ASCII, so this never falls back.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl FromStr for Oui {
+    type Err = OuiError;
+
+    fn from_str(text: &str) -> Result<Self, OuiError> {
+        Self::from_digits(text.as_bytes().try_into().map_err(|_| OuiError)?)
+    }
+}
+
+impl fmt::Display for Oui {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Oui {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Oui({})", self.as_str())
+    }
+}
+
+/// A serial number or product class: at most 64 bytes of UTF-8 without control characters (DM-6, DM-7, SEC-9).
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Text(Box<str>);
+
+/// Why a string is no [`Text`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum TextError {
+    /// More than 64 bytes.
+    #[error("{length} bytes, where {TEXT_MAXIMUM} are allowed")]
+    TooLong {
+        /// Bytes that it has.
+        length: usize,
+    },
+    /// A control character.
+    #[error("a control character at byte {offset}")]
+    ControlCharacter {
+        /// Offset of the character in bytes.
+        offset: usize,
+    },
+}
+
+impl Text {
+    /// The string.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it has no characters: the way a missing product class reads (DM-7).
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromStr for Text {
+    type Err = TextError;
+
+    fn from_str(text: &str) -> Result<Self, TextError> {
+        if text.len() > usize::from(TEXT_MAXIMUM) {
+            return Err(TextError::TooLong { length: text.len() });
+        }
+        match text.char_indices().find(|(_, character)| character.is_control()) {
+            Some((offset, _)) => Err(TextError::ControlCharacter { offset }),
+            None => Ok(Self(text.into())),
+        }
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// What a device says it is: the unique key of its ManageableDevice row, all three parts compared exactly (T-15).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceIdentity {
+    /// Manufacturer's OUI.
+    pub manufacturer_oui: Oui,
+    /// Serial number, never empty when it came from the wire (OPT-8).
+    pub serial_number: Text,
+    /// Product class, empty where the device gives none.
+    pub product_class: Text,
+}
+
+/// What a gateway says it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GatewayIdentity {
+    /// Manufacturer's OUI.
+    pub manufacturer_oui: Oui,
+    /// Serial number.
+    pub serial_number: Text,
+    /// Product class, empty where the gateway has none.
+    pub product_class: Text,
+}
+
+impl fmt::Display for DeviceIdentity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        display(formatter, self.manufacturer_oui, &self.serial_number, &self.product_class)
+    }
+}
+
+impl fmt::Display for GatewayIdentity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        display(formatter, self.manufacturer_oui, &self.serial_number, &self.product_class)
+    }
+}
+
+/// `OUI-ProductClass-SerialNumber`, the class left out where there is none, as CWMP names devices.
+fn display(formatter: &mut fmt::Formatter<'_>, oui: Oui, serial: &Text, class: &Text) -> fmt::Result {
+    write!(formatter, "{oui}-")?;
+    if !class.is_empty() {
+        write!(formatter, "{class}-")?;
+    }
+    write!(formatter, "{serial}")
+}
