@@ -173,8 +173,8 @@ pub fn client_key(segment: Segment, fixed: &Fixed, walk: &Walk, config: &Config)
         };
     }
     let mut hash = Hash::new(config.seed);
-    for byte in fixed.chaddr {
-        hash.add(byte);
-    }
+    let [high, low] = fixed.chaddr_words();
+    hash.add(high);
+    hash.add(low);
     ClientKey { segment, hash: hash.0, client_id_length: 0, htype: fixed.htype, reserved: [0; 5] }
 }

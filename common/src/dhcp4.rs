@@ -181,7 +181,16 @@ impl Fixed {
     }
 }
 
-/// FNV-1a, seeded: the hash of client identifiers.
+impl Fixed {
+    /// The hardware address as two words.
+    #[inline(always)]
+    pub fn chaddr_words(&self) -> [u64; 2] {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.chaddr;
+        [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
+    }
+}
+
+/// The hash of client identifiers: FNV-1a over words, seeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Hash(pub u64);
@@ -196,10 +205,11 @@ impl Hash {
         Self(Self::OFFSET ^ seed)
     }
 
-    /// Adds one byte.
+    /// Adds eight bytes. FNV-1a by words: the multiplication spreads upwards only, so the upper half is folded down.
     #[inline(always)]
-    pub fn add(&mut self, byte: u8) {
-        self.0 = (self.0 ^ byte as u64).wrapping_mul(Self::PRIME);
+    pub fn add(&mut self, word: u64) {
+        let product = (self.0 ^ word).wrapping_mul(Self::PRIME);
+        self.0 = product ^ product >> 32;
     }
 }
 
@@ -309,13 +319,12 @@ impl<O: Octets + ?Sized, R: Repeat> Step for WalkStep<'_, O, R> {
             option::OVERLOAD if length == 1 => walk.overload = self.octets.octet(value),
             option::CLIENT_ID => {
                 walk.client_id_length += length as u16;
-                let mut step = ClientIdStep { hash: &mut walk.client_id, octets: self.octets, at: value };
-                self.repeat.repeat(length, &mut step);
+                let mut step = ClientIdStep { hash: &mut walk.client_id, octets: self.octets, at: value, length };
+                self.repeat.repeat(length.div_ceil(8), &mut step);
             }
             option::VENDOR_IDENTIFYING => {
-                let mut step =
-                    IdentityStep { scan: &mut walk.identity, octets: self.octets, config: self.config, at: value };
-                self.repeat.repeat(length, &mut step);
+                let (scan, octets, config) = (&mut walk.identity, self.octets, self.config);
+                self.repeat.repeat(length, &mut IdentityStep { scan, octets, config, at: value, end: value + length });
             }
             _ => {}
         }
@@ -327,12 +336,18 @@ struct ClientIdStep<'a, O: ?Sized> {
     hash: &'a mut Hash,
     octets: &'a O,
     at: u32,
+    length: u32,
 }
 
 impl<O: Octets + ?Sized> Step for ClientIdStep<'_, O> {
     #[inline(always)]
     fn step(&mut self, index: u32) -> bool {
-        self.hash.add(self.octets.octet(self.at + index));
+        let mut word = 0;
+        for offset in index * 8..index * 8 + 8 {
+            let byte = if offset < self.length { self.octets.octet(self.at + offset) } else { 0 };
+            word = word << 8 | u64::from(byte);
+        }
+        self.hash.add(word);
         true
     }
 }
@@ -342,13 +357,15 @@ struct IdentityStep<'a, O: ?Sized> {
     octets: &'a O,
     config: &'a Config,
     at: u32,
+    end: u32,
 }
 
 impl<O: Octets + ?Sized> Step for IdentityStep<'_, O> {
     #[inline(always)]
-    fn step(&mut self, index: u32) -> bool {
-        self.scan.feed(self.octets.octet(self.at + index), self.config);
-        true
+    fn step(&mut self, _: u32) -> bool {
+        let taken = self.scan.feed(self.octets, self.at, self.end - self.at, self.config);
+        self.at += taken;
+        self.at < self.end
     }
 }
 
@@ -364,6 +381,11 @@ impl<'a> Options<'a> {
     /// Over the bytes of one field.
     pub fn new(field: &'a [u8]) -> Self {
         Self { rest: field }
+    }
+
+    /// Whether the walk ended at an option that runs past the field; meant for after the last option.
+    pub fn is_damaged(&self) -> bool {
+        !self.rest.is_empty()
     }
 }
 

@@ -1,10 +1,13 @@
-//! The Device Identity in DHCP option 125 (TR-111 1.2.5, RFC 3925), read byte by byte.
+//! The Device Identity in DHCP option 125 (TR-111 1.2.5, RFC 3925), read as it comes.
 //!
-//! [`Scan`] takes the bytes of the joined option (RFC 3396: all instances, in order) one at a time, so it runs in the
+//! [`Scan`] takes the bytes of the joined option (RFC 3396: all instances, in order) piece by piece, so it runs in the
 //! kernel, where the instances lie apart, and over a joined slice. It keeps spans, not bytes: offsets count from the
 //! start of the joined option. [`Scan::conclude`] then says what the option means.
 
-use crate::config::{Config, Dialect};
+use crate::{
+    config::{Config, Dialect},
+    frame::Octets,
+};
 
 /// IANA enterprise number of the DSL Forum, now the Broadband Forum (TR-111 1.2.5).
 pub const DSL_FORUM: u32 = 3561;
@@ -113,6 +116,9 @@ struct Field {
     nuls: u16,
 }
 
+/// Most bytes of a text that one call takes.
+pub const RUN: u32 = 8;
+
 const ENTERPRISE: u8 = 0;
 const ELEMENT_LENGTH: u8 = 1;
 const CODE: u8 = 2;
@@ -169,9 +175,33 @@ impl Scan {
         }
     }
 
-    /// Takes the next byte of the joined option.
+    /// Takes the next bytes of the joined option from `at`, at most `available` of them, and returns how many: one of
+    /// a header, or up to [`RUN`] of a text, so that the kernel's loop turns once for eight bytes.
     #[inline(always)]
-    pub fn feed(&mut self, byte: u8, config: &Config) {
+    pub fn feed<O: Octets + ?Sized>(&mut self, octets: &O, at: u32, available: u32, config: &Config) -> u32 {
+        if self.stage == DATA || self.stage == FOREIGN {
+            let run = if self.stage == DATA { self.left } else { self.element_left };
+            let run = u32::from(run).min(available).min(RUN);
+            if self.stage == DATA && self.keep {
+                self.keep_run(octets, at, run);
+            }
+            self.position = self.position.wrapping_add(run as u16);
+            self.element_left -= run as u8;
+            self.left = self.left.wrapping_sub(run as u8);
+            if self.stage == DATA && self.left == 0 {
+                self.close_field();
+            } else if self.element_left == 0 {
+                self.stage = ENTERPRISE;
+            }
+            return run;
+        }
+        self.feed_header(octets.octet(at), config);
+        1
+    }
+
+    /// Takes one byte of an enterprise number, a code or a length.
+    #[inline(always)]
+    fn feed_header(&mut self, byte: u8, config: &Config) {
         let here = self.position;
         self.position = here.wrapping_add(1);
         match self.stage {
@@ -208,7 +238,7 @@ impl Scan {
                     self.discard_element();
                 }
             }
-            LENGTH => {
+            _ => {
                 self.element_left -= 1;
                 self.left = byte;
                 if byte > self.element_left {
@@ -219,20 +249,6 @@ impl Scan {
                 self.stage = DATA;
                 if byte == 0 {
                     self.close_field();
-                }
-            }
-            DATA => {
-                self.element_left -= 1;
-                self.left -= 1;
-                self.keep_byte(byte, here);
-                if self.left == 0 {
-                    self.close_field();
-                }
-            }
-            _ => {
-                self.element_left -= 1;
-                if self.element_left == 0 {
-                    self.stage = ENTERPRISE;
                 }
             }
         }
@@ -330,23 +346,31 @@ impl Scan {
     }
 
     #[inline(always)]
-    fn keep_byte(&mut self, byte: u8, here: u16) {
-        if !self.keep {
-            return;
-        }
+    fn keep_run<O: Octets + ?Sized>(&mut self, octets: &O, at: u32, run: u32) {
         let is_oui = self.code == sub_option::DEVICE_MANUFACTURER_OUI;
+        let position = self.position;
+        let mut oui = self.oui;
         let Some(field) = self.field() else { return };
-        let index = usize::from(here.wrapping_sub(field.start));
-        if byte == 0 {
-            field.nuls += 1;
-        } else {
-            field.control |= byte < 0x20 || byte == 0x7f || field.nuls != 0;
-            field.nuls = 0;
-            field.length = index as u16 + 1;
+        let mut kept = *field;
+        let first = position.wrapping_sub(kept.start);
+        for index in 0..RUN {
+            if index < run {
+                let byte = octets.octet(at + index);
+                let offset = first.wrapping_add(index as u16);
+                if byte == 0 {
+                    kept.nuls += 1;
+                } else {
+                    kept.control |= byte < 0x20 || byte == 0x7f || kept.nuls != 0;
+                    kept.nuls = 0;
+                    kept.length = offset + 1;
+                }
+                if is_oui && usize::from(offset) < OUI_BYTES {
+                    oui[usize::from(offset) & (OUI_BYTES - 1)] = byte;
+                }
+            }
         }
-        if is_oui && index < OUI_BYTES {
-            self.oui[index & (OUI_BYTES - 1)] = byte;
-        }
+        *field = kept;
+        self.oui = oui;
     }
 
     #[inline(always)]
@@ -414,3 +438,8 @@ fn from_raw(raw: [u8; OUI_BYTES]) -> [u8; 6] {
 fn digit(nibble: u8) -> u8 {
     if nibble < 10 { b'0' + nibble } else { b'A' + nibble - 10 }
 }
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod vectors;

@@ -94,7 +94,7 @@ fn request(scratch: &mut Scratch, seen: &Seen, config: &Config) -> Result<Class,
             (Class::Sticky, Some(true))
         }
     };
-    if !police::allow(&fixed.chaddr, seen.time, config) {
+    if !police::allow(&fixed, seen.time, config) {
         return Err(Class::OverBudget);
     }
     if let Some(identified) = identified {

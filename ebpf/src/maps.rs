@@ -89,6 +89,12 @@ pub fn scratch() -> Option<&'static mut Scratch> {
 /// Remembers an exchange.
 #[inline(always)]
 pub fn mark_exchange(key: &ExchangeKey, mark: &Mark) {
+    // The REQUEST of an exchange finds the mark of its DISCOVER; writing in place saves moving it in the LRU lists.
+    if let Some(known) = EXCHANGES.get_ptr_mut(key) {
+        // SAFETY: the map gave a live pointer; a reader on another CPU sees old or new words, and either is right.
+        unsafe { *known = *mark };
+        return;
+    }
     // An LRU map always takes the entry; the only failure is memory, and then the agent's view of the reply is lost
     // as if the ring were full.
     let _ = EXCHANGES.insert(key, mark, 0);

@@ -1,16 +1,15 @@
 //! The budget of a MAC address (requirement SEC-8): what it may make the agent look at.
 
 use crate::maps;
-use tr111_common::{abi::Budget, config::Config};
+use tr111_common::{abi::Budget, config::Config, dhcp4::Fixed};
 
 /// Takes one message from the budget of the hardware address; `false` when it is spent.
 #[inline(always)]
-pub fn allow(chaddr: &[u8; 16], now: u64, config: &Config) -> bool {
+pub fn allow(fixed: &Fixed, now: u64, config: &Config) -> bool {
     if config.budget_interval == 0 {
         return true;
     }
-    let address =
-        u64::from_ne_bytes([chaddr[0], chaddr[1], chaddr[2], chaddr[3], chaddr[4], chaddr[5], chaddr[6], chaddr[7]]);
+    let [address, _] = fixed.chaddr_words();
     let Some(budget) = maps::budget(address) else {
         let left = config.budget_burst.saturating_sub(1);
         maps::open_budget(address, &Budget { time: now, left, reserved: 0 });
