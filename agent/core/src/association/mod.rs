@@ -1,1 +1,237 @@
-//! Being written.
+//! From DHCP exchanges on the LAN to the ManageableDevice table (TR-111 1.2.1).
+//!
+//! A request that carries a Device Identity is remembered until this gateway's ACK leaves; then its client gets a
+//! binding in the row of that identity (GW-6). A row has one identity and one binding or more, and goes with the last
+//! (GW-9, GW-10, T-10). RELEASE, DECLINE and renewals are matched by the client, because they carry no identity (T-7).
+//!
+//! [`Association`] does no input or output. Its owner hands it events and time by [`Association::handle`], takes what
+//! follows by [`Association::poll_output`], and comes back at [`Association::next_deadline`]:
+//!
+//! * Events act at the kernel's time of their frame, so that a renewal that waited in the ring still counts.
+//! * [`Input::Tick`] lets expire what is due.
+
+mod binding;
+mod counts;
+mod exchange;
+mod keys;
+mod place;
+mod reply;
+mod request;
+mod settings;
+mod slab;
+mod table;
+mod wheel;
+
+pub use binding::{Binding, Device, RemovalReason, Source};
+pub use counts::{Counts, IdentityResult, Remark};
+pub use settings::Settings;
+pub use table::Bindings;
+
+use std::{collections::VecDeque, net::Ipv4Addr};
+
+use tr111_common::{
+    abi::{ClientKey, ExchangeKey},
+    counter::Hook,
+    dhcp4::MessageType,
+    event::Event,
+};
+
+use self::{exchange::Exchanges, keys::Keys, table::Table};
+use crate::{dhcp::Message, identity::DeviceIdentity, time::BootTime};
+
+/// What happens to the core.
+#[derive(Clone, Debug)]
+pub enum Input<'a> {
+    /// A frame that a program handed up.
+    Event(&'a Event<'a>),
+    /// The gateway's own IPv4 addresses, all of them (T-26). Until they are known, every server counts as its own.
+    LocalAddresses(Vec<Ipv4Addr>),
+    /// Time has passed.
+    Tick,
+    /// The operator changed settings. A smaller table keeps the rows that it has.
+    Settings(Settings),
+    /// A LAN interface is no more, and nothing is connected to it.
+    LinkGone {
+        /// Its kernel index.
+        ifindex: u32,
+    },
+}
+
+/// What follows. Changes of the table come in the order in which they happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// A new row, with its first binding.
+    DeviceAdded {
+        /// Instance number of the row.
+        instance: u32,
+        /// The row's key.
+        identity: DeviceIdentity,
+        /// Its first binding.
+        binding: Binding,
+    },
+    /// A row went, with its last binding.
+    DeviceRemoved {
+        /// Instance number of the row.
+        instance: u32,
+        /// The row's key.
+        identity: DeviceIdentity,
+        /// The binding that it lost.
+        binding: Binding,
+        /// Why the binding went.
+        reason: RemovalReason,
+    },
+    /// Another binding in a row (T-10).
+    BindingAdded {
+        /// Instance number of the row.
+        instance: u32,
+        /// The binding.
+        binding: Binding,
+    },
+    /// A binding went, and its row has others.
+    BindingRemoved {
+        /// Instance number of the row.
+        instance: u32,
+        /// The binding.
+        binding: Binding,
+        /// Why it went.
+        reason: RemovalReason,
+    },
+    /// An undetermined request carried an identity after all: mark its exchange for the egress program.
+    MarkExchange(ExchangeKey),
+    /// A client has a binding now, and is to be known by the programs (T-4).
+    Stick(ClientKey),
+    /// A client has no binding any more.
+    Unstick(ClientKey),
+}
+
+/// The association core.
+pub struct Association {
+    settings: Settings,
+    table: Table,
+    exchanges: Exchanges,
+    local_addresses: Vec<Ipv4Addr>,
+    outputs: VecDeque<Output>,
+    counts: Counts,
+}
+
+impl Association {
+    /// An empty table.
+    pub fn new(settings: Settings) -> Self {
+        let keys = Keys::new(settings.kernel.seed);
+        Self {
+            table: Table::new(keys),
+            exchanges: Exchanges::new(keys),
+            local_addresses: Vec::new(),
+            outputs: VecDeque::new(),
+            counts: Counts::default(),
+            settings,
+        }
+    }
+
+    /// Takes what happened; `now` is the time at which the caller learned of it.
+    pub fn handle(&mut self, now: BootTime, input: Input<'_>) {
+        match input {
+            Input::Event(event) => {
+                let seen = BootTime(event.time).min(now);
+                self.expire(seen);
+                self.event(seen, event);
+            }
+            Input::LocalAddresses(addresses) => self.local_addresses = addresses,
+            Input::Tick => self.expire(now),
+            Input::Settings(settings) => self.set_settings(settings),
+            Input::LinkGone { ifindex } => self.disconnect(ifindex),
+        }
+    }
+
+    /// The next thing to do for the caller.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to hand in [`Input::Tick`] at the latest.
+    pub fn next_deadline(&self) -> Option<BootTime> {
+        let forget = self.exchanges.oldest_time().map(|oldest| oldest + self.settings.exchange_age);
+        [self.table.next_deadline(), forget].into_iter().flatten().min()
+    }
+
+    /// The rows, in the order of their instance numbers.
+    pub fn devices(&self) -> impl Iterator<Item = Device<'_>> {
+        self.table.devices()
+    }
+
+    /// The row with an instance number.
+    pub fn device(&self, instance: u32) -> Option<Device<'_>> {
+        self.table.device(instance)
+    }
+
+    /// Number of rows: `ManageableDeviceNumberOfEntries` (DM-2).
+    pub fn rows(&self) -> u32 {
+        self.table.rows()
+    }
+
+    /// Number of bindings.
+    pub fn bindings(&self) -> u32 {
+        self.table.bindings()
+    }
+
+    /// What was counted.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn set_settings(&mut self, settings: Settings) {
+        // The seed keys the indices and the clients' own keys.
+        let seed = self.settings.kernel.seed;
+        self.settings = settings;
+        self.settings.kernel.seed = seed;
+        let ids: Vec<u32> = self.table.iter().map(|(id, _)| id).collect();
+        for id in ids {
+            self.schedule(id);
+        }
+    }
+
+    fn event(&mut self, seen: BootTime, event: &Event<'_>) {
+        let Ok(message) = Message::from_event(event) else {
+            self.counts.count_remark(Remark::Unreadable);
+            return;
+        };
+        match (event.hook, message.message_type) {
+            (Hook::LanIngress, MessageType::Discover | MessageType::Request | MessageType::Inform) => {
+                self.request(seen, event, &message);
+            }
+            (Hook::LanIngress, MessageType::Release) => self.release(event, &message),
+            (Hook::LanIngress, MessageType::Decline) => self.decline(event, &message),
+            (Hook::LanEgress, MessageType::Ack) => self.ack(seen, event, &message),
+            (Hook::LanEgress, MessageType::Nak) => self.nak(seen, event, &message),
+            _ => {}
+        }
+    }
+
+    fn expire(&mut self, now: BootTime) {
+        while let Some(id) = self.table.poll(now) {
+            let (deadline, reason) = self.deadline(id);
+            if deadline <= now {
+                self.remove(id, reason);
+            } else {
+                self.table.schedule(id, deadline);
+            }
+        }
+        let age = u64::try_from(self.settings.exchange_age.as_nanos()).unwrap_or(u64::MAX);
+        if let Some(time) = now.0.checked_sub(age) {
+            self.exchanges.forget_until(BootTime(time));
+        }
+    }
+
+    fn disconnect(&mut self, ifindex: u32) {
+        let gone = self.table.iter().filter(|(_, held)| held.binding.segment().ifindex == ifindex);
+        let ids: Vec<u32> = gone.map(|(id, _)| id).collect();
+        for id in ids {
+            self.remove(id, RemovalReason::Disconnected);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+use std::net::Ipv4Addr;
+
+use tr111_common::{abi::ClientKey, headers::Segment};
+
+use crate::{dhcp::HardwareAddress, identity::DeviceIdentity, time::BootTime};
+
+/// The message whose ACK made a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Source {
+    /// DHCPREQUEST: the address is leased.
+    Request,
+    /// DHCPINFORM: the address is the device's own (GW-17).
+    Inform,
+}
+
+impl Source {
+    /// Every source.
+    pub const ALL: [Self; 2] = [Self::Request, Self::Inform];
+
+    /// The word for it in JSON and metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Inform => "inform",
+        }
+    }
+}
+
+/// Why a binding went, and with the last one its row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RemovalReason {
+    /// RELEASE (GW-10).
+    Released,
+    /// The lease ran out (GW-9), or the server gave the address to another client.
+    Expired,
+    /// DECLINE (T-7).
+    Declined,
+    /// NAK, and no ACK within the grace (T-8).
+    Refused,
+    /// The device left the LAN (GW-11).
+    Disconnected,
+    /// The client has another identity now (T-11).
+    IdentityChanged,
+}
+
+impl RemovalReason {
+    /// Every reason.
+    pub const ALL: [Self; 6] =
+        [Self::Released, Self::Expired, Self::Declined, Self::Refused, Self::Disconnected, Self::IdentityChanged];
+
+    /// The word for it in JSON and metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Expired => "expired",
+            Self::Declined => "declined",
+            Self::Refused => "refused",
+            Self::Disconnected => "disconnected",
+            Self::IdentityChanged => "identity_changed",
+        }
+    }
+}
+
+/// A DHCP client by which a device is on the LAN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The client, by its identifier, else its hardware address; on one segment.
+    pub client: ClientKey,
+    /// The client's hardware address.
+    pub mac: HardwareAddress,
+    /// The client's identifier (option 61), if it gives one.
+    pub client_id: Option<Box<[u8]>>,
+    /// The client's address.
+    pub ip: Ipv4Addr,
+    /// What made the binding.
+    pub source: Source,
+    /// When the lease runs out; `None` where it never does, or where there is no lease.
+    pub lease_expires: Option<BootTime>,
+    /// The server that granted the lease, where it said so.
+    pub server: Option<Ipv4Addr>,
+    /// The client is behind a relay (`giaddr` not 0): nothing but its lease tells that it is there.
+    pub relayed: bool,
+    /// The last ACK.
+    pub last_seen: BootTime,
+}
+
+impl Binding {
+    /// Where the client is.
+    pub fn segment(&self) -> Segment {
+        self.client.segment
+    }
+}
+
+/// A row of the ManageableDevice table.
+#[derive(Clone, Debug)]
+pub struct Device<'a> {
+    /// Instance number: grows, and is never given out twice (T-32).
+    pub instance: u32,
+    /// The row's key.
+    pub identity: &'a DeviceIdentity,
+    /// The ACK that made the row.
+    pub first_seen: BootTime,
+    /// The last ACK of any of its bindings.
+    pub last_seen: BootTime,
+    /// Its bindings, at least one, the oldest first.
+    pub bindings: super::table::Bindings<'a>,
+}

@@ -1,0 +1,116 @@
+//! Requests that wait for their answer.
+
+use std::net::Ipv4Addr;
+
+use hashbrown::HashTable;
+use tr111_common::{
+    abi::{ClientKey, ExchangeKey},
+    dhcp4::MessageType,
+};
+
+use super::{
+    keys::Keys,
+    slab::{NONE, Slab},
+};
+use crate::{dhcp::HardwareAddress, identity::DeviceIdentity, time::BootTime};
+
+/// What a reply has to know of its request, because servers do not repeat it (RFC 2131 4.1).
+#[derive(Clone, Debug)]
+pub(super) struct Exchange {
+    pub(super) key: ExchangeKey,
+    pub(super) client: ClientKey,
+    pub(super) mac: HardwareAddress,
+    pub(super) client_id: Option<Box<[u8]>>,
+    /// The identity in this request, or in an earlier one of the same exchange.
+    pub(super) identity: Option<DeviceIdentity>,
+    pub(super) message: MessageType,
+    /// `ciaddr`, else the source address of an INFORM.
+    pub(super) address: Ipv4Addr,
+    pub(super) relayed: bool,
+    pub(super) time: BootTime,
+}
+
+struct Waiting {
+    exchange: Exchange,
+    older: u32,
+    newer: u32,
+}
+
+/// A bounded memory of exchanges, the least recently recorded first to go.
+pub(super) struct Exchanges {
+    waiting: Slab<Waiting>,
+    by_key: HashTable<u32>,
+    oldest: u32,
+    newest: u32,
+    keys: Keys,
+}
+
+impl Exchanges {
+    pub(super) fn new(keys: Keys) -> Self {
+        Self { waiting: Slab::new(), by_key: HashTable::new(), oldest: NONE, newest: NONE, keys }
+    }
+
+    /// Remembers a request, in place of an earlier one of the same exchange, whose identity stays if this one has
+    /// none. Says whether another exchange had to go, because there were `maximum` already.
+    pub(super) fn record(&mut self, mut exchange: Exchange, maximum: u32) -> bool {
+        if let Some(earlier) = self.take(&exchange.key)
+            && earlier.client == exchange.client
+            && exchange.identity.is_none()
+        {
+            exchange.identity = earlier.identity;
+        }
+        let full = self.waiting.len() >= maximum.max(1);
+        if full {
+            self.remove(self.oldest);
+        }
+        let hash = self.keys.hash(&exchange.key);
+        let id = self.waiting.insert(Waiting { exchange, older: self.newest, newer: NONE });
+        match self.waiting.get_mut(self.newest) {
+            Some(previous) => previous.newer = id,
+            None => self.oldest = id,
+        }
+        self.newest = id;
+        let (waiting, keys) = (&self.waiting, self.keys);
+        self.by_key.insert_unique(hash, id, |id| keys.hash(&waiting[*id].exchange.key));
+        full
+    }
+
+    pub(super) fn get(&self, key: &ExchangeKey) -> Option<&Exchange> {
+        let id = self.by_key.find(self.keys.hash(key), |id| self.waiting[*id].exchange.key == *key)?;
+        Some(&self.waiting[*id].exchange)
+    }
+
+    pub(super) fn take(&mut self, key: &ExchangeKey) -> Option<Exchange> {
+        let id = *self.by_key.find(self.keys.hash(key), |id| self.waiting[*id].exchange.key == *key)?;
+        self.remove(id)
+    }
+
+    /// Forgets requests from `time` or before.
+    pub(super) fn forget_until(&mut self, time: BootTime) {
+        while self.oldest_time().is_some_and(|oldest| oldest <= time) {
+            self.remove(self.oldest);
+        }
+    }
+
+    /// When the oldest request was seen.
+    pub(super) fn oldest_time(&self) -> Option<BootTime> {
+        Some(self.waiting.get(self.oldest)?.exchange.time)
+    }
+
+    fn remove(&mut self, id: u32) -> Option<Exchange> {
+        let hash = self.keys.hash(&self.waiting.get(id)?.exchange.key);
+        if let Ok(entry) = self.by_key.find_entry(hash, |found| *found == id) {
+            entry.remove();
+        }
+        let Waiting { exchange, older, newer } = self.waiting.remove(id)?;
+        match self.waiting.get_mut(older) {
+            Some(older) => older.newer = newer,
+            None => self.oldest = newer,
+        }
+        match self.waiting.get_mut(newer) {
+            Some(newer) => newer.older = older,
+            None => self.newest = older,
+        }
+        Some(exchange)
+    }
+}

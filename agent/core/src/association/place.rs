@@ -1,0 +1,144 @@
+//! Bindings enter and leave the table here, and nowhere else, so that outputs and counters agree with it.
+
+use tr111_common::dhcp4::MessageType;
+
+use super::{Association, Binding, IdentityResult, Output, Remark, RemovalReason, Source};
+use crate::{identity::DeviceIdentity, time::BootTime};
+
+/// Bindings that a hardware address may have for each identity that it may bring: boot loaders, systems and virtual
+/// machines behind one address each have a client identifier of their own.
+const BINDINGS_PER_IDENTITY: usize = 8;
+/// Bindings that the table may have for each row that it may have. With it, a client fits the kernel's map `STICKY`.
+const BINDINGS_PER_ROW: u32 = 2;
+
+impl Association {
+    /// Gives the client of `binding` its place under `identity`, now that `message` was acknowledged.
+    pub(super) fn place(&mut self, message: MessageType, identity: DeviceIdentity, binding: Binding) {
+        let client = binding.client;
+        let current = self.table.client(&client);
+        if let Some(id) = current {
+            if self.table.is_of(id, &identity) {
+                self.displace_holder(&identity, &binding);
+                self.replace(id, binding);
+                return;
+            }
+            // T-11: the client stays known to the programs, because it gets its new binding at once.
+            self.take_out(id, RemovalReason::IdentityChanged);
+        }
+        let displaced = self.displace_holder(&identity, &binding);
+        match self.refusal(&identity, &binding, displaced.is_some()) {
+            None => {
+                self.put_in(identity, binding);
+                if current.is_none() {
+                    self.outputs.push_back(Output::Stick(client));
+                }
+            }
+            Some(result) => {
+                self.counts.count_identity(message, result);
+                if current.is_some() {
+                    self.outputs.push_back(Output::Unstick(client));
+                }
+            }
+        }
+        if let Some((id, reason)) = displaced {
+            self.remove(id, reason);
+        }
+    }
+
+    /// Puts a newer binding of the same client and identity in place of `id`.
+    pub(super) fn replace(&mut self, id: u32, binding: Binding) {
+        self.table.replace(id, binding);
+        self.schedule(id);
+    }
+
+    /// An address belongs to one client: another that has the one of `binding` loses it.
+    ///
+    /// A holder of the same identity is left to the caller, to be removed after the new binding is in, so that their
+    /// row stays.
+    fn displace_holder(&mut self, identity: &DeviceIdentity, binding: &Binding) -> Option<(u32, RemovalReason)> {
+        let id = self.table.holder(binding.segment(), binding.ip)?;
+        let holder = &self.table.held(id).binding;
+        if holder.client == binding.client {
+            return None;
+        }
+        self.counts.count_remark(Remark::AddressReassigned);
+        let same_identity = self.table.is_of(id, identity);
+        let reason = if holder.mac == binding.mac && !same_identity {
+            RemovalReason::IdentityChanged
+        } else if holder.source == Source::Inform {
+            RemovalReason::Disconnected
+        } else {
+            RemovalReason::Expired
+        };
+        if same_identity && self.table.client(&binding.client).is_none() {
+            return Some((id, reason));
+        }
+        self.remove(id, reason);
+        None
+    }
+
+    /// Why a binding that is not there yet may not enter (SEC-8).
+    fn refusal(&self, identity: &DeviceIdentity, binding: &Binding, replaces: bool) -> Option<IdentityResult> {
+        let new_row = !self.table.has_row(identity);
+        let bindings = self.table.bindings() - u32::from(replaces);
+        if new_row && (self.table.rows() >= self.settings.max_rows || self.table.is_out_of_instances())
+            || bindings >= self.settings.max_rows.saturating_mul(BINDINGS_PER_ROW)
+        {
+            return Some(IdentityResult::TableFull);
+        }
+        let most = self.settings.max_identities_per_mac as usize;
+        let (identities, bindings, known) = self.table.brought_by(&binding.mac, identity);
+        let full = if known { bindings >= most.saturating_mul(BINDINGS_PER_IDENTITY) } else { identities >= most };
+        full.then_some(IdentityResult::MacCap)
+    }
+
+    fn put_in(&mut self, identity: DeviceIdentity, binding: Binding) {
+        let described = identity.clone();
+        let inserted = self.table.insert(identity, binding.clone());
+        self.schedule(inserted.id);
+        let instance = inserted.instance;
+        if inserted.added {
+            self.counts.count_addition(binding.source);
+            self.outputs.push_back(Output::DeviceAdded { instance, identity: described, binding });
+        } else {
+            self.counts.count_remark(Remark::IdentityShared);
+            self.outputs.push_back(Output::BindingAdded { instance, binding });
+        }
+    }
+
+    /// Removes a binding, and with the last its row; the client is forgotten by the programs.
+    pub(super) fn remove(&mut self, id: u32, reason: RemovalReason) {
+        let client = self.table.held(id).binding.client;
+        self.take_out(id, reason);
+        self.outputs.push_back(Output::Unstick(client));
+    }
+
+    fn take_out(&mut self, id: u32, reason: RemovalReason) {
+        let removed = self.table.remove(id);
+        let (instance, binding) = (removed.instance, removed.binding);
+        match removed.row {
+            Some(identity) => {
+                self.counts.count_removal(reason);
+                self.outputs.push_back(Output::DeviceRemoved { instance, identity, binding, reason });
+            }
+            None => self.outputs.push_back(Output::BindingRemoved { instance, binding, reason }),
+        }
+    }
+
+    pub(super) fn schedule(&mut self, id: u32) {
+        let (deadline, _) = self.deadline(id);
+        self.table.schedule(id, deadline);
+    }
+
+    /// When a binding goes by itself, and why.
+    pub(super) fn deadline(&self, id: u32) -> (BootTime, RemovalReason) {
+        let held = self.table.held(id);
+        let lease = held.binding.lease_expires.map_or(BootTime::NEVER, |end| end + self.settings.expiry_guard);
+        let age = match (held.binding.source, self.settings.inform_maximum_age) {
+            (Source::Inform, Some(age)) => held.binding.last_seen + age,
+            _ => BootTime::NEVER,
+        };
+        let end = lease.min(age);
+        if held.grace < end { (held.grace, RemovalReason::Refused) } else { (end, RemovalReason::Expired) }
+    }
+}

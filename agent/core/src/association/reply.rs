@@ -1,0 +1,138 @@
+//! What servers answer.
+
+use std::net::Ipv4Addr;
+
+use tr111_common::{classify, dhcp4::MessageType, event::Event};
+
+use super::{Association, Binding, Remark, Source, exchange::Exchange};
+use crate::{
+    dhcp::{Lease, Message},
+    identity::DeviceIdentity,
+    time::BootTime,
+};
+
+impl Association {
+    /// ACK: the exchange is complete, and the client of an identity gets its binding (GW-6).
+    pub(super) fn ack(&mut self, seen: BootTime, event: &Event<'_>, message: &Message<'_>) {
+        let Some(exchange) = self.take_answered(event, message) else { return };
+        if exchange.message == MessageType::Inform {
+            self.inform_acknowledged(seen, exchange);
+        } else {
+            // An ACK to a DISCOVER is rapid commit (RFC 4039), which leases like the ACK to a REQUEST.
+            self.request_acknowledged(seen, exchange, message);
+        }
+    }
+
+    /// NAK: the lease is over, but a client that asks anew within the grace keeps its row (T-8).
+    pub(super) fn nak(&mut self, seen: BootTime, event: &Event<'_>, message: &Message<'_>) {
+        let Some(exchange) = self.take_answered(event, message) else { return };
+        let Some(id) = self.table.client(&exchange.client) else { return };
+        if self.table.held(id).binding.source == Source::Request {
+            self.table.start_grace(id, seen + self.settings.nak_grace);
+            self.schedule(id);
+        }
+    }
+
+    /// The exchange that a reply ends, if it is this gateway's reply (T-26).
+    ///
+    /// A repeated reply finds no exchange, and so changes nothing.
+    fn take_answered(&mut self, event: &Event<'_>, message: &Message<'_>) -> Option<Exchange> {
+        let key = classify::exchange_key(event.segment, &message.fixed);
+        let Some(exchange) = self.exchanges.get(&key) else {
+            self.counts.count_remark(Remark::UnmatchedReply);
+            return None;
+        };
+        if !self.is_own_reply(exchange, message) {
+            self.counts.count_remark(Remark::ForeignServer);
+            return None;
+        }
+        self.exchanges.take(&key)
+    }
+
+    /// The server is this gateway, or stands behind a relay: the client's, or this gateway's own.
+    fn is_own_reply(&self, exchange: &Exchange, message: &Message<'_>) -> bool {
+        let is_local = |address| self.local_addresses.contains(&address);
+        self.local_addresses.is_empty()
+            || self.settings.accept_foreign_server
+            || exchange.relayed
+            || is_local(message.giaddr())
+            || is_local(message.server_id().unwrap_or(message.source))
+    }
+
+    fn request_acknowledged(&mut self, seen: BootTime, exchange: Exchange, message: &Message<'_>) {
+        let given = [message.yiaddr(), message.ciaddr(), exchange.address];
+        let Some(ip) = given.into_iter().find(|address| !address.is_unspecified()) else {
+            self.counts.count_remark(Remark::AckWithoutAddress);
+            return;
+        };
+        let current = self.table.client(&exchange.client);
+        let lease_expires = match message.lease() {
+            Some(Lease::For(duration)) => Some(seen + duration),
+            Some(Lease::Infinite) => None,
+            None => {
+                // RFC 2131 table 3 demands a lease time. Without one, what was known of the lease goes on.
+                self.counts.count_remark(Remark::AckWithoutLease);
+                current.and_then(|id| self.table.held(id).binding.lease_expires)
+            }
+        };
+        let server = message.server_id();
+        let Exchange { client, mac, client_id, relayed, identity, message, .. } = exchange;
+        let source = Source::Request;
+        let binding = Binding { client, mac, client_id, ip, source, lease_expires, server, relayed, last_seen: seen };
+        match (identity, current) {
+            (Some(identity), _) => self.place(message, identity, binding),
+            (None, Some(id)) => self.renewed_without_identity(message, id, binding),
+            (None, None) => {}
+        }
+    }
+
+    /// T-9: a client that stops giving its identity keeps its row, as long as it renews.
+    fn renewed_without_identity(&mut self, message: MessageType, id: u32, binding: Binding) {
+        self.counts.count_remark(Remark::RenewWithoutIdentity);
+        let identity = self.table.identity_of(id).clone();
+        self.place(message, identity, binding);
+    }
+
+    /// GW-17: INFORM and its ACK are the whole exchange. The address is the client's own word, no server gave it.
+    fn inform_acknowledged(&mut self, seen: BootTime, exchange: Exchange) {
+        let ip = exchange.address;
+        if ip.is_unspecified() {
+            self.counts.count_remark(Remark::AckWithoutAddress);
+            return;
+        }
+        let holder = self.table.holder(exchange.client.segment, ip);
+        let same_host = holder.filter(|id| self.table.held(*id).binding.mac == exchange.mac);
+        let current = self.table.client(&exchange.client).or(same_host);
+        let Some(identity) = self.identity_for(&exchange, current) else { return };
+
+        if let Some(id) = current.filter(|id| self.table.held(*id).is_leased()) {
+            // The lease outweighs the INFORM, and goes on with the same address.
+            if self.table.is_of(id, &identity) {
+                self.table.touch(id, seen);
+            } else {
+                let binding = Binding { last_seen: seen, ..self.table.held(id).binding.clone() };
+                self.place(exchange.message, identity, binding);
+            }
+            return;
+        }
+        let leased_to_another = holder.filter(|id| Some(*id) != current && self.table.held(*id).is_leased());
+        if leased_to_another.is_some() {
+            self.counts.count_remark(Remark::AddressConflict);
+            return;
+        }
+        let Exchange { client, mac, client_id, relayed, message, .. } = exchange;
+        let (source, lease_expires, server) = (Source::Inform, None, None::<Ipv4Addr>);
+        let binding = Binding { client, mac, client_id, ip, source, lease_expires, server, relayed, last_seen: seen };
+        self.place(message, identity, binding);
+    }
+
+    /// The identity that an INFORM gave, else that of the binding that it belongs to (T-9).
+    fn identity_for(&mut self, exchange: &Exchange, current: Option<u32>) -> Option<DeviceIdentity> {
+        if exchange.identity.is_some() {
+            return exchange.identity.clone();
+        }
+        let id = current?;
+        self.counts.count_remark(Remark::RenewWithoutIdentity);
+        Some(self.table.identity_of(id).clone())
+    }
+}

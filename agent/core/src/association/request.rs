@@ -1,0 +1,122 @@
+//! What clients send.
+
+use std::net::Ipv4Addr;
+
+use tr111_common::{abi::ClientKey, classify, counter::Class, dhcp4::Walk, event::Event};
+
+use super::{Association, IdentityResult, Output, Remark, RemovalReason, Source, exchange::Exchange, table::Held};
+use crate::{
+    dhcp::Message,
+    identity::{self, DeviceIdentity, IdentityError},
+    time::BootTime,
+};
+
+impl Association {
+    /// DISCOVER, REQUEST, INFORM: remembered until the answer leaves.
+    pub(super) fn request(&mut self, seen: BootTime, event: &Event<'_>, message: &Message<'_>) {
+        let walk = message.walk(&self.settings.kernel);
+        let client = classify::client_key(event.segment, &message.fixed, &walk, &self.settings.kernel);
+        let identity = self.identity(event.class, message, &walk);
+        let key = classify::exchange_key(event.segment, &message.fixed);
+        let undetermined = matches!(event.class, Class::Overload | Class::Fragment);
+        if undetermined && (identity.is_some() || self.table.client(&client).is_some()) {
+            self.outputs.push_back(Output::MarkExchange(key));
+        }
+        let address = if message.ciaddr().is_unspecified() { message.source } else { message.ciaddr() };
+        let exchange = Exchange {
+            key,
+            client,
+            mac: message.hardware_address(),
+            client_id: message.client_id().map(|bytes| bytes.into_owned().into_boxed_slice()),
+            identity,
+            message: message.message_type,
+            address,
+            relayed: !message.giaddr().is_unspecified(),
+            time: seen,
+        };
+        if self.exchanges.record(exchange, self.settings.max_exchanges) {
+            self.counts.count_remark(Remark::ExchangeEvicted);
+        }
+    }
+
+    /// The identity in a request, counted.
+    fn identity(&mut self, class: Class, message: &Message<'_>, walk: &Walk) -> Option<DeviceIdentity> {
+        let option = message.vendor_identifying().unwrap_or_default();
+        let concluded = identity::conclude(&walk.identity, &option, &self.settings.kernel);
+        match concluded {
+            Ok(decoded) => {
+                self.counts.count_identity(message.message_type, IdentityResult::Accepted);
+                let notes = decoded.notes;
+                for (noted, remark) in [
+                    (notes.nul_stripped, Remark::NulStripped),
+                    (notes.duplicate, Remark::Duplicate),
+                    (notes.dialect_tr124, Remark::DialectTr124),
+                ] {
+                    if noted {
+                        self.counts.count_remark(remark);
+                    }
+                }
+                Some(decoded.identity)
+            }
+            Err(error) => {
+                // The programs have counted what they refused themselves, and of a fragment nobody knows the rest.
+                let refused_here = matches!(error, IdentityError::NotUtf8) || class != Class::Sticky;
+                if refused_here && class != Class::Fragment {
+                    self.counts.count_identity(message.message_type, error.into());
+                }
+                None
+            }
+        }
+    }
+
+    /// RELEASE ends the binding of its client, if it names that client's address and server (GW-10, T-7).
+    pub(super) fn release(&mut self, event: &Event<'_>, message: &Message<'_>) {
+        let fits = |held: &Held| held.binding.ip == message.ciaddr();
+        self.end(event, message, fits, RemovalReason::Released, Remark::ReleaseMismatch);
+    }
+
+    /// DECLINE: the client does not take the address that it was given (T-7).
+    pub(super) fn decline(&mut self, event: &Event<'_>, message: &Message<'_>) {
+        let fits =
+            |held: &Held| held.binding.source == Source::Request && message.requested_ip() == Some(held.binding.ip);
+        self.end(event, message, fits, RemovalReason::Declined, Remark::DeclineMismatch);
+    }
+
+    fn end(
+        &mut self,
+        event: &Event<'_>,
+        message: &Message<'_>,
+        fits: impl Fn(&Held) -> bool,
+        reason: RemovalReason,
+        mismatch: Remark,
+    ) {
+        let client = self.client_of(event, message);
+        let Some(id) = self.table.client(&client) else {
+            // Clients without an identity come and go; only one that names a binding's address is remarkable.
+            let named = if reason == RemovalReason::Declined { message.requested_ip() } else { Some(message.ciaddr()) };
+            if named.is_some_and(|ip| self.is_held(event, ip)) {
+                self.counts.count_remark(mismatch);
+            }
+            return;
+        };
+        let held = self.table.held(id);
+        let same_server = match (held.binding.server, message.server_id()) {
+            (Some(granted), Some(named)) => granted == named,
+            _ => true,
+        };
+        if same_server && held.binding.mac == message.hardware_address() && fits(held) {
+            self.remove(id, reason);
+        } else {
+            self.counts.count_remark(mismatch);
+        }
+    }
+
+    fn is_held(&self, event: &Event<'_>, ip: Ipv4Addr) -> bool {
+        self.table.holder(event.segment, ip).is_some()
+    }
+
+    fn client_of(&self, event: &Event<'_>, message: &Message<'_>) -> ClientKey {
+        let walk = message.walk(&self.settings.kernel);
+        classify::client_key(event.segment, &message.fixed, &walk, &self.settings.kernel)
+    }
+}

@@ -1,0 +1,42 @@
+use std::time::Duration;
+
+use tr111_common::{abi, config::Config};
+
+/// What the operator may set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Most rows. A full table refuses newcomers and keeps who is in it (SEC-8). Bindings may be twice as many.
+    pub max_rows: u32,
+    /// Most identities from one hardware address (SEC-8).
+    pub max_identities_per_mac: u32,
+    /// How long a row outlives a NAK, so that a client that asks anew keeps it (T-8).
+    pub nak_grace: Duration,
+    /// How long a row outlives its lease, against the race with a renewal (T-31).
+    pub expiry_guard: Duration,
+    /// How long a row that came by INFORM lives without a new INFORM (T-6); without, as long as the device is there.
+    pub inform_maximum_age: Option<Duration>,
+    /// Let ACKs of DHCP servers that are not this gateway's make rows (T-26).
+    pub accept_foreign_server: bool,
+    /// Most requests that wait for their answer; the oldest goes first.
+    pub max_exchanges: u32,
+    /// How long a request waits for its answer.
+    pub exchange_age: Duration,
+    /// What the kernel programs are told. The seed keys the core's own hashes too, and must stay while the core lives.
+    pub kernel: Config,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_rows: 65_536,
+            max_identities_per_mac: 16,
+            nak_grace: Duration::from_secs(10),
+            expiry_guard: Duration::from_secs(1),
+            inform_maximum_age: None,
+            accept_foreign_server: false,
+            max_exchanges: abi::EXCHANGES_MAXIMUM,
+            exchange_age: Duration::from_secs(60),
+            kernel: Config::default(),
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The ManageableDevice table: rows, their bindings, and the indices that find them.
+//!
+//! The table keeps its own invariants: one row for an identity, at least one binding in a row, one binding for a
+//! client. What may enter and leave, and when, is decided by its owner.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use hashbrown::HashTable;
+use tr111_common::{abi::ClientKey, headers::Segment};
+
+use super::{
+    Binding, Device,
+    keys::Keys,
+    slab::{NONE, Slab},
+    wheel::Wheel,
+};
+use crate::{dhcp::HardwareAddress, identity::DeviceIdentity, time::BootTime};
+
+struct Row {
+    identity: DeviceIdentity,
+    instance: u32,
+    /// The list of its bindings, oldest first.
+    first: u32,
+    last: u32,
+    first_seen: BootTime,
+    last_seen: BootTime,
+}
+
+/// A binding in its place.
+pub(super) struct Held {
+    pub(super) binding: Binding,
+    /// After a NAK, when the binding goes unless an ACK comes (T-8); else never.
+    pub(super) grace: BootTime,
+    row: u32,
+    previous: u32,
+    next: u32,
+}
+
+impl Held {
+    /// A server vouches for the address.
+    pub(super) fn is_leased(&self) -> bool {
+        self.binding.source == super::Source::Request && self.grace == BootTime::NEVER
+    }
+}
+
+/// What an insertion did.
+pub(super) struct Inserted {
+    pub(super) id: u32,
+    pub(super) instance: u32,
+    /// The row is new too.
+    pub(super) added: bool,
+}
+
+/// What a removal took.
+pub(super) struct Removed {
+    pub(super) binding: Binding,
+    pub(super) instance: u32,
+    /// The identity, where the row went with its last binding.
+    pub(super) row: Option<DeviceIdentity>,
+}
+
+pub(super) struct Table {
+    keys: Keys,
+    rows: Slab<Row>,
+    held: Slab<Held>,
+    deadlines: Wheel,
+    by_identity: HashTable<u32>,
+    by_instance: BTreeMap<u32, u32>,
+    by_client: HashTable<u32>,
+    by_address: HashTable<u32>,
+    by_mac: HashTable<u32>,
+    next_instance: u32,
+}
+
+impl Table {
+    pub(super) fn new(keys: Keys) -> Self {
+        Self {
+            keys,
+            rows: Slab::new(),
+            held: Slab::new(),
+            deadlines: Wheel::new(),
+            by_identity: HashTable::new(),
+            by_instance: BTreeMap::new(),
+            by_client: HashTable::new(),
+            by_address: HashTable::new(),
+            by_mac: HashTable::new(),
+            next_instance: 1,
+        }
+    }
+
+    pub(super) fn rows(&self) -> u32 {
+        self.rows.len()
+    }
+
+    pub(super) fn bindings(&self) -> u32 {
+        self.held.len()
+    }
+
+    pub(super) fn held(&self, id: u32) -> &Held {
+        &self.held[id]
+    }
+
+    /// The binding of a client.
+    pub(super) fn client(&self, client: &ClientKey) -> Option<u32> {
+        self.by_client.find(self.keys.hash(client), |id| self.held[*id].binding.client == *client).copied()
+    }
+
+    /// The binding that has an address.
+    pub(super) fn holder(&self, segment: Segment, ip: Ipv4Addr) -> Option<u32> {
+        let hash = self.keys.hash(&(segment, ip));
+        self.by_address
+            .find(hash, |id| {
+                let binding = &self.held[*id].binding;
+                binding.ip == ip && binding.segment() == segment
+            })
+            .copied()
+    }
+
+    /// Whether there is a row for an identity.
+    pub(super) fn has_row(&self, identity: &DeviceIdentity) -> bool {
+        self.row(identity).is_some()
+    }
+
+    /// Whether a binding belongs to an identity's row.
+    pub(super) fn is_of(&self, id: u32, identity: &DeviceIdentity) -> bool {
+        self.identity_of(id) == identity
+    }
+
+    /// The identity of a binding's row.
+    pub(super) fn identity_of(&self, id: u32) -> &DeviceIdentity {
+        &self.rows[self.held[id].row].identity
+    }
+
+    /// How many identities and bindings a hardware address has, and whether `identity` is among them.
+    pub(super) fn brought_by(&self, mac: &HardwareAddress, identity: &DeviceIdentity) -> (usize, usize, bool) {
+        let of_mac = self.by_mac.iter_hash(self.keys.hash(mac)).map(|id| &self.held[*id]);
+        let mut rows: Vec<u32> = of_mac.filter(|held| held.binding.mac == *mac).map(|held| held.row).collect();
+        let bindings = rows.len();
+        rows.sort_unstable();
+        rows.dedup();
+        let known = self.row(identity).is_some_and(|row| rows.contains(&row));
+        (rows.len(), bindings, known)
+    }
+
+    /// Whether no instance number is left.
+    pub(super) fn is_out_of_instances(&self) -> bool {
+        self.next_instance == u32::MAX
+    }
+
+    /// Adds a binding, to a new row where the identity has none. The client must not have one yet.
+    pub(super) fn insert(&mut self, identity: DeviceIdentity, binding: Binding) -> Inserted {
+        let seen = binding.last_seen;
+        let known = self.row(&identity);
+        let row = known.unwrap_or_else(|| self.insert_row(identity, seen));
+        let (keys, previous) = (self.keys, self.rows[row].last);
+        let hashes = hashes(keys, &binding);
+        let id = self.held.insert(Held { binding, grace: BootTime::NEVER, row, previous, next: NONE });
+        match self.held.get_mut(previous) {
+            Some(previous) => previous.next = id,
+            None => self.rows[row].first = id,
+        }
+        let entry = &mut self.rows[row];
+        entry.last = id;
+        entry.last_seen = seen;
+        let held = &self.held;
+        self.by_client.insert_unique(hashes.client, id, |id| keys.hash(&held[*id].binding.client));
+        self.by_address.insert_unique(hashes.address, id, |id| address_hash(keys, &held[*id].binding));
+        self.by_mac.insert_unique(hashes.mac, id, |id| keys.hash(&held[*id].binding.mac));
+        Inserted { id, instance: self.rows[row].instance, added: known.is_none() }
+    }
+
+    fn insert_row(&mut self, identity: DeviceIdentity, seen: BootTime) -> u32 {
+        let keys = self.keys;
+        let hash = keys.hash(&identity);
+        let instance = self.next_instance;
+        self.next_instance = instance.saturating_add(1);
+        let row = Row { identity, instance, first: NONE, last: NONE, first_seen: seen, last_seen: seen };
+        let row = self.rows.insert(row);
+        let rows = &self.rows;
+        self.by_identity.insert_unique(hash, row, |row| keys.hash(&rows[*row].identity));
+        self.by_instance.insert(instance, row);
+        row
+    }
+
+    /// Puts a newer binding of the same client in place of the one that is there, and ends a grace.
+    pub(super) fn replace(&mut self, id: u32, binding: Binding) {
+        let keys = self.keys;
+        let (old, new) = (hashes(keys, &self.held[id].binding), hashes(keys, &binding));
+        let held = &mut self.held[id];
+        held.grace = BootTime::NEVER;
+        let row = &mut self.rows[held.row];
+        row.last_seen = row.last_seen.max(binding.last_seen);
+        held.binding = binding;
+        let held = &self.held;
+        if old.address != new.address {
+            forget(&mut self.by_address, old.address, id);
+            self.by_address.insert_unique(new.address, id, |id| address_hash(keys, &held[*id].binding));
+        }
+        if old.mac != new.mac {
+            forget(&mut self.by_mac, old.mac, id);
+            self.by_mac.insert_unique(new.mac, id, |id| keys.hash(&held[*id].binding.mac));
+        }
+    }
+
+    /// Notes that the device of a binding was there.
+    pub(super) fn touch(&mut self, id: u32, now: BootTime) {
+        let held = &mut self.held[id];
+        held.binding.last_seen = held.binding.last_seen.max(now);
+        let row = &mut self.rows[held.row];
+        row.last_seen = row.last_seen.max(now);
+    }
+
+    /// Starts a grace, unless one runs.
+    pub(super) fn start_grace(&mut self, id: u32, end: BootTime) {
+        let grace = &mut self.held[id].grace;
+        *grace = end.min(*grace);
+    }
+
+    /// Takes a binding away, and its row with it if it was the last.
+    pub(super) fn remove(&mut self, id: u32) -> Removed {
+        let Held { binding, row, previous, next, .. } = self.held.remove(id).expect("callers found it just now");
+        let hashes = hashes(self.keys, &binding);
+        forget(&mut self.by_client, hashes.client, id);
+        forget(&mut self.by_address, hashes.address, id);
+        forget(&mut self.by_mac, hashes.mac, id);
+        self.deadlines.cancel(id);
+        match self.held.get_mut(previous) {
+            Some(previous) => previous.next = next,
+            None => self.rows[row].first = next,
+        }
+        match self.held.get_mut(next) {
+            Some(next) => next.previous = previous,
+            None => self.rows[row].last = previous,
+        }
+        let instance = self.rows[row].instance;
+        let row = if self.rows[row].first == NONE { self.remove_row(row) } else { None };
+        Removed { binding, instance, row }
+    }
+
+    fn remove_row(&mut self, row: u32) -> Option<DeviceIdentity> {
+        let Row { identity, instance, .. } = self.rows.remove(row)?;
+        forget(&mut self.by_identity, self.keys.hash(&identity), row);
+        self.by_instance.remove(&instance);
+        Some(identity)
+    }
+
+    /// Sets when [`Table::poll`] gives a binding.
+    pub(super) fn schedule(&mut self, id: u32, deadline: BootTime) {
+        self.deadlines.schedule(id, deadline);
+    }
+
+    /// A binding whose deadline has come.
+    pub(super) fn poll(&mut self, now: BootTime) -> Option<u32> {
+        self.deadlines.poll(now)
+    }
+
+    /// When to poll again.
+    pub(super) fn next_deadline(&self) -> Option<BootTime> {
+        self.deadlines.next()
+    }
+
+    /// Every binding with its number.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Held)> {
+        self.held.iter()
+    }
+
+    pub(super) fn devices(&self) -> impl Iterator<Item = Device<'_>> {
+        self.by_instance.values().map(|row| self.describe(*row))
+    }
+
+    pub(super) fn device(&self, instance: u32) -> Option<Device<'_>> {
+        self.by_instance.get(&instance).map(|row| self.describe(*row))
+    }
+
+    fn describe(&self, row: u32) -> Device<'_> {
+        let Row { identity, instance, first, first_seen, last_seen, .. } = &self.rows[row];
+        Device {
+            instance: *instance,
+            identity,
+            first_seen: *first_seen,
+            last_seen: *last_seen,
+            bindings: Bindings { held: &self.held, next: *first },
+        }
+    }
+
+    fn row(&self, identity: &DeviceIdentity) -> Option<u32> {
+        self.by_identity.find(self.keys.hash(identity), |row| self.rows[*row].identity == *identity).copied()
+    }
+}
+
+struct Hashes {
+    client: u64,
+    address: u64,
+    mac: u64,
+}
+
+fn hashes(keys: Keys, binding: &Binding) -> Hashes {
+    Hashes { client: keys.hash(&binding.client), address: address_hash(keys, binding), mac: keys.hash(&binding.mac) }
+}
+
+fn address_hash(keys: Keys, binding: &Binding) -> u64 {
+    keys.hash(&(binding.segment(), binding.ip))
+}
+
+fn forget(index: &mut HashTable<u32>, hash: u64, id: u32) {
+    if let Ok(entry) = index.find_entry(hash, |found| *found == id) {
+        entry.remove();
+    }
+}
+
+/// The bindings of one row, the oldest first.
+#[derive(Clone)]
+pub struct Bindings<'a> {
+    held: &'a Slab<Held>,
+    next: u32,
+}
+
+impl<'a> Iterator for Bindings<'a> {
+    type Item = &'a Binding;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let held = self.held.get(self.next)?;
+        self.next = held.next;
+        Some(&held.binding)
+    }
+}
+
+impl std::fmt::Debug for Bindings<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_list().entries(self.clone()).finish()
+    }
+}
