@@ -4,7 +4,7 @@
 //! with the time, and carries out what it puts out: `handle(now, input)`, `poll_output()`, `next_deadline()`.
 //!
 //! * [`identity`]: Device and Gateway Identity in DHCP option 125 (TR-111 1.2.5).
-//! * [`dhcp`]: DHCPv4 messages, read from frames and built into frames.
+//! * [`dhcp`]: DHCP messages, read from frames and built into frames.
 //! * [`association`]: from DHCP exchanges to the ManageableDevice table (TR-111 1.2.1).
 //! * [`model`]: the data model (TR-111 1.2.6) by path, with TR-069's types and faults.
 //! * [`time`]: the boottime clock as a type.

@@ -3,7 +3,7 @@ use std::hash::{Hash, Hasher};
 use siphasher::sip::SipHasher13;
 
 /// Hashes for the indices, keyed: identities, addresses and client identifiers are text from the LAN, and nobody
-/// there may choose what collides. SipHash with a key that the agent draws, because the core draws nothing itself.
+/// there may choose what collides. `SipHash` with a key that the agent draws, because the core draws nothing itself.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keys {
     seed: u64,

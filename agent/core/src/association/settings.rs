@@ -35,7 +35,7 @@ impl Default for Settings {
             inform_maximum_age: None,
             accept_foreign_server: false,
             max_exchanges: abi::EXCHANGES_MAXIMUM,
-            exchange_age: Duration::from_secs(60),
+            exchange_age: Duration::from_mins(1),
             kernel: Config::default(),
         }
     }

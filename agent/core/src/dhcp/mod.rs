@@ -1,4 +1,4 @@
-//! DHCPv4 messages (RFC 2131, RFC 2132, RFC 3396): [`Message`] reads one out of a frame, [`Builder`] makes a frame.
+//! DHCP messages (RFC 2131, RFC 2132, RFC 3396): [`Message`] reads one out of a frame, [`Builder`] makes a frame.
 
 mod builder;
 mod message;

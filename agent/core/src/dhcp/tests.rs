@@ -93,7 +93,7 @@ fn joins_options_that_were_split() {
             .build();
         assert_eq!(parse(&frame).unwrap().vendor_identifying().as_deref(), Some(D1), "{cut}");
     }
-    let long: Vec<u8> = (0..600).map(|index| index as u8).collect();
+    let long: Vec<u8> = (0..=255).cycle().take(600).collect();
     let frame = request().option(option::VENDOR_IDENTIFYING, &long).build();
     let message = parse(&frame).unwrap();
     assert_eq!(message.options().filter(|(code, _)| *code == option::VENDOR_IDENTIFYING).count(), 3);

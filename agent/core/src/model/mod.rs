@@ -1,1 +1,271 @@
-//! Being written.
+//! The data model (TR-111 1.2.6, TR-098, TR-106, TR-181) by path, with TR-069's types and faults.
+//!
+//! [`schema`] says which parameters there are. A [`Source`] says what they hold at the moment, so the model itself has
+//! no state: [`get`] and [`names`] read, [`check`] turns what is to be written into [`Setting`]s for the owner of the
+//! values to carry out.
+
+mod path;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use path::Root;
+pub use schema::Setting;
+pub use value::{Kind, Value};
+
+use std::collections::HashSet;
+
+use thiserror::Error;
+
+use self::{
+    path::Path,
+    schema::{Entry, Leaf},
+};
+use crate::identity::{DeviceIdentity, GatewayIdentity};
+
+/// A fault of TR-069 A.5.1; displays as its number and name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[error("{} {}", self.code(), self.name())]
+pub enum Fault {
+    /// 9000
+    MethodNotSupported,
+    /// 9001
+    RequestDenied,
+    /// 9002
+    InternalError,
+    /// 9003
+    InvalidArguments,
+    /// 9004
+    ResourcesExceeded,
+    /// 9005
+    InvalidParameterName,
+    /// 9006
+    InvalidParameterType,
+    /// 9007
+    InvalidParameterValue,
+    /// 9008
+    NonWritable,
+    /// 9009
+    NotificationRejected,
+}
+
+impl Fault {
+    /// The fault's number.
+    pub const fn code(self) -> u16 {
+        9000 + self as u16
+    }
+
+    /// The fault's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MethodNotSupported => "Method not supported",
+            Self::RequestDenied => "Request denied",
+            Self::InternalError => "Internal error",
+            Self::InvalidArguments => "Invalid arguments",
+            Self::ResourcesExceeded => "Resources exceeded",
+            Self::InvalidParameterName => "Invalid parameter name",
+            Self::InvalidParameterType => "Invalid parameter type",
+            Self::InvalidParameterValue => "Invalid parameter value",
+            Self::NonWritable => "Attempt to set a non-writable parameter",
+            Self::NotificationRejected => "Notification request rejected",
+        }
+    }
+}
+
+/// A parameter's notification attribute (TR-069 A.3.2.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Notification {
+    /// 0: a change is not told.
+    #[default]
+    Off,
+    /// 1: a change is told in the next session.
+    Passive,
+    /// 2: a change opens a session.
+    Active,
+}
+
+impl Notification {
+    /// The word for it on the command line and in JSON.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Passive => "passive",
+            Self::Active => "active",
+        }
+    }
+}
+
+/// What the parameters hold.
+pub trait Source {
+    /// The root object.
+    fn root(&self) -> Root;
+
+    /// `DeviceInfo.`: what this device itself is.
+    fn device_info(&self) -> &GatewayIdentity;
+
+    /// `ManagementServer.ManageableDeviceNumberOfEntries` (DM-2).
+    fn number_of_entries(&self) -> u32;
+
+    /// `ManagementServer.ManageableDeviceNotificationLimit`, in seconds (DM-3).
+    fn notification_limit(&self) -> u32;
+
+    /// Instance numbers of `ManagementServer.ManageableDevice.{i}.`, growing (DM-4).
+    fn instances(&self) -> Vec<u32>;
+
+    /// The row with an instance number (DM-5 to DM-7).
+    fn device(&self, instance: u32) -> Option<&DeviceIdentity>;
+
+    /// The notification attribute of a parameter, by its full name.
+    fn notification(&self, name: &str) -> Notification {
+        let _ = name;
+        Notification::Off
+    }
+}
+
+/// A parameter with what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// Full name.
+    pub name: String,
+    /// Value with its type.
+    pub value: Value,
+    /// The ACS may set it.
+    pub writable: bool,
+    /// Notification attribute.
+    pub notification: Notification,
+}
+
+/// A name of an object (it ends in a dot) or a parameter, as `GetParameterNames` tells them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// Full name.
+    pub name: String,
+    /// The parameter may be set, or instances of the object be added.
+    pub writable: bool,
+}
+
+/// The parameter with the full name `path`, or everything below the partial path `path`, which ends in a dot or is
+/// empty (TR-069 A.3.2.2).
+pub fn get(source: &dyn Source, path: &str) -> Result<Vec<Parameter>, Fault> {
+    let path = Path::parse(source.root(), path)?;
+    let found = find(source, &path)?;
+    let parameters = found.into_iter().filter_map(|place| {
+        let value = value(source, place.entry.leaf, place.instance)?;
+        let name = place.name(source.root());
+        Some(Parameter { notification: source.notification(&name), writable: place.entry.writable, value, name })
+    });
+    Ok(parameters.collect())
+}
+
+/// Objects and parameters at and below `path`, or with `next_level` its immediate children only (TR-069 A.3.2.3).
+pub fn names(source: &dyn Source, path: &str, next_level: bool) -> Result<Vec<Name>, Fault> {
+    let path = Path::parse(source.root(), path)?;
+    if next_level && !path.is_partial() {
+        return Err(Fault::InvalidArguments);
+    }
+    let (mut names, mut known) = (Vec::new(), HashSet::new());
+    let mut add = |name: &str, writable| {
+        let depth = path::depth(name);
+        let wanted = if next_level { depth == path.depth() + 1 } else { depth >= path.depth() };
+        if wanted && known.insert(name.to_owned()) {
+            names.push(Name { name: name.to_owned(), writable });
+        }
+    };
+    for place in find(source, &path)? {
+        let name = place.name(source.root());
+        path::objects(&name).for_each(|object| add(object, false));
+        add(&name, place.entry.writable);
+    }
+    // A table without rows is an object all the same.
+    for entry in schema::entries(source.root()).filter(|entry| path.reaches(entry)) {
+        if let Some(table) = entry.table() {
+            add(&format!("{}{table}", source.root().prefix()), false);
+        }
+    }
+    Ok(names)
+}
+
+/// What setting `path` to `text` would do. Partial paths cannot be set.
+pub fn check(source: &dyn Source, path: &str, text: &str) -> Result<Setting, Fault> {
+    let path = Path::parse(source.root(), path)?;
+    if path.is_partial() {
+        return Err(Fault::InvalidParameterName);
+    }
+    let place = find(source, &path)?.pop().ok_or(Fault::InvalidParameterName)?;
+    if !place.entry.writable {
+        return Err(Fault::NonWritable);
+    }
+    place.entry.leaf.setting(Value::parse(place.entry.kind, text)?).ok_or(Fault::NonWritable)
+}
+
+/// What setting all of `writes` would do, or every fault with its path: one fault refuses all (TR-069 A.3.2.1).
+pub fn check_all<'a>(
+    source: &dyn Source,
+    writes: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<Vec<Setting>, Vec<(&'a str, Fault)>> {
+    let (mut settings, mut faults) = (Vec::new(), Vec::new());
+    for (path, text) in writes {
+        match check(source, path, text) {
+            Ok(setting) => settings.push(setting),
+            Err(fault) => faults.push((path, fault)),
+        }
+    }
+    if faults.is_empty() { Ok(settings) } else { Err(faults) }
+}
+
+/// A parameter that exists: its schema, and its instance number below a table.
+struct Place {
+    entry: &'static Entry,
+    instance: Option<u32>,
+}
+
+impl Place {
+    fn name(&self, root: Root) -> String {
+        let relative = match self.instance {
+            Some(instance) => self.entry.path.replace(schema::INSTANCE, &instance.to_string()),
+            None => self.entry.path.to_owned(),
+        };
+        format!("{}{relative}", root.prefix())
+    }
+}
+
+/// The parameters at and below `path`: the rows of a table one after the other.
+fn find(source: &dyn Source, path: &Path<'_>) -> Result<Vec<Place>, Fault> {
+    let reached: Vec<&'static Entry> = schema::entries(source.root()).filter(|entry| path.reaches(entry)).collect();
+    if reached.is_empty() {
+        return Err(Fault::InvalidParameterName);
+    }
+    let mut places = Vec::new();
+    for group in reached.chunk_by(|one, other| one.table() == other.table()) {
+        let instances = match (group[0].instance_at(), path.instance(group[0])) {
+            (None, _) => vec![None],
+            (Some(_), Some(named)) => {
+                source.device(named).ok_or(Fault::InvalidParameterName)?;
+                vec![Some(named)]
+            }
+            (Some(_), None) => source.instances().into_iter().map(Some).collect(),
+        };
+        places.extend(
+            instances.into_iter().flat_map(|instance| group.iter().map(move |entry| Place { entry, instance })),
+        );
+    }
+    Ok(places)
+}
+
+/// What a parameter holds; `None` for a row that is not there.
+fn value(source: &dyn Source, leaf: Leaf, instance: Option<u32>) -> Option<Value> {
+    let info = source.device_info();
+    let row = || source.device(instance?);
+    let text = |text: &str| Value::String(text.to_owned());
+    Some(match leaf {
+        Leaf::ManufacturerOui => text(info.manufacturer_oui.as_str()),
+        Leaf::SerialNumber => text(info.serial_number.as_str()),
+        Leaf::ProductClass => text(info.product_class.as_str()),
+        Leaf::NumberOfEntries => Value::UnsignedInt(source.number_of_entries()),
+        Leaf::NotificationLimit => Value::UnsignedInt(source.notification_limit()),
+        Leaf::DeviceManufacturerOui => text(row()?.manufacturer_oui.as_str()),
+        Leaf::DeviceSerialNumber => text(row()?.serial_number.as_str()),
+        Leaf::DeviceProductClass => text(row()?.product_class.as_str()),
+    })
+}

@@ -1,0 +1,99 @@
+//! Which parameters there are.
+
+use super::{Kind, Root, Value};
+
+/// Stands for an instance number in a path.
+pub(super) const INSTANCE: &str = "{i}";
+
+/// A parameter of the schema.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Path below the root, with [`INSTANCE`] for instance numbers. At most one table lies on the way.
+    pub(super) path: &'static str,
+    pub(super) kind: Kind,
+    pub(super) writable: bool,
+    pub(super) leaf: Leaf,
+    roots: &'static [Root],
+}
+
+/// What a parameter stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaf {
+    ManufacturerOui,
+    SerialNumber,
+    ProductClass,
+    NumberOfEntries,
+    NotificationLimit,
+    DeviceManufacturerOui,
+    DeviceSerialNumber,
+    DeviceProductClass,
+}
+
+/// A write that passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// `ManageableDeviceNotificationLimit`, in seconds (DM-3).
+    NotificationLimit(u32),
+}
+
+const ALL: &[Root] = &[Root::Igd, Root::Device1, Root::Device2];
+/// Roots of gateways.
+const GATEWAY: &[Root] = &[Root::Igd, Root::Device2];
+
+const fn read_only(path: &'static str, kind: Kind, leaf: Leaf, roots: &'static [Root]) -> Entry {
+    Entry { path, kind, writable: false, leaf, roots }
+}
+
+const fn writable(path: &'static str, kind: Kind, leaf: Leaf, roots: &'static [Root]) -> Entry {
+    Entry { path, kind, writable: true, leaf, roots }
+}
+
+/// Parameters of one object stand together, and so do those of one table.
+const SCHEMA: &[Entry] = &[
+    read_only("DeviceInfo.ManufacturerOUI", Kind::String, Leaf::ManufacturerOui, ALL),
+    read_only("DeviceInfo.SerialNumber", Kind::String, Leaf::SerialNumber, ALL),
+    read_only("DeviceInfo.ProductClass", Kind::String, Leaf::ProductClass, ALL),
+    read_only("ManagementServer.ManageableDeviceNumberOfEntries", Kind::UnsignedInt, Leaf::NumberOfEntries, GATEWAY),
+    // T-33: not in the profile DeviceAssociation:1, though 1.2.1 needs it.
+    writable("ManagementServer.ManageableDeviceNotificationLimit", Kind::UnsignedInt, Leaf::NotificationLimit, GATEWAY),
+    read_only(
+        "ManagementServer.ManageableDevice.{i}.ManufacturerOUI",
+        Kind::String,
+        Leaf::DeviceManufacturerOui,
+        GATEWAY,
+    ),
+    read_only("ManagementServer.ManageableDevice.{i}.SerialNumber", Kind::String, Leaf::DeviceSerialNumber, GATEWAY),
+    read_only("ManagementServer.ManageableDevice.{i}.ProductClass", Kind::String, Leaf::DeviceProductClass, GATEWAY),
+];
+
+/// The parameters below a root.
+pub(super) fn entries(root: Root) -> impl Iterator<Item = &'static Entry> {
+    SCHEMA.iter().filter(move |entry| entry.roots.contains(&root))
+}
+
+impl Entry {
+    /// The parts of the path, between its dots.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &'static str> {
+        self.path.split('.')
+    }
+
+    /// Which part is an instance number.
+    pub(super) fn instance_at(&self) -> Option<usize> {
+        self.parts().position(|part| part == INSTANCE)
+    }
+
+    /// The path of the table that the parameter lies in, with its dot.
+    pub(super) fn table(&self) -> Option<&'static str> {
+        self.path.split_once(INSTANCE).map(|(table, _)| table)
+    }
+}
+
+impl Leaf {
+    /// What to do for a value of the right type.
+    pub(super) fn setting(self, value: Value) -> Option<Setting> {
+        match (self, value) {
+            (Self::NotificationLimit, Value::UnsignedInt(seconds)) => Some(Setting::NotificationLimit(seconds)),
+            _ => None,
+        }
+    }
+}
