@@ -1,1 +1,20 @@
-//! placeholder
+//! What the stories on real packets are told with: network namespaces, real DHCP servers and clients, hand-made frames,
+//! a fast DHCP server, and the agent with everything that it asks for.
+//!
+//! Each story owns its namespaces, directories, sockets and processes, and all of them go when it ends, also when it
+//! fails. A story needs root and its tools; without them it fails and says what is missing, it is never skipped.
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod corpus;
+pub mod frame;
+pub mod host;
+pub mod lab;
+pub mod lock;
+pub mod metrics;
+pub mod namespace;
+pub mod process;
+pub mod responder;
+pub mod vectors;
+pub mod wait;
+pub mod wire;

@@ -1,0 +1,103 @@
+//! Unmodified DHCP servers and clients, each with files of its own.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Result, bail};
+
+use crate::{namespace::Namespace, process::Process, wait::wait_for};
+
+const START: Duration = Duration::from_secs(10);
+
+/// Starts dnsmasq as a DHCP server on `interface`, with addresses from `first` to `last` (of a /16) for two minutes,
+/// its shortest lease. `options` are further arguments.
+///
+/// # Errors
+/// It is not installed, or does not come up.
+pub fn dnsmasq(
+    namespace: &Namespace,
+    interface: &str,
+    (first, last): (Ipv4Addr, Ipv4Addr),
+    directory: &Path,
+    options: &[&str],
+) -> Result<Process> {
+    let name = format!("dnsmasq-{interface}");
+    let leases = directory.join(format!("{name}.leases"));
+    let mut command = namespace.command("dnsmasq");
+    command
+        .args(["--keep-in-foreground", "--port=0", "--bind-interfaces", "--no-ping", "--dhcp-authoritative"])
+        .args(["--conf-file=/dev/null", "--pid-file=", "--user=root", "--log-facility=-", "--log-dhcp"])
+        .arg(format!("--interface={interface}"))
+        .arg(format!("--dhcp-range={first},{last},255.255.0.0,2m"))
+        .arg(format!("--dhcp-leasefile={}", leases.display()))
+        .args(options);
+    let mut process = Process::start(&name, &mut command, directory)?;
+    wait_for("dnsmasq on its port", START, || {
+        if let Some(status) = process.try_status()? {
+            bail!("dnsmasq ended ({status}):\n{}", process.complaint());
+        }
+        // Port 67 bound, in the kernel's own table.
+        let table = namespace.enter(|| fs::read_to_string("/proc/thread-self/net/udp"))?;
+        Ok(table
+            .lines()
+            .any(|line| line.split_whitespace().nth(1).is_some_and(|local| local.ends_with(":0043")))
+            .then_some(()))
+    })?;
+    Ok(process)
+}
+
+/// Starts busybox's udhcpc on `interface`; `option` is option 125 as code, length and value, or empty.
+///
+/// # Errors
+/// It is not installed.
+pub fn udhcpc(namespace: &Namespace, interface: &str, option: &[u8], directory: &Path) -> Result<Process> {
+    let script = directory.join(format!("udhcpc-{interface}.sh"));
+    let environment = udhcpc_environment(directory, interface);
+    fs::write(
+        &script,
+        format!(
+            "#!/bin/sh\n\
+             case \"$1\" in\n\
+             bound|renew) ip addr replace \"$ip/$mask\" dev \"$interface\"; env > {0};;\n\
+             deconfig) ip addr flush dev \"$interface\";;\n\
+             esac\n",
+            environment.display()
+        ),
+    )?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    let mut command = namespace.command("udhcpc");
+    command.args(["-f", "-t", "10", "-T", "1", "-A", "1", "-i", interface, "-s"]).arg(&script);
+    if let [_, _, value @ ..] = option {
+        let digits: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+        command.arg("-x").arg(format!("125:{digits}"));
+    }
+    Process::start(&format!("udhcpc-{interface}"), &mut command, directory)
+}
+
+/// The file that udhcpc's script leaves once there is a lease: its environment.
+pub fn udhcpc_environment(directory: &Path, interface: &str) -> PathBuf {
+    directory.join(format!("udhcpc-{interface}.env"))
+}
+
+/// Starts ISC's dhclient on `interface`; `option` is option 125 as code, length and value.
+///
+/// # Errors
+/// It is not installed.
+pub fn dhclient(namespace: &Namespace, interface: &str, option: &[u8], directory: &Path) -> Result<Process> {
+    let configuration = directory.join("dhclient.conf");
+    let digits: Vec<_> = option[2..].iter().map(|byte| format!("{byte:02x}")).collect();
+    fs::write(
+        &configuration,
+        format!("option tr111 code 125 = string;\nsend tr111 {};\ntimeout 20;\nretry 1;\n", digits.join(":")),
+    )?;
+    let mut command = namespace.command("dhclient");
+    command.args(["-d", "-4", "-sf", "/bin/true", "-cf"]).arg(&configuration);
+    command.arg("-lf").arg(directory.join("dhclient.leases"));
+    command.arg("-pf").arg(directory.join("dhclient.pid")).arg(interface);
+    Process::start("dhclient", &mut command, directory)
+}
