@@ -1,4 +1,4 @@
-//! DHCPv4 messages (RFC 2131, RFC 2132): the fixed part, and one walk over the options.
+//! DHCP messages (RFC 2131, RFC 2132): the fixed part, and one walk over the options.
 
 use crate::{
     config::Config,
@@ -185,8 +185,8 @@ impl Fixed {
     /// The hardware address as two words.
     #[inline(always)]
     pub fn chaddr_words(&self) -> [u64; 2] {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.chaddr;
-        [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
+        let both = u128::from_be_bytes(self.chaddr);
+        [(both >> 64) as u64, both as u64]
     }
 }
 

@@ -1,0 +1,104 @@
+//! The maps that the agent writes and the programs read.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aya::{
+    Pod,
+    maps::{Array, HashMap, MapData},
+};
+use tr111_common::{
+    abi::{ClientKey, ExchangeKey, Mark, map},
+    config::Config,
+};
+
+use super::{Error, Loaded};
+
+macro_rules! pod {
+    ($($name:ident $inner:ty,)*) => {$(
+        #[repr(transparent)]
+        #[derive(Clone, Copy)]
+        struct $name($inner);
+
+        // SAFETY: `repr(C)` all the way down, integers only, and every gap is a named field, so all bytes are
+        // initialised and every pattern is valid.
+        unsafe impl Pod for $name {}
+    )*};
+}
+
+pod! {
+    PodConfig Config,
+    PodClient ClientKey,
+    PodExchange ExchangeKey,
+    PodMark Mark,
+}
+
+struct Maps {
+    config: Array<MapData, PodConfig>,
+    sticky: HashMap<MapData, PodClient, u32>,
+    exchanges: HashMap<MapData, PodExchange, PodMark>,
+}
+
+/// Writes settings, sticky clients and marks of exchanges.
+#[derive(Clone)]
+pub struct Marks {
+    maps: Arc<Mutex<Maps>>,
+}
+
+impl std::fmt::Debug for Marks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Marks")
+    }
+}
+
+impl Marks {
+    /// Over the maps of the loaded object.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], or [`Error::Map`] if one is of another kind.
+    pub fn new(loaded: &mut Loaded) -> Result<Self, Error> {
+        let wrong = |name| move |source| Error::Map { name, source };
+        let maps = Maps {
+            config: loaded.take_map(map::CONFIG)?.try_into().map_err(wrong(map::CONFIG))?,
+            sticky: loaded.take_map(map::STICKY)?.try_into().map_err(wrong(map::STICKY))?,
+            exchanges: loaded.take_map(map::EXCHANGES)?.try_into().map_err(wrong(map::EXCHANGES))?,
+        };
+        Ok(Self { maps: Arc::new(Mutex::new(maps)) })
+    }
+
+    /// Gives the programs new settings.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel refuses.
+    pub fn set_config(&self, config: &Config) -> Result<(), Error> {
+        let result = self.lock().config.set(0, PodConfig(*config), 0);
+        result.map_err(|source| Error::Map { name: map::CONFIG, source })
+    }
+
+    /// Makes a client sticky: its messages count as identified even without an identity (T-4).
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel refuses, as for a full map.
+    pub fn stick(&self, client: &ClientKey) -> Result<(), Error> {
+        let result = self.lock().sticky.insert(PodClient(*client), 1, 0);
+        result.map_err(|source| Error::Map { name: map::STICKY, source })
+    }
+
+    /// Ends what [`Marks::stick`] did. A client that is not there is no error.
+    pub fn unstick(&self, client: &ClientKey) {
+        let _ = self.lock().sticky.remove(&PodClient(*client));
+    }
+
+    /// Marks an exchange that the agent, not the kernel, found to be an identified client's.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel refuses.
+    pub fn mark_exchange(&self, key: &ExchangeKey, mark: &Mark) -> Result<(), Error> {
+        let result = self.lock().exchanges.insert(PodExchange(*key), PodMark(*mark), 0);
+        result.map_err(|source| Error::Map { name: map::EXCHANGES, source })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Maps> {
+        // Every write is one system call: a panic elsewhere leaves nothing half done.
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,139 @@
+//! What `tr111 check` can say of kernel and interfaces before anything is attached.
+
+use std::fs;
+
+use aya::programs::{ProgramType, SchedClassifier, TcAttachType};
+use futures_util::TryStreamExt as _;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkXdp, XdpAttached};
+use tr111_common::abi::program;
+
+use super::attach::kernel_at_least;
+
+/// Oldest kernel that runs the programs (`bpf_loop` 5.17, `bpf_xdp_load_bytes` 5.18, and what stable releases fixed).
+pub const KERNEL_FLOOR: (u8, u8) = (6, 1);
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// As it should be.
+    Good,
+    /// Works, with a loss that the hint names.
+    Warning,
+    /// Does not work.
+    Failure,
+}
+
+/// One thing that was checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was checked.
+    pub check: String,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// What was found.
+    pub detail: String,
+    /// What to do about it, empty if nothing.
+    pub hint: String,
+}
+
+impl Finding {
+    fn new(check: &str, verdict: Verdict, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { check: check.to_owned(), verdict, detail: detail.into(), hint: hint.into() }
+    }
+}
+
+/// The kernel: its version, and whether this process may load programs.
+pub fn kernel() -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = release.trim();
+    let (major, minor) = KERNEL_FLOOR;
+    findings.push(if kernel_at_least(major, minor) {
+        Finding::new("kernel", Verdict::Good, release, "")
+    } else {
+        let hint = format!("Linux {major}.{minor} or newer is needed for bpf_loop and bpf_xdp_load_bytes");
+        Finding::new("kernel", Verdict::Failure, release, hint)
+    });
+    if kernel_at_least(major, minor) && !kernel_at_least(6, 6) {
+        let hint = "programs attach through clsact and cannot be replaced without a gap; Linux 6.6 has TCX";
+        findings.push(Finding::new("tcx", Verdict::Warning, "not in this kernel", hint));
+    }
+    for (name, kind) in [("xdp programs", ProgramType::Xdp), ("tc programs", ProgramType::SchedClassifier)] {
+        findings.push(match aya::sys::is_program_supported(kind) {
+            Ok(true) => Finding::new(name, Verdict::Good, "can be loaded", ""),
+            Ok(false) => Finding::new(
+                name,
+                Verdict::Failure,
+                "the kernel has no such programs",
+                "a kernel with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF is needed",
+            ),
+            Err(error) => Finding::new(
+                name,
+                Verdict::Failure,
+                format!("cannot be loaded: {error}"),
+                "run as root, or grant CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
+            ),
+        });
+    }
+    findings
+}
+
+/// The XDP program that an interface runs: how it is attached, and its kernel id.
+pub async fn xdp_occupant(name: &str) -> Option<(String, Option<u32>)> {
+    let (connection, handle, _) = rtnetlink::new_connection().ok()?;
+    let connection = tokio::spawn(connection);
+    let link = handle.link().get().match_name(name.to_owned()).execute().try_next().await;
+    connection.abort();
+    let attributes = link.ok()??.attributes;
+    let xdp = attributes.into_iter().find_map(|attribute| match attribute {
+        LinkAttribute::Xdp(xdp) => Some(xdp),
+        _ => None,
+    })?;
+    let attached = xdp.iter().find_map(|part| match part {
+        LinkXdp::Attached(XdpAttached::None) => None,
+        LinkXdp::Attached(how) => Some(format!("{how:?}").to_lowercase()),
+        _ => None,
+    })?;
+    let id = xdp.iter().find_map(|part| match part {
+        LinkXdp::ProgId(id) => Some(*id),
+        _ => None,
+    });
+    Some((attached, id))
+}
+
+/// One LAN interface: whether it is there, who has it, and how `lan_ingress` would attach.
+pub async fn interface(name: &str) -> Vec<Finding> {
+    let check = format!("interface {name}");
+    let Ok(ifindex) = super::attach::ifindex(name) else {
+        return vec![Finding::new(&check, Verdict::Failure, "does not exist", "`ip link` lists those that exist")];
+    };
+    let mut findings = vec![Finding::new(&check, Verdict::Good, format!("index {ifindex}"), "")];
+    if super::attach::refuse_second_agent(name).is_err() {
+        findings.push(Finding::new(
+            &check,
+            Verdict::Warning,
+            "a tr111 agent is attached",
+            "a second one refuses to start here and leaves the first alone",
+        ));
+    } else if let Ok((_, programs)) = SchedClassifier::query_tcx(name, TcAttachType::Egress)
+        && !programs.is_empty()
+    {
+        let names: Vec<_> = programs.iter().filter_map(|info| info.name_as_str()).collect();
+        let detail = format!("TC egress also runs: {}", names.join(", "));
+        findings.push(Finding::new(&check, Verdict::Good, detail, format!("{} goes behind them", program::LAN_EGRESS)));
+    }
+    if let Some((how, id)) = xdp_occupant(name).await {
+        let occupant = id.and_then(program_name).unwrap_or_else(|| "an unnamed program".to_owned());
+        if occupant != program::LAN_INGRESS {
+            let detail = format!("the XDP slot is taken by {occupant} ({how})");
+            let hint = "lan_ingress falls back to TC ingress; to have it at XDP, take the other program off";
+            findings.push(Finding::new(&check, Verdict::Warning, detail, hint));
+        }
+    }
+    findings
+}
+
+fn program_name(id: u32) -> Option<String> {
+    let mut programs = aya::programs::loaded_programs().filter_map(Result::ok);
+    programs.find(|info| info.id() == id)?.name_as_str().map(str::to_owned)
+}
