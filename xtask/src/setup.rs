@@ -88,9 +88,10 @@ pub(crate) fn run(level: Level, report: Report) -> Result<()> {
         }
     }
 
-    let mut found = find_toolchain()?;
+    let found = find_toolchain()?;
     if found.is_none() && !toolchain::debian_is_installed() {
         packages.extend(toolchain::DEBIAN_PACKAGES);
+        packages.extend(level.includes(Level::Lint).then_some(toolchain::DEBIAN_CLIPPY));
     }
     if !packages.is_empty() {
         if !apt::is_usable() {
@@ -98,17 +99,21 @@ pub(crate) fn run(level: Level, report: Report) -> Result<()> {
         }
         apt::install(&mut journal, &packages)?;
     }
-    if found.is_none() {
+    let (bpf, linker) = if let Some(found) = found {
+        journal.there("BPF toolchain", &found.0.to_string());
+        found
+    } else {
         journal.step("BPF toolchain", "linking Debian's as `bpf`", toolchain::link_debian)?;
-        found = Some((toolchain::inspect(toolchain::DEBIAN_NAME)?, None));
-    }
-    let (bpf, linker) = found.expect("found or installed");
-    journal.there("BPF toolchain", &bpf.to_string());
-    let linker = match linker {
-        Some(linker) => linker,
-        None => linker::install(&mut journal, &bpf)?,
+        let bpf = toolchain::inspect(toolchain::DEBIAN_NAME)?;
+        let linker = linker::find(&bpf);
+        (bpf, linker)
     };
-    journal.there("bpf-linker", &linker.0.display().to_string());
+    let linker = if let Some(linker) = linker {
+        journal.there("bpf-linker", &linker.0.display().to_string());
+        linker
+    } else {
+        linker::install(&mut journal, &bpf)?
+    };
 
     if level.includes(Level::Lint) {
         lint_tools(&mut journal, &bpf)?;

@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process,
+    sync::Once,
 };
 
 use anyhow::{Context as _, Result, anyhow};
@@ -27,10 +28,9 @@ pub(super) fn knows(package: &str) -> bool {
 
 /// Installs packages; their output goes to a file that the error quotes.
 pub(super) fn install(journal: &mut Journal, packages: &[&str]) -> Result<()> {
+    static LISTS: Once = Once::new();
     // A mirror that is down, or a list that someone else broke, only matters if the packages then cannot be had.
-    if let Err(error) = journal.step("apt", "updating the package lists", || apt_get(&["update"])) {
-        println!("setup: apt: {error:#}");
-    }
+    LISTS.call_once(|| update(journal));
     let _policy = NoServiceStarts::begin()?;
     journal.step("apt", &format!("installing {}", packages.join(" ")), || {
         let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
@@ -41,6 +41,12 @@ pub(super) fn install(journal: &mut Journal, packages: &[&str]) -> Result<()> {
         journal.step(service, "disabling the service that came with it", || disable(service))?;
     }
     Ok(())
+}
+
+fn update(journal: &mut Journal) {
+    if let Err(error) = journal.step("apt", "updating the package lists", || apt_get(&["update"])) {
+        println!("setup: apt: {error:#}");
+    }
 }
 
 fn apt_get(arguments: &[&str]) -> Result<()> {
