@@ -14,6 +14,7 @@ pub mod lock;
 pub mod metrics;
 pub mod namespace;
 pub mod process;
+pub mod programs;
 pub mod responder;
 pub mod vectors;
 pub mod wait;
