@@ -42,8 +42,12 @@ fn build() -> Result<()> {
         root_dir: ebpf.to_str().context("the workspace's path is not UTF-8")?,
         ..Package::default()
     };
-    aya_build::build_ebpf([package], Toolchain::Custom(&found.toolchain))
-        .with_context(|| format!("the kernel programs did not build (if the toolchain changed, {SETUP})"))
+    aya_build::build_ebpf([package], Toolchain::Custom(&found.toolchain)).map_err(|error| {
+        // When it is the compiler that failed, it has told why above, and the error is only its command line.
+        let why =
+            if error.to_string().contains("--message-format") { "see above".into() } else { format!("{error:#}") };
+        anyhow!("the kernel programs did not build: {why} (if the toolchain changed, {SETUP})")
+    })
 }
 
 /// What `cargo xtask setup` found: `key = value` lines.
