@@ -159,6 +159,11 @@ impl Association {
         self.table.devices()
     }
 
+    /// The rows with instance numbers above `instance`, in their order: a large table is listed in parts.
+    pub fn devices_after(&self, instance: u32) -> impl Iterator<Item = Device<'_>> {
+        self.table.devices_after(instance)
+    }
+
     /// The row with an instance number.
     pub fn device(&self, instance: u32) -> Option<Device<'_>> {
         self.table.device(instance)

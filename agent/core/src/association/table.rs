@@ -3,7 +3,7 @@
 //! The table keeps its own invariants: one row for an identity, at least one binding in a row, one binding for a
 //! client. What may enter and leave, and when, is decided by its owner.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::Ipv4Addr, ops::Bound};
 
 use hashbrown::HashTable;
 use tr111_common::{abi::ClientKey, headers::Segment};
@@ -266,6 +266,11 @@ impl Table {
 
     pub(super) fn devices(&self) -> impl Iterator<Item = Device<'_>> {
         self.by_instance.values().map(|row| self.describe(*row))
+    }
+
+    pub(super) fn devices_after(&self, instance: u32) -> impl Iterator<Item = Device<'_>> {
+        let above = (Bound::Excluded(instance), Bound::Unbounded);
+        self.by_instance.range(above).map(|(_, row)| self.describe(*row))
     }
 
     pub(super) fn device(&self, instance: u32) -> Option<Device<'_>> {

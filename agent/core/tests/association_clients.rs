@@ -1,0 +1,314 @@
+//! Clients that change, share, move and disagree: the traps of TR-111's text.
+
+mod lan;
+
+use std::net::Ipv4Addr;
+
+use lan::{Client, GATEWAY, Lan, ip};
+use tr111_common::{
+    counter::Class,
+    dhcp4::{MessageType, option},
+};
+use tr111_core::{
+    association::{Input, Output, Remark, Settings, Source},
+    dhcp::Tag,
+};
+
+const HOUR: u32 = 3_600;
+
+/// T-8: an ACK within the grace after a NAK keeps row and instance number.
+#[test]
+fn an_ack_soon_after_a_nak_keeps_the_row() {
+    let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
+    lan.join(&client, ip(100), HOUR);
+    lan.nak(&client, ip(100));
+    lan.pass_s(9);
+    lan.join(&client, ip(101), HOUR);
+    lan.pass_s(60);
+    assert_eq!(lan.changes(), ["+A"]);
+    assert_eq!(lan.core.device(1).unwrap().bindings.next().unwrap().ip, ip(101));
+}
+
+/// T-8: without one the row goes at the end of the grace, which more NAKs do not move.
+#[test]
+fn a_nak_ends_the_row_after_its_grace() {
+    let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
+    lan.join(&client, ip(100), HOUR);
+    lan.nak(&client, ip(100));
+    lan.pass_s(5);
+    lan.nak(&client, ip(100));
+    lan.pass_s(4);
+    assert_eq!(lan.changes(), ["+A"]);
+    lan.pass_s(2);
+    assert_eq!(lan.changes(), ["-A refused"]);
+}
+
+/// T-8: the lease may run out first.
+#[test]
+fn a_lease_may_end_within_the_grace() {
+    let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
+    lan.join(&client, ip(100), 5);
+    lan.nak(&client, ip(100));
+    lan.pass_s(7);
+    assert_eq!(lan.changes(), ["+A", "-A expired"]);
+}
+
+#[test]
+fn a_nak_does_not_touch_a_static_address() {
+    let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
+    lan.inform(&client, ip(50));
+    lan.nak(&client, ip(100));
+    lan.pass_s(60);
+    assert_eq!(lan.changes(), ["+A"]);
+}
+
+/// T-8: a device that turns to a static address after a NAK is told by its INFORM.
+#[test]
+fn an_inform_after_a_nak_takes_the_row_over() {
+    let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
+    lan.join(&client, ip(100), HOUR);
+    lan.nak(&client, ip(100));
+    lan.inform(&client, ip(50));
+    lan.pass_s(2 * u64::from(HOUR));
+    let binding = lan.core.device(1).unwrap().bindings.next().unwrap().clone();
+    assert_eq!((binding.ip, binding.source, binding.lease_expires), (ip(50), Source::Inform, None));
+    assert_eq!(lan.changes(), ["+A"]);
+}
+
+/// T-9: a client that no longer gives its identity renews its lease and keeps its row.
+#[test]
+fn a_renewal_without_identity_extends_the_lease() {
+    let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
+    lan.join(&client, ip(100), 10);
+    let silent = Client { option: None, ..client };
+    for _ in 0..4 {
+        lan.pass_s(5);
+        lan.renew(&silent, ip(100), 10);
+        assert_eq!(lan.class, Some(Class::Ack));
+    }
+    assert_eq!(lan.changes(), ["+A"]);
+    assert_eq!(lan.core.counts().remark(Remark::RenewWithoutIdentity), 4);
+    lan.pass_s(12);
+    assert_eq!(lan.changes(), ["-A expired"]);
+    // The programs still know the newcomer, but of a client without a row nothing is known.
+    lan.join(&silent, ip(100), 10);
+    assert_eq!(lan.core.rows(), 0);
+}
+
+/// GW-6: the identity may stand in any request of the exchange.
+#[test]
+fn the_identity_of_a_discover_counts_for_its_request() {
+    let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
+    let discover = lan.send(&client, MessageType::Discover, |b| b);
+    let mut request = discover.clone();
+    // The same transaction: message type REQUEST, option 125 turned into one that nobody knows.
+    let at = 14 + 20 + 8 + 240;
+    assert_eq!(request[at..at + 3], [option::MESSAGE_TYPE, 1, 1]);
+    request[at + 2] = MessageType::Request as u8;
+    request[at + 3] = 200;
+    lan.ingress(&request);
+    assert_eq!(lan.class, Some(Class::Sticky));
+    lan.ack(&request, ip(100), HOUR);
+    assert_eq!(lan.changes(), ["+A"]);
+}
+
+/// T-10, GW-7: two clients with one identity are two bindings in one row, which goes with the last.
+#[test]
+fn an_identity_on_two_clients_is_one_row() {
+    let mut lan = Lan::new();
+    let (wired, wireless) = (Client::new(1, "A"), Client::new(2, "A"));
+    lan.join(&wired, ip(1), HOUR);
+    lan.join(&wireless, ip(2), HOUR);
+    assert_eq!(lan.rows()["A"], [1, 2]);
+    assert_eq!(lan.core.counts().remark(Remark::IdentityShared), 1);
+    lan.release(&wired, ip(1));
+    assert_eq!((lan.core.rows(), lan.rows()["A"].clone()), (1, vec![2]));
+    lan.release(&wireless, ip(2));
+    assert_eq!(lan.changes(), ["+A", "+192.168.1.2", "-192.168.1.1 released", "-A released"]);
+}
+
+/// T-11: another identity on the same client is a removal and an addition.
+#[test]
+fn a_client_may_change_its_identity() {
+    let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
+    lan.join(&client, ip(100), HOUR);
+    lan.join(&Client::new(1, "B"), ip(100), HOUR);
+    assert_eq!(lan.changes(), ["+A", "-A identity_changed", "+B"]);
+    // By INFORM too, which leaves the lease as it is.
+    let expires = lan.core.device(2).unwrap().bindings.next().unwrap().lease_expires;
+    lan.pass_s(10);
+    lan.inform(&Client::new(1, "C"), ip(100));
+    assert_eq!(lan.changes(), ["-B identity_changed", "+C"]);
+    let binding = lan.core.device(3).unwrap().bindings.next().unwrap().clone();
+    assert_eq!((binding.source, binding.lease_expires), (Source::Request, expires));
+}
+
+/// T-11: where the old identity has other clients, its row stays.
+#[test]
+fn a_shared_row_outlives_one_clients_change() {
+    let mut lan = Lan::new();
+    lan.join(&Client::new(1, "A"), ip(1), HOUR);
+    lan.join(&Client::new(2, "A"), ip(2), HOUR);
+    lan.join(&Client::new(2, "B"), ip(2), HOUR);
+    assert_eq!(lan.rows().into_iter().collect::<Vec<_>>(), [("A".into(), vec![1]), ("B".into(), vec![2])]);
+}
+
+/// T-11: a bridge presents many clients behind one hardware address, each with its own row.
+#[test]
+fn client_identifiers_tell_clients_behind_one_address_apart() {
+    let mut lan = Lan::new();
+    for (host, serial) in [(1, "A"), (2, "B"), (3, "C")] {
+        lan.join(&Client::new(1, serial).with_id(serial.as_bytes()), ip(host), HOUR);
+    }
+    assert_eq!(lan.changes(), ["+A", "+B", "+C"]);
+    lan.release(&Client::new(1, "B").with_id(b"B"), ip(2));
+    assert_eq!(lan.rows().into_keys().collect::<Vec<_>>(), ["A", "C"]);
+}
+
+/// GW-7: VLANs are different segments, on which the same client is two clients of one row.
+#[test]
+fn segments_are_told_apart() {
+    let mut lan = Lan::new();
+    let tagged = |vlan| Client { tags: vec![Tag { protocol: 0x8100, control: vlan }], ..Client::new(1, "A") };
+    lan.join(&tagged(5), ip(100), HOUR);
+    lan.join(&tagged(6), ip(100), HOUR);
+    assert_eq!(lan.rows()["A"], [100, 100]);
+    lan.release(&tagged(6), ip(100));
+    let vlans: Vec<_> = lan.core.device(1).unwrap().bindings.map(|binding| binding.segment().vlan).collect();
+    assert_eq!(vlans, [[5, 0]]);
+}
+
+/// T-26: a foreign server on the LAN makes no row and ends none, unless the operator lets it.
+#[test]
+fn foreign_servers_do_not_count() {
+    let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
+    let request = lan.send(&client, MessageType::Request, |b| b);
+    lan.answer_from(ip(66), &request, MessageType::Ack, ip(100), |b| b.option(option::LEASE_TIME, &[0, 0, 1, 0]));
+    assert_eq!((lan.core.rows(), lan.core.counts().remark(Remark::ForeignServer)), (0, 1));
+    lan.ack(&request, ip(100), HOUR);
+    assert_eq!(lan.changes(), ["+A"], "the gateway's own ACK to the same request still counts");
+    let request = lan.send(&client, MessageType::Request, |b| b);
+    lan.answer_from(ip(66), &request, MessageType::Nak, ip(0), |b| b);
+    lan.pass_s(60);
+    assert_eq!(lan.changes(), [""; 0]);
+
+    let mut lan = Lan::with(Settings { accept_foreign_server: true, ..Settings::default() });
+    let request = lan.send(&client, MessageType::Request, |b| b);
+    lan.answer_from(ip(66), &request, MessageType::Ack, ip(100), |b| b);
+    assert_eq!(lan.changes(), ["+A"]);
+}
+
+/// T-26: behind a relay, the client's or this gateway's own, the server is elsewhere.
+#[test]
+fn relayed_exchanges_have_servers_elsewhere() {
+    let far = Ipv4Addr::new(10, 0, 0, 1);
+    let mut lan = Lan::new();
+    let relayed = Client { relay: Some(ip(2)), ..Client::new(1, "A") };
+    let request = lan.send(&relayed, MessageType::Request, |b| b);
+    lan.answer_from(far, &request, MessageType::Ack, ip(100), |b| b.option(option::LEASE_TIME, &[0, 0, 1, 0]));
+    assert!(lan.core.device(1).unwrap().bindings.next().unwrap().relayed);
+    let request = lan.send(&Client::new(2, "B"), MessageType::Request, |b| b);
+    lan.answer_from(far, &request, MessageType::Ack, ip(101), |b| b.giaddr(GATEWAY));
+    assert!(!lan.core.device(2).unwrap().bindings.next().unwrap().relayed);
+    let request = lan.send(&Client::new(3, "C"), MessageType::Request, |b| b);
+    lan.answer_from(far, &request, MessageType::Ack, ip(102), |b| b.giaddr(ip(77)));
+    assert_eq!(lan.changes(), ["+A", "+B"]);
+}
+
+#[test]
+fn until_addresses_are_known_every_server_counts() {
+    let mut lan = Lan::new();
+    lan.handle(Input::LocalAddresses(Vec::new()));
+    let request = lan.send(&Client::new(1, "A"), MessageType::Request, |b| b);
+    lan.answer_from(ip(66), &request, MessageType::Ack, ip(100), |b| b);
+    assert_eq!(lan.changes(), ["+A"]);
+}
+
+/// GW-9: a server that gives an address away has ended the old lease.
+#[test]
+fn an_address_has_one_client() {
+    let mut lan = Lan::new();
+    lan.join(&Client::new(1, "A"), ip(100), HOUR);
+    lan.join(&Client::new(2, "B"), ip(100), HOUR);
+    assert_eq!(lan.changes(), ["+A", "-A expired", "+B"]);
+    assert_eq!(lan.core.counts().remark(Remark::AddressReassigned), 1);
+    // The same device under another client identifier: a boot loader, then its system. The row stays.
+    lan.join(&Client::new(2, "B").with_id(b"system"), ip(100), HOUR);
+    assert_eq!(lan.changes(), ["+192.168.1.100", "-192.168.1.100 expired"]);
+    // And with another identity.
+    lan.join(&Client::new(2, "C").with_id(b"other"), ip(100), HOUR);
+    assert_eq!(lan.changes(), ["-B identity_changed", "+C"]);
+}
+
+#[test]
+fn a_client_may_move_onto_the_address_of_another() {
+    let mut lan = Lan::new();
+    lan.join(&Client::new(1, "A"), ip(1), HOUR);
+    lan.join(&Client::new(2, "A"), ip(2), HOUR);
+    lan.join(&Client::new(3, "C"), ip(3), HOUR);
+    lan.changes();
+    lan.join(&Client::new(1, "A"), ip(2), HOUR);
+    assert_eq!(lan.changes(), ["-192.168.1.2 expired"]);
+    lan.join(&Client::new(1, "A"), ip(3), HOUR);
+    assert_eq!(lan.changes(), ["-C expired"]);
+    lan.join(&Client::new(4, "D"), ip(2), HOUR);
+    assert_eq!(lan.rows().into_iter().collect::<Vec<_>>(), [("A".into(), vec![3]), ("D".into(), vec![2])]);
+}
+
+/// T-4: the programs are told of a client with its first binding, and told to forget it with its last.
+#[test]
+fn clients_stick_as_long_as_they_have_a_binding() {
+    let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
+    lan.join(&client, ip(100), HOUR);
+    let stuck = lan.outputs.iter().filter(|output| matches!(output, Output::Stick(_))).count();
+    assert_eq!((stuck, lan.sticky.len()), (1, 1));
+    lan.join(&Client::new(1, "B"), ip(100), HOUR);
+    let unstuck = lan.outputs.iter().filter(|output| matches!(output, Output::Unstick(_))).count();
+    assert_eq!((unstuck, lan.sticky.len()), (0, 1), "a client that changes its identity is never unknown");
+    lan.release(&client, ip(100));
+    assert!(lan.sticky.is_empty());
+}
+
+/// T-28: an identity in `file` or `sname` is found by the agent, which marks the exchange.
+#[test]
+fn overloaded_messages_are_concluded_here() {
+    let mut lan = Lan::new();
+    let (silent, identity) = (Client::silent(1), lan::device("A").encode());
+    let request =
+        lan.send(&silent, MessageType::Request, |b| b.overload(&[(option::VENDOR_IDENTIFYING, &identity)], &[]));
+    assert_eq!(lan.class, Some(Class::Overload));
+    assert!(matches!(lan.outputs[0], Output::MarkExchange(key) if lan.marked.contains(&key)));
+    lan.ack(&request, ip(100), HOUR);
+    assert_eq!(lan.changes(), ["+A"]);
+    // T-9: a known client is marked without an identity, and a stranger is not.
+    for (number, marks) in [(1, 1), (2, 0)] {
+        lan.outputs.clear();
+        lan.send(&Client::silent(number), MessageType::Request, |b| b.overload(&[(12, b"name")], &[]));
+        assert_eq!(lan.outputs.len(), marks);
+    }
+}
+
+/// T-28: a first fragment is concluded from what is there.
+#[test]
+fn first_fragments_are_concluded_here() {
+    let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
+    let mut frame = lan.send(&client, MessageType::Request, |b| b);
+    frame[20] = 0x20;
+    lan.outputs.clear();
+    lan.ingress(&frame);
+    assert_eq!(lan.class, Some(Class::Fragment));
+    assert!(matches!(lan.outputs[..], [Output::MarkExchange(_)]));
+    frame[20] = 0;
+    lan.ack(&frame, ip(100), HOUR);
+    assert_eq!(lan.changes(), ["+A"]);
+}
+
+/// An ACK to a DISCOVER (RFC 4039, rapid commit) leases.
+#[test]
+fn rapid_commit_makes_a_row() {
+    let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
+    let discover = lan.send(&client, MessageType::Discover, |b| b.option(80, b""));
+    lan.ack(&discover, ip(100), 10);
+    lan.pass_s(12);
+    assert_eq!(lan.changes(), ["+A", "-A expired"]);
+}

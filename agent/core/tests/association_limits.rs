@@ -1,0 +1,210 @@
+//! Hosts that lie, flood and send damaged text.
+
+mod lan;
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use lan::{Client, Lan, ip};
+use tr111_common::{
+    counter::{Class, Hook},
+    dhcp4::{MessageType, option},
+    event::Event,
+    headers::Segment,
+    identity::Refusal,
+};
+use tr111_core::association::{IdentityResult, Input, Remark, Settings};
+
+const HOUR: u32 = 3_600;
+
+fn identity(parts: &[(u8, &[u8])]) -> Vec<u8> {
+    let data: Vec<u8> = parts.iter().flat_map(|(code, text)| [&[*code, text.len() as u8], *text].concat()).collect();
+    [&[0, 0, 0x0d, 0xe9, data.len() as u8], data.as_slice()].concat()
+}
+
+/// SEC-8: a full table refuses newcomers and keeps who is in it.
+#[test]
+fn a_full_table_evicts_nobody() {
+    let mut lan = Lan::with(Settings { max_rows: 2, ..Settings::default() });
+    for number in 1..=4 {
+        lan.join(&Client::new(number, &format!("S{number}")), ip(number), HOUR);
+    }
+    assert_eq!(lan.changes(), ["+S1", "+S2"]);
+    assert_eq!(lan.core.counts().identity(MessageType::Request, IdentityResult::TableFull), 2);
+    // Who is in the table renews, changes and shares as before.
+    lan.renew(&Client::new(1, "S1"), ip(1), HOUR);
+    lan.join(&Client::new(2, "S2b"), ip(2), HOUR);
+    lan.join(&Client::new(5, "S1"), ip(5), HOUR);
+    assert_eq!(lan.changes(), ["-S2 identity_changed", "+S2b", "+192.168.1.5"]);
+    lan.release(&Client::new(2, "S2b"), ip(2));
+    lan.join(&Client::new(3, "S3"), ip(3), HOUR);
+    assert_eq!(lan.changes(), ["-S2b released", "+S3"]);
+}
+
+/// SEC-8: clients of one identity are bounded too.
+#[test]
+fn one_identity_cannot_fill_the_memory() {
+    let mut lan = Lan::with(Settings { max_rows: 10, ..Settings::default() });
+    for number in 1..=30 {
+        lan.join(&Client::new(number, "A"), ip(number), HOUR);
+    }
+    assert_eq!((lan.core.rows(), lan.core.bindings()), (1, 20));
+    assert_eq!(lan.core.counts().identity(MessageType::Request, IdentityResult::TableFull), 10);
+}
+
+/// SEC-8: ten thousand identities from one hardware address, by client identifiers: as many rows as the cap allows.
+#[test]
+fn one_hardware_address_brings_a_bounded_number_of_identities() {
+    let mut lan = Lan::new();
+    for number in 0..10_000u32 {
+        let client = Client::new(1, &format!("S{number}")).with_id(&number.to_be_bytes());
+        lan.join(&client, Ipv4Addr::from(0x0a00_0000 + number), HOUR);
+    }
+    assert_eq!((lan.core.rows(), lan.core.bindings()), (16, 16));
+    assert_eq!(lan.core.counts().identity(MessageType::Request, IdentityResult::MacCap), 10_000 - 16);
+    assert_eq!(lan.core.counts().identity(MessageType::Request, IdentityResult::Accepted), 10_000);
+    lan.join(&Client::new(2, "other"), ip(2), HOUR);
+    assert_eq!(lan.core.rows(), 17, "others are not shut out");
+}
+
+/// SEC-8: ten thousand identities from one client are one row at a time.
+#[test]
+fn one_client_has_one_row() {
+    let mut lan = Lan::new();
+    for number in 0..100u32 {
+        lan.join(&Client::new(1, &format!("S{number}")), ip(1), HOUR);
+    }
+    assert_eq!(lan.rows().into_keys().collect::<Vec<_>>(), ["S99"]);
+}
+
+/// SEC-8: many clients behind one address with one identity are bounded too.
+#[test]
+fn one_hardware_address_brings_a_bounded_number_of_clients() {
+    let mut lan = Lan::with(Settings { max_identities_per_mac: 2, ..Settings::default() });
+    for number in 0..100 {
+        lan.join(&Client::new(1, "A").with_id(&[number]), ip(number), HOUR);
+    }
+    assert_eq!((lan.core.rows(), lan.core.bindings()), (1, 16));
+}
+
+/// A change of identity that the cap refuses loses the old row, because nobody has that identity any more.
+#[test]
+fn a_refused_change_of_identity_ends_the_old_row() {
+    let mut lan = Lan::with(Settings { max_rows: 2, ..Settings::default() });
+    lan.join(&Client::new(1, "A"), ip(1), HOUR);
+    lan.join(&Client::new(2, "A"), ip(2), HOUR);
+    lan.join(&Client::new(3, "B"), ip(3), HOUR);
+    lan.changes();
+    lan.join(&Client::new(2, "C"), ip(2), HOUR);
+    assert_eq!(lan.changes(), ["-192.168.1.2 identity_changed"]);
+    assert_eq!(lan.sticky.len(), 2);
+}
+
+/// The memory of requests is bounded: the oldest goes first.
+#[test]
+fn requests_without_an_answer_are_bounded() {
+    let mut lan = Lan::with(Settings { max_exchanges: 3, ..Settings::default() });
+    let frames: Vec<_> = (1..=4)
+        .map(|number| lan.send(&Client::new(number, &format!("S{number}")), MessageType::Request, |b| b))
+        .collect();
+    assert_eq!(lan.core.counts().remark(Remark::ExchangeEvicted), 1);
+    for (frame, host) in frames.iter().zip(1..) {
+        lan.ack(frame, ip(host), HOUR);
+    }
+    assert_eq!(lan.changes(), ["+S2", "+S3", "+S4"]);
+}
+
+/// SEC-9: what is no clean UTF-8 makes no row, and is counted; quotes and braces are text.
+#[test]
+fn text_is_clean_or_refused() {
+    let mut lan = Lan::new();
+    let mut join = |number: u8, serial: &[u8]| {
+        let option = Some(identity(&[(1, b"00256D"), (2, serial)]));
+        lan.join(&Client { option, ..Client::silent(number) }, ip(number), HOUR);
+        let counts = lan.core.counts();
+        (lan.core.rows(), counts.identities().filter(|(_, _, n)| *n > 0).map(|(_, r, _)| r.label()).last())
+    };
+    assert_eq!(join(1, b"\xff\xfe"), (0, Some("not_utf8")));
+    assert_eq!(join(2, b"\"}\\# HELP x"), (1, Some("not_utf8")));
+    assert_eq!(join(3, "\u{9b}2J".as_bytes()).0, 1);
+    let counts = lan.core.counts();
+    let control = IdentityResult::Refused(Refusal::ControlCharacter);
+    assert_eq!(counts.identity(MessageType::Request, IdentityResult::NotUtf8), 1);
+    assert_eq!(counts.identity(MessageType::Request, control), 1, "U+009B is two bytes, so only the agent sees it");
+    assert_eq!(lan.rows().into_keys().collect::<Vec<_>>(), ["\"}\\# HELP x"]);
+}
+
+/// OPT-8, T-19b: what the agent refuses in overloaded messages is counted by its reason.
+#[test]
+fn refusals_in_overloaded_messages_are_counted() {
+    let mut lan = Lan::new();
+    let mut send = |value: &[u8]| {
+        lan.send(&Client::silent(1), MessageType::Discover, |b| {
+            b.overload(&[], &[(option::VENDOR_IDENTIFYING, &value[..value.len().min(60)])])
+        });
+    };
+    send(&identity(&[(1, b"00256D")]));
+    send(&identity(&[(1, b"GGGGGG"), (2, b"S")]));
+    send(&identity(&[(1, b"00256D"), (2, b"S")])[..10]);
+    send(&[0, 0, 0, 1, 0]);
+    send(&[]);
+    for refusal in [Refusal::Incomplete, Refusal::BadOui, Refusal::Damaged, Refusal::WrongEnterprise, Refusal::Absent] {
+        let result = IdentityResult::Refused(refusal);
+        assert_eq!(lan.core.counts().identity(MessageType::Discover, result), 1, "{}", refusal.label());
+    }
+}
+
+/// T-18, T-19a, T-21: what is tolerated is counted.
+#[test]
+fn what_is_tolerated_is_remarked() {
+    let mut lan = Lan::new();
+    for parts in [
+        [(1, b"00256D".as_slice()), (2, b"S1\0"), (9, b"")],
+        [(1, b"00256D"), (2, b"S2"), (2, b"S3")],
+        [(1, b"00256D"), (2, b"class"), (4, b"S4")],
+    ] {
+        let client = Client { option: Some(identity(&parts)), ..Client::silent(1) };
+        lan.send(&client, MessageType::Inform, |b| b);
+    }
+    for remark in [Remark::NulStripped, Remark::Duplicate, Remark::DialectTr124] {
+        assert_eq!(lan.core.counts().remark(remark), 1, "{}", remark.label());
+    }
+}
+
+#[test]
+fn an_event_that_is_no_message_is_counted() {
+    let mut lan = Lan::new();
+    let segment = Segment { ifindex: 1, vlan: [0; 2] };
+    for (frame, class) in [(&[0u8; 20][..], Class::Request), (&[], Class::Fragment)] {
+        let event = Event { time: 0, segment, metadata_tag: None, class, hook: Hook::LanIngress, frame };
+        lan.handle(Input::Event(&event));
+    }
+    assert_eq!(lan.core.counts().remark(Remark::Unreadable), 2);
+}
+
+/// Settings act on what is there, except that nobody is put out of a table that shrinks.
+#[test]
+fn settings_may_change_while_it_runs() {
+    let mut lan = Lan::new();
+    for number in 1..=3 {
+        lan.inform(&Client::new(number, &format!("S{number}")), ip(number));
+    }
+    let age = Some(Duration::from_secs(100));
+    let changed = Settings { max_rows: 1, inform_maximum_age: age, ..lan.core.settings().clone() };
+    lan.handle(Input::Settings(changed));
+    lan.inform(&Client::new(4, "S4"), ip(4));
+    assert_eq!(lan.core.rows(), 3);
+    lan.pass_s(101);
+    assert_eq!(lan.core.rows(), 0);
+}
+
+/// T-31: the longest times neither overflow nor fire.
+#[test]
+fn extreme_times_do_no_harm() {
+    let settings = Settings { nak_grace: Duration::MAX, expiry_guard: Duration::MAX, ..Settings::default() };
+    let mut lan = Lan::with(settings);
+    lan.join(&Client::new(1, "A"), ip(1), u32::MAX - 1);
+    lan.nak(&Client::new(1, "A"), ip(1));
+    lan.join(&Client::new(2, "B"), ip(2), 0);
+    lan.pass(Duration::from_hours(24 * 365 * 300));
+    assert_eq!(lan.core.rows(), 2);
+}

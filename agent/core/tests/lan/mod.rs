@@ -1,0 +1,340 @@
+//! A LAN before the association core: clients, a DHCP server, and the programs' decisions made by the same code that
+//! they run. After every step the core's promises are checked.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
+
+use tr111_common::{
+    abi::{ClientKey, ExchangeKey},
+    classify::{self, Request},
+    config::Config,
+    counter::{Class, Hook, Outcome},
+    dhcp4::{MessageType, option},
+    event::Event,
+    frame::PlainLoop,
+    headers::Segment,
+};
+use tr111_core::{
+    association::{Association, Input, Output, RemovalReason, Settings, Source},
+    dhcp::{Builder, Message, Tag},
+    identity::DeviceIdentity,
+    time::BootTime,
+};
+
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
+pub const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
+pub const LAN: u32 = 7;
+
+/// An address of the LAN.
+pub fn ip(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 168, 1, host)
+}
+
+/// Device 00256D / serial / STB.
+pub fn device(serial: &str) -> DeviceIdentity {
+    DeviceIdentity {
+        manufacturer_oui: "00256D".parse().unwrap(),
+        serial_number: serial.parse().unwrap(),
+        product_class: "STB".parse().unwrap(),
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub mac: [u8; 6],
+    pub client_id: Option<Vec<u8>>,
+    /// The value of option 125, if the client sends it.
+    pub option: Option<Vec<u8>>,
+    pub tags: Vec<Tag>,
+    pub relay: Option<Ipv4Addr>,
+}
+
+impl Client {
+    /// A client with hardware address and identity of its own.
+    pub fn new(number: u8, serial: &str) -> Self {
+        Self { option: Some(device(serial).encode()), ..Self::silent(number) }
+    }
+
+    /// A client without an identity.
+    pub fn silent(number: u8) -> Self {
+        Self { mac: [2, 0, 0, 0, 0, number], client_id: None, option: None, tags: Vec::new(), relay: None }
+    }
+
+    pub fn with_id(self, client_id: &[u8]) -> Self {
+        Self { client_id: Some(client_id.to_vec()), ..self }
+    }
+}
+
+pub struct Lan {
+    pub core: Association,
+    pub now: BootTime,
+    pub outputs: Vec<Output>,
+    /// Classes of the last request and reply.
+    pub class: Option<Class>,
+    pub marked: HashSet<ExchangeKey>,
+    pub sticky: HashSet<ClientKey>,
+    newcomers: HashSet<ClientKey>,
+    config: Config,
+    xid: u32,
+    added: u32,
+    removed: u32,
+}
+
+impl Lan {
+    pub fn new() -> Self {
+        Self::with(Settings::default())
+    }
+
+    pub fn with(mut settings: Settings) -> Self {
+        settings.kernel.seed = 0x5eed;
+        let config = settings.kernel;
+        let mut core = Association::new(settings);
+        let now = BootTime::default() + Duration::from_secs(1_000);
+        core.handle(now, Input::LocalAddresses(vec![Ipv4Addr::LOCALHOST, GATEWAY]));
+        Self {
+            core,
+            now,
+            outputs: Vec::new(),
+            class: None,
+            marked: HashSet::new(),
+            sticky: HashSet::new(),
+            newcomers: HashSet::new(),
+            config,
+            xid: 0,
+            added: 0,
+            removed: 0,
+        }
+    }
+
+    /// A client's message, with the options that `shape` adds; returns the frame.
+    pub fn send(
+        &mut self,
+        client: &Client,
+        message_type: MessageType,
+        shape: impl FnOnce(Builder) -> Builder,
+    ) -> Vec<u8> {
+        self.xid += 1;
+        let mut builder = Builder::request(message_type, client.mac, self.xid);
+        for tag in &client.tags {
+            builder = builder.tag(*tag);
+        }
+        if let Some(client_id) = &client.client_id {
+            builder = builder.option(option::CLIENT_ID, client_id);
+        }
+        let inspected = !matches!(message_type, MessageType::Release | MessageType::Decline);
+        if let (Some(identity), true) = (&client.option, inspected) {
+            builder = builder.option(option::VENDOR_IDENTIFYING, identity);
+        }
+        builder = shape(builder);
+        if let Some(relay) = client.relay {
+            builder = builder.giaddr(relay);
+        }
+        let frame = builder.build();
+        self.ingress(&frame);
+        frame
+    }
+
+    /// The server's answer to a frame, as it leaves.
+    pub fn answer(
+        &mut self,
+        request: &[u8],
+        message_type: MessageType,
+        address: Ipv4Addr,
+        shape: impl FnOnce(Builder) -> Builder,
+    ) {
+        self.answer_from(GATEWAY, request, message_type, address, shape);
+    }
+
+    pub fn answer_from(
+        &mut self,
+        server: Ipv4Addr,
+        request: &[u8],
+        message_type: MessageType,
+        address: Ipv4Addr,
+        shape: impl FnOnce(Builder) -> Builder,
+    ) {
+        let message = Message::parse_request(request, None).unwrap();
+        let mut builder = Builder::reply(message_type, &message, GATEWAY_MAC, server, address);
+        for vlan in message.vlan.into_iter().filter(|vlan| *vlan != 0) {
+            builder = builder.tag(Tag { protocol: 0x8100, control: vlan });
+        }
+        let frame = shape(builder).build();
+        self.egress(&frame);
+    }
+
+    /// DISCOVER, OFFER, REQUEST, ACK.
+    pub fn join(&mut self, client: &Client, address: Ipv4Addr, lease_s: u32) {
+        let discover = self.send(client, MessageType::Discover, |b| b);
+        self.answer(&discover, MessageType::Offer, address, |b| b.option(option::LEASE_TIME, &lease_s.to_be_bytes()));
+        let request = self.send(client, MessageType::Request, |b| b.address(option::REQUESTED_IP, address));
+        self.ack(&request, address, lease_s);
+    }
+
+    pub fn ack(&mut self, request: &[u8], address: Ipv4Addr, lease_s: u32) {
+        self.answer(request, MessageType::Ack, address, |b| b.option(option::LEASE_TIME, &lease_s.to_be_bytes()));
+    }
+
+    /// A REQUEST from a client that has an address, and its ACK.
+    pub fn renew(&mut self, client: &Client, address: Ipv4Addr, lease_s: u32) {
+        let request = self.send(client, MessageType::Request, |b| b.ciaddr(address).to(GATEWAY_MAC, GATEWAY));
+        self.ack(&request, address, lease_s);
+    }
+
+    /// A REQUEST that the server refuses.
+    pub fn nak(&mut self, client: &Client, address: Ipv4Addr) {
+        let request = self.send(client, MessageType::Request, |b| b.address(option::REQUESTED_IP, address));
+        self.answer(&request, MessageType::Nak, Ipv4Addr::UNSPECIFIED, |b| b);
+    }
+
+    /// INFORM and its ACK.
+    pub fn inform(&mut self, client: &Client, address: Ipv4Addr) {
+        let inform = self.send(client, MessageType::Inform, |b| b.ciaddr(address));
+        self.answer(&inform, MessageType::Ack, Ipv4Addr::UNSPECIFIED, |b| b);
+    }
+
+    pub fn release(&mut self, client: &Client, address: Ipv4Addr) {
+        self.send(client, MessageType::Release, |b| b.ciaddr(address).address(option::SERVER_ID, GATEWAY));
+    }
+
+    pub fn decline(&mut self, client: &Client, address: Ipv4Addr) {
+        self.send(client, MessageType::Decline, |b| {
+            b.address(option::REQUESTED_IP, address).address(option::SERVER_ID, GATEWAY)
+        });
+    }
+
+    /// Lets time pass, waking the core whenever it asked for it.
+    pub fn pass(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while let Some(deadline) = self.core.next_deadline().filter(|deadline| *deadline <= end) {
+            self.now = self.now.max(deadline);
+            self.handle(Input::Tick);
+        }
+        self.now = end;
+        self.handle(Input::Tick);
+    }
+
+    pub fn pass_s(&mut self, seconds: u64) {
+        self.pass(Duration::from_secs(seconds));
+    }
+
+    /// What `lan_ingress` does (ebpf/src/lan.rs).
+    pub fn ingress(&mut self, frame: &[u8]) {
+        let judged = classify::find_request(frame, None).and_then(|udp| {
+            let fixed = classify::request_fixed(frame, &udp)?;
+            let walk = classify::walk(frame, &udp, &self.config, PlainLoop);
+            let segment = Segment { ifindex: LAN, vlan: udp.vlan };
+            let client = classify::client_key(segment, &fixed, &walk, &self.config);
+            let (class, identified) = match classify::judge_request(&udp, &walk, &self.config) {
+                Request::Pass(class) => return Err(class),
+                Request::Ends(class) => (class, None),
+                Request::Tell { class, identified } => (class, Some(identified)),
+                Request::Unidentified(_, refusal) => {
+                    if !self.sticky.contains(&client) && !self.newcomers.contains(&client) {
+                        return Err(classify::unidentified(refusal));
+                    }
+                    (Class::Sticky, Some(true))
+                }
+            };
+            if let Some(identified) = identified {
+                self.marked.insert(classify::exchange_key(segment, &fixed));
+                if identified && class != Class::Sticky {
+                    self.newcomers.insert(client);
+                }
+            }
+            Ok((segment, class))
+        });
+        self.tell(Hook::LanIngress, judged, frame);
+    }
+
+    /// What `lan_egress` does.
+    pub fn egress(&mut self, frame: &[u8]) {
+        let judged = classify::find_reply(frame, None).and_then(|udp| {
+            let fixed = classify::reply_fixed(frame, &udp)?;
+            let segment = Segment { ifindex: LAN, vlan: udp.vlan };
+            if !self.marked.contains(&classify::exchange_key(segment, &fixed)) {
+                return Err(Class::Unmarked);
+            }
+            let walk = classify::walk(frame, &udp, &self.config, PlainLoop);
+            Ok((segment, classify::judge_reply(&udp, &walk)))
+        });
+        self.tell(Hook::LanEgress, judged, frame);
+    }
+
+    fn tell(&mut self, hook: Hook, judged: Result<(Segment, Class), Class>, frame: &[u8]) {
+        let (Ok((_, class)) | Err(class)) = judged;
+        self.class = Some(class);
+        if let Ok((segment, class)) = judged
+            && class.outcome() == Outcome::HandedUp
+        {
+            self.handle(Input::Event(&Event { time: self.now.0, segment, metadata_tag: None, class, hook, frame }));
+        }
+    }
+
+    pub fn handle(&mut self, input: Input<'_>) {
+        self.core.handle(self.now, input);
+        while let Some(output) = self.core.poll_output() {
+            match &output {
+                Output::DeviceAdded { .. } => self.added += 1,
+                Output::DeviceRemoved { .. } => self.removed += 1,
+                Output::Stick(client) => assert!(self.sticky.insert(*client), "stuck twice: {client:?}"),
+                Output::Unstick(client) => assert!(self.sticky.remove(client), "not stuck: {client:?}"),
+                _ => {}
+            }
+            self.outputs.push(output);
+        }
+        self.check();
+    }
+
+    /// One row for an identity, a binding in every row, one binding for a client, one client for an
+    /// address; outputs and counters agree with the table.
+    fn check(&self) {
+        let core = &self.core;
+        let (mut identities, mut clients, mut addresses) = (BTreeSet::new(), HashSet::new(), HashSet::new());
+        let mut last_instance = 0;
+        for device in core.devices() {
+            assert!(device.instance > last_instance, "instance numbers grow");
+            last_instance = device.instance;
+            assert!(identities.insert(device.identity.clone()), "two rows for {}", device.identity);
+            assert!(device.bindings.clone().count() > 0, "{} has no binding", device.identity);
+            for binding in device.bindings {
+                assert!(clients.insert(binding.client), "two bindings for a client");
+                assert!(addresses.insert((binding.segment(), binding.ip)), "two clients at {}", binding.ip);
+                assert!(binding.last_seen <= device.last_seen && device.first_seen <= device.last_seen);
+            }
+        }
+        assert_eq!(core.rows() as usize, identities.len());
+        assert_eq!(core.bindings() as usize, clients.len());
+        assert_eq!(self.added - self.removed, core.rows());
+        assert_eq!(self.sticky, clients, "the programs know exactly the clients with a binding");
+        let added: u64 = Source::ALL.into_iter().map(|source| core.counts().additions(source)).sum();
+        let removed: u64 = RemovalReason::ALL.into_iter().map(|reason| core.counts().removals(reason)).sum();
+        assert_eq!((added, removed), (u64::from(self.added), u64::from(self.removed)));
+    }
+
+    /// The serial number of every row, with the last bytes of its bindings' addresses.
+    pub fn rows(&self) -> BTreeMap<String, Vec<u8>> {
+        let row = |device: tr111_core::association::Device<'_>| {
+            (device.identity.serial_number.to_string(), device.bindings.map(|binding| binding.ip.octets()[3]).collect())
+        };
+        self.core.devices().map(row).collect()
+    }
+
+    /// Additions and removals since the last call: `+serial` or `-serial reason`.
+    pub fn changes(&mut self) -> Vec<String> {
+        let change = |output: Output| match output {
+            Output::DeviceAdded { identity, .. } => Some(format!("+{}", identity.serial_number)),
+            Output::DeviceRemoved { identity, reason, .. } => {
+                Some(format!("-{} {}", identity.serial_number, reason.label()))
+            }
+            Output::BindingAdded { binding, .. } => Some(format!("+{}", binding.ip)),
+            Output::BindingRemoved { binding, reason, .. } => Some(format!("-{} {}", binding.ip, reason.label())),
+            _ => None,
+        };
+        self.outputs.drain(..).filter_map(change).collect()
+    }
+}
