@@ -3,7 +3,7 @@
 use crate::headers::Segment;
 
 /// Changes with every change of a map's layout, of [`crate::event`], [`crate::config`] or [`crate::counter`].
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// Bytes of the ring `EVENTS_LAN`.
 pub const LAN_RING_BYTES: u32 = 8 << 20;
@@ -30,6 +30,8 @@ pub mod map {
     pub const STICKY: &str = "STICKY";
     /// [`super::ClientKey`] to boot time.
     pub const NEWCOMERS: &str = "NEWCOMERS";
+    /// Two [`crate::insert::GatewayOption`], of which [`crate::config::Config::gateway_slot`] names the right one.
+    pub const GATEWAY: &str = "GATEWAY";
     /// Hardware address to [`super::Budget`].
     pub const BUDGETS: &str = "BUDGETS";
 }
@@ -78,14 +80,18 @@ pub struct ClientKey {
 
 /// Why an exchange is marked.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
     /// When the request was seen, boot time in nanoseconds.
     pub time: u64,
     /// The client gave an identity, now or before; else the message was undetermined and only the agent knows.
     pub identified: u8,
     /// Always 0.
-    pub reserved: [u8; 7],
+    pub reserved: u8,
+    /// Largest message that the client takes (option 57), 0 if it did not say.
+    pub maximum_size: u16,
+    /// Always 0.
+    pub reserved_too: u32,
 }
 
 /// The messages that a MAC address may still send: a token bucket.

@@ -29,8 +29,10 @@ pub struct Config {
     pub dialect: u8,
     /// Not 0: accept an OUI of three raw bytes, or with separators (T-16).
     pub lenient_oui: u8,
-    /// Reserved, 0.
-    pub reserved: [u8; 2],
+    /// Which of the two entries of the map `GATEWAY` holds the Gateway Identity, so that it changes in one step.
+    pub gateway_slot: u8,
+    /// Always 0.
+    pub reserved: u8,
     /// Accepted enterprise numbers; 0 for none (T-23).
     pub enterprises: [u32; 4],
 }
@@ -43,7 +45,8 @@ impl Default for Config {
             budget_burst: 0,
             dialect: Dialect::Auto as u8,
             lenient_oui: 0,
-            reserved: [0; 2],
+            gateway_slot: 0,
+            reserved: 0,
             enterprises: [DSL_FORUM, 0, 0, 0],
         }
     }

@@ -4,7 +4,7 @@
 //! that it saw. Frames of a class whose [`Class::outcome`] is [`Outcome::HandedUp`] were offered to the ring, so their
 //! sum equals the ring's events plus its losses.
 
-use crate::{dhcp4::MessageType, identity::Refusal};
+use crate::{dhcp4::MessageType, identity::Refusal, insert::Insertion};
 
 /// A place where a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +148,8 @@ pub enum Counter {
     Packet(Hook, Class),
     /// An identity that the kernel refused, by the message that carried it.
     Refused(MessageType, Refusal),
+    /// An OFFER or ACK to a client that identified itself, by what became of the Gateway Identity.
+    Insertion(MessageType, Insertion),
     /// Events that a ring took.
     RingEvents(Ring),
     /// Events that found a ring full.
@@ -159,11 +161,13 @@ pub enum Counter {
 const CLASSES: u32 = 32;
 const MESSAGES: u32 = 16;
 const REFUSALS: u32 = 8;
+const INSERTION_RESULTS: u32 = 8;
 const RINGS: u32 = 4;
 
 const PACKETS: u32 = 0;
 const REFUSED: u32 = PACKETS + 8 * CLASSES;
-const RING_EVENTS: u32 = REFUSED + MESSAGES * REFUSALS;
+const INSERTIONS: u32 = REFUSED + MESSAGES * REFUSALS;
+const RING_EVENTS: u32 = INSERTIONS + MESSAGES * INSERTION_RESULTS;
 const RING_LOST: u32 = RING_EVENTS + RINGS;
 const NEWCOMERS_LOST: u32 = RING_LOST + RINGS;
 
@@ -179,6 +183,9 @@ impl Counter {
         match self {
             Self::Packet(hook, class) => PACKETS + hook as u32 * CLASSES + class as u32,
             Self::Refused(message, refusal) => REFUSED + (message as u32 % MESSAGES) * REFUSALS + refusal as u32,
+            Self::Insertion(message, result) => {
+                INSERTIONS + (message as u32 % MESSAGES) * INSERTION_RESULTS + result as u32
+            }
             Self::RingEvents(ring) => RING_EVENTS + ring as u32,
             Self::RingLost(ring) => RING_LOST + ring as u32,
             Self::NewcomersLost => NEWCOMERS_LOST,

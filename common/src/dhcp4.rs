@@ -241,6 +241,12 @@ pub struct Walk {
     pub message_type: u8,
     /// Option overload as it stands, 0 without one.
     pub overload: u8,
+    /// Largest message that the client takes (option 57), as it stands, 0 without one.
+    pub maximum_size: u16,
+    /// Where the relay agent information (option 82) starts, 0 without one.
+    pub relay_agent: u32,
+    /// Where the last instance of option 125 starts, 0 without one.
+    pub vendor_identifying: u32,
     /// How the walk ended.
     pub ended: WalkEnd,
     /// The joined option 125.
@@ -262,9 +268,18 @@ impl Walk {
             client_id_length: 0,
             message_type: 0,
             overload: 0,
+            maximum_size: 0,
+            relay_agent: 0,
+            vendor_identifying: 0,
             ended: WalkEnd::Walking,
             identity: Scan::new(),
         }
+    }
+
+    /// Where END stands, once the walk met it.
+    #[inline(always)]
+    pub fn end_option(&self) -> Option<u32> {
+        if self.ended == WalkEnd::End { Some(self.at) } else { None }
     }
 
     /// Reads every option.
@@ -317,12 +332,15 @@ impl<O: Octets + ?Sized, R: Repeat> Step for WalkStep<'_, O, R> {
         match code {
             option::MESSAGE_TYPE if length == 1 => walk.message_type = self.octets.octet(value),
             option::OVERLOAD if length == 1 => walk.overload = self.octets.octet(value),
+            option::MAXIMUM_SIZE if length == 2 => walk.maximum_size = self.octets.be16(value),
+            option::RELAY_AGENT => walk.relay_agent = at,
             option::CLIENT_ID => {
                 walk.client_id_length += length as u16;
                 let mut step = ClientIdStep { hash: &mut walk.client_id, octets: self.octets, at: value, length };
                 self.repeat.repeat(length.div_ceil(8), &mut step);
             }
             option::VENDOR_IDENTIFYING => {
+                walk.vendor_identifying = at;
                 let (scan, octets, config) = (&mut walk.identity, self.octets, self.config);
                 self.repeat.repeat(length, &mut IdentityStep { scan, octets, config, at: value, end: value + length });
             }

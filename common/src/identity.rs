@@ -144,6 +144,8 @@ pub struct Scan {
     duplicate: bool,
     nul: bool,
     oui: [u8; OUI_BYTES],
+    /// Where the length byte of the first element of [`DSL_FORUM`] stands in the frame, 0 without one.
+    element_length_at: u32,
     fields: [Field; KEPT],
 }
 
@@ -171,6 +173,7 @@ impl Scan {
             duplicate: false,
             nul: false,
             oui: [0; OUI_BYTES],
+            element_length_at: 0,
             fields: [Field { start: 0, length: 0, present: false, control: false, nuls: 0 }; KEPT],
         }
     }
@@ -195,13 +198,13 @@ impl Scan {
             }
             return run;
         }
-        self.feed_header(octets.octet(at), config);
+        self.feed_header(octets.octet(at), at, config);
         1
     }
 
     /// Takes one byte of an enterprise number, a code or a length.
     #[inline(always)]
-    fn feed_header(&mut self, byte: u8, config: &Config) {
+    fn feed_header(&mut self, byte: u8, at: u32, config: &Config) {
         let here = self.position;
         self.position = here.wrapping_add(1);
         match self.stage {
@@ -217,6 +220,9 @@ impl Scan {
                 }
             }
             ELEMENT_LENGTH => {
+                if self.enterprise == DSL_FORUM && self.element_length_at == 0 {
+                    self.element_length_at = at;
+                }
                 self.element_left = byte;
                 self.enterprise_bytes = 0;
                 self.stage = if config.accepts(self.enterprise) {
@@ -277,6 +283,24 @@ impl Scan {
     /// Trailing NULs were left out (T-18).
     pub fn has_trailing_nul(&self) -> bool {
         self.nul
+    }
+
+    /// Whether a length ran past the end of its container.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
+    /// Any part of a Gateway Identity is there (codes 4 to 6).
+    #[inline(always)]
+    pub fn has_gateway_part(&self) -> bool {
+        let [_, _, _, oui, serial, class] = self.fields;
+        oui.present || serial.present || class.present
+    }
+
+    /// Where the length byte of the first element of [`DSL_FORUM`] stands in the frame.
+    #[inline(always)]
+    pub fn element_length_at(&self) -> Option<u32> {
+        if self.element_length_at == 0 { None } else { Some(self.element_length_at) }
     }
 
     /// What the option says, once [`Scan::finish`] was called.

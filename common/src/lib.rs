@@ -14,3 +14,4 @@ pub mod event;
 pub mod frame;
 pub mod headers;
 pub mod identity;
+pub mod insert;

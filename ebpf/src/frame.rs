@@ -2,6 +2,7 @@
 
 use aya_ebpf::{
     EbpfContext,
+    bindings::__sk_buff,
     helpers::generated::{bpf_loop, bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::{TcContext, XdpContext},
 };
@@ -98,6 +99,21 @@ impl<'a> SkbFrame<'a> {
     #[inline(always)]
     pub fn new(ctx: &'a TcContext) -> Self {
         Self { ctx }
+    }
+}
+
+impl SkbFrame<'_> {
+    /// The kernel's context, for helpers that change the frame.
+    #[inline(always)]
+    pub fn skb(&self) -> *mut __sk_buff {
+        self.ctx.skb.skb
+    }
+
+    /// Reads `length` bytes at `offset`.
+    #[inline(always)]
+    pub fn read(&self, offset: u32, to: *mut u8, length: u32) -> bool {
+        // SAFETY: callers bound `length` by the room at `to`, and the verifier holds them to it.
+        unsafe { bpf_skb_load_bytes(self.ctx.as_ptr(), offset, to.cast(), length) == 0 }
     }
 }
 

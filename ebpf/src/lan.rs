@@ -2,7 +2,8 @@
 
 use crate::{
     emit::{self, Facts},
-    frame::{KernelLoop, Packet},
+    frame::{KernelLoop, Packet, SkbFrame},
+    insert,
     maps::{self, Scratch},
     police,
 };
@@ -13,7 +14,8 @@ use tr111_common::{
     classify::{self, Request},
     config::Config,
     counter::{Class, Counter, Hook, Outcome},
-    frame::FRAME_CAPACITY,
+    dhcp4::MessageType,
+    frame::{FRAME_CAPACITY, Frame as _},
     headers::{Segment, Udp},
 };
 
@@ -36,9 +38,9 @@ pub fn ingress<P: Packet>(packet: &P) {
     maps::count(Counter::Packet(Hook::LanIngress, class));
 }
 
-/// LAN egress: counts the frame, tells the agent how an exchange of an identified client ended.
+/// LAN egress: counts the frame, adds the Gateway Identity to it, tells the agent how an exchange of an identified client ended.
 #[inline(always)]
-pub fn egress<P: Packet>(packet: &P) {
+pub fn egress(packet: &SkbFrame<'_>) {
     let class = match classify::find_reply(packet, packet.metadata_tag()) {
         Ok(udp) => on_reply(packet, udp),
         Err(class) => class,
@@ -55,9 +57,9 @@ fn on_request<P: Packet>(packet: &P, udp: Udp) -> Class {
 }
 
 #[inline(always)]
-fn on_reply<P: Packet>(packet: &P, udp: Udp) -> Class {
+fn on_reply(packet: &SkbFrame<'_>, udp: Udp) -> Class {
     let (Some(scratch), Some(config)) = (maps::scratch(), maps::config()) else { return Class::OtherPort };
-    let (Ok(class) | Err(class)) = look(packet, udp, scratch).and_then(|seen| reply(scratch, &seen, config));
+    let (Ok(class) | Err(class)) = look(packet, udp, scratch).and_then(|seen| reply(packet, scratch, &seen, config));
     debug!(packet.context(), "lan_egress: class {}, {} bytes", class as u8, packet.len());
     class
 }
@@ -98,7 +100,13 @@ fn request(scratch: &mut Scratch, seen: &Seen, config: &Config) -> Result<Class,
         return Err(Class::OverBudget);
     }
     if let Some(identified) = identified {
-        let mark = Mark { time: seen.time, identified: u8::from(identified), reserved: [0; 7] };
+        let mark = Mark {
+            time: seen.time,
+            identified: u8::from(identified),
+            reserved: 0,
+            maximum_size: scratch.walk.maximum_size,
+            reserved_too: 0,
+        };
         maps::mark_exchange(&classify::exchange_key(seen.segment, &fixed), &mark);
         if identified && !matches!(class, Class::Sticky) {
             maps::remember_newcomer(&client, seen.time);
@@ -109,17 +117,33 @@ fn request(scratch: &mut Scratch, seen: &Seen, config: &Config) -> Result<Class,
 }
 
 #[inline(always)]
-fn reply(scratch: &mut Scratch, seen: &Seen, config: &Config) -> Result<Class, Class> {
+fn reply(packet: &SkbFrame<'_>, scratch: &mut Scratch, seen: &Seen, config: &Config) -> Result<Class, Class> {
     let fixed = classify::reply_fixed(&scratch.frame, &seen.udp)?;
-    if maps::find_exchange(&classify::exchange_key(seen.segment, &fixed)).is_none() {
+    let Some(mark) = maps::find_exchange(&classify::exchange_key(seen.segment, &fixed)) else {
         return Err(Class::Unmarked);
-    }
+    };
     walk(scratch, seen, config);
     let class = classify::judge_reply(&seen.udp, &scratch.walk);
+    if let Some(message) = takes_identity(class)
+        && mark.identified != 0
+    {
+        let result = insert::gateway_identity(packet, scratch, &seen.udp, &mark, config);
+        maps::count(Counter::Insertion(message, result));
+    }
     if matches!(class.outcome(), Outcome::HandedUp) {
         tell(scratch, seen, Hook::LanEgress, class);
     }
     Ok(class)
+}
+
+/// GW-5: OFFER and ACK carry the Gateway Identity; RFC 2131 table 3 keeps it out of NAK.
+#[inline(always)]
+fn takes_identity(class: Class) -> Option<MessageType> {
+    match class {
+        Class::Offer => Some(MessageType::Offer),
+        Class::Ack => Some(MessageType::Ack),
+        _ => None,
+    }
 }
 
 #[inline(always)]

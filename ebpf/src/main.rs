@@ -8,6 +8,7 @@
 //!
 //! `lan_ingress` decides which exchanges belong to clients that identified themselves and marks them in `EXCHANGES`
 //! before the server sees the request, so the reply, at `lan_egress`, finds the mark however fast it comes.
+//! There the Gateway Identity goes into OFFER and ACK, in the kernel, so it works beside any DHCP server.
 //! What matters goes to the agent through `EVENTS_LAN` with its frame. Every frame is counted once per hook, and every
 //! frame passes: an error in here is a counter, never a drop.
 #![no_std]
@@ -16,6 +17,7 @@
 
 mod emit;
 mod frame;
+mod insert;
 mod lan;
 mod maps;
 mod police;

@@ -14,6 +14,7 @@ use tr111_common::{
     dhcp4::Walk,
     event::Header,
     frame::FRAME_CAPACITY,
+    insert::GatewayOption,
 };
 
 /// Events for the agent.
@@ -25,6 +26,9 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SLOTS,
 
 #[map]
 static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
+
+#[map]
+static GATEWAY: Array<GatewayOption> = Array::with_max_entries(2, 0);
 
 #[map]
 static EXCHANGES: LruHashMap<ExchangeKey, Mark> = LruHashMap::with_max_entries(EXCHANGES_MAXIMUM, 0);
@@ -49,6 +53,9 @@ pub struct Newcomer {
     client: ClientKey,
 }
 
+/// Bytes of a reply that can move when an option goes in before them, the option included.
+pub const TAIL_CAPACITY: usize = 2048;
+
 /// Where a program works on one frame. `header` and `frame` are one ring record.
 #[repr(C)]
 pub struct Scratch {
@@ -58,6 +65,8 @@ pub struct Scratch {
     pub frame: [u8; FRAME_CAPACITY],
     /// The walk over its options.
     pub walk: Walk,
+    /// The rewritten part of a reply.
+    pub tail: [u8; TAIL_CAPACITY],
 }
 
 /// How long a newcomer is remembered without a row: 1 h (requirement T-4).
@@ -77,6 +86,12 @@ pub fn count(counter: Counter) {
 #[inline(always)]
 pub fn config() -> Option<&'static Config> {
     CONFIG.get(0)
+}
+
+/// The Gateway Identity as an option.
+#[inline(always)]
+pub fn gateway(config: &Config) -> Option<&'static GatewayOption> {
+    GATEWAY.get(u32::from(config.gateway_slot & 1))
 }
 
 /// This CPU's scratch space.

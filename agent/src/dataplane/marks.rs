@@ -9,6 +9,8 @@ use aya::{
 use tr111_common::{
     abi::{ClientKey, ExchangeKey, Mark, map},
     config::Config,
+    dhcp4::option,
+    insert::{GatewayOption, OPTION_BYTES},
 };
 
 use super::{Error, Loaded};
@@ -30,10 +32,13 @@ pod! {
     PodClient ClientKey,
     PodExchange ExchangeKey,
     PodMark Mark,
+    PodGateway GatewayOption,
 }
 
 struct Maps {
     config: Array<MapData, PodConfig>,
+    gateway: Array<MapData, PodGateway>,
+    gateway_slot: u8,
     sticky: HashMap<MapData, PodClient, u32>,
     exchanges: HashMap<MapData, PodExchange, PodMark>,
 }
@@ -59,19 +64,47 @@ impl Marks {
         let wrong = |name| move |source| Error::Map { name, source };
         let maps = Maps {
             config: loaded.take_map(map::CONFIG)?.try_into().map_err(wrong(map::CONFIG))?,
+            gateway: loaded.take_map(map::GATEWAY)?.try_into().map_err(wrong(map::GATEWAY))?,
+            gateway_slot: 0,
             sticky: loaded.take_map(map::STICKY)?.try_into().map_err(wrong(map::STICKY))?,
             exchanges: loaded.take_map(map::EXCHANGES)?.try_into().map_err(wrong(map::EXCHANGES))?,
         };
         Ok(Self { maps: Arc::new(Mutex::new(maps)) })
     }
 
-    /// Gives the programs new settings.
+    /// Gives the programs new settings. The Gateway Identity stays what it is.
     ///
     /// # Errors
     /// [`Error::Map`] if the kernel refuses.
     pub fn set_config(&self, config: &Config) -> Result<(), Error> {
-        let result = self.lock().config.set(0, PodConfig(*config), 0);
-        result.map_err(|source| Error::Map { name: map::CONFIG, source })
+        let mut maps = self.lock();
+        let config = Config { gateway_slot: maps.gateway_slot, ..*config };
+        maps.config.set(0, PodConfig(config), 0).map_err(|source| Error::Map { name: map::CONFIG, source })
+    }
+
+    /// Gives the programs a new Gateway Identity, from the next reply on: written beside the old one, then switched to.
+    ///
+    /// `value` is the value of option 125, at most 145 bytes, as [`tr111_core::identity::GatewayIdentity::encode`] gives it.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel refuses.
+    ///
+    /// # Panics
+    /// If `value` is longer than any Gateway Identity is.
+    pub fn set_gateway(&self, value: &[u8]) -> Result<(), Error> {
+        let length = 2 + value.len();
+        let mut gateway = GatewayOption { bytes: [0; OPTION_BYTES], length: length as u32, reserved: 0 };
+        gateway.bytes[0] = option::VENDOR_IDENTIFYING;
+        gateway.bytes[1] = value.len() as u8;
+        gateway.bytes[2..length].copy_from_slice(value);
+        let mut maps = self.lock();
+        let slot = maps.gateway_slot ^ 1;
+        let wrong = |name| move |source| Error::Map { name, source };
+        maps.gateway.set(u32::from(slot), PodGateway(gateway), 0).map_err(wrong(map::GATEWAY))?;
+        let config = maps.config.get(&0, 0).map_err(wrong(map::CONFIG))?.0;
+        maps.config.set(0, PodConfig(Config { gateway_slot: slot, ..config }), 0).map_err(wrong(map::CONFIG))?;
+        maps.gateway_slot = slot;
+        Ok(())
     }
 
     /// Makes a client sticky: its messages count as identified even without an identity (T-4).

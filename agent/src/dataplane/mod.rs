@@ -96,6 +96,14 @@ impl Dataplane {
     }
 }
 
+/// Refuses interfaces that another agent has, before anything is taken or loaded for them.
+///
+/// # Errors
+/// [`Error::AlreadyRunning`], [`Error::NoInterface`].
+pub fn refuse_second_agent(interfaces: &[String]) -> Result<(), Error> {
+    interfaces.iter().try_for_each(|interface| attach::refuse_second_agent(interface))
+}
+
 /// Reads the programs' diagnostics into the agent's log.
 fn forward_logs(logger: aya_log::EbpfLogger<&'static dyn log::Log>) -> Result<(), Error> {
     let mut logger = ring::watch(logger)?;

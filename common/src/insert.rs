@@ -1,0 +1,234 @@
+//! Where the Gateway Identity goes in a server's reply (TR-111 1.2.1, RFC 3396, requirement T-24).
+
+use crate::{
+    dhcp4::{Walk, WalkEnd},
+    frame::Octets,
+    headers::Udp,
+};
+
+/// Bytes of the longest option that carries a Gateway Identity: code, length, enterprise, element length, and the
+/// sub-options 4, 5 and 6 at their longest.
+pub const OPTION_MAXIMUM: usize = 2 + 5 + 8 + 66 + 66;
+
+/// Bytes kept for it: a multiple of eight, so that the kernel copies words.
+pub const OPTION_BYTES: usize = 152;
+
+const _: () = assert!(OPTION_MAXIMUM <= OPTION_BYTES);
+
+/// Smallest IP datagram that every client takes (RFC 2131 2).
+pub const MESSAGE_MINIMUM: u16 = 576;
+
+/// Bytes of an option before its value, and of an element before its sub-options.
+const OPTION_HEADER: u32 = 2;
+const ELEMENT_HEADER: u32 = 5;
+
+/// The gateway's option 125 as it goes on the wire, written by the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct GatewayOption {
+    /// Code, length, enterprise 3561, element length, sub-options; zero behind its length.
+    pub bytes: [u8; OPTION_BYTES],
+    /// Bytes of it; 0: no identity is set.
+    pub length: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// What became of the Gateway Identity in a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Insertion {
+    /// It is in.
+    Inserted,
+    /// The server had put one there; untouched.
+    AlreadyPresent,
+    /// It would not fit the client's maximum (option 57) or the interface; untouched.
+    NoRoom,
+    /// The options have no END; untouched.
+    NoEnd,
+    /// Damaged options, or bytes that are not padding behind END; untouched.
+    Damaged,
+    /// The agent has set no identity; untouched.
+    Unconfigured,
+    /// The kernel refused to change the frame.
+    Failed,
+}
+
+impl Insertion {
+    /// Every result, in the order of their numbers.
+    pub const ALL: [Self; 7] = [
+        Self::Inserted,
+        Self::AlreadyPresent,
+        Self::NoRoom,
+        Self::NoEnd,
+        Self::Damaged,
+        Self::Unconfigured,
+        Self::Failed,
+    ];
+
+    /// The value of the metric's `result` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Inserted => "inserted",
+            Self::AlreadyPresent => "already_present",
+            Self::NoRoom => "no_room",
+            Self::NoEnd => "no_end",
+            Self::Damaged => "damaged",
+            Self::Unconfigured => "unconfigured",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// How much of the gateway's option is new to the reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Shape {
+    /// All of it.
+    Option = 0,
+    /// Its element: the reply has an option 125 that the element is added to.
+    Element = 2,
+    /// Its sub-options: the reply has an element of enterprise 3561 that they are added to.
+    SubOptions = 7,
+}
+
+/// One byte of the reply that has to say more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Patch {
+    /// Its offset in the frame, 0 for no patch.
+    pub at: u32,
+    /// The value that it has.
+    pub old: u8,
+    /// The value that it gets.
+    pub new: u8,
+}
+
+/// A change to a reply. Offsets count from the start of the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Where the new bytes go.
+    pub at: u32,
+    /// Which bytes of the gateway's option they are: those from this one on.
+    pub shape: Shape,
+    /// How many they are.
+    pub length: u32,
+    /// End of what moves: one behind END. Padding follows.
+    pub tail_end: u32,
+    /// Bytes by which the datagram grows; fewer than `length` where padding gives way.
+    pub growth: u32,
+    /// Lengths that contain the new bytes: of the option, of the element.
+    pub patches: [Patch; 2],
+}
+
+/// Finds the place in a reply whose options were walked.
+///
+/// `maximum_size` is the client's option 57, or 0. Option 82 stays last: what is new goes before it (RFC 3046 2.1).
+///
+/// # Errors
+/// Why the reply stays as it is.
+#[inline(always)]
+pub fn plan<O: Octets + ?Sized>(
+    octets: &O,
+    udp: &Udp,
+    walk: &Walk,
+    option_length: u32,
+    maximum_size: u16,
+) -> Result<Plan, Insertion> {
+    if option_length < OPTION_HEADER + ELEMENT_HEADER {
+        return Err(Insertion::Unconfigured);
+    }
+    if walk.ended == WalkEnd::Damaged || walk.identity.is_damaged() {
+        return Err(Insertion::Damaged);
+    }
+    let Some(end) = walk.end_option() else { return Err(Insertion::NoEnd) };
+    if walk.identity.has_gateway_part() {
+        return Err(Insertion::AlreadyPresent);
+    }
+    let mut plan = Plan {
+        at: if walk.relay_agent == 0 { end } else { walk.relay_agent },
+        shape: Shape::Option,
+        length: option_length,
+        tail_end: end + 1,
+        growth: 0,
+        patches: [Patch::default(); 2],
+    };
+    extend(octets, walk, option_length, &mut plan);
+    let padding = udp.end.saturating_sub(plan.tail_end);
+    plan.growth = plan.length.saturating_sub(padding);
+    let maximum = if maximum_size < MESSAGE_MINIMUM { MESSAGE_MINIMUM } else { maximum_size };
+    if plan.growth != 0 && udp.end + plan.growth - udp.ip > u32::from(maximum) {
+        return Err(Insertion::NoRoom);
+    }
+    Ok(plan)
+}
+
+/// Prefers an option 125 that is there, while its length byte has room; RFC 3396 splits only what does not fit.
+#[inline(always)]
+fn extend<O: Octets + ?Sized>(octets: &O, walk: &Walk, option_length: u32, plan: &mut Plan) {
+    let instance = walk.vendor_identifying;
+    if instance == 0 {
+        return;
+    }
+    let option = patch(octets, instance + 1);
+    let instance_end = instance + OPTION_HEADER + u32::from(option.old);
+    if let Some(element_at) = walk.identity.element_length_at() {
+        let element = patch(octets, element_at);
+        let element_end = element_at + 1 + u32::from(element.old);
+        let length = option_length - Shape::SubOptions as u32;
+        // An element in an earlier instance, or across two, is left as it is.
+        let inside = element_at > instance && element_end <= instance_end;
+        if inside && u32::from(option.old) + length <= 255 && u32::from(element.old) + length <= 255 {
+            plan.at = element_end;
+            plan.shape = Shape::SubOptions;
+            plan.length = length;
+            plan.patches = [grown(option, length), grown(element, length)];
+            return;
+        }
+    }
+    let length = option_length - Shape::Element as u32;
+    if u32::from(option.old) + length <= 255 {
+        plan.at = instance_end;
+        plan.shape = Shape::Element;
+        plan.length = length;
+        plan.patches = [grown(option, length), Patch::default()];
+    }
+}
+
+#[inline(always)]
+fn patch<O: Octets + ?Sized>(octets: &O, at: u32) -> Patch {
+    let old = octets.octet(at);
+    Patch { at, old, new: old }
+}
+
+#[inline(always)]
+fn grown(patch: Patch, by: u32) -> Patch {
+    Patch { new: patch.old.wrapping_add(by as u8), ..patch }
+}
+
+/// A sum of 16-bit words in network order, as Internet checksums add them (RFC 1071); carries are folded at the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// Adds a byte that stands at an even (`false`) or odd (`true`) place of the checksummed text.
+    #[inline(always)]
+    pub fn add(&mut self, byte: u8, odd: bool) {
+        self.0 += if odd { u64::from(byte) } else { u64::from(byte) << 8 };
+    }
+
+    /// Adds the complement of a byte, which takes it away.
+    #[inline(always)]
+    pub fn remove(&mut self, byte: u8, odd: bool) {
+        self.0 += 0xffff - if odd { u64::from(byte) } else { u64::from(byte) << 8 };
+    }
+
+    /// The sum in 16 bits.
+    #[inline(always)]
+    pub fn fold(self) -> u16 {
+        let mut sum = self.0;
+        sum = (sum & 0xffff) + (sum >> 16);
+        sum = (sum & 0xffff) + (sum >> 16);
+        sum = (sum & 0xffff) + (sum >> 16);
+        ((sum & 0xffff) + (sum >> 16)) as u16
+    }
+}
