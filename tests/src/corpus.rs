@@ -65,6 +65,10 @@ pub struct Frame {
     /// Accepted enterprise numbers.
     pub enterprises: Vec<u32>,
 
+    /// Added to the transaction, so that the exchanges of one round say nothing about those of another.
+    #[serde(skip)]
+    pub round: u32,
+
     /// The whole frame; nothing below counts then.
     pub hex: Option<String>,
     /// DHCP message type by name, or `none`.
@@ -210,7 +214,7 @@ impl Frame {
             (None, Some(name)) => kind_by_name(name).with_context(|| format!("no message {name}"))?,
             (None, None) => bail!("neither message nor hex"),
         };
-        let mut message = Message::client(kind, CLIENT, self.xid.unwrap_or(XID));
+        let mut message = Message::client(kind, CLIENT, self.xid.unwrap_or(XID).wrapping_add(self.round << 8));
         message.op = self.op.unwrap_or(if ingress { 1 } else { 2 });
         message.htype = self.htype.unwrap_or(message.htype);
         message.hlen = self.hlen.unwrap_or(message.hlen);
@@ -272,15 +276,15 @@ pub fn load() -> Result<Vec<Frame>> {
     Ok(frames)
 }
 
-/// A frame, and before it those that it names in `after`.
+/// A frame, and before it those that it names in `after`, all in one round.
 ///
 /// # Errors
 /// A name that no frame has.
-pub fn sequence<'a>(frames: &'a [Frame], frame: &'a Frame) -> Result<Vec<&'a Frame>> {
+pub fn sequence(frames: &[Frame], frame: &Frame, round: u32) -> Result<Vec<Frame>> {
     let before = frame.after.iter().map(|name| {
         frames.iter().find(|other| other.name == *name).with_context(|| format!("{} names {name}", frame.name))
     });
-    before.chain([Ok(frame)]).collect()
+    before.chain([Ok(frame)]).map(|step| Ok(Frame { round, ..step?.clone() })).collect()
 }
 
 /// What `OUI/serial/class` the agent reads from a request, or the label of why there is none.

@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result, ensure};
 use aya::{
-    maps::{Array, HashMap, MapData, RingBuf},
+    maps::{MapData, RingBuf},
     programs::{TestRun, TestRunOptions, TestRunResult},
 };
-use tr111::dataplane::{Counters, Loaded};
+use tr111::dataplane::{Counters, Loaded, Marks};
 use tr111_common::{
-    abi::{ExchangeKey, Mark, map, program},
+    abi::{map, program},
     config::Config,
     counter::{Class, Counter, Hook, Ring},
     dhcp4::MessageType,
@@ -17,12 +17,6 @@ use tr111_common::{
 
 /// The program that does nothing, as the object file has it.
 const BENCH_EMPTY: &str = "bench_empty";
-/// Bytes of a [`Config`] in the map.
-const CONFIG_BYTES: usize = size_of::<Config>();
-/// Bytes of an [`ExchangeKey`] in the map.
-const EXCHANGE_BYTES: usize = size_of::<ExchangeKey>();
-/// Bytes of a [`Mark`] in the map.
-const MARK_BYTES: usize = size_of::<Mark>();
 /// Largest frame that comes back.
 const FRAME_MAXIMUM: usize = 20 * 1024;
 
@@ -77,10 +71,9 @@ pub struct Verdict {
 pub struct Programs {
     loaded: Loaded,
     counters: Counters,
-    config: Array<MapData, [u8; CONFIG_BYTES]>,
-    exchanges: HashMap<MapData, [u8; EXCHANGE_BYTES], [u8; MARK_BYTES]>,
+    marks: Marks,
     ring: RingBuf<MapData>,
-    rounds: u64,
+    round: u32,
 }
 
 impl Programs {
@@ -93,28 +86,25 @@ impl Programs {
         loaded.xdp(BENCH_EMPTY)?.load().context("bench_empty")?;
         Ok(Self {
             counters: Counters::new(loaded.take_map(map::COUNTERS)?)?,
-            config: loaded.take_map(map::CONFIG)?.try_into()?,
-            exchanges: loaded.take_map(map::EXCHANGES)?.try_into()?,
+            marks: Marks::new(&mut loaded)?,
             ring: loaded.take_map(map::EVENTS_LAN)?.try_into()?,
             loaded,
-            rounds: 0,
+            round: 0,
         })
     }
 
-    /// Forgets every client and exchange, and sets what the programs are told.
+    /// Sets what the programs are told, and starts a new round, whose number is the answer.
+    ///
+    /// Clients are known by hashes under the seed, so that with a new one nobody is known. Frames of a round have
+    /// transactions of their own, so that no exchange is known either.
     ///
     /// # Errors
     /// A map refuses.
-    pub fn reset(&mut self, config: &Config) -> Result<()> {
-        self.rounds += 1;
-        // Clients are known by hashes under the seed: with a new one, nobody is known.
-        self.config.set(0, config_bytes(&Config { seed: self.rounds, ..*config }), 0)?;
-        let keys: Vec<_> = self.exchanges.keys().collect::<Result<_, _>>()?;
-        for key in keys {
-            self.exchanges.remove(&key)?;
-        }
+    pub fn start_round(&mut self, config: &Config) -> Result<u32> {
+        self.round += 1;
+        self.marks.set_config(&Config { seed: u64::from(self.round), ..*config })?;
         self.drain();
-        Ok(())
+        Ok(self.round)
     }
 
     /// Takes everything out of the ring; how much it was.
@@ -209,16 +199,4 @@ fn slots() -> impl Iterator<Item = Counter> {
         .flat_map(|message| Refusal::ALL.into_iter().map(move |refusal| Counter::Refused(message, refusal)));
     let rings = Ring::ALL.into_iter().flat_map(|ring| [Counter::RingEvents(ring), Counter::RingLost(ring)]);
     packets.chain(refusals).chain(rings)
-}
-
-/// A [`Config`] as it lies in memory: `repr(C)`, every gap a named field.
-fn config_bytes(config: &Config) -> [u8; CONFIG_BYTES] {
-    let mut bytes = Vec::with_capacity(CONFIG_BYTES);
-    bytes.extend(config.seed.to_ne_bytes());
-    bytes.extend(config.budget_interval.to_ne_bytes());
-    bytes.extend(config.budget_burst.to_ne_bytes());
-    bytes.extend([config.dialect, config.lenient_oui]);
-    bytes.extend(config.reserved);
-    bytes.extend(config.enterprises.iter().flat_map(|enterprise| enterprise.to_ne_bytes()));
-    bytes.try_into().expect("every field is here")
 }

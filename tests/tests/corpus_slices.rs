@@ -12,7 +12,7 @@ fn the_parser_gives_every_frame_its_class() -> Result<()> {
     for frame in &frames {
         let mut hooks = SliceHooks::default();
         let mut class = None;
-        for step in corpus::sequence(&frames, frame)? {
+        for step in corpus::sequence(&frames, frame, 0)? {
             let bytes = step.bytes().with_context(|| step.name.clone())?;
             class = Some(hooks.run(step.hook()?, &bytes, step.metadata_tag, &frame.config()?));
         }
