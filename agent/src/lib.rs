@@ -1,3 +1,10 @@
 //! The tr111 agent: everything around the sans-IO cores of `tr111-core`.
 
+pub mod cli;
 pub mod config;
+pub mod control;
+pub mod dataplane;
+pub mod role;
+pub mod service;
+pub mod sim;
+pub mod telemetry;

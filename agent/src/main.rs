@@ -1,2 +1,7 @@
-//! placeholder
-fn main() {}
+//! `tr111`: the gateway, device and ACS sides of TR-111.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tr111::cli::main()
+}

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use tr111_core::identity::Oui;
+
 /// Linux's `IFNAMSIZ` without the terminating NUL.
 const INTERFACE_MAXIMUM: usize = 15;
 /// Longest serial number and product class, in bytes (TR-111 Table 2).
@@ -48,10 +50,9 @@ pub fn product_class(text: &str) -> Judged {
 
 /// An OUI, in upper case.
 pub fn oui(text: &str) -> Judged {
-    if text.len() == 6 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        Ok(text.to_ascii_uppercase())
-    } else {
-        Err(format!("expected six hexadecimal digits such as \"00256D\", not \"{}\"", text.escape_debug()))
+    match text.parse::<Oui>() {
+        Ok(oui) => Ok(oui.to_string()),
+        Err(_) => Err(format!("expected six hexadecimal digits such as \"00256D\", not \"{}\"", text.escape_debug())),
     }
 }
 

@@ -3,30 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use tr111_common::config::{Config as Kernel, Dialect};
+use tr111_core::{identity::GatewayIdentity, model::Root};
 
 use super::{Error, Values};
-
-/// Root of the data model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DataModel {
-    /// `InternetGatewayDevice.`
-    Igd,
-    /// `Device.` (Device:2)
-    Device2,
-}
-
-/// How LAN ingress attaches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum XdpMode {
-    /// Native XDP, else TC.
-    Auto,
-    /// Native XDP or not at all.
-    Native,
-    /// Generic XDP.
-    Generic,
-    /// TC.
-    Tc,
-}
+use crate::dataplane::XdpMode;
 
 /// `[gateway.association]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +44,8 @@ impl Association {
             budget_burst: self.budget_burst,
             dialect: self.dialect as u8,
             lenient_oui: u8::from(self.lenient_oui),
-            reserved: [0; 2],
             enterprises: self.enterprises,
+            ..Kernel::default()
         }
     }
 }
@@ -148,14 +128,10 @@ impl From<&Values> for Association {
 pub struct Gateway {
     /// Interfaces that face the devices, at least one.
     pub lan: Vec<String>,
-    /// `DeviceInfo.ManufacturerOUI`: six upper-case hexadecimal digits.
-    pub manufacturer_oui: String,
-    /// `DeviceInfo.SerialNumber`: 1 to 64 bytes.
-    pub serial_number: String,
-    /// `DeviceInfo.ProductClass`: at most 64 bytes; empty: the gateway has none.
-    pub product_class: String,
+    /// `DeviceInfo` of the gateway.
+    pub identity: GatewayIdentity,
     /// Root of the data model.
-    pub data_model: DataModel,
+    pub data_model: Root,
     /// The association table.
     pub association: Association,
     /// The process.
@@ -168,19 +144,24 @@ impl TryFrom<&Values> for Gateway {
     fn try_from(values: &Values) -> Result<Self, Error> {
         const SECTION: &str = "gateway";
         let missing = |name, flag| Error::Missing { name, section: SECTION, flag };
-        let text = |name, flag| match values.text(SECTION, name) {
-            "" => Err(missing(name, flag)),
-            text => Ok(text.to_owned()),
-        };
         if values.texts(SECTION, "lan").is_empty() {
             return Err(missing("lan", "--lan IF"));
         }
+        // Unset values read as empty texts, which are no OUI; whatever is set was checked when it was read.
+        let text = |name| values.text(SECTION, name);
+        let serial_number = Some(text("serial_number")).filter(|serial| !serial.is_empty());
         Ok(Self {
             lan: values.texts(SECTION, "lan").to_vec(),
-            manufacturer_oui: text("manufacturer_oui", "--oui HEX6")?,
-            serial_number: text("serial_number", "--serial S")?,
-            product_class: values.text(SECTION, "product_class").to_owned(),
-            data_model: if values.text(SECTION, "data_model") == "igd" { DataModel::Igd } else { DataModel::Device2 },
+            identity: GatewayIdentity {
+                manufacturer_oui: text("manufacturer_oui")
+                    .parse()
+                    .map_err(|_| missing("manufacturer_oui", "--oui HEX6"))?,
+                serial_number: serial_number
+                    .and_then(|serial| serial.parse().ok())
+                    .ok_or_else(|| missing("serial_number", "--serial S"))?,
+                product_class: text("product_class").parse().unwrap_or_default(),
+            },
+            data_model: if text("data_model") == "igd" { Root::Igd } else { Root::Device2 },
             association: values.into(),
             agent: values.into(),
         })

@@ -1,10 +1,13 @@
 //! Every configuration key once: its form, default, range and meaning. The file parser, the flags, `tr111 tune`,
 //! `tr111 check` and the man page all read this table.
 
+use std::fmt;
+
 use super::form;
 
 /// The value of a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(untagged)]
 pub enum Value {
     /// A string.
     Text(String),
@@ -16,6 +19,19 @@ pub enum Value {
     Texts(Vec<String>),
     /// A list of whole numbers.
     Integers(Vec<i64>),
+}
+
+/// As `tr111 tune` takes it: lists with commas.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Integer(number) => number.fmt(f),
+            Self::Boolean(flag) => flag.fmt(f),
+            Self::Texts(texts) => f.write_str(&texts.join(",")),
+            Self::Integers(numbers) => f.write_str(&numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(",")),
+        }
+    }
 }
 
 /// What a key holds unless somebody says otherwise.
@@ -124,6 +140,8 @@ pub fn find(section: &str, name: &str) -> Option<&'static Key> {
 
 const SECONDS_MAXIMUM: i64 = 86_400 * 365;
 const UNSIGNED_INT: i64 = u32::MAX as i64;
+/// Each row may have two clients, and all clients have to fit the kernel's map of them.
+const MAX_ROWS: i64 = tr111_common::abi::STICKY_MAXIMUM as i64 / 2;
 
 const fn key(section: &'static str, name: &'static str, form: Form, preset: Preset, effect: Effect) -> Key {
     Key { section, name, form, preset, unit: "", effect, help: "" }
@@ -168,7 +186,7 @@ pub const KEYS: &[Key] = &[
         .help("root of the data model: InternetGatewayDevice. or Device."),
     key(GATEWAY, "connection_request_listen", Text(form::address), Preset::Text("0.0.0.0:7547"), Later)
         .help("where UDP Connection Requests arrive; STUN leaves from here"),
-    key(ASSOCIATION, "max_rows", Integer(1, 1_048_576), Preset::Integer(65_536), Live)
+    key(ASSOCIATION, "max_rows", Integer(1, MAX_ROWS), Preset::Integer(MAX_ROWS), Live)
         .help("rows of the ManageableDevice table; a full table refuses newcomers"),
     key(ASSOCIATION, "max_identities_per_mac", Integer(1, 65_535), Preset::Integer(16), Live)
         .help("identities that one MAC address may hold at a time"),

@@ -113,6 +113,15 @@ impl Values {
         self.by_key.get(&(key.section, key.name))
     }
 
+    /// Takes the value of a key from `other`.
+    pub fn keep(&mut self, key: &Key, other: &Self) {
+        let name = (key.section, key.name);
+        match other.by_key.get(&name) {
+            Some(entry) => self.by_key.insert(name, entry.clone()),
+            None => self.by_key.remove(&name),
+        };
+    }
+
     fn value(&self, section: &str, name: &str) -> Option<&Value> {
         self.get(key::find(section, name)?).map(|(value, _)| value)
     }

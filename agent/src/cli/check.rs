@@ -1,0 +1,191 @@
+//! `tr111 check`
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use serde::Serialize;
+use tokio::runtime;
+
+use super::{
+    Failure, Outcome, flags,
+    output::{self, Table, or_dash, printable},
+};
+use crate::{
+    config::{
+        Agent, Gateway, Values,
+        key::{Effect, KEYS, Value},
+    },
+    dataplane::preflight::{self, Finding, Verdict},
+};
+
+/// Arguments of `tr111 check`: the flags of `tr111 run gateway`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    gateway: flags::Gateway,
+}
+
+#[derive(Serialize)]
+struct Report {
+    findings: Vec<Shown>,
+    configuration: Vec<Setting>,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    check: String,
+    result: &'static str,
+    detail: String,
+    hint: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Setting {
+    key: String,
+    value: Option<Value>,
+    origin: Option<String>,
+}
+
+pub(super) fn run(args: Args, control: Option<PathBuf>, json: bool) -> Outcome {
+    let values = args.gateway.layers(control.as_ref())?;
+    let mut findings = preflight::kernel();
+    findings.push(capabilities());
+    findings.push(btf());
+    findings.push(bpffs(&Agent::from(&values).pin_dir));
+    findings.push(match Gateway::try_from(&values) {
+        Ok(_) => finding("configuration", Verdict::Good, "complete", ""),
+        Err(error) if args.gateway.is_silent() => finding("configuration", Verdict::Warning, error, ""),
+        Err(error) => return Err(error.into()),
+    });
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    for interface in values.texts("gateway", "lan") {
+        findings.extend(runtime.block_on(preflight::interface(interface)));
+    }
+    let failures = findings.iter().filter(|finding| finding.verdict == Verdict::Failure).count();
+    let report = Report { findings: findings.into_iter().map(show).collect(), configuration: configuration(&values) };
+    if json {
+        output::write_json(&report)?
+    } else {
+        print(&report)?
+    }
+    match failures {
+        0 => Ok(()),
+        1 => Err(Failure::failed("1 check failed")),
+        more => Err(Failure::failed(format_args!("{more} checks failed"))),
+    }
+}
+
+fn finding(check: &str, verdict: Verdict, detail: impl ToString, hint: &str) -> Finding {
+    Finding { check: check.to_owned(), verdict, detail: detail.to_string(), hint: hint.to_owned() }
+}
+
+/// Capabilities that the agent needs, by their number (`linux/capability.h`).
+const CAPABILITIES: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
+/// Does instead of `CAP_PERFMON` and `CAP_BPF`.
+const CAP_SYS_ADMIN: u32 = 21;
+
+fn capabilities() -> Finding {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let missing = effective.and_then(|hexadecimal| u64::from_str_radix(hexadecimal.trim(), 16).ok()).map(missing);
+    let hint = "run as root, or with systemd's AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON, or once: setcap \
+                cap_bpf,cap_net_admin,cap_perfmon+ep on the tr111 binary";
+    match missing {
+        Some(missing) if missing.is_empty() => finding("capabilities", Verdict::Good, "all there", ""),
+        Some(missing) => {
+            let detail = format!("missing: {}", missing.join(", "));
+            finding("capabilities", Verdict::Failure, detail, hint)
+        }
+        None => finding("capabilities", Verdict::Warning, "/proc/self/status does not tell", hint),
+    }
+}
+
+fn missing(effective: u64) -> Vec<&'static str> {
+    let has = |capability: u32| effective >> capability & 1 == 1;
+    let lacks = |&(number, _): &(u32, _)| !has(number) && (number == 12 || !has(CAP_SYS_ADMIN));
+    CAPABILITIES.into_iter().filter(lacks).map(|(_, name)| name).collect()
+}
+
+fn btf() -> Finding {
+    if Path::new("/sys/kernel/btf/vmlinux").exists() {
+        finding("btf", Verdict::Good, "/sys/kernel/btf/vmlinux", "")
+    } else {
+        let hint = "a kernel with CONFIG_DEBUG_INFO_BTF tells more when it refuses a program";
+        finding("btf", Verdict::Warning, "the kernel has no /sys/kernel/btf/vmlinux", hint)
+    }
+}
+
+fn bpffs(pin_dir: &Path) -> Finding {
+    let existing = pin_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    if statfs(existing).is_ok_and(|system| system.filesystem_type() == BPF_FS_MAGIC) {
+        return finding("pin_dir", Verdict::Good, format!("{} is in a bpffs", pin_dir.display()), "");
+    }
+    let detail = format!("{} is not in a bpffs", pin_dir.display());
+    finding("pin_dir", Verdict::Warning, detail, "mount -t bpf bpf /sys/fs/bpf, or give a --pin-dir in one")
+}
+
+fn show(finding: Finding) -> Shown {
+    Shown {
+        check: finding.check,
+        result: match finding.verdict {
+            Verdict::Good => "ok",
+            Verdict::Warning => "warning",
+            Verdict::Failure => "failure",
+        },
+        detail: finding.detail,
+        hint: Some(finding.hint).filter(|hint| !hint.is_empty()),
+    }
+}
+
+fn configuration(values: &Values) -> Vec<Setting> {
+    let shown = KEYS.iter().filter(|key| key.effect != Effect::Later);
+    let setting = |key| {
+        let (value, origin) = values.get(key).cloned().unzip();
+        Setting { key: key.path(), value, origin: origin.map(|origin| origin.to_string()) }
+    };
+    shown.map(setting).collect()
+}
+
+fn print(report: &Report) -> Outcome {
+    let mut findings = Table::new(&["RESULT", "CHECK", "DETAIL"]);
+    for Shown { check, result, detail, hint } in &report.findings {
+        let detail = match hint {
+            Some(hint) => format!("{detail}; {hint}"),
+            None => detail.clone(),
+        };
+        findings.push([(*result).to_owned(), printable(check).into_owned(), printable(&detail).into_owned()]);
+    }
+    let mut settings = Table::new(&["KEY", "VALUE", "FROM"]);
+    for Setting { key, value, origin } in &report.configuration {
+        let value = value.as_ref().map(ToString::to_string).unwrap_or_default();
+        settings.push([key.clone(), or_dash(&value), or_dash(origin.as_deref().unwrap_or_default())]);
+    }
+    output::write(format!("{}\n{}", findings.render(), settings.render()).as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sys_admin_does_instead_of_bpf_and_perfmon_but_not_of_net_admin() {
+        assert!(missing(u64::MAX).is_empty());
+        assert_eq!(missing(0), ["CAP_NET_ADMIN", "CAP_PERFMON", "CAP_BPF"]);
+        assert_eq!(missing(1 << CAP_SYS_ADMIN), ["CAP_NET_ADMIN"]);
+        assert_eq!(missing(1 << 12 | 1 << 38), ["CAP_BPF"]);
+    }
+
+    #[test]
+    fn the_effective_configuration_tells_where_each_value_is_from() {
+        let mut values = Values::default();
+        values.read(Path::new("f.toml"), "[agent]\nlog = \"debug\"\n").expect("valid");
+        let shown = configuration(&values);
+        let log = shown.iter().find(|setting| setting.key == "agent.log").expect("shown");
+        assert_eq!(log.origin.as_deref(), Some("f.toml:2"));
+        let unset = shown.iter().find(|setting| setting.key == "gateway.manufacturer_oui").expect("shown");
+        assert!(unset.value.is_none() && unset.origin.is_none());
+    }
+}

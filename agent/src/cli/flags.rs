@@ -1,0 +1,84 @@
+//! The flags of `tr111 run gateway`, which `tr111 check` takes too: each overrides a key of the file.
+
+use std::{fs, path::PathBuf};
+
+use crate::config::{Error, Origin, Values};
+
+/// Flags of the gateway.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Gateway {
+    /// Configuration file (TOML); flags override it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Interface that faces the devices; repeat it for several. Of a bridge, the bridge itself
+    #[arg(long, value_name = "IF")]
+    lan: Vec<String>,
+    /// Interface that faces the ACS; repeat it for several
+    #[arg(long, value_name = "IF")]
+    wan: Vec<String>,
+    /// Manufacturer OUI of this gateway, six hexadecimal digits
+    #[arg(long, value_name = "HEX6")]
+    oui: Option<String>,
+    /// Serial number of this gateway
+    #[arg(long, value_name = "S")]
+    serial: Option<String>,
+    /// Product class of this gateway
+    #[arg(long, value_name = "C")]
+    product_class: Option<String>,
+    /// Directory of the store
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<String>,
+    /// Address of /metrics, /healthz and /readyz; empty: off
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<String>,
+    /// Directory in a bpffs for what outlives the agent
+    #[arg(long, value_name = "DIR")]
+    pin_dir: Option<String>,
+    /// How LAN ingress attaches: auto, native, generic or tc
+    #[arg(long, value_name = "MODE")]
+    xdp_mode: Option<String>,
+    /// Take programs off the interfaces when the agent stops
+    #[arg(long)]
+    detach_on_exit: bool,
+}
+
+impl Gateway {
+    /// The layers: presets, the file, these flags. Reads the file again each time, for SIGHUP.
+    pub(crate) fn layers(&self, control: Option<&PathBuf>) -> Result<Values, Error> {
+        let mut values = Values::default();
+        if let Some(file) = &self.config {
+            let text = fs::read_to_string(file).map_err(|source| Error::Read { file: file.clone(), source })?;
+            values.read(file, &text)?;
+        }
+        for (path, flag, given) in [
+            ("gateway.manufacturer_oui", "--oui", &self.oui),
+            ("gateway.serial_number", "--serial", &self.serial),
+            ("gateway.product_class", "--product-class", &self.product_class),
+            ("agent.state_dir", "--state-dir", &self.state_dir),
+            ("agent.metrics", "--metrics", &self.metrics),
+            ("agent.pin_dir", "--pin-dir", &self.pin_dir),
+            ("agent.xdp_mode", "--xdp-mode", &self.xdp_mode),
+        ] {
+            if let Some(text) = given {
+                values.set(path, text, Origin::Flag(flag))?;
+            }
+        }
+        for (path, flag, given) in [("gateway.lan", "--lan", &self.lan), ("gateway.wan", "--wan", &self.wan)] {
+            if !given.is_empty() {
+                values.set_list(path, given, Origin::Flag(flag))?;
+            }
+        }
+        if let Some(control) = control {
+            values.set("agent.control", &control.to_string_lossy(), Origin::Flag("--control"))?;
+        }
+        if self.detach_on_exit {
+            values.set("agent.detach_on_exit", "true", Origin::Flag("--detach-on-exit"))?;
+        }
+        Ok(values)
+    }
+
+    /// Neither a file nor an interface was named: there is nothing to check but the machine.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.config.is_none() && self.lan.is_empty()
+    }
+}

@@ -1,0 +1,163 @@
+//! The command line: what `tr111` understands, and how each command ends.
+
+mod check;
+mod detach;
+mod devices;
+mod failure;
+mod flags;
+mod get;
+mod man;
+mod output;
+mod run;
+mod status;
+mod tune;
+mod watch;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use self::failure::Failure;
+use crate::{
+    control::{Client, DEFAULT_PATH},
+    sim,
+};
+
+type Outcome = Result<(), Failure>;
+
+/// TR-111 on Linux: the gateway that knows its LAN devices by their DHCP identities.
+///
+/// `tr111 run gateway` watches DHCP on the LAN interfaces and keeps the ManageableDevice table of TR-111 Part 1. The
+/// other commands ask the running agent by its control socket.
+#[derive(Debug, Parser)]
+#[command(name = "tr111", version, arg_required_else_help = true, max_term_width = 120)]
+struct Cli {
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    /// Control socket of the agent [default: /run/tr111/control.sock]
+    #[arg(long, global = true, env = "TR111_CONTROL", value_name = "PATH")]
+    control: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run an agent in the foreground
+    #[command(subcommand, arg_required_else_help = true)]
+    Run(Role),
+    /// Take programs and pins off, whether or not an agent runs; an agent that runs ends
+    Detach(detach::Args),
+    /// Show the ManageableDevice rows
+    Devices(devices::Args),
+    /// Show the state of the agent
+    Status,
+    /// Read parameters of the data model
+    Get(get::Args),
+    /// Set parameters of the data model, all or none
+    Set(get::SetArgs),
+    /// Tell what happens, as it happens
+    Watch(watch::Args),
+    /// Show or change runtime knobs
+    Tune(tune::Args),
+    /// Check kernel, capabilities and interfaces, and show the effective configuration
+    Check(check::Args),
+    /// Emulate network peers
+    #[command(subcommand, arg_required_else_help = true)]
+    Sim(Sim),
+    /// Print a completion script
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page
+    Man,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// The gateway: watches DHCP on LAN interfaces and keeps the ManageableDevice table
+    ///
+    /// SIGTERM stops it, SIGHUP reloads the file.
+    Gateway(flags::Gateway),
+}
+
+#[derive(Debug, Subcommand)]
+enum Sim {
+    Devices(sim::Args),
+}
+
+/// The command `tr111`.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+impl Cli {
+    fn run(self) -> Outcome {
+        let Self { json, control, command } = self;
+        let client = Reach { control: control.clone().unwrap_or_else(|| DEFAULT_PATH.into()) };
+        match command {
+            Command::Run(Role::Gateway(flags)) => run::gateway(flags, control),
+            Command::Detach(args) => detach::run(&args, &client, json),
+            Command::Devices(args) => devices::run(&args, &client, json),
+            Command::Status => status::run(&client, json),
+            Command::Get(args) => get::run(args, &client, json),
+            Command::Set(args) => get::set(args, &client),
+            Command::Watch(args) => watch::run(&args, &client, json),
+            Command::Tune(args) => tune::run(args, &client, json),
+            Command::Check(args) => check::run(args, control, json),
+            Command::Sim(Sim::Devices(args)) => run::sim(args, json),
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Self::command(), "tr111", &mut script);
+                output::write(&script)
+            }
+            Command::Man => output::write(&man::page(Self::command())),
+        }
+    }
+}
+
+/// Where the agent is.
+struct Reach {
+    control: PathBuf,
+}
+
+impl Reach {
+    fn connect(&self) -> Result<Client, Failure> {
+        Ok(Client::connect(&self.control)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn json_and_control_are_accepted_before_and_after_the_subcommand() {
+        for line in [
+            ["tr111", "--json", "--control", "/x", "devices", "--watch"],
+            ["tr111", "devices", "--watch", "--json", "--control", "/x"],
+        ] {
+            let cli = Cli::try_parse_from(line).expect("valid");
+            assert!(cli.json);
+            assert_eq!(cli.control, Some("/x".into()));
+        }
+    }
+
+    #[test]
+    fn the_gateway_takes_every_flag_of_the_documentation() {
+        let line = "tr111 run gateway --config F --lan a --lan b --wan c --oui 00256D --serial S --product-class C \
+                    --state-dir D --control P --metrics 127.0.0.1:1 --pin-dir D --xdp-mode tc --detach-on-exit";
+        Cli::try_parse_from(line.split_whitespace()).expect("valid");
+    }
+}

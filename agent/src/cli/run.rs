@@ -1,0 +1,21 @@
+//! `tr111 run` and `tr111 sim`
+
+use std::path::PathBuf;
+
+use tokio::runtime;
+
+use super::{Failure, Outcome, flags};
+use crate::{config::Gateway, role, sim};
+
+pub(super) fn gateway(flags: flags::Gateway, control: Option<PathBuf>) -> Outcome {
+    let values = flags.layers(control.as_ref())?;
+    let gateway = Gateway::try_from(&values)?;
+    let reload = move || flags.layers(control.as_ref());
+    role::gateway::run(&gateway, values, reload).map_err(Failure::failed)
+}
+
+pub(super) fn sim(mut args: sim::Args, json: bool) -> Outcome {
+    args.json = json;
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(sim::run(args)).map_err(|error| Failure::failed(format_args!("{error:#}")))
+}

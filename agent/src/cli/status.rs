@@ -1,0 +1,83 @@
+//! `tr111 status`
+
+use std::{fmt::Write as _, time::Duration};
+
+use super::{
+    Outcome, Reach,
+    devices::seconds,
+    output::{self, printable},
+};
+use crate::control::{
+    ClientError,
+    message::{Reply, Request, Status},
+};
+
+pub(super) fn run(reach: &Reach, json: bool) -> Outcome {
+    let Reply::Status(status) = reach.connect()?.ask(&Request::Status)? else {
+        return Err(ClientError::OutOfTurn.into());
+    };
+    if json { output::write_json(&status) } else { output::write(describe(&status).as_bytes()) }
+}
+
+fn describe(status: &Status) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name:<18} {value}");
+    };
+    let uptime = seconds(Duration::from_secs(status.uptime_s));
+    line("role", format!("{} (tr111 {}, pid {})", status.role, status.version, status.pid));
+    line("started", format!("{} ({uptime} ago)", status.started));
+    for interface in &status.interfaces {
+        let hooks = interface.hooks.iter().map(|hook| format!("{} {}", hook.program, hook.mode));
+        let hooks = hooks.collect::<Vec<_>>().join(", ");
+        line("interface", format!("{} ({}): {hooks}", printable(&interface.name), interface.side));
+    }
+    let table = &status.table;
+    line("table", format!("{} of at most {} rows, {} bindings", table.rows, table.max_rows, table.bindings));
+    for ring in &status.rings {
+        line("ring", format!("{}: {} events, {} lost", ring.name, ring.events, ring.lost));
+    }
+    line("last notification", status.last_notification.clone().unwrap_or_else(|| "none".to_owned()));
+    line("metrics", status.metrics.as_ref().map_or_else(|| "off".to_owned(), |at| format!("http://{at}/metrics")));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::message::{Hook, Interface, Ring, Table};
+
+    #[test]
+    fn json_has_the_keys_of_the_documentation() {
+        let status = Status {
+            role: "gateway".to_owned(),
+            version: "0.1.0".to_owned(),
+            pid: 1,
+            started: "2026-01-01T00:00:00Z".to_owned(),
+            uptime_s: 90,
+            interfaces: vec![Interface {
+                name: "lan0".to_owned(),
+                side: "lan".to_owned(),
+                hooks: vec![Hook { program: "lan_ingress".to_owned(), mode: "native".to_owned() }],
+            }],
+            table: Table { rows: 1, bindings: 1, max_rows: 65_536 },
+            rings: vec![Ring { name: "lan".to_owned(), events: 1, lost: 0 }],
+            last_notification: None,
+            pin_dir: "/sys/fs/bpf/tr111".into(),
+            metrics: Some("127.0.0.1:9111".to_owned()),
+        };
+        let value = serde_json::to_value(&status).expect("plain data");
+        let documented = serde_json::json!({
+            "role": "gateway", "version": "0.1.0", "started": "2026-01-01T00:00:00Z",
+            "interfaces": [{"name": "lan0", "side": "lan", "hooks": [{"program": "lan_ingress", "mode": "native"}]}],
+            "table": {"rows": 1, "bindings": 1, "max_rows": 65_536},
+            "rings": [{"name": "lan", "events": 1, "lost": 0}], "last_notification": null
+        });
+        for (key, expected) in documented.as_object().expect("an object") {
+            assert_eq!(value.get(key), Some(expected), "{key}");
+        }
+        assert!(describe(&status).contains("lan0 (lan): lan_ingress native"));
+        assert!(describe(&status).contains("1m 30s ago"));
+    }
+}

@@ -1,0 +1,64 @@
+//! `tr111 tune`
+
+use serde::Serialize;
+
+use super::{
+    Failure, Outcome, Reach,
+    output::{self, Table, or_dash, printable},
+};
+use crate::{
+    config::{Origin, Values},
+    control::{
+        ClientError,
+        message::{Knob, Reply, Request},
+    },
+};
+
+/// Arguments of `tr111 tune`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Knobs to change until the agent ends, such as gateway.association.nak_grace_s=5; without any, all are shown
+    #[arg(value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Listing {
+    knobs: Vec<Knob>,
+}
+
+pub(super) fn run(args: Args, reach: &Reach, json: bool) -> Outcome {
+    if args.settings.is_empty() {
+        return show(reach, json);
+    }
+    let mut settings = Vec::new();
+    for setting in &args.settings {
+        let Some((key, value)) = setting.split_once('=') else {
+            return Err(Failure::Usage(format!("\"{}\" is not KEY=VALUE", setting.escape_debug())));
+        };
+        // What is wrong in itself is told as wrong use; the agent judges again.
+        Values::default().set(key, value, Origin::Tune)?;
+        settings.push((key.to_owned(), value.to_owned()));
+    }
+    match reach.connect()?.ask(&Request::Tune { settings })? {
+        Reply::Done => Ok(()),
+        _ => Err(ClientError::OutOfTurn.into()),
+    }
+}
+
+fn show(reach: &Reach, json: bool) -> Outcome {
+    let Reply::Knobs { knobs } = reach.connect()?.ask(&Request::Knobs)? else {
+        return Err(ClientError::OutOfTurn.into());
+    };
+    if json {
+        return output::write_json(&Listing { knobs });
+    }
+    let mut table = Table::new(&["KEY", "VALUE", "DEFAULT", "RANGE", "UNIT", "FROM"]);
+    for knob in knobs {
+        let default = or_dash(knob.default.as_deref().unwrap_or_default());
+        let unit = or_dash(knob.unit.as_deref().unwrap_or_default());
+        let origin = printable(&knob.origin).into_owned();
+        table.push([knob.key, or_dash(&knob.value), default, knob.range, unit, origin]);
+    }
+    table.print()
+}

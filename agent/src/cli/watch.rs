@@ -1,0 +1,135 @@
+//! `tr111 watch`
+
+use std::{thread, time::Duration};
+
+use super::{
+    Failure, Outcome, Reach,
+    devices::place,
+    output::{self, printable},
+};
+use crate::control::{
+    ClientError,
+    message::{Change, Event, Happening, Reply, Request},
+};
+
+/// Pause before an agent that is not there is looked for again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Arguments of `tr111 watch`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// When the agent goes, wait for it to come back
+    #[arg(long)]
+    follow: bool,
+}
+
+pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
+    let mut announced = false;
+    loop {
+        let ended = watch(reach, json, &mut announced);
+        match ended {
+            Err(Ended::Agent(error)) if args.follow && error.is_absence() => {
+                if !announced {
+                    announced = true;
+                    eprintln!("waiting for an agent on {}", reach.control.display());
+                }
+                thread::sleep(RETRY);
+            }
+            Err(Ended::Agent(ClientError::Closed)) => {
+                return Err(Failure::with_hint("the agent is gone", "with --follow, watch waits for it to come back"));
+            }
+            Err(Ended::Agent(error)) => return Err(error.into()),
+            Err(Ended::Output(failure)) => return Err(failure),
+            Ok(never) => match never {},
+        }
+    }
+}
+
+enum Ended {
+    Agent(ClientError),
+    Output(Failure),
+}
+
+impl From<ClientError> for Ended {
+    fn from(error: ClientError) -> Self {
+        Self::Agent(error)
+    }
+}
+
+fn watch(reach: &Reach, json: bool, announced: &mut bool) -> Result<std::convert::Infallible, Ended> {
+    let mut client = crate::control::Client::connect(&reach.control)?;
+    match client.ask(&Request::Watch { devices: false })? {
+        Reply::Done => {}
+        _ => return Err(ClientError::OutOfTurn.into()),
+    }
+    client.be_patient()?;
+    *announced = false;
+    loop {
+        match client.next_reply()? {
+            Reply::Event(event) => show(&event, json).map_err(Ended::Output)?,
+            Reply::Lagged { missed } => eprintln!("warning: too slow, {missed} events were not delivered"),
+            _ => return Err(ClientError::OutOfTurn.into()),
+        }
+    }
+}
+
+/// Prints an event as one line.
+pub(super) fn show(event: &Event, json: bool) -> Outcome {
+    if json {
+        return output::write_json(event);
+    }
+    let mut line = describe(event);
+    line.push('\n');
+    output::write(line.as_bytes())
+}
+
+fn describe(event: &Event) -> String {
+    let (what, change) = match &event.what {
+        Happening::DeviceAdded(change) => ("device added".to_owned(), change),
+        Happening::DeviceRemoved(removal) => (format!("device removed ({})", removal.reason), &removal.change),
+        Happening::DeviceBindingAdded(change) => ("binding added".to_owned(), change),
+        Happening::DeviceBindingRemoved(removal) => (format!("binding removed ({})", removal.reason), &removal.change),
+    };
+    let Change { instance, manufacturer_oui, serial_number, product_class, bindings } = change;
+    let mut line = format!("{}  {what}: {instance}  {manufacturer_oui}", event.time);
+    for part in [product_class, serial_number] {
+        if !part.is_empty() {
+            line.push('-');
+            line.push_str(&printable(part));
+        }
+    }
+    for binding in bindings {
+        line.push_str(&format!("  {} {} on {}", binding.mac, binding.ip, place(binding)));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::message::Removal;
+
+    #[test]
+    fn an_event_is_one_json_object_with_time_event_and_reason() {
+        let change = Change {
+            instance: 3,
+            manufacturer_oui: "00256D".to_owned(),
+            serial_number: "DEV0001".to_owned(),
+            product_class: "STB".to_owned(),
+            bindings: Vec::new(),
+        };
+        let event = Event {
+            time: "2026-01-01T00:00:05Z".to_owned(),
+            what: Happening::DeviceRemoved(Removal { reason: "released".to_owned(), change }),
+        };
+        let value = serde_json::to_value(&event).expect("plain data");
+        let expected = serde_json::json!({
+            "time": "2026-01-01T00:00:05Z", "event": "device_removed", "reason": "released", "instance": 3,
+            "manufacturer_oui": "00256D", "serial_number": "DEV0001", "product_class": "STB", "bindings": []
+        });
+        assert_eq!(value, expected);
+        let back: Event = serde_json::from_value(value).expect("the same");
+        assert_eq!(back, event);
+        assert_eq!(describe(&event), "2026-01-01T00:00:05Z  device removed (released): 3  00256D-STB-DEV0001");
+    }
+}

@@ -1,0 +1,327 @@
+//! What clients and agent say to each other, and what `--json` prints: the types below serialise to the JSON of the
+//! documentation, word for word. Unknown is `null`, never a missing key; times are RFC 3339 in UTC.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of this protocol. Agent and client of different versions do not talk.
+pub const VERSION: u32 = 1;
+
+/// What a client asks. The first is always [`Request::Hello`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// Opens the conversation.
+    Hello {
+        /// The client's [`VERSION`].
+        version: u32,
+    },
+    /// The state of the agent.
+    Status,
+    /// Every ManageableDevice row.
+    Devices,
+    /// Parameters of the data model.
+    Get {
+        /// Full paths, or partial ones that end in a dot.
+        paths: Vec<String>,
+    },
+    /// Sets parameters of the data model, all or none.
+    Set {
+        /// Pairs of path and value.
+        parameters: Vec<(String, String)>,
+    },
+    /// Everything that happens from now on.
+    Watch {
+        /// First every row that exists.
+        devices: bool,
+    },
+    /// The knobs.
+    Knobs,
+    /// Changes knobs, all or none.
+    Tune {
+        /// Pairs of key and value.
+        settings: Vec<(String, String)>,
+    },
+    /// Takes the programs off and stops the agent.
+    Detach {
+        /// Only if the agent works with this directory.
+        pin_dir: Option<PathBuf>,
+    },
+}
+
+/// What the agent answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// The conversation is open.
+    Hello {
+        /// The agent's [`VERSION`].
+        version: u32,
+        /// Its role.
+        role: String,
+    },
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// To [`Request::Devices`] and [`Request::Watch`]: some rows. A row that does not fit is continued in the next
+    /// message, with the same instance number.
+    Devices {
+        /// Rows, by rising instance number.
+        devices: Vec<Device>,
+        /// Others follow.
+        more: bool,
+    },
+    /// To [`Request::Get`]: some parameters.
+    Parameters {
+        /// Parameters, in the order of the request.
+        parameters: Vec<Parameter>,
+        /// Others follow.
+        more: bool,
+    },
+    /// To [`Request::Get`] and [`Request::Set`]: a fault of TR-069.
+    Fault {
+        /// Its number.
+        code: u16,
+        /// Its name.
+        name: String,
+        /// The path that caused it.
+        path: String,
+    },
+    /// To [`Request::Watch`]: something happened.
+    Event(Event),
+    /// To [`Request::Watch`]: the client was too slow, and this many events are not coming.
+    Lagged {
+        /// How many.
+        missed: u64,
+    },
+    /// To [`Request::Knobs`].
+    Knobs {
+        /// Every knob.
+        knobs: Vec<Knob>,
+    },
+    /// It is done.
+    Done,
+    /// It is not done.
+    Refused {
+        /// Why, as a class.
+        refusal: Refusal,
+        /// Why, in words.
+        reason: String,
+    },
+}
+
+/// Classes of refusals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// Client and agent are of different versions.
+    Version,
+    /// The client's user may not.
+    NotPermitted,
+    /// Too many clients.
+    Busy,
+    /// A message that is none, or came out of order.
+    BadRequest,
+    /// The agent did not answer in time.
+    Deadline,
+    /// The agent could not do it.
+    Failed,
+}
+
+/// One ManageableDevice row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Instance number.
+    pub instance: u32,
+    /// Six upper-case hexadecimal digits.
+    pub manufacturer_oui: String,
+    /// 1 to 64 bytes.
+    pub serial_number: String,
+    /// At most 64 bytes; empty where the device gives none.
+    pub product_class: String,
+    /// When the row came.
+    pub first_seen: String,
+    /// When the device last spoke.
+    pub last_seen: String,
+    /// Where the device is; at least one.
+    pub bindings: Vec<Binding>,
+}
+
+/// One client that has the identity of a row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    /// Hardware address, lower-case, colons between bytes.
+    pub mac: String,
+    /// Client identifier in hexadecimal digits.
+    pub client_id: Option<String>,
+    /// IPv4 address.
+    pub ip: String,
+    /// Name of the LAN interface.
+    pub interface: String,
+    /// VLAN identifiers, outermost first.
+    pub vlan: Vec<u16>,
+    /// `request` or `inform`.
+    pub source: String,
+    /// When the lease ends.
+    pub lease_expires: Option<String>,
+}
+
+/// One parameter of the data model, as TR-069 has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parameter {
+    /// Full path.
+    pub name: String,
+    /// Value as CWMP text.
+    pub value: String,
+    /// `string`, `unsignedInt`, `int`, `boolean`, `dateTime`, or `object` for an object without a value.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether SetParameterValues may write it.
+    pub writable: bool,
+    /// `off`, `passive` or `active`.
+    pub notification: String,
+}
+
+/// The state of an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// `gateway`.
+    pub role: String,
+    /// Version of the agent.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it started.
+    pub started: String,
+    /// Seconds since.
+    pub uptime_s: u64,
+    /// Where programs are attached.
+    pub interfaces: Vec<Interface>,
+    /// The ManageableDevice table.
+    pub table: Table,
+    /// Rings between the programs and the agent.
+    pub rings: Vec<Ring>,
+    /// Last notification to the ACS.
+    pub last_notification: Option<String>,
+    /// Directory of what is pinned.
+    pub pin_dir: PathBuf,
+    /// Address of the metrics.
+    pub metrics: Option<String>,
+}
+
+/// An interface with programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// `lan` or `wan`.
+    pub side: String,
+    /// What is attached.
+    pub hooks: Vec<Hook>,
+}
+
+/// An attached program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// Its name.
+    pub program: String,
+    /// `native`, `generic`, `tcx` or `clsact`.
+    pub mode: String,
+}
+
+/// The size of the ManageableDevice table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// Rows.
+    pub rows: u64,
+    /// Bindings of all rows.
+    pub bindings: u64,
+    /// Rows that it takes.
+    pub max_rows: u64,
+}
+
+/// A ring between the programs and the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ring {
+    /// `lan`.
+    pub name: String,
+    /// Events that it took.
+    pub events: u64,
+    /// Events that found it full.
+    pub lost: u64,
+}
+
+/// A configuration key as `tr111 tune` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Knob {
+    /// Its name.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+    /// Its preset.
+    pub default: Option<String>,
+    /// What it may hold.
+    pub range: String,
+    /// Unit of a number.
+    pub unit: Option<String>,
+    /// Where the value is from.
+    pub origin: String,
+    /// What it does.
+    pub help: String,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When.
+    pub time: String,
+    /// What.
+    #[serde(flatten)]
+    pub what: Happening,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Happening {
+    /// A row came, with its first binding.
+    DeviceAdded(Change),
+    /// A row went, with its last binding.
+    DeviceRemoved(Removal),
+    /// A row has one binding more.
+    DeviceBindingAdded(Change),
+    /// A row has one binding less, and others left.
+    DeviceBindingRemoved(Removal),
+}
+
+/// A row, and the binding by which it changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Instance number.
+    pub instance: u32,
+    /// Six upper-case hexadecimal digits.
+    pub manufacturer_oui: String,
+    /// 1 to 64 bytes.
+    pub serial_number: String,
+    /// At most 64 bytes; empty where the device gives none.
+    pub product_class: String,
+    /// The binding that came or went.
+    pub bindings: Vec<Binding>,
+}
+
+/// A change, and its reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removal {
+    /// `released`, `expired`, `declined`, `refused`, `disconnected` or `identity_changed`.
+    pub reason: String,
+    /// What went.
+    #[serde(flatten)]
+    pub change: Change,
+}
+
+impl From<Device> for Change {
+    fn from(device: Device) -> Self {
+        let Device { instance, manufacturer_oui, serial_number, product_class, bindings, .. } = device;
+        Self { instance, manufacturer_oui, serial_number, product_class, bindings }
+    }
+}

@@ -1,0 +1,372 @@
+//! The agent's end of the control socket.
+
+use std::{io, sync::Arc, time::Duration};
+
+use prometheus::IntGauge;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    sync::{Semaphore, broadcast, mpsc, oneshot},
+    time::timeout,
+};
+
+use super::{
+    Listener,
+    frame::{self, FrameError},
+    message::{self, Device, Event, Refusal, Reply, Request},
+    peer::{self, Permission},
+};
+use crate::service::{Answer, Ask, Fault};
+
+/// What clients get at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Clients at a time.
+    pub clients: usize,
+    /// How long a client may take to say hello.
+    pub hello: Duration,
+    /// How long a conversation may rest.
+    pub idle: Duration,
+    /// How long the agent may take over an answer.
+    pub answer: Duration,
+    /// How long a client may take to read a message.
+    pub write: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            clients: 64,
+            hello: Duration::from_secs(5),
+            idle: Duration::from_secs(60),
+            answer: Duration::from_secs(10),
+            write: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What answers the clients.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Role of the agent.
+    pub role: &'static str,
+    /// Questions to the task that owns the table.
+    pub asks: mpsc::Sender<Ask>,
+    /// What happens.
+    pub events: broadcast::Sender<Arc<Event>>,
+    /// Number of clients.
+    pub clients: IntGauge,
+    /// What clients get at most.
+    pub limits: Limits,
+}
+
+/// Why a conversation ended early. Only worth a debug line: clients come and go.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("{0}")]
+    System(#[from] io::Error),
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("too slow")]
+    Slow,
+    #[error("the agent stops")]
+    Stopping,
+}
+
+/// Rows and bindings in one message. The longest of either is below 800 bytes of JSON, so 1000 stay below the cap.
+const DEVICE_UNITS: usize = 1_000;
+/// Parameters in one message. The longest is below 1,900 bytes of JSON.
+const PARAMETERS: usize = 500;
+
+/// Serves clients until the agent ends.
+pub async fn serve(listener: Listener, service: Service) {
+    let places = Arc::new(Semaphore::new(service.limits.clients));
+    loop {
+        let stream = match listener.socket.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a control client could not be accepted");
+                // Out of file descriptors, most likely: one may be free again soon.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let place = Arc::clone(&places).try_acquire_owned();
+        let service = service.clone();
+        tokio::spawn(async move {
+            let mut connection = Connection { stream, service: &service };
+            let ended = match place {
+                Ok(_place) => {
+                    service.clients.inc();
+                    let ended = connection.converse().await;
+                    service.clients.dec();
+                    ended
+                }
+                Err(_) => connection.refuse(Refusal::Busy, "the agent has too many clients; try again later").await,
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a control client left");
+            }
+        });
+    }
+}
+
+struct Connection<'a> {
+    stream: UnixStream,
+    service: &'a Service,
+}
+
+impl Connection<'_> {
+    async fn converse(&mut self) -> Result<(), Ended> {
+        let credentials = self.stream.peer_cred()?;
+        let permission = peer::permission(credentials.uid(), credentials.gid());
+        if permission == Permission::None {
+            return self
+                .refuse(Refusal::NotPermitted, "only root and members of the group tr111 may use the agent")
+                .await;
+        }
+        match self.read(self.service.limits.hello).await? {
+            Some(Request::Hello { version: message::VERSION }) => {}
+            Some(Request::Hello { version }) => {
+                let agent = message::VERSION;
+                let reason =
+                    format!("the agent speaks protocol {agent}, this tr111 speaks {version}; use the same version");
+                return self.refuse(Refusal::Version, &reason).await;
+            }
+            Some(_) => return self.refuse(Refusal::BadRequest, "say hello first").await,
+            None => return Ok(()),
+        }
+        self.write(&Reply::Hello { version: message::VERSION, role: self.service.role.to_owned() }).await?;
+        while let Some(request) = self.read(self.service.limits.idle).await? {
+            match request {
+                Request::Hello { .. } => return self.refuse(Refusal::BadRequest, "hello was said").await,
+                Request::Devices => self.devices().await?,
+                Request::Watch { devices } => return self.watch(devices).await,
+                Request::Get { paths } => match self.ask(|reply| Ask::Get { paths, reply }).await? {
+                    Answer::Done(Ok(parameters)) => self.parameters(parameters).await?,
+                    Answer::Done(Err(fault)) => self.write(&fault.into()).await?,
+                    Answer::Late => self.refuse_late().await?,
+                },
+                Request::Set { parameters } => match self.ask(|reply| Ask::Set { parameters, reply }).await? {
+                    Answer::Done(Ok(())) => self.write(&Reply::Done).await?,
+                    Answer::Done(Err(fault)) => self.write(&fault.into()).await?,
+                    Answer::Late => self.refuse_late().await?,
+                },
+                Request::Status => match self.ask(Ask::Status).await? {
+                    Answer::Done(status) => self.write(&Reply::Status(Box::new(status))).await?,
+                    Answer::Late => self.refuse_late().await?,
+                },
+                Request::Knobs => match self.ask(Ask::Knobs).await? {
+                    Answer::Done(knobs) => self.write(&Reply::Knobs { knobs }).await?,
+                    Answer::Late => self.refuse_late().await?,
+                },
+                Request::Tune { settings } => {
+                    let done = self.ask(|reply| Ask::Tune { settings, reply }).await?;
+                    self.conclude(done).await?;
+                }
+                Request::Detach { .. } if permission < Permission::Own => {
+                    self.refuse(Refusal::NotPermitted, "only root and the agent's own user may stop it").await?;
+                }
+                Request::Detach { pin_dir } => {
+                    let (written, answered) = oneshot::channel();
+                    let done = self.ask(|reply| Ask::Detach { pin_dir, reply, answered }).await?;
+                    self.conclude(done).await?;
+                    // An agent that stops no longer listens, or waits for this.
+                    let _ = written.send(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn conclude(&mut self, done: Answer<Result<(), String>>) -> Result<(), Ended> {
+        match done {
+            Answer::Done(Ok(())) => self.write(&Reply::Done).await,
+            Answer::Done(Err(reason)) => self.refuse(Refusal::Failed, &reason).await,
+            Answer::Late => self.refuse_late().await,
+        }
+    }
+
+    /// Sends all rows, asking for some at a time, so that a large table holds up nobody.
+    async fn devices(&mut self) -> Result<(), Ended> {
+        let mut after = 0;
+        loop {
+            let page = match self.ask(|reply| Ask::Devices { after, reply }).await? {
+                Answer::Done(page) => page,
+                Answer::Late => return self.refuse_late().await,
+            };
+            after = page.last().map_or(after, |device| device.instance);
+            let ends = page.is_empty();
+            for devices in cut(page) {
+                self.write(&Reply::Devices { devices, more: true }).await?;
+            }
+            if ends {
+                return self.write(&Reply::Devices { devices: Vec::new(), more: false }).await;
+            }
+        }
+    }
+
+    async fn parameters(&mut self, parameters: Vec<message::Parameter>) -> Result<(), Ended> {
+        let mut rest = parameters.into_iter();
+        loop {
+            let parameters: Vec<_> = rest.by_ref().take(PARAMETERS).collect();
+            let more = rest.len() > 0;
+            self.write(&Reply::Parameters { parameters, more }).await?;
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Tells what happens until the client goes. A slow client misses events and is told how many; one that does not
+    /// read at all is dropped.
+    async fn watch(&mut self, devices: bool) -> Result<(), Ended> {
+        // Subscribed before the rows are read: nothing falls between them and the first event.
+        let mut events = self.service.events.subscribe();
+        if devices {
+            self.devices().await?;
+        } else {
+            self.write(&Reply::Done).await?;
+        }
+        let mut byte = [0];
+        loop {
+            let reply = tokio::select! {
+                event = events.recv() => match event {
+                    Ok(event) => Reply::Event((*event).clone()),
+                    Err(broadcast::error::RecvError::Lagged(missed)) => Reply::Lagged { missed },
+                    Err(broadcast::error::RecvError::Closed) => return Err(Ended::Stopping),
+                },
+                // A watcher has nothing more to say: whatever comes, it is the end.
+                _ = self.stream.read(&mut byte) => return Ok(()),
+            };
+            self.write(&reply).await?;
+        }
+    }
+
+    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<Answer<T>, Ended> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.service.asks.send(ask(reply)).await.map_err(|_| Ended::Stopping)?;
+            answer.await.map_err(|_| Ended::Stopping)
+        };
+        match timeout(self.service.limits.answer, asked).await {
+            Ok(answer) => Ok(Answer::Done(answer?)),
+            Err(_) => Ok(Answer::Late),
+        }
+    }
+
+    async fn refuse_late(&mut self) -> Result<(), Ended> {
+        self.refuse(Refusal::Deadline, "the agent is too busy to answer in time").await
+    }
+
+    async fn refuse(&mut self, refusal: Refusal, reason: &str) -> Result<(), Ended> {
+        self.write(&Reply::Refused { refusal, reason: reason.to_owned() }).await
+    }
+
+    /// The next request; `None` when the client has left.
+    async fn read(&mut self, deadline: Duration) -> Result<Option<Request>, Ended> {
+        let stream = &mut self.stream;
+        let read = async {
+            let mut header = [0; frame::LENGTH_BYTES];
+            match stream.read_exact(&mut header).await {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+                other => other?,
+            };
+            let mut body = vec![0; frame::length(header)?];
+            stream.read_exact(&mut body).await?;
+            Ok(Some(frame::decode(&body)?))
+        };
+        match timeout(deadline, read).await.map_err(|_| Ended::Slow)? {
+            Err(Ended::Frame(error)) => {
+                self.refuse(Refusal::BadRequest, &error.to_string()).await?;
+                Err(error.into())
+            }
+            other => other,
+        }
+    }
+
+    async fn write(&mut self, reply: &Reply) -> Result<(), Ended> {
+        let frame = frame::encode(reply)?;
+        Ok(timeout(self.service.limits.write, self.stream.write_all(&frame)).await.map_err(|_| Ended::Slow)??)
+    }
+}
+
+impl From<Fault> for Reply {
+    fn from(Fault { code, name, path }: Fault) -> Self {
+        Self::Fault { code, name: name.to_owned(), path }
+    }
+}
+
+/// Cuts rows into messages. A row with many bindings is continued in the next.
+fn cut(devices: Vec<Device>) -> Vec<Vec<Device>> {
+    let mut messages = Vec::new();
+    let mut message = Vec::new();
+    let mut left = DEVICE_UNITS;
+    for mut device in devices {
+        loop {
+            if left < 2 {
+                messages.push(std::mem::take(&mut message));
+                left = DEVICE_UNITS;
+            }
+            let taken = device.bindings.len().min(left - 1);
+            let rest = device.bindings.split_off(taken);
+            left -= 1 + taken;
+            let continued = (!rest.is_empty()).then(|| Device { bindings: rest, ..device.clone() });
+            message.push(device);
+            match continued {
+                Some(next) => device = next,
+                None => break,
+            }
+        }
+    }
+    if !message.is_empty() {
+        messages.push(message);
+    }
+    messages
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::message::Binding;
+
+    fn longest(instance: u32, bindings: usize) -> Device {
+        let binding = Binding {
+            mac: "ff:".repeat(16),
+            client_id: Some("ff".repeat(255)),
+            ip: "255.255.255.255".to_owned(),
+            interface: "\"".repeat(15),
+            vlan: vec![4095, 4095],
+            source: "request".to_owned(),
+            lease_expires: Some("2026-01-01T00:00:00Z".to_owned()),
+        };
+        Device {
+            instance,
+            manufacturer_oui: "00256D".to_owned(),
+            serial_number: "\\".repeat(64),
+            product_class: "\"".repeat(64),
+            first_seen: "2026-01-01T00:00:00Z".to_owned(),
+            last_seen: "2026-01-01T00:00:00Z".to_owned(),
+            bindings: vec![binding; bindings],
+        }
+    }
+
+    #[test]
+    fn rows_of_any_size_are_cut_into_frames_below_the_cap_and_nothing_is_lost() {
+        let devices = vec![longest(1, 1), longest(2, 5_000), longest(3, 1), longest(4, 997), longest(5, 2)];
+        let messages = cut(devices.clone());
+        assert!(messages.len() > 5);
+        let mut joined: Vec<Device> = Vec::new();
+        for message in messages {
+            let reply = Reply::Devices { devices: message.clone(), more: true };
+            assert!(frame::encode(&reply).expect("below the cap").len() <= frame::MAXIMUM);
+            for device in message {
+                match joined.last_mut() {
+                    Some(last) if last.instance == device.instance => last.bindings.extend(device.bindings),
+                    _ => joined.push(device),
+                }
+            }
+        }
+        assert_eq!(joined, devices);
+    }
+}

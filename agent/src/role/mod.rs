@@ -1,0 +1,3 @@
+//! Roles: each wires configuration, packet path, cores and services together, and does nothing else.
+
+pub mod gateway;

@@ -1,0 +1,111 @@
+//! The only place where clocks are read. Inside, time is the boottime clock; Unix time exists at the edges.
+
+use std::time::{Duration, SystemTime};
+
+use nix::time::{ClockId, clock_gettime};
+use tr111_core::time::BootTime;
+
+/// A step of the system's time that is worth following; less is the noise of reading two clocks.
+const STEP: Duration = Duration::from_millis(500);
+
+/// Converts boot time to Unix time, so that an instant reads the same whenever it is shown.
+#[derive(Debug)]
+pub struct Clock {
+    /// Unix time at which the machine booted.
+    boot: SystemTime,
+}
+
+impl Clock {
+    /// Reads both clocks.
+    pub fn new() -> Self {
+        Self { boot: boot_of(SystemTime::now(), Self::now()) }
+    }
+
+    /// The boottime clock.
+    pub fn now() -> BootTime {
+        // The clock exists since Linux 2.6.39; a gettime of an existing clock cannot fail.
+        let time = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
+        BootTime::default() + time
+    }
+
+    /// Follows a step of the system's time, as when NTP sets it.
+    pub fn follow(&mut self) {
+        self.correct(boot_of(SystemTime::now(), Self::now()));
+    }
+
+    fn correct(&mut self, boot: SystemTime) {
+        let step = match boot.duration_since(self.boot) {
+            Ok(forward) => forward,
+            Err(backward) => backward.duration(),
+        };
+        if step >= STEP {
+            self.boot = boot;
+        }
+    }
+
+    /// RFC 3339 in UTC, to the second.
+    pub fn rfc3339(&self, time: BootTime) -> String {
+        let unix = self.boot.checked_add(Duration::from_nanos(time.0)).unwrap_or(SystemTime::UNIX_EPOCH);
+        rfc3339(unix)
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// RFC 3339 in UTC, to the second. Times outside 1970 to 9999 read as the nearest of these.
+fn rfc3339(time: SystemTime) -> String {
+    /// 9999-12-31T23:59:59Z, the last that RFC 3339 can say.
+    const LAST: Duration = Duration::from_secs(253_402_300_799);
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().min(LAST);
+    humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string()
+}
+
+fn boot_of(now: SystemTime, since_boot: BootTime) -> SystemTime {
+    now.checked_sub(Duration::from_nanos(since_boot.0)).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEW_YEAR: Duration = Duration::from_secs(1_767_225_600);
+
+    fn booted(at: Duration) -> Clock {
+        Clock { boot: SystemTime::UNIX_EPOCH + at }
+    }
+
+    #[test]
+    fn an_instant_is_shown_as_rfc_3339_in_utc() {
+        let clock = booted(NEW_YEAR - Duration::from_secs(100));
+        assert_eq!(clock.rfc3339(BootTime(100_000_000_000)), "2026-01-01T00:00:00Z");
+        assert_eq!(clock.rfc3339(BootTime(100_999_999_999)), "2026-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn an_instant_that_never_comes_is_shown_as_a_date_that_parses() {
+        let shown = booted(NEW_YEAR).rfc3339(BootTime::NEVER);
+        assert!(humantime::parse_rfc3339(&shown).is_ok(), "{shown}");
+        assert_eq!(rfc3339(SystemTime::UNIX_EPOCH - Duration::from_secs(5)), "1970-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn a_step_of_the_system_time_is_followed_and_noise_is_not() {
+        let mut clock = booted(NEW_YEAR);
+        let second = BootTime(1_000_000_000);
+        clock.correct(SystemTime::UNIX_EPOCH + NEW_YEAR - Duration::from_millis(3));
+        assert_eq!(clock.rfc3339(second), "2026-01-01T00:00:01Z");
+        clock.correct(SystemTime::UNIX_EPOCH + NEW_YEAR + Duration::from_secs(3_600));
+        assert_eq!(clock.rfc3339(second), "2026-01-01T01:00:01Z");
+    }
+
+    #[test]
+    fn the_boottime_clock_goes_forward() {
+        let earlier = Clock::now();
+        assert!(Clock::now() >= earlier);
+        assert!(earlier > BootTime::default());
+    }
+}

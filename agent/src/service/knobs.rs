@@ -1,0 +1,119 @@
+//! The configuration of an agent that runs: what is in force, and what may change.
+
+use crate::{
+    config::{
+        self, Association, Origin, Values,
+        key::{Effect, KEYS},
+    },
+    control::message::Knob,
+};
+
+/// The values in force.
+#[derive(Clone, Debug)]
+pub struct Knobs {
+    values: Values,
+}
+
+impl Knobs {
+    /// As the agent started.
+    pub fn new(values: Values) -> Self {
+        Self { values }
+    }
+
+    /// `[gateway.association]` as it is now.
+    pub fn association(&self) -> Association {
+        (&self.values).into()
+    }
+
+    /// The directives of the log.
+    pub fn log(&self) -> &str {
+        self.values.text("agent", "log")
+    }
+
+    /// Those that may change at run time.
+    pub fn list(&self) -> Vec<Knob> {
+        let live = KEYS.iter().filter(|key| key.effect == Effect::Live);
+        live.filter_map(|key| {
+            let (value, origin) = self.values.get(key)?;
+            Some(Knob {
+                key: key.path(),
+                value: value.to_string(),
+                default: key.preset_value().map(|preset| preset.to_string()),
+                range: key.range(),
+                unit: (!key.unit.is_empty()).then(|| key.unit.to_owned()),
+                origin: origin.to_string(),
+                help: key.help.to_owned(),
+            })
+        })
+        .collect()
+    }
+
+    /// Changes knobs, all or none.
+    pub fn tune(&mut self, settings: &[(String, String)]) -> Result<(), config::Error> {
+        let mut values = self.values.clone();
+        for (path, value) in settings {
+            let key = values.set(path, value, Origin::Tune)?;
+            if key.effect != Effect::Live {
+                return Err(config::Error::NotLive(key.path()));
+            }
+        }
+        self.values = values;
+        Ok(())
+    }
+
+    /// Takes a configuration that was read again. What only a start can change stays; its keys are given.
+    pub fn reload(&mut self, mut values: Values) -> Vec<String> {
+        let mut kept = Vec::new();
+        for key in KEYS.iter().filter(|key| key.effect == Effect::Start) {
+            if values.get(key).map(|(value, _)| value) != self.values.get(key).map(|(value, _)| value) {
+                values.keep(key, &self.values);
+                kept.push(key.path());
+            }
+        }
+        self.values = values;
+        kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(key: &str, value: &str) -> (String, String) {
+        (key.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn tuning_is_all_or_nothing() {
+        let mut knobs = Knobs::new(Values::default());
+        let before = knobs.association();
+        let settings = [pair("gateway.association.nak_grace_s", "3"), pair("gateway.association.max_rows", "0")];
+        assert!(knobs.tune(&settings).is_err());
+        assert_eq!(knobs.association(), before);
+        knobs.tune(&settings[..1]).expect("in range");
+        assert_eq!(knobs.association().nak_grace.as_secs(), 3);
+    }
+
+    #[test]
+    fn what_only_a_start_can_change_is_refused_by_tune_and_kept_by_reload() {
+        let mut knobs = Knobs::new(Values::default());
+        let error = knobs.tune(&[pair("agent.pin_dir", "/x")]).expect_err("not live");
+        assert!(error.to_string().contains("takes effect only at a start"), "{error}");
+
+        let mut values = Values::default();
+        values.set("agent.pin_dir", "/x", Origin::Tune).expect("valid");
+        values.set("gateway.association.nak_grace_s", "4", Origin::Tune).expect("valid");
+        assert_eq!(knobs.reload(values), ["agent.pin_dir"]);
+        assert_eq!(knobs.values.text("agent", "pin_dir"), "/sys/fs/bpf/tr111");
+        assert_eq!(knobs.association().nak_grace.as_secs(), 4);
+    }
+
+    #[test]
+    fn the_list_holds_every_live_key_with_default_range_and_unit() {
+        let list = Knobs::new(Values::default()).list();
+        let grace = list.iter().find(|knob| knob.key == "gateway.association.nak_grace_s").expect("listed");
+        assert_eq!((grace.value.as_str(), grace.default.as_deref()), ("10", Some("10")));
+        assert_eq!((grace.range.as_str(), grace.unit.as_deref()), ("0 to 3600", Some("s")));
+        assert!(list.iter().all(|knob| knob.key != "agent.pin_dir"));
+    }
+}

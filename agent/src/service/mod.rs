@@ -1,0 +1,95 @@
+//! The tasks around the cores. One task owns the association table; everybody else asks it.
+
+pub mod association;
+mod clock;
+mod describe;
+mod kernel;
+mod knobs;
+mod network;
+mod parameters;
+mod timer;
+
+use std::path::PathBuf;
+
+use tokio::sync::oneshot;
+
+pub use clock::Clock;
+pub use kernel::{Events, Programs};
+pub use knobs::Knobs;
+pub use network::{NetworkChange, watch as watch_network};
+pub use parameters::Model;
+
+use crate::{
+    config::Values,
+    control::message::{Device, Knob, Parameter, Status},
+};
+
+/// A question to the task that owns the association table.
+#[derive(Debug)]
+pub enum Ask {
+    /// The state of the agent.
+    Status(oneshot::Sender<Status>),
+    /// Some rows with instance numbers above `after`, in their order; none when there are no more.
+    Devices {
+        /// Instance number.
+        after: u32,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Vec<Device>>,
+    },
+    /// Parameters of the data model.
+    Get {
+        /// Full paths, or partial ones that end in a dot.
+        paths: Vec<String>,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<Vec<Parameter>, Fault>>,
+    },
+    /// Sets parameters of the data model, all or none.
+    Set {
+        /// Pairs of path and value.
+        parameters: Vec<(String, String)>,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<(), Fault>>,
+    },
+    /// The knobs.
+    Knobs(oneshot::Sender<Vec<Knob>>),
+    /// Changes knobs, all or none.
+    Tune {
+        /// Pairs of key and value.
+        settings: Vec<(String, String)>,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<(), String>>,
+    },
+    /// Takes the programs off and stops the agent.
+    Detach {
+        /// Only if the agent works with this directory.
+        pin_dir: Option<PathBuf>,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<(), String>>,
+        /// Comes when the client has its answer.
+        answered: oneshot::Receiver<()>,
+    },
+    /// The configuration was read again.
+    Reload(Box<Values>),
+    /// Stops the agent.
+    Stop,
+}
+
+/// What came of a question.
+#[derive(Debug)]
+pub enum Answer<T> {
+    /// The answer.
+    Done(T),
+    /// None in time.
+    Late,
+}
+
+/// A fault of TR-069 and the path that caused it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Its number.
+    pub code: u16,
+    /// Its name.
+    pub name: &'static str,
+    /// The path.
+    pub path: String,
+}

@@ -1,0 +1,139 @@
+//! Metrics that somebody else counts: the kernel programs, and the core. They are read when somebody scrapes.
+
+use std::sync::{Arc, Mutex};
+
+use prometheus::{
+    IntCounterVec, IntGauge, Opts,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
+use tr111_common::{
+    counter::{Class, Counter, Hook, Ring},
+    identity::Refusal,
+};
+use tr111_core::association::{IdentityResult, Remark, RemovalReason, Source};
+
+use super::{KernelCounters, TableFacts, lock};
+
+pub(super) struct Mirror<K> {
+    kernel: K,
+    table: Arc<Mutex<TableFacts>>,
+    descriptions: Vec<Desc>,
+}
+
+impl<K: KernelCounters> Mirror<K> {
+    pub(super) fn new(kernel: K, table: Arc<Mutex<TableFacts>>) -> Result<Self, prometheus::Error> {
+        let nothing = TableFacts::default();
+        let families = Families::new(&Zero, &nothing)?;
+        let descriptions = families.each().flat_map(Collector::desc).cloned().collect();
+        Ok(Self { kernel, table, descriptions })
+    }
+}
+
+impl<K: KernelCounters> Collector for Mirror<K> {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let table = lock(&self.table).clone();
+        match Families::new(&self.kernel, &table) {
+            Ok(families) => families.each().flat_map(Collector::collect).collect(),
+            // The same names and labels were accepted in `new`.
+            Err(error) => {
+                tracing::error!(%error, "metrics of the kernel and the core are missing");
+                Vec::new()
+            }
+        }
+    }
+}
+
+struct Zero;
+
+impl KernelCounters for Zero {
+    fn read(&self, _: Counter) -> u64 {
+        0
+    }
+}
+
+/// The metrics of one scrape.
+struct Families {
+    gauges: Vec<IntGauge>,
+    counters: Vec<IntCounterVec>,
+}
+
+impl Families {
+    fn each(&self) -> impl Iterator<Item = &dyn Collector> {
+        let gauges = self.gauges.iter().map(|gauge| gauge as &dyn Collector);
+        gauges.chain(self.counters.iter().map(|counter| counter as &dyn Collector))
+    }
+
+    fn new(kernel: &impl KernelCounters, table: &TableFacts) -> Result<Self, prometheus::Error> {
+        let mut families = Self { gauges: Vec::new(), counters: Vec::new() };
+        families.gauge("tr111_manageable_devices", "Rows of the ManageableDevice table.", table.rows)?;
+        families.gauge("tr111_device_bindings", "DHCP clients of all rows.", table.bindings)?;
+
+        let changes = "Rows added, by the message whose acknowledgement did it, and rows removed, by reason.";
+        let changes = families.counter("tr111_table_changes_total", changes, &["change", "reason"])?;
+        for source in Source::ALL {
+            changes.with_label_values(&["added", source.label()]).inc_by(table.counts.additions(source));
+        }
+        for reason in RemovalReason::ALL {
+            changes.with_label_values(&["removed", reason.label()]).inc_by(table.counts.removals(reason));
+        }
+
+        let packets = "Frames at a hook, each counted once.";
+        let packets = families.counter("tr111_packets_total", packets, &["hook", "class"])?;
+        for hook in Hook::ALL {
+            for &class in Class::ALL {
+                let count = kernel.read(Counter::Packet(hook, class));
+                packets.with_label_values(&[hook.label(), class.label()]).inc_by(count);
+            }
+        }
+
+        let events = families.counter("tr111_ring_events_total", "Events that a ring took.", &["ring"])?;
+        for ring in Ring::ALL {
+            events.with_label_values(&[ring.label()]).inc_by(kernel.read(Counter::RingEvents(ring)));
+        }
+        let lost = families.counter("tr111_ring_lost_total", "Events that found a ring full.", &["ring"])?;
+        for ring in Ring::ALL {
+            lost.with_label_values(&[ring.label()]).inc_by(kernel.read(Counter::RingLost(ring)));
+        }
+
+        let identities = "Device Identities in DHCP messages, by what became of them.";
+        let identities = families.counter("tr111_device_identities_total", identities, &["message", "result"])?;
+        for (message, result, mut count) in table.counts.identities() {
+            // Most refusals happen in the kernel; no identity at all is a class of frames.
+            match result {
+                IdentityResult::Refused(Refusal::Absent) => continue,
+                IdentityResult::Refused(refusal) => count += kernel.read(Counter::Refused(message, refusal)),
+                _ => {}
+            }
+            identities.with_label_values(&[message.label(), result.label()]).inc_by(count);
+        }
+
+        let remarks = "What was noticed about identities and exchanges that is no error.";
+        let remarks = families.counter("tr111_identity_remarks_total", remarks, &["remark"])?;
+        for &remark in Remark::ALL {
+            remarks.with_label_values(&[remark.label()]).inc_by(table.counts.remark(remark));
+        }
+
+        let newcomers = "Clients that identified themselves and found the kernel's map of newcomers full.";
+        let newcomers = families.counter("tr111_newcomers_lost_total", newcomers, &[])?;
+        newcomers.with_label_values(&[] as &[&str]).inc_by(kernel.read(Counter::NewcomersLost));
+        Ok(families)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> Result<(), prometheus::Error> {
+        let gauge = IntGauge::new(name, help)?;
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        self.gauges.push(gauge);
+        Ok(())
+    }
+
+    fn counter(&mut self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
+        self.counters.push(counter.clone());
+        Ok(counter)
+    }
+}

@@ -1,0 +1,169 @@
+//! Metrics and log. One registry holds every metric; what the kernel and the core count is read when somebody scrapes.
+
+pub mod http;
+mod kernel;
+pub mod log;
+mod mirror;
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use tr111_core::association::Counts;
+
+pub use kernel::KernelCounters;
+
+/// From the kernel's time of a frame to the table, in seconds.
+const LATENCY_BUCKETS: [f64; 12] =
+    [10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 10e-3, 50e-3, 250e-3, 1.0];
+
+/// Kernel maps that the agent writes, as values of a label.
+pub const WRITTEN_MAPS: [&str; 3] = ["exchanges", "sticky", "config"];
+
+/// What the owner of the table last said about it.
+#[derive(Clone, Debug, Default)]
+pub struct TableFacts {
+    /// Rows.
+    pub rows: u64,
+    /// Bindings of all rows.
+    pub bindings: u64,
+    /// What the core counted.
+    pub counts: Counts,
+}
+
+/// Every metric of an agent.
+#[derive(Debug)]
+pub struct Telemetry {
+    registry: Registry,
+    table: Arc<Mutex<TableFacts>>,
+    ready: AtomicBool,
+    /// From the kernel's time of a frame to the table.
+    pub event_latency: Histogram,
+    /// Records of a ring that are no event.
+    pub damaged_records: IntCounter,
+    /// Writes to a kernel map that failed.
+    pub failed_writes: IntCounterVec,
+    /// Clients of the control socket.
+    pub control_clients: IntGauge,
+}
+
+impl Telemetry {
+    /// The metrics of a role. `kernel` reads the programs' counters.
+    pub fn new(role: &str, kernel: impl KernelCounters + 'static) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let table = Arc::new(Mutex::new(TableFacts::default()));
+        let build = Opts::new("tr111_build_info", "Version and role of the agent; always 1.")
+            .const_label("version", env!("CARGO_PKG_VERSION"))
+            .const_label("role", role);
+        let build = IntGauge::with_opts(build)?;
+        build.set(1);
+        let latency = "Time from the kernel's stamp on a frame until the table took it.";
+        let latency = HistogramOpts::new("tr111_event_latency_seconds", latency).buckets(LATENCY_BUCKETS.to_vec());
+        let writes = Opts::new("tr111_kernel_write_failures_total", "Writes to a kernel map that failed.");
+        let telemetry = Self {
+            event_latency: Histogram::with_opts(latency)?,
+            damaged_records: IntCounter::new(
+                "tr111_damaged_records_total",
+                "Records of a ring that are no event of this version.",
+            )?,
+            failed_writes: IntCounterVec::new(writes, &["map"])?,
+            control_clients: IntGauge::new("tr111_control_clients", "Clients of the control socket.")?,
+            ready: AtomicBool::new(false),
+            table: Arc::clone(&table),
+            registry,
+        };
+        for map in WRITTEN_MAPS {
+            telemetry.failed_writes.with_label_values(&[map]);
+        }
+        let register = |collector| telemetry.registry.register(collector);
+        register(Box::new(build))?;
+        register(Box::new(telemetry.event_latency.clone()))?;
+        register(Box::new(telemetry.damaged_records.clone()))?;
+        register(Box::new(telemetry.failed_writes.clone()))?;
+        register(Box::new(telemetry.control_clients.clone()))?;
+        register(Box::new(mirror::Mirror::new(kernel, table)?))?;
+        Ok(telemetry)
+    }
+
+    /// Takes what the owner of the table says about it.
+    pub fn set_table(&self, update: impl FnOnce(&mut TableFacts)) {
+        update(&mut lock(&self.table));
+    }
+
+    /// Programs are attached and their ring is read.
+    pub fn set_ready(&self) {
+        self.ready.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether programs are attached and their ring is read.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Every metric, in Prometheus' text format.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// Plain numbers stay right even if somebody panicked beside them.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use tr111_common::counter::{Class, Counter, Hook, Ring};
+
+    use super::*;
+
+    struct Fixed;
+
+    impl KernelCounters for Fixed {
+        fn read(&self, counter: Counter) -> u64 {
+            match counter {
+                Counter::Packet(Hook::LanIngress, Class::Discover) => 3,
+                Counter::RingEvents(Ring::Lan) => 7,
+                _ => 0,
+            }
+        }
+    }
+
+    #[test]
+    fn every_class_and_reason_is_there_from_the_start_with_its_value_or_zero() {
+        let telemetry = Telemetry::new("gateway", Fixed).expect("consistent names");
+        telemetry.set_table(|table| table.rows = 2);
+        let text = telemetry.render().expect("encodes");
+        for line in [
+            "tr111_packets_total{class=\"discover\",hook=\"lan_ingress\"} 3",
+            "tr111_packets_total{class=\"nak\",hook=\"lan_egress\"} 0",
+            "tr111_ring_events_total{ring=\"lan\"} 7",
+            "tr111_ring_lost_total{ring=\"lan\"} 0",
+            "tr111_manageable_devices 2",
+            "tr111_table_changes_total{change=\"added\",reason=\"request\"} 0",
+            "tr111_table_changes_total{change=\"removed\",reason=\"identity_changed\"} 0",
+            "tr111_device_identities_total{message=\"inform\",result=\"bad_oui\"} 0",
+            "tr111_device_identities_total{message=\"discover\",result=\"accepted\"} 0",
+            "tr111_newcomers_lost_total 0",
+            "tr111_event_latency_seconds_count 0",
+            "tr111_kernel_write_failures_total{map=\"sticky\"} 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        assert!(text.contains("tr111_build_info{role=\"gateway\",version="), "{text}");
+    }
+
+    #[test]
+    fn every_metric_follows_the_naming_rules() {
+        let telemetry = Telemetry::new("gateway", Fixed).expect("consistent names");
+        for family in telemetry.registry.gather() {
+            let name = family.name();
+            assert!(name.starts_with("tr111_") && !name.contains(':'), "{name}");
+            assert!(!family.help().is_empty(), "{name}");
+            let is_counter = family.get_field_type() == prometheus::proto::MetricType::COUNTER;
+            assert_eq!(name.ends_with("_total"), is_counter, "{name}");
+        }
+    }
+}
