@@ -180,7 +180,7 @@ fn a_release_that_does_not_fit_ends_nothing() {
     lan.join(&client, ip(100), HOUR);
     lan.release(&Client { mac: [2, 9, 9, 9, 9, 9], ..client.clone() }, ip(100));
     lan.release(&client.clone().with_id(b"\x01other"), ip(100));
-    lan.release(&Client { client_id: None, ..client.clone() }, ip(100));
+    lan.release(&Client { id: None, ..client.clone() }, ip(100));
     lan.release(&client, ip(101));
     lan.send(&client, MessageType::Release, |b| b.ciaddr(ip(100)).address(option::SERVER_ID, ip(9)));
     assert_eq!(lan.changes(), ["+A"]);

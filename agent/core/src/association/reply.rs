@@ -103,7 +103,7 @@ impl Association {
         let holder = self.table.holder(exchange.client.segment, ip);
         let same_host = holder.filter(|id| self.table.held(*id).binding.mac == exchange.mac);
         let current = self.table.client(&exchange.client).or(same_host);
-        let Some(identity) = self.identity_for(&exchange, current) else { return };
+        let Some(identity) = self.identity_for(&exchange) else { return };
 
         if let Some(id) = current.filter(|id| self.table.held(*id).is_leased()) {
             // The lease outweighs the INFORM, and goes on with the same address.
@@ -126,12 +126,12 @@ impl Association {
         self.place(message, identity, binding);
     }
 
-    /// The identity that an INFORM gave, else that of the binding that it belongs to (T-9).
-    fn identity_for(&mut self, exchange: &Exchange, current: Option<u32>) -> Option<DeviceIdentity> {
+    /// The identity that an INFORM gave, else that of its client's binding (T-9).
+    fn identity_for(&mut self, exchange: &Exchange) -> Option<DeviceIdentity> {
         if exchange.identity.is_some() {
             return exchange.identity.clone();
         }
-        let id = current?;
+        let id = self.table.client(&exchange.client)?;
         self.counts.count_remark(Remark::RenewWithoutIdentity);
         Some(self.table.identity_of(id).clone())
     }

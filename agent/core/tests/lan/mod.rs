@@ -47,7 +47,8 @@ pub fn device(serial: &str) -> DeviceIdentity {
 #[derive(Clone, Debug)]
 pub struct Client {
     pub mac: [u8; 6],
-    pub client_id: Option<Vec<u8>>,
+    /// Option 61, if the client sends it.
+    pub id: Option<Vec<u8>>,
     /// The value of option 125, if the client sends it.
     pub option: Option<Vec<u8>>,
     pub tags: Vec<Tag>,
@@ -62,11 +63,11 @@ impl Client {
 
     /// A client without an identity.
     pub fn silent(number: u8) -> Self {
-        Self { mac: [2, 0, 0, 0, 0, number], client_id: None, option: None, tags: Vec::new(), relay: None }
+        Self { mac: [2, 0, 0, 0, 0, number], id: None, option: None, tags: Vec::new(), relay: None }
     }
 
     pub fn with_id(self, client_id: &[u8]) -> Self {
-        Self { client_id: Some(client_id.to_vec()), ..self }
+        Self { id: Some(client_id.to_vec()), ..self }
     }
 }
 
@@ -123,8 +124,8 @@ impl Lan {
         for tag in &client.tags {
             builder = builder.tag(*tag);
         }
-        if let Some(client_id) = &client.client_id {
-            builder = builder.option(option::CLIENT_ID, client_id);
+        if let Some(id) = &client.id {
+            builder = builder.option(option::CLIENT_ID, id);
         }
         let inspected = !matches!(message_type, MessageType::Release | MessageType::Decline);
         if let (Some(identity), true) = (&client.option, inspected) {
