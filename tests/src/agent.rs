@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use aya::programs::{SchedClassifier, TcAttachType};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::Value;
 
@@ -122,6 +123,34 @@ impl Files {
         command.env_remove("RUST_BACKTRACE");
         Ok(command)
     }
+}
+
+/// The same command as a process of user 0 that has no capability.
+pub fn without_capabilities(command: &Command) -> Command {
+    // `ip netns exec NAME` itself needs them, so they go behind it.
+    let mut arguments = command.get_args();
+    let mut stripped = Command::new(command.get_program());
+    stripped.args(arguments.by_ref().take(3));
+    stripped.args(["setpriv", "--bounding-set=-all", "--inh-caps=-all"]).args(arguments);
+    stripped.env_remove("RUST_BACKTRACE");
+    stripped
+}
+
+/// Names of the kernel programs on an interface.
+///
+/// # Errors
+/// There is no such interface.
+pub fn attached_programs(namespace: &Namespace, interface: &str) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for side in [TcAttachType::Ingress, TcAttachType::Egress] {
+        let (_, programs) = namespace.enter(|| SchedClassifier::query_tcx(interface, side))?;
+        names.extend(programs.iter().filter_map(|info| info.name_as_str().map(str::to_owned)));
+    }
+    let link = namespace.ip(&format!("-d link show dev {interface}"))?;
+    if link.contains("prog/xdp") {
+        names.push("xdp".to_owned());
+    }
+    Ok(names)
 }
 
 /// A running gateway agent.

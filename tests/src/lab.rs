@@ -1,6 +1,6 @@
 //! Topologies: a gateway, and a LAN with hosts on it.
 
-use std::{net::Ipv4Addr, path::Path};
+use std::{fs, net::Ipv4Addr, path::Path};
 
 use anyhow::Result;
 use tempfile::TempDir;
@@ -54,6 +54,16 @@ impl Lab {
     fn unconnected() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("tr111-").tempdir()?;
         Ok(Self { gateway: Namespace::new("gateway")?, lan: Namespace::new("lan")?, directory })
+    }
+
+    /// Writes a file of the lab; its path as an argument for a command.
+    ///
+    /// # Errors
+    /// The directory is gone.
+    pub fn write(&self, name: &str, content: &str) -> Result<String> {
+        let path = self.path().join(name);
+        fs::write(&path, content)?;
+        Ok(path.display().to_string())
     }
 
     /// The directory of the lab.

@@ -128,7 +128,12 @@ impl Serving {
             let behaviour = self.shared.behaviour.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let Some(reply) = self.answer(&request, &behaviour) else { continue };
             let mut packet = Packet::from_server(self.mac, behaviour.server, reply.bytes());
-            if request.flags & 0x8000 == 0 && reply.options.get(2) != Some(&kind::NAK) {
+            if !request.giaddr.is_unspecified() {
+                // To the relay, server port on both sides (RFC 2131 4.1).
+                packet.to = request.from;
+                packet.destination = request.giaddr;
+                packet.ports = (67, 67);
+            } else if request.flags & 0x8000 == 0 && reply.options.get(2) != Some(&kind::NAK) {
                 packet.to = request.from;
                 packet.destination = if request.ciaddr.is_unspecified() { reply.yiaddr } else { request.ciaddr };
             } else {

@@ -42,7 +42,6 @@ fn udhcpc_comes_and_goes() -> Result<()> {
 #[test]
 fn udhcpc_without_the_option_is_no_row() -> Result<()> {
     let lab = Lab::new()?;
-    lab.lan.connect("eth1", &lab.gateway, "unused")?;
     let _server = real_server(&lab)?;
     let agent = Agent::start(&lab, &["lan0"], &[])?;
     let _client = udhcpc(&lab.lan, "eth0", &[], lab.path())?;

@@ -1,0 +1,162 @@
+//! What bad input gets: a counter of its own, never a row, never the end of the agent, never a lost good message.
+
+use anyhow::{Result, ensure};
+use tr111_common::counter::Hook;
+use tr111_tests::{
+    agent::{Agent, SOON},
+    client::{Client, mac_text},
+    corpus,
+    frame::{Packet, kind},
+    lab::{GATEWAY, Lab, POOL},
+    responder::Responder,
+    vectors::{D1, hex, identity},
+    wait::wait_for,
+    wire::Wire,
+};
+
+/// Identities that one MAC address may hold, unless configured (interface.md).
+const MAXIMUM_PER_MAC: usize = 16;
+
+/// SEC-8: identities that one MAC address invents make at most as many rows as it may have, with the kernel's budget
+/// or without it, and a good device that comes in the middle still becomes a row.
+#[test]
+fn invented_identities_are_capped_and_a_good_device_is_not_lost() -> Result<()> {
+    for (budget, floods) in [("10", 3000), ("0", 600)] {
+        let lab = Lab::new()?;
+        let config = format!("[gateway.association]\nmac_budget_pps = {budget}\n");
+        let file = lab.write("gateway.toml", &config)?;
+        let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 120)?;
+        let agent = Agent::start(&lab, &["lan0"], &["--config", &file])?;
+        let wire = Wire::open(&lab.lan, "eth0")?;
+        let good_wire = Wire::open(&lab.lan, "eth0")?;
+        let mut attacker = Client::new(&wire, 66, Vec::new());
+        let mut invent = |from: u32, to: u32| -> Result<()> {
+            for number in from..to {
+                attacker.options = identity("00256D", &format!("FAKE{number}"), "STB");
+                attacker.options.extend([61, 5, 0]);
+                attacker.options.extend(number.to_be_bytes());
+                let message = attacker.message(kind::REQUEST);
+                attacker.send(&message)?;
+            }
+            Ok(())
+        };
+        invent(0, floods / 2)?;
+        let mut good = Client::new(&good_wire, 1, hex(D1));
+        good.bind()?;
+        invent(floods / 2, floods)?;
+        let last = agent
+            .wait_for_metrics("whole flood", |metrics| metrics.all_packets("lan_ingress") >= u64::from(floods) + 2)?;
+        wait_for("good row", SOON, || {
+            Ok(agent.devices()?.into_iter().find(|row| row.identity() == "00256D/DEV0001/STB"))
+        })?;
+        // A second good device comes behind everything, so that the agent is through with the flood.
+        Client::new(&good_wire, 2, identity("00256D", "LAST", "")).bind()?;
+        let rows = wait_for("last row", SOON, || {
+            let rows = agent.devices()?;
+            Ok(rows.iter().any(|row| row.serial_number == "LAST").then_some(rows))
+        })?;
+        let forged = rows.iter().flat_map(|row| &row.bindings).filter(|one| one.mac == mac_text([2, 0, 0, 0, 0, 66]));
+        let forged = forged.count();
+        ensure!(forged <= MAXIMUM_PER_MAC, "{forged} rows of one MAC address with a budget of {budget}");
+        ensure!(forged > 0, "an ordinary number of identities is allowed");
+        let over_budget = last.packets("lan_ingress", "over_budget");
+        ensure!((over_budget > 0) == (budget != "0"), "{over_budget} messages over a budget of {budget}");
+    }
+    Ok(())
+}
+
+/// SEC-9, OPT-2, OPT-8: every frame of the corpus, thrown at the agent: each hook class moves as the corpus says, no
+/// row comes of it, and the next good device is a row.
+#[test]
+fn the_whole_corpus_makes_no_row_and_no_harm() -> Result<()> {
+    let lab = Lab::new()?;
+    let file = lab.write("gateway.toml", "[gateway.association]\nmac_budget_pps = 0\n")?;
+    let agent = Agent::start(&lab, &["lan0"], &["--config", &file])?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    let frames = corpus::load()?;
+    let mut sent = 0;
+    let mut refused = std::collections::BTreeMap::<String, u64>::new();
+    for frame in frames.iter().filter(|frame| frame.hook().is_ok_and(|hook| hook == Hook::LanIngress)) {
+        let default_settings = frame.dialect.is_none() && !frame.lenient_oui && frame.enterprises.is_empty();
+        let bytes = frame.bytes()?;
+        if !default_settings || frame.metadata_tag.is_some() || bytes.len() > 1514 {
+            continue;
+        }
+        wire.send(&bytes)?;
+        sent += 1;
+        let bad_class = ["bad_length", "truncated", "wrong_cookie", "bad_hlen", "damaged_options"];
+        if bad_class.contains(&frame.class.as_str()) {
+            *refused.entry(frame.class.clone()).or_default() += 1;
+        }
+    }
+    let metrics =
+        agent.wait_for_metrics("every frame at the hook", |metrics| metrics.all_packets("lan_ingress") == sent)?;
+    for (class, count) in &refused {
+        assert_eq!(metrics.packets("lan_ingress", class), *count, "{class}");
+    }
+    for result in ["incomplete", "bad_oui", "too_long", "control_character", "damaged", "wrong_enterprise", "not_utf8"]
+    {
+        let counted = metrics.sum("tr111_device_identities_total", &[("result", result)]);
+        ensure!(counted > 0, "no identity was counted as {result}");
+    }
+
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 120)?;
+    Client::new(&wire, 200, identity("00256D", "GOOD", "")).bind()?;
+    let rows = agent.wait_for_rows(1, SOON)?;
+    assert_eq!(rows[0].serial_number, "GOOD");
+    Ok(())
+}
+
+/// Frames with random bytes in random places: the agent goes on, every frame is counted once, the next device is a row.
+#[test]
+fn random_damage_is_survived() -> Result<()> {
+    const FRAMES: u64 = 20_000;
+    let lab = Lab::new()?;
+    let file = lab.write("gateway.toml", "[gateway.association]\nmac_budget_pps = 0\n")?;
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 120)?;
+    let agent = Agent::start(&lab, &["lan0"], &["--config", &file])?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    let mut client = Client::new(&wire, 1, hex(D1));
+    let kinds = [kind::DISCOVER, kind::REQUEST, kind::INFORM, kind::RELEASE, kind::DECLINE];
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = |below: usize| {
+        // xorshift64: a fixed seed, so that a failure comes again.
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random % below as u64) as usize
+    };
+    for _ in 0..FRAMES {
+        let message = client.message(kinds[next(kinds.len())]);
+        let mut frame = Packet::from_client(client.mac, message.bytes()).bytes();
+        for _ in 0..=next(8) {
+            // Mostly the headers and the options.
+            let place = if next(2) == 0 { next(60) } else { 42 + 236 + next(frame.len() - 42 - 236) };
+            frame[place] = next(256) as u8;
+        }
+        frame.truncate(frame.len() - next(40));
+        wire.send(&frame)?;
+    }
+    let metrics =
+        agent.wait_for_metrics("every frame at the hook", |metrics| metrics.all_packets("lan_ingress") == FRAMES)?;
+    assert_eq!(metrics.sum("tr111_ring_lost_total", &[]), 0);
+    Client::new(&wire, 2, identity("00256D", "GOOD", "")).bind()?;
+    wait_for("good row", SOON, || Ok(agent.devices()?.into_iter().find(|row| row.serial_number == "GOOD")))?;
+    Ok(())
+}
+
+/// SEC-9: text that would break out of JSON, metrics or a terminal stays text, and no metric carries it.
+#[test]
+fn attackers_text_stays_text() -> Result<()> {
+    let lab = Lab::new()?;
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 120)?;
+    let agent = Agent::start(&lab, &["lan0"], &[])?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    let serial_number = "\"},{\\u0000 tr111_up{x=\"1\"} 1 <b>";
+    Client::new(&wire, 1, identity("00256D", serial_number, "a\"b")).bind()?;
+    let rows = agent.wait_for_rows(1, SOON)?;
+    assert_eq!((rows[0].serial_number.as_str(), rows[0].product_class.as_str()), (serial_number, "a\"b"));
+    let (_, metrics) = agent.fetch("/metrics")?;
+    assert!(!metrics.contains("tr111_up") && !metrics.contains("00256D"), "{metrics}");
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! The README says what the program does: its commands, its configuration, its metrics.
+
+use std::{collections::BTreeSet, path::Path, process::Command};
+
+use anyhow::{Context, Result};
+use tr111::config::{
+    Origin, Values,
+    key::{Effect, KEYS},
+};
+use tr111_tests::{
+    agent::{Agent, binary},
+    lab::Lab,
+    process::run,
+};
+
+const README: &str = include_str!("../../README.md");
+
+/// The text under a heading, up to the next one.
+fn section(heading: &str) -> Result<&'static str> {
+    let (_, rest) = README.split_once(&format!("\n## {heading}\n")).with_context(|| format!("no section {heading}"))?;
+    Ok(rest.split("\n## ").next().unwrap_or(rest))
+}
+
+/// What stands between backticks in the first column of the tables of `text`.
+fn first_column(text: &str) -> impl Iterator<Item = &str> {
+    let cells = text.lines().filter_map(|line| line.strip_prefix('|')?.split('|').next());
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2))
+}
+
+#[test]
+fn commands_are_those_of_the_program() -> Result<()> {
+    let help = run(Command::new(binary()?).arg("--help"))?;
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = listed.filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next());
+    let program: BTreeSet<_> = names.filter(|name| *name != "help").collect();
+    let readme: BTreeSet<_> = first_column(section("Install and run")?)
+        .filter_map(|cell| cell.strip_prefix("tr111 ")?.split_whitespace().next())
+        .collect();
+    assert_eq!(readme, program);
+    Ok(())
+}
+
+#[test]
+fn configuration_names_every_key_in_use_with_its_default() -> Result<()> {
+    let text = section("Configuration")?;
+    let block = text.split_once("```toml\n").and_then(|(_, rest)| rest.split_once("```")).context("no TOML")?.0;
+    let mut values = Values::default();
+    values.read(Path::new("README.md"), block)?;
+    for key in KEYS.iter().filter(|key| key.effect != Effect::Later) {
+        let (value, origin) = values.get(key).with_context(|| key.path())?;
+        assert!(matches!(origin, Origin::File(..)), "{} is not in the README", key.path());
+        match key.preset_value() {
+            // An example stands for what has no default.
+            None => {}
+            Some(_) if key.path() == "gateway.lan" => {}
+            Some(preset) => assert_eq!(*value, preset, "{}", key.path()),
+        }
+    }
+    let later = |key: &&tr111::config::key::Key| matches!(values.get(key), Some((_, Origin::File(..))));
+    let early: Vec<_> =
+        KEYS.iter().filter(|key| key.effect == Effect::Later).filter(later).map(|key| key.path()).collect();
+    assert!(early.is_empty(), "in the README, but without effect: {early:?}");
+    Ok(())
+}
+
+#[test]
+fn metrics_are_those_that_the_agent_serves() -> Result<()> {
+    let lab = Lab::new()?;
+    let agent = Agent::start(&lab, &["lan0"], &[])?;
+    let (_, text) = agent.fetch("/metrics")?;
+    let served: BTreeSet<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let readme: BTreeSet<_> = first_column(section("Metrics")?).collect();
+    assert_eq!(readme, served);
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! Many devices at once. These stories keep both cores busy, so they take turns.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use anyhow::Result;
+use tr111_tests::{
+    agent::{Agent, binary},
+    host::dnsmasq,
+    lab::{GATEWAY, Lab, POOL},
+    lock::Turn,
+    process::Process,
+    responder::Responder,
+};
+
+fn simulate(lab: &Lab, arguments: &[&str]) -> Result<Process> {
+    let mut command = lab.lan.command(binary()?);
+    command.args(["sim", "devices", "--iface", "eth0"]).args(arguments);
+    Process::start("sim", &mut command, lab.path())
+}
+
+/// Nothing was lost on the way: the ring took everything that it was offered.
+fn nothing_is_lost(agent: &Agent<'_>) -> Result<()> {
+    let metrics = agent.metrics()?;
+    assert_eq!(metrics.sum("tr111_ring_lost_total", &[]), 0);
+    let handed_up = ["discover", "request", "inform", "release", "ack"]
+        .map(|class| metrics.sum("tr111_packets_total", &[("class", class)]));
+    assert_eq!(handed_up.iter().sum::<u64>(), metrics.sum("tr111_ring_events_total", &[]));
+    Ok(())
+}
+
+/// GW-6, GW-10: two thousand devices against an unmodified dnsmasq all become rows, and all go with their RELEASE.
+#[test]
+fn two_thousand_devices_against_dnsmasq() -> Result<()> {
+    const COUNT: usize = 2_000;
+    let _turn = Turn::take()?;
+    let lab = Lab::new()?;
+    let pool = (POOL, Ipv4Addr::new(10, 111, 20, 250));
+    let _server = dnsmasq(&lab.gateway, "lan0", pool, lab.path(), &["--dhcp-lease-max=4000", "--quiet-dhcp"])?;
+    let agent = Agent::start(&lab, &["lan0"], &[])?;
+    let mut devices = simulate(&lab, &["--count", "2000", "--rate", "150"])?;
+    devices.wait_for_line("2000 devices bound", Duration::from_secs(110))?;
+    let rows = agent.wait_for_rows(COUNT, Duration::from_secs(20))?;
+    assert!(rows.iter().all(|row| row.bindings.len() == 1));
+    nothing_is_lost(&agent)?;
+    assert!(devices.terminate(Duration::from_secs(60))?.success());
+    agent.wait_for_rows(0, Duration::from_secs(20))?;
+    nothing_is_lost(&agent)
+}
+
+/// GW-6: twenty thousand devices against a fast server all become rows.
+#[test]
+fn twenty_thousand_devices_against_a_fast_server() -> Result<()> {
+    const COUNT: usize = 20_000;
+    let _turn = Turn::take()?;
+    let lab = Lab::new()?;
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 3600)?;
+    let agent = Agent::start(&lab, &["lan0"], &[])?;
+    let mut devices = simulate(&lab, &["--count", "20000", "--rate", "2000", "--vanish"])?;
+    devices.wait_for_line("20000 devices bound", Duration::from_secs(110))?;
+    let rows = agent.wait_for_rows(COUNT, Duration::from_secs(30))?;
+    assert_eq!(rows.iter().map(|row| row.bindings.len()).sum::<usize>(), COUNT);
+    nothing_is_lost(&agent)?;
+    assert!(devices.terminate(Duration::from_secs(10))?.success());
+    Ok(())
+}
+
+/// GW-17: many devices with static addresses send INFORM and become rows.
+#[test]
+fn a_hundred_devices_inform() -> Result<()> {
+    let lab = Lab::new()?;
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 3600)?;
+    let agent = Agent::start(&lab, &["lan0"], &[])?;
+    let arguments = ["--count", "100", "--inform", "--address", "10.111.200.1", "--release"];
+    let mut devices = simulate(&lab, &arguments)?;
+    devices.wait_for_line("100 devices bound", Duration::from_secs(60))?;
+    assert!(devices.wait(Duration::from_secs(10))?.success());
+    let rows = agent.wait_for_rows(100, Duration::from_secs(10))?;
+    assert!(rows.iter().all(|row| row.bindings[0].source == "inform" && row.bindings[0].lease_expires.is_none()));
+    Ok(())
+}
