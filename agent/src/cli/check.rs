@@ -49,16 +49,16 @@ struct Setting {
     origin: Option<String>,
 }
 
-pub(super) fn run(args: Args, control: Option<PathBuf>, json: bool) -> Outcome {
-    let values = args.gateway.layers(control.as_ref())?;
+pub(super) fn run(args: &Args, control: Option<&PathBuf>, json: bool) -> Outcome {
+    let values = args.gateway.layers(control)?;
     let mut findings = preflight::kernel();
     findings.push(capabilities());
     findings.push(btf());
     findings.push(bpffs(&Agent::from(&values).pin_dir));
     findings.push(match Gateway::try_from(&values) {
         Ok(_) => finding("configuration", Verdict::Good, "complete", ""),
-        Err(error) if args.gateway.is_silent() => finding("configuration", Verdict::Warning, error, ""),
-        Err(error) => return Err(error.into()),
+        Err(error) if args.gateway.names_a_file() => finding("configuration", Verdict::Failure, error.to_string(), ""),
+        Err(error) => finding("configuration", Verdict::Warning, error.to_string(), ""),
     });
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     for interface in values.texts("gateway", "lan") {
@@ -67,9 +67,9 @@ pub(super) fn run(args: Args, control: Option<PathBuf>, json: bool) -> Outcome {
     let failures = findings.iter().filter(|finding| finding.verdict == Verdict::Failure).count();
     let report = Report { findings: findings.into_iter().map(show).collect(), configuration: configuration(&values) };
     if json {
-        output::write_json(&report)?
+        output::write_json(&report)?;
     } else {
-        print(&report)?
+        print(&report)?;
     }
     match failures {
         0 => Ok(()),
@@ -78,8 +78,8 @@ pub(super) fn run(args: Args, control: Option<PathBuf>, json: bool) -> Outcome {
     }
 }
 
-fn finding(check: &str, verdict: Verdict, detail: impl ToString, hint: &str) -> Finding {
-    Finding { check: check.to_owned(), verdict, detail: detail.to_string(), hint: hint.to_owned() }
+fn finding(check: &str, verdict: Verdict, detail: impl Into<String>, hint: &str) -> Finding {
+    Finding { check: check.to_owned(), verdict, detail: detail.into(), hint: hint.to_owned() }
 }
 
 /// Capabilities that the agent needs, by their number (`linux/capability.h`).

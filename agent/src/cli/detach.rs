@@ -93,17 +93,17 @@ fn unpin(directory: &Path, removed: &mut Vec<PathBuf>) -> Outcome {
 }
 
 fn describe(detached: &Detached) -> String {
-    let mut text = String::new();
+    let mut lines = Vec::new();
     if let Some(pid) = detached.agent {
-        text.push_str(&format!("agent {pid} ended, programs are off {}\n", detached.interfaces.join(", ")));
+        lines.push(format!("agent {pid} ended, programs are off {}", detached.interfaces.join(", ")));
     }
     if !detached.pins.is_empty() {
-        text.push_str(&format!("{} pins removed\n", detached.pins.len()));
+        lines.push(format!("{} pins removed", detached.pins.len()));
     }
-    if text.is_empty() {
-        text.push_str("nothing to take off: no agent runs and nothing is pinned\n");
+    if lines.is_empty() {
+        lines.push("nothing to take off: no agent runs and nothing is pinned".to_owned());
     }
-    text
+    lines.join("\n") + "\n"
 }
 
 #[cfg(test)]

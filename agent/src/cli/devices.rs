@@ -27,8 +27,8 @@ pub(super) struct Args {
 
 #[derive(Serialize)]
 struct Listing {
-    number_of_entries: usize,
     devices: Vec<Device>,
+    number_of_entries: usize,
 }
 
 pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {

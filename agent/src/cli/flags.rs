@@ -77,8 +77,8 @@ impl Gateway {
         Ok(values)
     }
 
-    /// Neither a file nor an interface was named: there is nothing to check but the machine.
-    pub(crate) fn is_silent(&self) -> bool {
-        self.config.is_none() && self.lan.is_empty()
+    /// There is a file, so it should be complete.
+    pub(crate) fn names_a_file(&self) -> bool {
+        self.config.is_some()
     }
 }

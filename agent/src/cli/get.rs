@@ -62,7 +62,7 @@ pub(super) struct SetArgs {
     writes: Vec<String>,
 }
 
-pub(super) fn set(args: SetArgs, reach: &Reach) -> Outcome {
+pub(super) fn set(args: &SetArgs, reach: &Reach) -> Outcome {
     let (pairs, rest) = args.writes.as_chunks::<2>();
     if let [path] = rest {
         return Err(Failure::Usage(format!("{} has no value", printable(path))));

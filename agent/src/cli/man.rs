@@ -34,7 +34,7 @@ fn commands(command: &Command, path: &str, text: &mut String) {
             continue;
         }
         let positionals = sub.get_positionals().map(|argument| format!(" {}", value_name(argument)));
-        text.push_str(&format!(".SS {}{}\n", escape(&path), escape(&positionals.collect::<String>())));
+        text.extend([".SS ", &escape(&path), &escape(&positionals.collect::<String>()), "\n"]);
         if let Some(about) = sub.get_long_about().or(sub.get_about()) {
             paragraph(&about.to_string(), text);
         }
@@ -49,7 +49,7 @@ fn option(argument: &Arg, text: &mut String) {
         Some(long) => format!("--{long}"),
         None => value_name(argument),
     };
-    text.push_str(&format!(".TP\n.B {}\n", escape(&name)));
+    text.extend([".TP\n.B ", &escape(&name), "\n"]);
     if let Some(help) = argument.get_long_help().or(argument.get_help()) {
         paragraph(&help.to_string(), text);
     }
@@ -71,11 +71,11 @@ fn configuration(text: &mut String) {
     for key in KEYS.iter().filter(|key| key.effect != Effect::Later) {
         if key.section != section {
             section = key.section;
-            text.push_str(&format!(".SS [{}]\n", escape(section)));
+            text.extend([".SS [", &escape(section), "]\n"]);
         }
         let live = if key.effect == Effect::Live { ", live" } else { "" };
         let preset = key.preset_value().map_or_else(|| "none".to_owned(), |value| value.to_string());
-        text.push_str(&format!(".TP\n.B {}\n", escape(key.name)));
+        text.extend([".TP\n.B ", &escape(key.name), "\n"]);
         paragraph(&format!("{}. {}; default {preset}{live}.", key.help, key.range()), text);
     }
 }

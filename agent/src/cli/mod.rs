@@ -107,10 +107,10 @@ impl Cli {
             Command::Devices(args) => devices::run(&args, &client, json),
             Command::Status => status::run(&client, json),
             Command::Get(args) => get::run(args, &client, json),
-            Command::Set(args) => get::set(args, &client),
+            Command::Set(args) => get::set(&args, &client),
             Command::Watch(args) => watch::run(&args, &client, json),
-            Command::Tune(args) => tune::run(args, &client, json),
-            Command::Check(args) => check::run(args, control, json),
+            Command::Tune(args) => tune::run(&args, &client, json),
+            Command::Check(args) => check::run(&args, control.as_ref(), json),
             Command::Sim(Sim::Devices(args)) => run::sim(args, json),
             Command::Completions { shell } => {
                 let mut script = Vec::new();

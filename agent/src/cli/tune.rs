@@ -7,7 +7,7 @@ use super::{
     output::{self, Table, or_dash, printable},
 };
 use crate::{
-    config::{Origin, Values},
+    config::{Error, Origin, Values, key::Effect},
     control::{
         ClientError,
         message::{Knob, Reply, Request},
@@ -17,7 +17,7 @@ use crate::{
 /// Arguments of `tr111 tune`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Knobs to change until the agent ends, such as gateway.association.nak_grace_s=5; without any, all are shown
+    /// Knobs to change until the agent ends; without any, all are shown with value, default, range and unit
     #[arg(value_name = "KEY=VALUE")]
     settings: Vec<String>,
 }
@@ -27,7 +27,7 @@ struct Listing {
     knobs: Vec<Knob>,
 }
 
-pub(super) fn run(args: Args, reach: &Reach, json: bool) -> Outcome {
+pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
     if args.settings.is_empty() {
         return show(reach, json);
     }
@@ -37,7 +37,10 @@ pub(super) fn run(args: Args, reach: &Reach, json: bool) -> Outcome {
             return Err(Failure::Usage(format!("\"{}\" is not KEY=VALUE", setting.escape_debug())));
         };
         // What is wrong in itself is told as wrong use; the agent judges again.
-        Values::default().set(key, value, Origin::Tune)?;
+        let known = Values::default().set(key, value, Origin::Tune)?;
+        if known.effect != Effect::Live {
+            return Err(Error::NotLive(known.path()).into());
+        }
         settings.push((key.to_owned(), value.to_owned()));
     }
     match reach.connect()?.ask(&Request::Tune { settings })? {

@@ -99,7 +99,7 @@ fn describe(event: &Event) -> String {
         }
     }
     for binding in bindings {
-        line.push_str(&format!("  {} {} on {}", binding.mac, binding.ip, place(binding)));
+        line.extend(["  ", &binding.mac, " ", &binding.ip, " on ", &place(binding)]);
     }
     line
 }

@@ -13,10 +13,6 @@ const PARAMETER_MAXIMUM: usize = 256;
 
 type Judged = Result<String, String>;
 
-fn same(text: &str) -> Judged {
-    Ok(text.to_owned())
-}
-
 fn bounded(text: &str, least: usize, most: usize) -> Judged {
     if text.chars().any(char::is_control) {
         return Err("control characters are not allowed".to_owned());
@@ -24,7 +20,7 @@ fn bounded(text: &str, least: usize, most: usize) -> Judged {
     match text.len() {
         0 if least > 0 => Err("must not be empty".to_owned()),
         length if length > most => Err(format!("at most {most} bytes, not {length}")),
-        _ => same(text),
+        _ => Ok(text.to_owned()),
     }
 }
 
@@ -62,7 +58,7 @@ pub fn interface(text: &str) -> Judged {
     if text.is_empty() || text.len() > INTERFACE_MAXIMUM || matches!(text, "." | "..") || !text.chars().all(allowed) {
         return Err(format!("\"{}\" cannot be the name of an interface", text.escape_debug()));
     }
-    same(text)
+    Ok(text.to_owned())
 }
 
 /// A path.
@@ -73,14 +69,14 @@ pub fn path(text: &str) -> Judged {
 /// An address with a port.
 pub fn address(text: &str) -> Judged {
     match text.parse::<SocketAddr>() {
-        Ok(_) => same(text),
+        Ok(_) => Ok(text.to_owned()),
         Err(_) => Err(format!("expected ADDRESS:PORT such as \"127.0.0.1:9111\", not \"{}\"", text.escape_debug())),
     }
 }
 
 /// An address with a port, or nothing.
 pub fn address_or_off(text: &str) -> Judged {
-    if text.is_empty() { same(text) } else { address(text) }
+    if text.is_empty() { Ok(text.to_owned()) } else { address(text) }
 }
 
 /// A mark and its mask, which has to cover it.
@@ -91,7 +87,7 @@ pub fn mark(text: &str) -> Judged {
     };
     let parts = text.split_once('/').and_then(|(value, mask)| Some((number(value)?, number(mask)?)));
     match parts {
-        Some((value, mask)) if mask != 0 && value & !mask == 0 => same(text),
+        Some((value, mask)) if mask != 0 && value & !mask == 0 => Ok(text.to_owned()),
         Some(_) => Err("the mask has to cover the value and must not be 0".to_owned()),
         None => Err(format!("expected VALUE/MASK such as \"0x01000000/0x01000000\", not \"{}\"", text.escape_debug())),
     }
@@ -100,7 +96,7 @@ pub fn mark(text: &str) -> Judged {
 /// Where the registry of an ACS lives.
 pub fn registry(text: &str) -> Judged {
     if text == "embedded" || text.strip_prefix("redis://").is_some_and(|rest| !rest.is_empty()) {
-        same(text)
+        Ok(text.to_owned())
     } else {
         Err(format!("expected \"embedded\" or redis://HOST:PORT/DB, not \"{}\"", text.escape_debug()))
     }
@@ -116,7 +112,7 @@ pub fn log(text: &str) -> Judged {
         Ok(_) if is_misspelt_level(text) => {
             Err(format!("expected error, warn, info, debug, trace or off, not \"{}\"", text.escape_debug()))
         }
-        Ok(_) => same(text),
+        Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(format!("{error}")),
     }
 }

@@ -176,7 +176,7 @@ pub struct Parameter {
     /// `string`, `unsignedInt`, `int`, `boolean`, `dateTime`, or `object` for an object without a value.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Whether SetParameterValues may write it.
+    /// Whether `SetParameterValues` may write it.
     pub writable: bool,
     /// `off`, `passive` or `active`.
     pub notification: String,

@@ -10,6 +10,8 @@ mod listener;
 pub mod message;
 mod peer;
 mod server;
+#[cfg(test)]
+mod tests;
 
 pub use client::{Client, ClientError, DEFAULT_PATH};
 pub use listener::{BindError, Listener};

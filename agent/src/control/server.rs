@@ -38,7 +38,7 @@ impl Default for Limits {
         Self {
             clients: 64,
             hello: Duration::from_secs(5),
-            idle: Duration::from_secs(60),
+            idle: Duration::from_mins(1),
             answer: Duration::from_secs(10),
             write: Duration::from_secs(10),
         }

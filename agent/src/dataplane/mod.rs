@@ -5,6 +5,7 @@ mod counters;
 mod error;
 mod load;
 mod marks;
+mod memory;
 pub mod preflight;
 mod ring;
 
@@ -67,6 +68,7 @@ impl Dataplane {
             .iter()
             .map(|name| attach::lan(&mut loaded, name, options.xdp_mode))
             .collect::<Result<_, _>>()?;
+        memory::trim();
         Ok(Self { loaded, attachments, counters, marks, ring: Some(ring) })
     }
 

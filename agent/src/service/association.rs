@@ -139,8 +139,8 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                     // A full ring must not keep others from their turn: clients, watchers, metrics.
                     tokio::task::yield_now().await;
                 }
-                rung = timer.ring() => {
-                    rung?;
+                reached = timer.ring() => {
+                    reached?;
                     self.handle(Input::Tick);
                 }
                 change = network.recv(), if network_is_watched => match change {

@@ -72,7 +72,8 @@ fn boot_of(now: SystemTime, since_boot: BootTime) -> SystemTime {
 mod tests {
     use super::*;
 
-    const NEW_YEAR: Duration = Duration::from_secs(1_767_225_600);
+    /// 2026-01-01T00:00:00Z
+    const NEW_YEAR: Duration = Duration::from_hours(490_896);
 
     fn booted(at: Duration) -> Clock {
         Clock { boot: SystemTime::UNIX_EPOCH + at }
@@ -80,9 +81,9 @@ mod tests {
 
     #[test]
     fn an_instant_is_shown_as_rfc_3339_in_utc() {
-        let clock = booted(NEW_YEAR - Duration::from_secs(100));
-        assert_eq!(clock.rfc3339(BootTime(100_000_000_000)), "2026-01-01T00:00:00Z");
-        assert_eq!(clock.rfc3339(BootTime(100_999_999_999)), "2026-01-01T00:00:00Z");
+        let clock = booted(NEW_YEAR);
+        assert_eq!(clock.rfc3339(BootTime(0)), "2026-01-01T00:00:00Z");
+        assert_eq!(clock.rfc3339(BootTime(100_999_999_999)), "2026-01-01T00:01:40Z");
     }
 
     #[test]
@@ -98,7 +99,7 @@ mod tests {
         let second = BootTime(1_000_000_000);
         clock.correct(SystemTime::UNIX_EPOCH + NEW_YEAR - Duration::from_millis(3));
         assert_eq!(clock.rfc3339(second), "2026-01-01T00:00:01Z");
-        clock.correct(SystemTime::UNIX_EPOCH + NEW_YEAR + Duration::from_secs(3_600));
+        clock.correct(SystemTime::UNIX_EPOCH + NEW_YEAR + Duration::from_hours(1));
         assert_eq!(clock.rfc3339(second), "2026-01-01T01:00:01Z");
     }
 
