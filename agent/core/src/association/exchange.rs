@@ -32,6 +32,8 @@ pub(super) struct Exchange {
 
 struct Waiting {
     exchange: Exchange,
+    /// Of its key.
+    hash: u64,
     older: u32,
     newer: u32,
 }
@@ -47,13 +49,15 @@ pub(super) struct Exchanges {
 
 impl Exchanges {
     pub(super) fn new(keys: Keys) -> Self {
-        Self { waiting: Slab::new(), by_key: HashTable::new(), oldest: NONE, newest: NONE, keys }
+        Self { waiting: Slab::with_capacity(0), by_key: HashTable::new(), oldest: NONE, newest: NONE, keys }
     }
 
     /// Remembers a request, in place of an earlier one of the same exchange, whose identity stays if this one has
     /// none. Says whether another exchange had to go, because there were `maximum` already.
     pub(super) fn record(&mut self, mut exchange: Exchange, maximum: u32) -> bool {
-        if let Some(earlier) = self.take(&exchange.key)
+        let hash = self.keys.exchange(&exchange.key);
+        if let Some(id) = self.find(hash, &exchange.key)
+            && let Some(earlier) = self.remove(id)
             && earlier.client == exchange.client
             && exchange.identity.is_none()
         {
@@ -63,26 +67,32 @@ impl Exchanges {
         if full {
             self.remove(self.oldest);
         }
-        let hash = self.keys.hash(&exchange.key);
-        let id = self.waiting.insert(Waiting { exchange, older: self.newest, newer: NONE });
+        let id = self.waiting.insert(Waiting { exchange, hash, older: self.newest, newer: NONE });
         match self.waiting.get_mut(self.newest) {
             Some(previous) => previous.newer = id,
             None => self.oldest = id,
         }
         self.newest = id;
-        let (waiting, keys) = (&self.waiting, self.keys);
-        self.by_key.insert_unique(hash, id, |id| keys.hash(&waiting[*id].exchange.key));
+        let waiting = &self.waiting;
+        self.by_key.insert_unique(hash, id, |id| waiting[*id].hash);
         full
     }
 
-    pub(super) fn get(&self, key: &ExchangeKey) -> Option<&Exchange> {
-        let id = self.by_key.find(self.keys.hash(key), |id| self.waiting[*id].exchange.key == *key)?;
-        Some(&self.waiting[*id].exchange)
+    /// Finds an exchange; [`Exchanges::get`] and [`Exchanges::take`] go on with its number.
+    pub(super) fn lookup(&self, key: &ExchangeKey) -> Option<u32> {
+        self.find(self.keys.exchange(key), key)
     }
 
-    pub(super) fn take(&mut self, key: &ExchangeKey) -> Option<Exchange> {
-        let id = *self.by_key.find(self.keys.hash(key), |id| self.waiting[*id].exchange.key == *key)?;
+    pub(super) fn get(&self, id: u32) -> Option<&Exchange> {
+        Some(&self.waiting.get(id)?.exchange)
+    }
+
+    pub(super) fn take(&mut self, id: u32) -> Option<Exchange> {
         self.remove(id)
+    }
+
+    fn find(&self, hash: u64, key: &ExchangeKey) -> Option<u32> {
+        self.by_key.find(hash, |id| self.waiting[*id].exchange.key == *key).copied()
     }
 
     /// Forgets requests from `time` or before.
@@ -98,11 +108,11 @@ impl Exchanges {
     }
 
     fn remove(&mut self, id: u32) -> Option<Exchange> {
-        let hash = self.keys.hash(&self.waiting.get(id)?.exchange.key);
+        let hash = self.waiting.get(id)?.hash;
         if let Ok(entry) = self.by_key.find_entry(hash, |found| *found == id) {
             entry.remove();
         }
-        let Waiting { exchange, older, newer } = self.waiting.remove(id)?;
+        let Waiting { exchange, older, newer, .. } = self.waiting.remove(id)?;
         match self.waiting.get_mut(older) {
             Some(older) => older.newer = newer,
             None => self.oldest = newer,

@@ -119,7 +119,7 @@ impl Association {
     pub fn new(settings: Settings) -> Self {
         let keys = Keys::new(settings.kernel.seed);
         Self {
-            table: Table::new(keys),
+            table: Table::new(keys, settings.max_rows),
             exchanges: Exchanges::new(keys),
             local_addresses: Vec::new(),
             outputs: VecDeque::new(),

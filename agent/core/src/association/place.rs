@@ -26,9 +26,10 @@ impl Association {
             self.take_out(id, RemovalReason::IdentityChanged);
         }
         let displaced = self.displace_holder(&identity, &binding);
-        match self.refusal(&identity, &binding, displaced.is_some()) {
+        let row = self.table.row(&identity);
+        match self.refusal(row, &binding, displaced.is_some()) {
             None => {
-                self.put_in(identity, binding);
+                self.put_in(row, identity, binding);
                 if current.is_none() {
                     self.outputs.push_back(Output::Stick(client));
                 }
@@ -78,23 +79,22 @@ impl Association {
     }
 
     /// Why a binding that is not there yet may not enter (SEC-8).
-    fn refusal(&self, identity: &DeviceIdentity, binding: &Binding, replaces: bool) -> Option<IdentityResult> {
-        let new_row = !self.table.has_row(identity);
+    fn refusal(&self, row: Option<u32>, binding: &Binding, replaces: bool) -> Option<IdentityResult> {
         let bindings = self.table.bindings() - u32::from(replaces);
-        if new_row && (self.table.rows() >= self.settings.max_rows || self.table.is_out_of_instances())
+        if row.is_none() && (self.table.rows() >= self.settings.max_rows || self.table.is_out_of_instances())
             || bindings >= self.settings.max_rows.saturating_mul(BINDINGS_PER_ROW)
         {
             return Some(IdentityResult::TableFull);
         }
         let most = self.settings.max_identities_per_mac as usize;
-        let (identities, bindings, known) = self.table.brought_by(&binding.mac, identity);
+        let (identities, bindings, known) = self.table.brought_by(&binding.mac, row);
         let full = if known { bindings >= most.saturating_mul(BINDINGS_PER_IDENTITY) } else { identities >= most };
         full.then_some(IdentityResult::MacCap)
     }
 
-    fn put_in(&mut self, identity: DeviceIdentity, binding: Binding) {
+    fn put_in(&mut self, row: Option<u32>, identity: DeviceIdentity, binding: Binding) {
         let described = identity.clone();
-        let inserted = self.table.insert(identity, binding.clone());
+        let inserted = self.table.insert(row, identity, binding.clone());
         self.schedule(inserted.id);
         let instance = inserted.instance;
         if inserted.added {

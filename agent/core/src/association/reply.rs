@@ -38,7 +38,8 @@ impl Association {
     /// A repeated reply finds no exchange, and so changes nothing.
     fn take_answered(&mut self, event: &Event<'_>, message: &Message<'_>) -> Option<Exchange> {
         let key = classify::exchange_key(event.segment, &message.fixed);
-        let Some(exchange) = self.exchanges.get(&key) else {
+        let id = self.exchanges.lookup(&key);
+        let Some((id, exchange)) = id.and_then(|id| Some((id, self.exchanges.get(id)?))) else {
             self.counts.count_remark(Remark::UnmatchedReply);
             return None;
         };
@@ -46,7 +47,7 @@ impl Association {
             self.counts.count_remark(Remark::ForeignServer);
             return None;
         }
-        self.exchanges.take(&key)
+        self.exchanges.take(id)
     }
 
     /// The server is this gateway, or stands behind a relay: the client's, or this gateway's own.

@@ -19,8 +19,9 @@ enum Entry<T> {
 }
 
 impl<T> Slab<T> {
-    pub(super) const fn new() -> Self {
-        Self { entries: Vec::new(), free: NONE, occupied: 0 }
+    /// With room for `capacity` values; the system gives memory only to what is used of it.
+    pub(super) fn with_capacity(capacity: usize) -> Self {
+        Self { entries: Vec::with_capacity(capacity), free: NONE, occupied: 0 }
     }
 
     pub(super) fn len(&self) -> u32 {
@@ -97,7 +98,7 @@ mod tests {
 
     #[test]
     fn gives_freed_numbers_out_again() {
-        let mut slab = Slab::new();
+        let mut slab = Slab::with_capacity(0);
         let ids: Vec<u32> = "abc".chars().map(|letter| slab.insert(letter)).collect();
         assert_eq!(ids, [0, 1, 2]);
         assert_eq!(slab.remove(1), Some('b'));

@@ -16,6 +16,9 @@ use super::{
 };
 use crate::{dhcp::HardwareAddress, identity::DeviceIdentity, time::BootTime};
 
+/// Most rows for which room is made in advance: what is resident of it before use is 4 bytes a row.
+const RESERVED_MAXIMUM: u32 = 1 << 20;
+
 struct Row {
     identity: DeviceIdentity,
     instance: u32,
@@ -73,17 +76,20 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(keys: Keys) -> Self {
+    /// An empty table for about `rows` rows. It may grow beyond, but an index that grows hashes all that is in it,
+    /// and the addition that makes it do so waits.
+    pub(super) fn new(keys: Keys, rows: u32) -> Self {
+        let capacity = rows.min(RESERVED_MAXIMUM) as usize;
         Self {
             keys,
-            rows: Slab::new(),
-            held: Slab::new(),
+            rows: Slab::with_capacity(capacity),
+            held: Slab::with_capacity(capacity),
             deadlines: Wheel::new(),
-            by_identity: HashTable::new(),
+            by_identity: HashTable::with_capacity(capacity),
             by_instance: BTreeMap::new(),
-            by_client: HashTable::new(),
-            by_address: HashTable::new(),
-            by_mac: HashTable::new(),
+            by_client: HashTable::with_capacity(capacity),
+            by_address: HashTable::with_capacity(capacity),
+            by_mac: HashTable::with_capacity(capacity),
             next_instance: 1,
         }
     }
@@ -102,12 +108,12 @@ impl Table {
 
     /// The binding of a client.
     pub(super) fn client(&self, client: &ClientKey) -> Option<u32> {
-        self.by_client.find(self.keys.hash(client), |id| self.held[*id].binding.client == *client).copied()
+        self.by_client.find(self.keys.client(client), |id| self.held[*id].binding.client == *client).copied()
     }
 
     /// The binding that has an address.
     pub(super) fn holder(&self, segment: Segment, ip: Ipv4Addr) -> Option<u32> {
-        let hash = self.keys.hash(&(segment, ip));
+        let hash = self.keys.address(segment, ip);
         self.by_address
             .find(hash, |id| {
                 let binding = &self.held[*id].binding;
@@ -116,9 +122,9 @@ impl Table {
             .copied()
     }
 
-    /// Whether there is a row for an identity.
-    pub(super) fn has_row(&self, identity: &DeviceIdentity) -> bool {
-        self.row(identity).is_some()
+    /// The row of an identity.
+    pub(super) fn row(&self, identity: &DeviceIdentity) -> Option<u32> {
+        self.by_identity.find(self.keys.identity(identity), |row| self.rows[*row].identity == *identity).copied()
     }
 
     /// Whether a binding belongs to an identity's row.
@@ -131,14 +137,14 @@ impl Table {
         &self.rows[self.held[id].row].identity
     }
 
-    /// How many identities and bindings a hardware address has, and whether `identity` is among them.
-    pub(super) fn brought_by(&self, mac: &HardwareAddress, identity: &DeviceIdentity) -> (usize, usize, bool) {
-        let of_mac = self.by_mac.iter_hash(self.keys.hash(mac)).map(|id| &self.held[*id]);
+    /// How many identities and bindings a hardware address has, and whether `row` is among them.
+    pub(super) fn brought_by(&self, mac: &HardwareAddress, row: Option<u32>) -> (usize, usize, bool) {
+        let of_mac = self.by_mac.iter_hash(self.keys.mac(mac)).map(|id| &self.held[*id]);
         let mut rows: Vec<u32> = of_mac.filter(|held| held.binding.mac == *mac).map(|held| held.row).collect();
         let bindings = rows.len();
         rows.sort_unstable();
         rows.dedup();
-        let known = self.row(identity).is_some_and(|row| rows.contains(&row));
+        let known = row.is_some_and(|row| rows.contains(&row));
         (rows.len(), bindings, known)
     }
 
@@ -147,10 +153,10 @@ impl Table {
         self.next_instance == u32::MAX
     }
 
-    /// Adds a binding, to a new row where the identity has none. The client must not have one yet.
-    pub(super) fn insert(&mut self, identity: DeviceIdentity, binding: Binding) -> Inserted {
+    /// Adds a binding to the row of its identity, to a new one where there is none (`known`). The client must not have
+    /// a binding yet.
+    pub(super) fn insert(&mut self, known: Option<u32>, identity: DeviceIdentity, binding: Binding) -> Inserted {
         let seen = binding.last_seen;
-        let known = self.row(&identity);
         let row = known.unwrap_or_else(|| self.insert_row(identity, seen));
         let (keys, previous) = (self.keys, self.rows[row].last);
         let hashes = hashes(keys, &binding);
@@ -163,21 +169,21 @@ impl Table {
         entry.last = id;
         entry.last_seen = seen;
         let held = &self.held;
-        self.by_client.insert_unique(hashes.client, id, |id| keys.hash(&held[*id].binding.client));
+        self.by_client.insert_unique(hashes.client, id, |id| keys.client(&held[*id].binding.client));
         self.by_address.insert_unique(hashes.address, id, |id| address_hash(keys, &held[*id].binding));
-        self.by_mac.insert_unique(hashes.mac, id, |id| keys.hash(&held[*id].binding.mac));
+        self.by_mac.insert_unique(hashes.mac, id, |id| keys.mac(&held[*id].binding.mac));
         Inserted { id, instance: self.rows[row].instance, added: known.is_none() }
     }
 
     fn insert_row(&mut self, identity: DeviceIdentity, seen: BootTime) -> u32 {
         let keys = self.keys;
-        let hash = keys.hash(&identity);
+        let hash = keys.identity(&identity);
         let instance = self.next_instance;
         self.next_instance = instance.saturating_add(1);
         let row = Row { identity, instance, first: NONE, last: NONE, first_seen: seen, last_seen: seen };
         let row = self.rows.insert(row);
         let rows = &self.rows;
-        self.by_identity.insert_unique(hash, row, |row| keys.hash(&rows[*row].identity));
+        self.by_identity.insert_unique(hash, row, |row| keys.identity(&rows[*row].identity));
         self.by_instance.insert(instance, row);
         row
     }
@@ -198,7 +204,7 @@ impl Table {
         }
         if old.mac != new.mac {
             forget(&mut self.by_mac, old.mac, id);
-            self.by_mac.insert_unique(new.mac, id, |id| keys.hash(&held[*id].binding.mac));
+            self.by_mac.insert_unique(new.mac, id, |id| keys.mac(&held[*id].binding.mac));
         }
     }
 
@@ -239,7 +245,7 @@ impl Table {
 
     fn remove_row(&mut self, row: u32) -> Option<DeviceIdentity> {
         let Row { identity, instance, .. } = self.rows.remove(row)?;
-        forget(&mut self.by_identity, self.keys.hash(&identity), row);
+        forget(&mut self.by_identity, self.keys.identity(&identity), row);
         self.by_instance.remove(&instance);
         Some(identity)
     }
@@ -287,10 +293,6 @@ impl Table {
             bindings: Bindings { held: &self.held, next: *first },
         }
     }
-
-    fn row(&self, identity: &DeviceIdentity) -> Option<u32> {
-        self.by_identity.find(self.keys.hash(identity), |row| self.rows[*row].identity == *identity).copied()
-    }
 }
 
 struct Hashes {
@@ -300,11 +302,11 @@ struct Hashes {
 }
 
 fn hashes(keys: Keys, binding: &Binding) -> Hashes {
-    Hashes { client: keys.hash(&binding.client), address: address_hash(keys, binding), mac: keys.hash(&binding.mac) }
+    Hashes { client: keys.client(&binding.client), address: address_hash(keys, binding), mac: keys.mac(&binding.mac) }
 }
 
 fn address_hash(keys: Keys, binding: &Binding) -> u64 {
-    keys.hash(&(binding.segment(), binding.ip))
+    keys.address(binding.segment(), binding.ip)
 }
 
 fn forget(index: &mut HashTable<u32>, hash: u64, id: u32) {
