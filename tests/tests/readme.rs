@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path, process::Command};
 use anyhow::{Context, Result};
 use tr111::config::{
     Origin, Values,
-    key::{Effect, KEYS},
+    key::{Effect, KEYS, Key},
 };
 use tr111_tests::{
     agent::{Agent, binary},
@@ -56,9 +56,9 @@ fn configuration_names_every_key_in_use_with_its_default() -> Result<()> {
             Some(preset) => assert_eq!(*value, preset, "{}", key.path()),
         }
     }
-    let later = |key: &&tr111::config::key::Key| matches!(values.get(key), Some((_, Origin::File(..))));
-    let early: Vec<_> =
-        KEYS.iter().filter(|key| key.effect == Effect::Later).filter(later).map(|key| key.path()).collect();
+    let unused = KEYS.iter().filter(|key| key.effect == Effect::Later);
+    let early = unused.filter(|key| matches!(values.get(key), Some((_, Origin::File(..)))));
+    let early: Vec<_> = early.map(Key::path).collect();
     assert!(early.is_empty(), "in the README, but without effect: {early:?}");
     Ok(())
 }

@@ -92,3 +92,24 @@ fn run(command: Command) -> Result<ExitCode> {
     }
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Arguments;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_readme_lists_every_command() {
+        let readme = include_str!("../../README.md");
+        for command in Arguments::command().get_subcommands() {
+            let name = command.get_name();
+            assert!(readme.contains(&format!("`cargo xtask {name}")), "{name} is missing");
+        }
+    }
+}
