@@ -178,3 +178,6 @@ pub fn client_key(segment: Segment, fixed: &Fixed, walk: &Walk, config: &Config)
     hash.add(low);
     ClientKey { segment, hash: hash.0, client_id_length: 0, htype: fixed.htype, reserved: [0; 5] }
 }
+
+#[cfg(test)]
+mod tests;

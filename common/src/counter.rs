@@ -192,3 +192,6 @@ impl Counter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -86,3 +86,6 @@ impl<'a> Event<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -157,3 +157,6 @@ pub fn find_udp<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>, wanted:
 fn is_vlan(ethertype: u16) -> bool {
     ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_SERVICE_VLAN
 }
+
+#[cfg(test)]
+mod tests;
