@@ -46,7 +46,7 @@ impl Keys {
 
     pub(super) fn identity(&self, identity: &DeviceIdentity) -> u64 {
         let parts =
-            [&identity.manufacturer_oui.as_str(), identity.serial_number.as_str(), identity.product_class.as_str()];
+            [identity.manufacturer_oui.as_str(), identity.serial_number.as_str(), identity.product_class.as_str()];
         let mut bytes = [0; 3 * (TEXT_MAXIMUM as usize + 1)];
         let mut at = 0;
         // Each part behind its length, so that no two identities read alike.
