@@ -164,5 +164,6 @@ pub fn open_budget(address: u64, budget: &Budget) {
 
 #[inline(always)]
 fn slot_of(client: &ClientKey) -> u32 {
-    (client.hash ^ client.hash >> 32) as u32 % NEWCOMERS_MAXIMUM
+    // Sequential MAC addresses differ in few bits of the hash: the multiplication gathers all of them at the top.
+    (client.hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as u32 % NEWCOMERS_MAXIMUM
 }
