@@ -112,6 +112,19 @@ fn the_identity_of_a_discover_counts_for_its_request() {
     assert_eq!(lan.changes(), ["+A"]);
 }
 
+/// GW-2: one client's identity is not another's, though they share hardware address and transaction.
+#[test]
+fn an_identity_stays_with_its_client() {
+    let mut lan = Lan::new();
+    lan.send(&Client::new(1, "A").with_id(b"first"), MessageType::Request, |b| b);
+    lan.xid -= 1;
+    let second = Client::silent(1).with_id(b"second");
+    let request = lan.send(&second, MessageType::Request, |b| b.overload(&[(12, b"name")], &[]));
+    assert_eq!(lan.class, Some(Class::Overload), "told in any case");
+    lan.ack(&request, ip(100), HOUR);
+    assert_eq!(lan.core.rows(), 0);
+}
+
 /// T-10, GW-7: two clients with one identity are two bindings in one row, which goes with the last.
 #[test]
 fn an_identity_on_two_clients_is_one_row() {

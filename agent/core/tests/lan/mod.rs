@@ -81,7 +81,8 @@ pub struct Lan {
     pub sticky: HashSet<ClientKey>,
     newcomers: HashSet<ClientKey>,
     config: Config,
-    xid: u32,
+    /// Of the last message.
+    pub xid: u32,
     added: u32,
     removed: u32,
 }
