@@ -115,6 +115,7 @@ async fn serve(
         config: gateway.association.kernel(seed),
         log_programs: agent.log_programs,
     })?;
+    dataplane.marks().set_gateway(&gateway.identity.encode())?;
     let Some(ring) = dataplane.take_lan_ring() else {
         return Err(dataplane::Error::Missing("LAN ring").into());
     };

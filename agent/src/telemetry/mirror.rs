@@ -9,7 +9,9 @@ use prometheus::{
 };
 use tr111_common::{
     counter::{Class, Counter, Hook, Ring},
+    dhcp4::MessageType,
     identity::Refusal,
+    insert::Insertion,
 };
 use tr111_core::association::{IdentityResult, Remark, RemovalReason, Source};
 
@@ -110,6 +112,15 @@ impl Families {
                 _ => {}
             }
             identities.with_label_values(&[message.label(), result.label()]).inc_by(count);
+        }
+
+        let insertions = "OFFERs and ACKs to devices that identified themselves, by what became of the Gateway Identity.";
+        let insertions = families.counter("tr111_identity_insertions_total", insertions, &["message", "result"])?;
+        for message in [MessageType::Offer, MessageType::Ack] {
+            for result in Insertion::ALL {
+                let count = kernel.read(Counter::Insertion(message, result));
+                insertions.with_label_values(&[message.label(), result.label()]).inc_by(count);
+            }
         }
 
         let remarks = "What was noticed about identities and exchanges that is no error.";
