@@ -7,6 +7,8 @@ mod kernel;
 mod knobs;
 mod network;
 mod parameters;
+#[cfg(test)]
+mod tests;
 mod timer;
 
 use std::path::PathBuf;
