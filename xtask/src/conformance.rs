@@ -116,7 +116,7 @@ impl SourceFile {
             let path = self.modules.iter().chain(&test.path).cloned().collect::<Vec<_>>().join("::");
             for id in table::ids_in(&test.comments) {
                 citations.push(Citation {
-                    id: id.into(),
+                    id,
                     place: format!("{}:{}", self.path, test.line),
                     name: TestName { program: self.program.clone(), path: path.clone() },
                     asserts: test.asserts,

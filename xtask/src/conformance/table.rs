@@ -84,10 +84,32 @@ pub(super) fn is_id(text: &str) -> bool {
         && digits.bytes().all(|digit| digit.is_ascii_digit())
 }
 
-/// The ids that a comment names.
-pub(super) fn ids_in(comment: &str) -> Vec<&str> {
+/// The ids that a comment names; `DM-1 to DM-3` names three.
+pub(super) fn ids_in(comment: &str) -> Vec<String> {
     let words = comment.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
-    words.filter(|word| is_id(word)).collect()
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    let mut ids = Vec::new();
+    for (at, word) in words.iter().enumerate().filter(|(_, word)| is_id(word)) {
+        if at >= 2 && words[at - 1] == "to" && is_id(words[at - 2]) {
+            ids.extend(between(words[at - 2], word));
+        }
+        ids.push((*word).to_owned());
+    }
+    ids
+}
+
+/// What lies between two ids of one prefix, without them.
+fn between(first: &str, last: &str) -> Vec<String> {
+    let parts = |id: &str| {
+        let (prefix, number) = id.split_once('-')?;
+        Some((prefix.to_owned(), number.parse::<u8>().ok()?))
+    };
+    match (parts(first), parts(last)) {
+        (Some((prefix, first)), Some((same, last))) if prefix == same => {
+            (first + 1..last).map(|number| format!("{prefix}-{number}")).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 #[cfg(test)]
@@ -127,6 +149,7 @@ mod tests {
     #[test]
     fn finds_ids_between_other_words() {
         assert_eq!(ids_in("/// GW-6, T-19b: UTF-8 and RFC-3396, D1-SPLIT (SEC-9)."), ["GW-6", "T-19b", "SEC-9"]);
+        assert_eq!(ids_in("DM-1 to DM-4, GW-2 to OPT-4"), ["DM-1", "DM-2", "DM-3", "DM-4", "GW-2", "OPT-4"]);
         assert!(ids_in("XT-5 GW-6-7 T-5x GW- T-123").is_empty());
     }
 
