@@ -1,6 +1,6 @@
 //! `cargo xtask build`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Command};
 
 use anyhow::Result;
 
@@ -36,10 +36,19 @@ impl Profile {
     }
 }
 
+/// Builds programs of the agent and of the tests package. Always naming both gives their dependencies the same features
+/// each time, so that the demo does not compile again what the build left.
+pub(crate) fn command(profile: Profile, programs: &[&str]) -> Command {
+    let mut build = cargo();
+    build.args(["build", "--package", "tr111", "--package", "tr111-tests"]).args(profile.arguments());
+    build.args(programs.iter().flat_map(|program| ["--bin", program]));
+    build
+}
+
 pub(crate) fn run(release: bool) -> Result<()> {
     setup::run(setup::Level::Build, setup::Report::Changes)?;
     let profile = if release { Profile::Release } else { Profile::Dev };
-    run_command(cargo().args(["build", "--package", "tr111"]).args(profile.arguments()))?;
+    run_command(&mut command(profile, &["tr111"]))?;
     println!("{}", profile.program("tr111").display());
     Ok(())
 }

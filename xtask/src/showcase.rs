@@ -5,8 +5,8 @@ use std::{ffi::OsString, os::unix::process::CommandExt as _, process::ExitCode};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    build::Profile,
-    process::{cargo, command, is_root, run as run_command},
+    build::{self, Profile},
+    process::{command, is_root, run as run_command},
     setup,
 };
 
@@ -14,9 +14,7 @@ use crate::{
 pub(crate) fn run(name: &str, arguments: &[OsString]) -> Result<ExitCode> {
     ensure!(is_root(), "{name} makes network namespaces and loads programs into the kernel: run it as root");
     setup::run(setup::Level::Test, setup::Report::Changes)?;
-    let mut build = cargo();
-    build.args(["build", "--package", "tr111", "--package", "tr111-tests", "--bin", "tr111", "--bin", name]);
-    run_command(build.args(Profile::Release.arguments()))?;
+    run_command(&mut build::command(Profile::Release, &["tr111", name]))?;
 
     let program = Profile::Release.program(name);
     let mut showcase = command(&program);

@@ -21,13 +21,18 @@ use crate::{
 pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
     ensure!(is_root(), "the tests make network namespaces and load programs into the kernel: run them as root");
     setup::run(setup::Level::Test, setup::Report::Changes)?;
-    run_command(cargo().args(["build", "--package", "tr111"]).args(Profile::Dev.arguments()))?;
+    let one_package = arguments.iter().any(|argument| argument == "-p" || argument == "--package");
+    let everything = ["--workspace", "--exclude", "tr111-ebpf"];
+    // The stories run the binary. Built with the tests, it shares their dependencies' features, and nothing compiles twice.
+    let binary =
+        if one_package { &["--package", "tr111"][..] } else { &[&everything[..], &["--all-targets"]].concat() };
+    run_command(cargo().arg("build").args(binary))?;
 
     let (reader, writer) = std::io::pipe()?;
     let mut tests = cargo();
     tests.args(["test", "--no-fail-fast"]);
-    if !arguments.iter().any(|argument| argument == "-p" || argument == "--package") {
-        tests.args(["--workspace", "--exclude", "tr111-ebpf"]);
+    if !one_package {
+        tests.args(everything);
     }
     tests.args(arguments).env("TR111_BIN", Profile::Dev.program("tr111"));
     // One pipe for both, because which program runs is said on one stream and what its tests did on the other.
