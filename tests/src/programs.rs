@@ -107,6 +107,14 @@ impl Programs {
         Ok(self.round)
     }
 
+    /// Sets the Gateway Identity, as the value of option 125.
+    ///
+    /// # Errors
+    /// A map refuses.
+    pub fn set_gateway(&self, value: &[u8]) -> Result<()> {
+        Ok(self.marks.set_gateway(value)?)
+    }
+
     /// Takes everything out of the ring; how much it was.
     pub fn drain(&mut self) -> usize {
         let mut records = 0;

@@ -5,6 +5,11 @@ pub const D1: &str = "7d1b00000de91601063030323536440207444556303030310303535442
 /// Device 00256D / DEV0001 without a class.
 pub const D2: &str = "7d1600000de9110106303032353644020744455630303031";
 
+/// Gateway 00256D / GW0001 / IGD.
+pub const G1: &str = "7d1a00000de915040630303235364405064757303030310603494744";
+/// Gateway 00256D / GW0001 without a class.
+pub const G2: &str = "7d1500000de91004063030323536440506475730303031";
+
 /// Bytes of hexadecimal digits; blanks are ignored.
 ///
 /// # Panics
