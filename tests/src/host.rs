@@ -31,7 +31,7 @@ pub fn dnsmasq(
     let mut command = namespace.command("dnsmasq");
     command
         .args(["--keep-in-foreground", "--port=0", "--bind-interfaces", "--no-ping", "--dhcp-authoritative"])
-        .args(["--conf-file=/dev/null", "--pid-file=", "--user=root", "--log-facility=-", "--log-dhcp"])
+        .args(["--conf-file=/dev/null", "--pid-file=", "--user=root", "--log-facility=-"])
         .arg(format!("--interface={interface}"))
         .arg(format!("--dhcp-range={first},{last},255.255.0.0,2m"))
         .arg(format!("--dhcp-leasefile={}", leases.display()))

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use tr111_common::counter::{Class, Outcome};
 
 use crate::namespace::Namespace;
 
@@ -63,6 +64,12 @@ impl Metrics {
     /// All frames that `hook` counted.
     pub fn all_packets(&self, hook: &str) -> u64 {
         self.sum("tr111_packets_total", &[("hook", hook)])
+    }
+
+    /// All frames, at every hook, of the classes with `outcome`.
+    pub fn packets_by_outcome(&self, outcome: Outcome) -> u64 {
+        let classes = Class::ALL.iter().filter(|class| class.outcome() == outcome);
+        classes.map(|class| self.sum("tr111_packets_total", &[("class", class.label())])).sum()
     }
 
     /// Device Identities by message and result.

@@ -3,6 +3,7 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use anyhow::Result;
+use tr111_common::counter::Outcome;
 use tr111_tests::{
     agent::{Agent, binary},
     host::dnsmasq,
@@ -20,11 +21,16 @@ fn simulate(lab: &Lab, arguments: &[&str]) -> Result<Process> {
 
 /// Nothing was lost on the way: the ring took everything that it was offered.
 fn nothing_is_lost(agent: &Agent<'_>) -> Result<()> {
-    let metrics = agent.metrics()?;
+    // A device that asked twice may be answered while the counters are read, one after the other.
+    let metrics = agent.wait_for_metrics("as many events as messages", |metrics| {
+        let told = metrics.packets_by_outcome(Outcome::HandedUp);
+        let events = metrics.sum("tr111_ring_events_total", &[]);
+        if told != events {
+            eprintln!("{told} frames were handed up, {events} events taken");
+        }
+        told == events
+    })?;
     assert_eq!(metrics.sum("tr111_ring_lost_total", &[]), 0);
-    let handed_up = ["discover", "request", "inform", "release", "ack"]
-        .map(|class| metrics.sum("tr111_packets_total", &[("class", class)]));
-    assert_eq!(handed_up.iter().sum::<u64>(), metrics.sum("tr111_ring_events_total", &[]));
     Ok(())
 }
 
