@@ -78,10 +78,15 @@ pub(crate) fn shell_line(command: &Command) -> String {
 
 /// Finds a program as a shell of root would.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    find_all(program).next()
+}
+
+/// Every program of that name, the one that a shell would run first.
+pub(crate) fn find_all(program: &str) -> impl Iterator<Item = PathBuf> {
     let executable = |path: &PathBuf| {
         fs::metadata(path).is_ok_and(|entry| entry.is_file() && entry.permissions().mode() & 0o111 != 0)
     };
-    search_path().into_iter().map(|dir| dir.join(program)).find(executable)
+    search_path().into_iter().map(move |dir| dir.join(program)).filter(executable)
 }
 
 /// `PATH`, then the system directories and cargo's own.

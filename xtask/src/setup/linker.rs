@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Journal, apt, toolchain::BpfToolchain};
-use crate::process::{cargo_home, command, output, run, workspace_root};
+use crate::process::{cargo_home, command, find_all, output, run, workspace_root};
 
 const VERSION: &str = "0.13.0";
 /// The LLVM majors that this version has a feature for.
@@ -24,9 +24,8 @@ fn private_root() -> PathBuf {
 }
 
 pub(super) fn find(bpf: &BpfToolchain) -> Option<Linker> {
-    let candidates = [crate::process::find("bpf-linker"), Some(private_root().join("bin/bpf-linker"))];
-    let works = |path: &PathBuf| path.exists() && probe(bpf, path).is_ok();
-    candidates.into_iter().flatten().find(works).map(Linker)
+    let candidates = find_all("bpf-linker").chain([private_root().join("bin/bpf-linker")]);
+    candidates.filter(|path| path.exists()).find(|path| probe(bpf, path).is_ok()).map(Linker)
 }
 
 /// Compiles one function to bitcode and links it for BPF. The host's `core` serves, so nothing has to be built for it.
