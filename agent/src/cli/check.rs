@@ -1,9 +1,6 @@
 //! `tr111 check`
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use serde::Serialize;
@@ -19,6 +16,7 @@ use crate::{
         key::{Effect, KEYS, Value},
     },
     dataplane::preflight::{self, Finding, Verdict},
+    role::privileges,
 };
 
 /// Arguments of `tr111 check`: the flags of `tr111 run gateway`.
@@ -82,31 +80,15 @@ fn finding(check: &str, verdict: Verdict, detail: impl Into<String>, hint: &str)
     Finding { check: check.to_owned(), verdict, detail: detail.into(), hint: hint.to_owned() }
 }
 
-/// Capabilities that the agent needs, by their number (`linux/capability.h`).
-const CAPABILITIES: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
-/// Does instead of `CAP_PERFMON` and `CAP_BPF`.
-const CAP_SYS_ADMIN: u32 = 21;
-
 fn capabilities() -> Finding {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let missing = effective.and_then(|hexadecimal| u64::from_str_radix(hexadecimal.trim(), 16).ok()).map(missing);
-    let hint = "run as root, or with systemd's AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON, or once: setcap \
-                cap_bpf,cap_net_admin,cap_perfmon+ep on the tr111 binary";
-    match missing {
+    match privileges::missing() {
         Some(missing) if missing.is_empty() => finding("capabilities", Verdict::Good, "all there", ""),
         Some(missing) => {
             let detail = format!("missing: {}", missing.join(", "));
-            finding("capabilities", Verdict::Failure, detail, hint)
+            finding("capabilities", Verdict::Failure, detail, privileges::HINT)
         }
-        None => finding("capabilities", Verdict::Warning, "/proc/self/status does not tell", hint),
+        None => finding("capabilities", Verdict::Warning, "/proc/self/status does not tell", privileges::HINT),
     }
-}
-
-fn missing(effective: u64) -> Vec<&'static str> {
-    let has = |capability: u32| effective >> capability & 1 == 1;
-    let lacks = |&(number, _): &(u32, _)| !has(number) && (number == 12 || !has(CAP_SYS_ADMIN));
-    CAPABILITIES.into_iter().filter(lacks).map(|(_, name)| name).collect()
 }
 
 fn btf() -> Finding {
@@ -169,14 +151,6 @@ fn print(report: &Report) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sys_admin_does_instead_of_bpf_and_perfmon_but_not_of_net_admin() {
-        assert!(missing(u64::MAX).is_empty());
-        assert_eq!(missing(0), ["CAP_NET_ADMIN", "CAP_PERFMON", "CAP_BPF"]);
-        assert_eq!(missing(1 << CAP_SYS_ADMIN), ["CAP_NET_ADMIN"]);
-        assert_eq!(missing(1 << 12 | 1 << 38), ["CAP_BPF"]);
-    }
 
     #[test]
     fn the_effective_configuration_tells_where_each_value_is_from() {

@@ -101,7 +101,7 @@ fn describe(detached: &Detached) -> String {
         lines.push(format!("{} pins removed", detached.pins.len()));
     }
     if lines.is_empty() {
-        lines.push("nothing to take off: no agent runs and nothing is pinned".to_owned());
+        lines.push("nothing to take off: no agent works here and nothing is pinned".to_owned());
     }
     lines.join("\n") + "\n"
 }

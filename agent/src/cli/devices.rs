@@ -75,7 +75,7 @@ fn follow(client: &mut Client, json: bool) -> Outcome {
     }
     client.be_patient()?;
     loop {
-        match client.next_reply()? {
+        match client.next_reply().map_err(watch::gone)? {
             // Rows that came between the subscription and the listing are in both.
             Reply::Event(Event { what: Happening::DeviceAdded(change), .. }) if !known.insert(change.instance) => {}
             Reply::Event(event) => {

@@ -35,13 +35,20 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
                 }
                 thread::sleep(RETRY);
             }
-            Err(Ended::Agent(ClientError::Closed)) => {
-                return Err(Failure::with_hint("the agent is gone", "with --follow, watch waits for it to come back"));
-            }
-            Err(Ended::Agent(error)) => return Err(error.into()),
+            Err(Ended::Agent(error)) => return Err(gone(error)),
             Err(Ended::Output(failure)) => return Err(failure),
             Ok(never) => match never {},
         }
+    }
+}
+
+/// The end of a command that watched.
+pub(super) fn gone(error: ClientError) -> Failure {
+    match error {
+        ClientError::Closed => {
+            Failure::with_hint("the agent is gone", "\"tr111 watch --follow\" waits for it to come back")
+        }
+        error => error.into(),
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::{
 };
 use tr111_common::counter::Counter;
 
+use super::privileges;
 use crate::{
     config::{self, Gateway, Values},
     control::{self, BindError, Limits, Listener, message},
@@ -43,6 +44,12 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Why the gateway does not run, or ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Capabilities are missing.
+    #[error("{} missing; {}", missing.join(", "), privileges::HINT)]
+    Privileges {
+        /// Their names.
+        missing: Vec<&'static str>,
+    },
     /// The packet path.
     #[error("{0}")]
     Dataplane(#[from] dataplane::Error),
@@ -98,6 +105,9 @@ async fn serve(
     let started = Clock::now();
     let agent = &gateway.agent;
 
+    if let Some(missing) = privileges::missing().filter(|missing| !missing.is_empty()) {
+        return Err(Error::Privileges { missing });
+    }
     // Everything that may be taken is taken before anything is attached.
     dataplane::refuse_second_agent(&gateway.lan)?;
     let listener = Listener::bind(&agent.control)?;

@@ -1,3 +1,4 @@
 //! Roles: each wires configuration, packet path, cores and services together, and does nothing else.
 
 pub mod gateway;
+pub mod privileges;
