@@ -153,6 +153,18 @@ fn refusals_in_overloaded_messages_are_counted() {
     }
 }
 
+/// The programs have counted what they refused from a client that they know, so the agent does not.
+#[test]
+fn refusals_of_known_clients_are_counted_once() {
+    let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
+    lan.join(&client, ip(1), HOUR);
+    let incomplete = Client { option: Some(identity(&[(1, b"00256D")])), ..client };
+    lan.send(&incomplete, MessageType::Request, |b| b);
+    assert_eq!(lan.class, Some(Class::Sticky));
+    let refused = IdentityResult::Refused(Refusal::Incomplete);
+    assert_eq!(lan.core.counts().identity(MessageType::Request, refused), 0);
+}
+
 /// T-18, T-19a, T-21: what is tolerated is counted.
 #[test]
 fn what_is_tolerated_is_remarked() {
@@ -189,8 +201,11 @@ fn settings_may_change_while_it_runs() {
         lan.inform(&Client::new(number, &format!("S{number}")), ip(number));
     }
     let age = Some(Duration::from_secs(100));
-    let changed = Settings { max_rows: 1, inform_maximum_age: age, ..lan.core.settings().clone() };
+    let mut changed = Settings { max_rows: 1, inform_maximum_age: age, ..lan.core.settings().clone() };
+    // The seed is what clients are known by, so it stays.
+    changed.kernel.seed += 1;
     lan.handle(Input::Settings(changed));
+    lan.inform(&Client::new(1, "S1"), ip(1));
     lan.inform(&Client::new(4, "S4"), ip(4));
     assert_eq!(lan.core.rows(), 3);
     lan.pass_s(101);

@@ -78,8 +78,13 @@ fn knows_finite_and_infinite_leases() {
     };
     assert_eq!(lease(10), Some(Lease::For(Duration::from_secs(10))));
     assert_eq!(lease(u32::MAX), Some(Lease::Infinite));
-    let frame = request().option(option::LEASE_TIME, &[1, 2, 3]).build();
-    assert_eq!(parse(&frame).unwrap().lease(), None);
+    for wrong in [&[1, 2, 3][..], &[1, 2, 3, 4, 5], &[]] {
+        let frame = request().option(option::LEASE_TIME, wrong).build();
+        assert_eq!(parse(&frame).unwrap().lease(), None, "{wrong:?}");
+    }
+    let ten = 10u32.to_be_bytes();
+    let frame = request().option(option::LEASE_TIME, &ten).option(option::LEASE_TIME, &[0xff; 4]).build();
+    assert_eq!(parse(&frame).unwrap().lease(), lease(10), "the first of two");
 }
 
 /// RFC 3396: instances are one value, whatever the cut, pieces of no bytes included.

@@ -70,7 +70,9 @@ fn number_of_entries_is_the_number_of_rows() {
         assert_eq!(parameter.value, Value::UnsignedInt(instances.len() as u32));
         assert_eq!(parameter.value.kind().name(), "unsignedInt");
         assert!(!parameter.writable);
-        assert_eq!(check(&source, NUMBER, "5"), Err(Fault::NonWritable));
+        for text in ["5", "-1", "abc"] {
+            assert_eq!(check(&source, NUMBER, text), Err(Fault::NonWritable), "{text}");
+        }
     }
 }
 
