@@ -3,7 +3,7 @@
 use crate::headers::Segment;
 
 /// Changes with every change of a map's layout, of [`crate::event`], [`crate::config`] or [`crate::counter`].
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;
 
 /// Bytes of the ring `EVENTS_LAN`.
 pub const LAN_RING_BYTES: u32 = 8 << 20;
@@ -13,6 +13,10 @@ pub const EXCHANGES_MAXIMUM: u32 = 65_536;
 pub const STICKY_MAXIMUM: u32 = 131_072;
 /// Clients that identified themselves and have no row yet.
 pub const NEWCOMERS_MAXIMUM: u32 = 4_096;
+/// Clients whose last ACK is kept; the least recently used goes first.
+pub const LAST_ACKS_MAXIMUM: u32 = 131_072;
+/// Stations whose liveness is watched.
+pub const NEIGHBOURS_MAXIMUM: u32 = 131_072;
 /// MAC addresses whose budget is kept.
 pub const BUDGETS_MAXIMUM: u32 = 16_384;
 
@@ -30,6 +34,10 @@ pub mod map {
     pub const STICKY: &str = "STICKY";
     /// [`super::ClientKey`] to boot time.
     pub const NEWCOMERS: &str = "NEWCOMERS";
+    /// [`super::ClientKey`] to [`super::LastAck`].
+    pub const LAST_ACK: &str = "LAST_ACK";
+    /// [`super::NeighbourKey`] to boot time in nanoseconds.
+    pub const NEIGHBOURS: &str = "NEIGHBOURS";
     /// Two [`crate::insert::GatewayOption`], of which [`crate::config::Config::gateway_slot`] names the right one.
     pub const GATEWAY: &str = "GATEWAY";
     /// Hardware address to [`super::Budget`].
@@ -80,18 +88,69 @@ pub struct ClientKey {
 
 /// Why an exchange is marked.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// When the request was seen, boot time in nanoseconds.
     pub time: u64,
     /// The client gave an identity, now or before; else the message was undetermined and only the agent knows.
     pub identified: u8,
-    /// Always 0.
-    pub reserved: u8,
+    /// Bytes of `identity`; 0 where the request's identity could not be kept.
+    pub identity_length: u8,
     /// Largest message that the client takes (option 57), 0 if it did not say.
     pub maximum_size: u16,
+    /// DHCP message type of the request.
+    pub message_type: u8,
     /// Always 0.
-    pub reserved_too: u32,
+    pub reserved: [u8; 3],
+    /// The client.
+    pub client: ClientKey,
+    /// The value of the request's option 125, zero behind its length.
+    pub identity: [u8; IDENTITY_BYTES],
+}
+
+/// Bytes of option 125 that a [`Mark`] and a [`LastAck`] keep: the longest Device Identity is 145.
+pub const IDENTITY_BYTES: usize = 152;
+
+/// How the last exchange of a client ended, so that the agent can reconcile after a ring loss or a restart (T-29).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastAck {
+    /// When the ACK was seen, boot time in nanoseconds.
+    pub time: u64,
+    /// Lease in seconds as it stands; 0 without option 51.
+    pub lease: u32,
+    /// The address: `yiaddr`, or `ciaddr` in the answer to INFORM.
+    pub address: [u8; 4],
+    /// Server identifier, 0 without option 54.
+    pub server: [u8; 4],
+    /// The relay's address, 0 without a relay.
+    pub giaddr: [u8; 4],
+    /// Hardware address.
+    pub chaddr: [u8; 16],
+    /// Hardware type.
+    pub htype: u8,
+    /// Hardware address length.
+    pub hlen: u8,
+    /// DHCP message type of the request.
+    pub message_type: u8,
+    /// Bytes of `identity`.
+    pub identity_length: u8,
+    /// Always 0.
+    pub reserved: [u8; 4],
+    /// The value of the request's option 125, zero behind its length.
+    pub identity: [u8; IDENTITY_BYTES],
+}
+
+/// A station whose ARP and DHCP messages refresh a time (T-6).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NeighbourKey {
+    /// Where it was seen.
+    pub segment: Segment,
+    /// Hardware address.
+    pub mac: [u8; 6],
+    /// Always 0.
+    pub reserved: [u8; 2],
 }
 
 /// The messages that a MAC address may still send: a token bucket.

@@ -67,6 +67,8 @@ macro_rules! classes {
 classes! {
     /// No IPv4 header, or below more than two VLAN tags.
     NotIpv4 "not_ipv4" NotOurs,
+    /// ARP.
+    Arp "arp" NotOurs,
     /// IPv4, but not UDP.
     NotUdp "not_udp" NotOurs,
     /// UDP with other ports.

@@ -247,6 +247,12 @@ pub struct Walk {
     pub relay_agent: u32,
     /// Where the last instance of option 125 starts, 0 without one.
     pub vendor_identifying: u32,
+    /// Instances of option 125.
+    pub vendor_instances: u8,
+    /// Lease in seconds (option 51), 0 without one.
+    pub lease: u32,
+    /// Server identifier (option 54), 0 without one.
+    pub server: [u8; 4],
     /// How the walk ended.
     pub ended: WalkEnd,
     /// The joined option 125.
@@ -271,6 +277,9 @@ impl Walk {
             maximum_size: 0,
             relay_agent: 0,
             vendor_identifying: 0,
+            vendor_instances: 0,
+            lease: 0,
+            server: [0; 4],
             ended: WalkEnd::Walking,
             identity: Scan::new(),
         }
@@ -334,6 +343,8 @@ impl<O: Octets + ?Sized, R: Repeat> Step for WalkStep<'_, O, R> {
             option::OVERLOAD if length == 1 => walk.overload = self.octets.octet(value),
             option::MAXIMUM_SIZE if length == 2 => walk.maximum_size = self.octets.be16(value),
             option::RELAY_AGENT => walk.relay_agent = at,
+            option::LEASE_TIME if length == 4 => walk.lease = self.octets.be32(value),
+            option::SERVER_ID if length == 4 => walk.server = self.octets.four(value),
             option::CLIENT_ID => {
                 walk.client_id_length += length as u16;
                 let mut step = ClientIdStep { hash: &mut walk.client_id, octets: self.octets, at: value, length };
@@ -341,6 +352,7 @@ impl<O: Octets + ?Sized, R: Repeat> Step for WalkStep<'_, O, R> {
             }
             option::VENDOR_IDENTIFYING => {
                 walk.vendor_identifying = at;
+                walk.vendor_instances = walk.vendor_instances.saturating_add(1);
                 let (scan, octets, config) = (&mut walk.identity, self.octets, self.config);
                 self.repeat.repeat(length, &mut IdentityStep { scan, octets, config, at: value, end: value + length });
             }

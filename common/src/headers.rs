@@ -8,6 +8,7 @@ const IPV4_MINIMUM: usize = 20;
 const UDP_HEADER: usize = 8;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 const PROTOCOL_UDP: u8 = 17;
@@ -59,6 +60,73 @@ pub enum Wanted {
     DestinationPort(u16),
 }
 
+/// What a frame carries behind its tags, and where that starts.
+enum Network {
+    Ipv4 { vlan: VlanIds, start: usize },
+    Arp { vlan: VlanIds, start: usize },
+}
+
+/// Steps over Ethernet header and VLAN tags.
+#[inline(always)]
+fn find_network<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>) -> Result<Network, Class> {
+    let mut vlan = [0u16; 2];
+    let mut tags = 0;
+    if let Some(tag) = metadata_tag {
+        vlan[0] = tag & VLAN_ID;
+        tags = 1;
+    }
+    let mut start = ETHERNET_HEADER;
+    let mut ethertype = u16::from_be_bytes(frame.load::<2>(12).ok_or(Class::NotIpv4)?);
+    if is_vlan(ethertype) && tags < 2 {
+        let [a, b, c, d] = frame.load::<4>(start).ok_or(Class::NotIpv4)?;
+        vlan[tags] = u16::from_be_bytes([a, b]) & VLAN_ID;
+        tags += 1;
+        ethertype = u16::from_be_bytes([c, d]);
+        start += VLAN_TAG;
+        if is_vlan(ethertype) && tags < 2 {
+            let [a, b, c, d] = frame.load::<4>(start).ok_or(Class::NotIpv4)?;
+            vlan[tags] = u16::from_be_bytes([a, b]) & VLAN_ID;
+            ethertype = u16::from_be_bytes([c, d]);
+            start += VLAN_TAG;
+        }
+    }
+    // A priority tag names no VLAN, so it must not stand before one that does.
+    if vlan[0] == 0 {
+        vlan = [vlan[1], 0];
+    }
+    match ethertype {
+        ETHERTYPE_IPV4 => Ok(Network::Ipv4 { vlan, start }),
+        ETHERTYPE_ARP => Ok(Network::Arp { vlan, start }),
+        _ => Err(Class::NotIpv4),
+    }
+}
+
+/// Who sent an ARP message (RFC 826): a station that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArpSender {
+    /// VLAN identifiers.
+    pub vlan: VlanIds,
+    /// Sender hardware address.
+    pub mac: [u8; 6],
+    /// Sender protocol address; 0.0.0.0 in a probe (RFC 5227).
+    pub ip: [u8; 4],
+}
+
+/// Finds the sender of an ARP message over Ethernet and IPv4.
+#[inline(always)]
+pub fn find_arp<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>) -> Option<ArpSender> {
+    let Ok(Network::Arp { vlan, start }) = find_network(frame, metadata_tag) else { return None };
+    let arp: [u8; 18] = frame.load(start)?;
+    if arp[..6] != [0, 1, 8, 0, 6, 4] {
+        return None;
+    }
+    Some(ArpSender {
+        vlan,
+        mac: [arp[8], arp[9], arp[10], arp[11], arp[12], arp[13]],
+        ip: [arp[14], arp[15], arp[16], arp[17]],
+    })
+}
+
 /// Finds the UDP datagram of a frame, where its port is the wanted one.
 ///
 /// `metadata_tag` is the VLAN tag control information that the kernel took out of the frame (`skb->vlan_tci`); it
@@ -69,40 +137,10 @@ pub enum Wanted {
 /// The class to count the frame under: not ours, or ours with lengths that lie.
 #[inline(always)]
 pub fn find_udp<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>, wanted: Wanted) -> Result<Udp, Class> {
-    let mut ids = [0u16; 2];
-    let mut tags = 0;
-    if let Some(tag) = metadata_tag {
-        ids[0] = tag & VLAN_ID;
-        tags = 1;
-    }
-    let mut ip = ETHERNET_HEADER;
-    let mut ethertype = u16::from_be_bytes(frame.load::<2>(12).ok_or(Class::NotIpv4)?);
-    if ethertype != ETHERTYPE_IPV4 {
-        if !is_vlan(ethertype) || tags == 2 {
-            return Err(Class::NotIpv4);
-        }
-        let [a, b, c, d] = frame.load::<4>(ip).ok_or(Class::NotIpv4)?;
-        ids[tags] = u16::from_be_bytes([a, b]) & VLAN_ID;
-        tags += 1;
-        ethertype = u16::from_be_bytes([c, d]);
-        ip += VLAN_TAG;
-        if ethertype != ETHERTYPE_IPV4 {
-            if !is_vlan(ethertype) || tags == 2 {
-                return Err(Class::NotIpv4);
-            }
-            let [a, b, c, d] = frame.load::<4>(ip).ok_or(Class::NotIpv4)?;
-            ids[tags] = u16::from_be_bytes([a, b]) & VLAN_ID;
-            ethertype = u16::from_be_bytes([c, d]);
-            ip += VLAN_TAG;
-            if ethertype != ETHERTYPE_IPV4 {
-                return Err(Class::NotIpv4);
-            }
-        }
-    }
-    // A priority tag names no VLAN, so it must not stand before one that does.
-    if ids[0] == 0 {
-        ids = [ids[1], 0];
-    }
+    let (ids, ip) = match find_network(frame, metadata_tag)? {
+        Network::Ipv4 { vlan, start } => (vlan, start),
+        Network::Arp { .. } => return Err(Class::Arp),
+    };
 
     let header: [u8; IPV4_MINIMUM] = frame.load(ip).ok_or(Class::NotIpv4)?;
     if header[0] >> 4 != 4 {

@@ -17,6 +17,8 @@ pub trait Packet: Frame {
     fn metadata_tag(&self) -> Option<u16>;
     /// The context, for `aya-log`.
     fn context(&self) -> &impl EbpfContext;
+    /// Reads `length` bytes at `offset`; the caller bounds `length` by the room at `to`.
+    fn read(&self, offset: u32, to: *mut u8, length: u32) -> bool;
     /// Copies the first `length` bytes, 1 to [`FRAME_CAPACITY`]; `false` where the kernel refuses.
     fn copy(&self, to: &mut [u8; FRAME_CAPACITY], length: usize) -> bool;
 }
@@ -83,6 +85,12 @@ impl Packet for XdpFrame<'_> {
     }
 
     #[inline(always)]
+    fn read(&self, offset: u32, to: *mut u8, length: u32) -> bool {
+        // SAFETY: the caller bounds `length` by the room at `to`, and the verifier holds it to that.
+        unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset, to.cast(), length) == 0 }
+    }
+
+    #[inline(always)]
     fn copy(&self, to: &mut [u8; FRAME_CAPACITY], length: usize) -> bool {
         // SAFETY: the caller bounds `length` by the capacity of `to`, and the verifier holds us to it.
         unsafe { bpf_xdp_load_bytes(self.ctx.ctx, 0, to.as_mut_ptr().cast(), length as u32) == 0 }
@@ -107,13 +115,6 @@ impl SkbFrame<'_> {
     #[inline(always)]
     pub fn skb(&self) -> *mut __sk_buff {
         self.ctx.skb.skb
-    }
-
-    /// Reads `length` bytes at `offset`.
-    #[inline(always)]
-    pub fn read(&self, offset: u32, to: *mut u8, length: u32) -> bool {
-        // SAFETY: callers bound `length` by the room at `to`, and the verifier holds them to it.
-        unsafe { bpf_skb_load_bytes(self.ctx.as_ptr(), offset, to.cast(), length) == 0 }
     }
 }
 
@@ -153,6 +154,12 @@ impl Packet for SkbFrame<'_> {
         // SAFETY: as above.
         let (present, tag) = unsafe { ((*self.ctx.skb.skb).vlan_present, (*self.ctx.skb.skb).vlan_tci) };
         (present != 0).then_some(tag as u16)
+    }
+
+    #[inline(always)]
+    fn read(&self, offset: u32, to: *mut u8, length: u32) -> bool {
+        // SAFETY: the caller bounds `length` by the room at `to`, and the verifier holds it to that.
+        unsafe { bpf_skb_load_bytes(self.ctx.as_ptr(), offset, to.cast(), length) == 0 }
     }
 
     #[inline(always)]

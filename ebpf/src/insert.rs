@@ -3,7 +3,7 @@
 //! Everything that can be refused is refused before the first byte changes, so a frame leaves whole either way.
 
 use crate::{
-    frame::{KernelLoop, SkbFrame},
+    frame::{KernelLoop, Packet as _, SkbFrame},
     maps::{self, Scratch, TAIL_CAPACITY},
 };
 use aya_ebpf::{
@@ -14,7 +14,6 @@ use aya_ebpf::{
 };
 use core::{ffi::c_void, hint::black_box};
 use tr111_common::{
-    abi::Mark,
     config::Config,
     frame::{FRAME_CAPACITY, Frame as _, Octets, Repeat as _, Step},
     headers::Udp,
@@ -37,11 +36,11 @@ pub fn gateway_identity(
     packet: &SkbFrame<'_>,
     scratch: &mut Scratch,
     udp: &Udp,
-    mark: &Mark,
+    maximum_size: u16,
     config: &Config,
 ) -> Insertion {
     let Some(gateway) = maps::gateway(config) else { return Insertion::Unconfigured };
-    let plan = match insert::plan(&scratch.frame, udp, &scratch.walk, gateway.length, mark.maximum_size) {
+    let plan = match insert::plan(&scratch.frame, udp, &scratch.walk, gateway.length, maximum_size) {
         Ok(plan) => plan,
         Err(reason) => return reason,
     };

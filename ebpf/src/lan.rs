@@ -9,14 +9,15 @@ use crate::{
 };
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_log_ebpf::debug;
+use core::hint::black_box;
 use tr111_common::{
-    abi::Mark,
+    abi::{ClientKey, IDENTITY_BYTES, Mark, NeighbourKey},
     classify::{self, Request},
     config::Config,
     counter::{Class, Counter, Hook, Outcome},
-    dhcp4::MessageType,
-    frame::{FRAME_CAPACITY, Frame as _},
-    headers::{Segment, Udp},
+    dhcp4::{Fixed, MessageType},
+    frame::{FRAME_CAPACITY, Frame as _, Octets as _},
+    headers::{self, Segment, Udp},
 };
 
 /// A frame that turned out to hold a DHCP message.
@@ -33,7 +34,12 @@ struct Seen {
 pub fn ingress<P: Packet>(packet: &P) {
     let class = match classify::find_request(packet, packet.metadata_tag()) {
         Ok(udp) => on_request(packet, udp),
-        Err(class) => class,
+        Err(class) => {
+            if matches!(class, Class::Arp) {
+                on_arp(packet);
+            }
+            class
+        }
     };
     maps::count(Counter::Packet(Hook::LanIngress, class));
 }
@@ -51,7 +57,7 @@ pub fn egress(packet: &SkbFrame<'_>) {
 #[inline(always)]
 fn on_request<P: Packet>(packet: &P, udp: Udp) -> Class {
     let (Some(scratch), Some(config)) = (maps::scratch(), maps::config()) else { return Class::OtherPort };
-    let (Ok(class) | Err(class)) = look(packet, udp, scratch).and_then(|seen| request(scratch, &seen, config));
+    let (Ok(class) | Err(class)) = look(packet, udp, scratch).and_then(|seen| request(packet, scratch, &seen, config));
     debug!(packet.context(), "lan_ingress: class {}, {} bytes", class as u8, packet.len());
     class
 }
@@ -80,7 +86,7 @@ fn look<P: Packet>(packet: &P, udp: Udp, scratch: &mut Scratch) -> Result<Seen, 
 }
 
 #[inline(always)]
-fn request(scratch: &mut Scratch, seen: &Seen, config: &Config) -> Result<Class, Class> {
+fn request<P: Packet>(packet: &P, scratch: &mut Scratch, seen: &Seen, config: &Config) -> Result<Class, Class> {
     let fixed = classify::request_fixed(&scratch.frame, &seen.udp)?;
     walk(scratch, seen, config);
     let client = classify::client_key(seen.segment, &fixed, &scratch.walk, config);
@@ -99,19 +105,17 @@ fn request(scratch: &mut Scratch, seen: &Seen, config: &Config) -> Result<Class,
     if !police::allow(&fixed, seen.time, config) {
         return Err(Class::OverBudget);
     }
-    if let Some(identified) = identified {
-        let mark = Mark {
-            time: seen.time,
-            identified: u8::from(identified),
-            reserved: 0,
-            maximum_size: scratch.walk.maximum_size,
-            reserved_too: 0,
-        };
-        maps::mark_exchange(&classify::exchange_key(seen.segment, &fixed), &mark);
-        if identified && !matches!(class, Class::Sticky) {
-            maps::remember_newcomer(&client, seen.time);
+    match identified {
+        Some(identified) => {
+            keep_mark(packet, scratch, seen, &client, identified);
+            maps::mark_exchange(&classify::exchange_key(seen.segment, &fixed), &scratch.mark);
+            if identified && !matches!(class, Class::Sticky) {
+                maps::remember_newcomer(&client, seen.time);
+            }
         }
+        None => maps::forget_ack(&client),
     }
+    refresh(seen.segment, [0, 1, 2, 3, 4, 5].map(|index: usize| fixed.chaddr[index]), seen.time);
     tell(scratch, seen, Hook::LanIngress, class);
     Ok(class)
 }
@@ -127,13 +131,85 @@ fn reply(packet: &SkbFrame<'_>, scratch: &mut Scratch, seen: &Seen, config: &Con
     if let Some(message) = takes_identity(class)
         && mark.identified != 0
     {
-        let result = insert::gateway_identity(packet, scratch, &seen.udp, &mark, config);
+        let result = insert::gateway_identity(packet, scratch, &seen.udp, mark.maximum_size, config);
         maps::count(Counter::Insertion(message, result));
+    }
+    match class {
+        Class::Ack => keep_ack(scratch, seen, &fixed, mark),
+        Class::Nak => maps::forget_ack(&mark.client),
+        _ => {}
     }
     if matches!(class.outcome(), Outcome::HandedUp) {
         tell(scratch, seen, Hook::LanEgress, class);
     }
     Ok(class)
+}
+
+/// Builds the mark of an exchange, with the identity as it came: the agent may need it when the ring lost the request.
+#[inline(never)]
+fn keep_mark<P: Packet>(packet: &P, scratch: &mut Scratch, seen: &Seen, client: &ClientKey, identified: bool) {
+    scratch.mark = Mark {
+        time: seen.time,
+        identified: u8::from(identified),
+        identity_length: 0,
+        maximum_size: scratch.walk.maximum_size,
+        message_type: scratch.walk.message_type,
+        reserved: [0; 3],
+        client: *client,
+        identity: [0; IDENTITY_BYTES],
+    };
+    let option = scratch.walk.vendor_identifying;
+    if scratch.walk.vendor_instances != 1 {
+        return;
+    }
+    let length = black_box(u64::from(scratch.frame.octet(option + 1)));
+    if length == 0 || length > IDENTITY_BYTES as u64 {
+        return;
+    }
+    if packet.read(option + 2, scratch.mark.identity.as_mut_ptr(), length as u32) {
+        scratch.mark.identity_length = length as u8;
+    }
+}
+
+/// Records how an exchange ended, field by field: the record is too large for the stack. A renewal without an identity (T-9) keeps the one that is known.
+// A function of its own has a stack frame of its own.
+#[inline(never)]
+fn keep_ack(scratch: &mut Scratch, seen: &Seen, fixed: &Fixed, mark: &Mark) {
+    let record = &mut scratch.last_ack;
+    record.time = seen.time;
+    record.lease = scratch.walk.lease;
+    record.address = if fixed.yiaddr == [0; 4] { fixed.ciaddr } else { fixed.yiaddr };
+    record.server = scratch.walk.server;
+    record.giaddr = fixed.giaddr;
+    record.chaddr = fixed.chaddr;
+    record.htype = fixed.htype;
+    record.hlen = fixed.hlen;
+    record.message_type = mark.message_type;
+    record.identity_length = mark.identity_length;
+    record.identity = mark.identity;
+    if mark.identity_length == 0
+        && let Some(known) = maps::last_ack(&mark.client)
+    {
+        record.identity_length = known.identity_length;
+        record.identity = known.identity;
+    }
+    maps::remember_ack(&mark.client, &scratch.last_ack);
+}
+
+/// Notes that a station is there.
+#[inline(always)]
+fn refresh(segment: Segment, mac: [u8; 6], now: u64) {
+    maps::refresh_neighbour(&NeighbourKey { segment, mac, reserved: [0; 2] }, now);
+}
+
+/// ARP is what every station on an IPv4 LAN sends (T-6).
+#[inline(always)]
+fn on_arp<P: Packet>(packet: &P) {
+    if let Some(sender) = headers::find_arp(packet, packet.metadata_tag()) {
+        // SAFETY: the helper takes nothing and reads a clock.
+        let now = unsafe { bpf_ktime_get_boot_ns() };
+        refresh(Segment { ifindex: packet.ifindex(), vlan: sender.vlan }, sender.mac, now);
+    }
 }
 
 /// GW-5: OFFER and ACK carry the Gateway Identity; RFC 2131 table 3 keeps it out of NAK.

@@ -6,8 +6,8 @@ use aya_ebpf::{
 };
 use tr111_common::{
     abi::{
-        BUDGETS_MAXIMUM, Budget, ClientKey, EXCHANGES_MAXIMUM, ExchangeKey, LAN_RING_BYTES, Mark, NEWCOMERS_MAXIMUM,
-        STICKY_MAXIMUM,
+        BUDGETS_MAXIMUM, Budget, ClientKey, EXCHANGES_MAXIMUM, ExchangeKey, LAN_RING_BYTES, LAST_ACKS_MAXIMUM, LastAck,
+        Mark, NEIGHBOURS_MAXIMUM, NEWCOMERS_MAXIMUM, NeighbourKey, STICKY_MAXIMUM,
     },
     config::Config,
     counter::{COUNTER_SLOTS, Counter},
@@ -35,6 +35,13 @@ static EXCHANGES: LruHashMap<ExchangeKey, Mark> = LruHashMap::with_max_entries(E
 
 #[map]
 static STICKY: HashMap<ClientKey, u32> = HashMap::with_max_entries(STICKY_MAXIMUM, 1 /* BPF_F_NO_PREALLOC */);
+
+#[map]
+static LAST_ACK: LruHashMap<ClientKey, LastAck> = LruHashMap::with_max_entries(LAST_ACKS_MAXIMUM, 0);
+
+#[map]
+static NEIGHBOURS: HashMap<NeighbourKey, u64> =
+    HashMap::with_max_entries(NEIGHBOURS_MAXIMUM, 1 /* BPF_F_NO_PREALLOC */);
 
 #[map]
 static NEWCOMERS: Array<Newcomer> = Array::with_max_entries(NEWCOMERS_MAXIMUM, 0);
@@ -67,6 +74,10 @@ pub struct Scratch {
     pub walk: Walk,
     /// The rewritten part of a reply.
     pub tail: [u8; TAIL_CAPACITY],
+    /// The mark that an exchange gets.
+    pub mark: Mark,
+    /// The record that an ACK leaves.
+    pub last_ack: LastAck,
 }
 
 /// How long a newcomer is remembered without a row: 1 h (requirement T-4).
@@ -115,11 +126,41 @@ pub fn mark_exchange(key: &ExchangeKey, mark: &Mark) {
     let _ = EXCHANGES.insert(key, mark, 0);
 }
 
-/// Whether the exchange of a reply is marked.
+/// The mark of a reply's exchange.
 #[inline(always)]
-pub fn find_exchange(key: &ExchangeKey) -> Option<Mark> {
-    // SAFETY: entries are only replaced whole, and are read at once.
-    unsafe { EXCHANGES.get(key) }.copied()
+pub fn find_exchange(key: &ExchangeKey) -> Option<&'static Mark> {
+    // SAFETY: the kernel keeps an entry's memory while a program runs; a mark that changes meanwhile is one of the same
+    // client.
+    unsafe { EXCHANGES.get(key) }
+}
+
+/// Remembers how an exchange ended.
+#[inline(always)]
+pub fn remember_ack(client: &ClientKey, ack: &LastAck) {
+    // As for marks: only memory can be missing, and the ring has the ACK too.
+    let _ = LAST_ACK.insert(client, ack, 0);
+}
+
+/// The record of a client's last ACK.
+#[inline(always)]
+pub fn last_ack(client: &ClientKey) -> Option<&'static LastAck> {
+    // SAFETY: as for marks.
+    unsafe { LAST_ACK.get(client) }
+}
+
+/// Forgets a client's last ACK: its lease has ended.
+#[inline(always)]
+pub fn forget_ack(client: &ClientKey) {
+    let _ = LAST_ACK.remove(client);
+}
+
+/// Notes that a station is there, if it is one that the agent watches.
+#[inline(always)]
+pub fn refresh_neighbour(neighbour: &NeighbourKey, now: u64) {
+    if let Some(seen) = NEIGHBOURS.get_ptr_mut(neighbour) {
+        // SAFETY: the map gave a live pointer to an aligned word.
+        unsafe { *seen = now };
+    }
 }
 
 /// Whether the client gave an identity before: it has a row, or it is a newcomer.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::{
     Pod,
-    maps::{Array, HashMap, MapData},
+    maps::{Array, HashMap, MapData, MapError},
 };
 use tr111_common::{
     abi::{ClientKey, ExchangeKey, Mark, map},
@@ -14,6 +14,9 @@ use tr111_common::{
 };
 
 use super::{Error, Loaded};
+
+/// `BPF_EXIST` of linux/bpf.h: replace only what is there.
+const BPF_EXIST: u64 = 2;
 
 macro_rules! pod {
     ($($name:ident $inner:ty,)*) => {$(
@@ -121,13 +124,19 @@ impl Marks {
         let _ = self.lock().sticky.remove(&PodClient(*client));
     }
 
-    /// Marks an exchange that the agent, not the kernel, found to be an identified client's.
+    /// Marks an exchange that the agent, not the kernel, found to be an identified client's: its replies get the
+    /// Gateway Identity. An exchange that the kernel has forgotten is no error.
     ///
     /// # Errors
     /// [`Error::Map`] if the kernel refuses.
-    pub fn mark_exchange(&self, key: &ExchangeKey, mark: &Mark) -> Result<(), Error> {
-        let result = self.lock().exchanges.insert(PodExchange(*key), PodMark(*mark), 0);
-        result.map_err(|source| Error::Map { name: map::EXCHANGES, source })
+    pub fn mark_exchange(&self, key: &ExchangeKey) -> Result<(), Error> {
+        let mut maps = self.lock();
+        let Ok(PodMark(mark)) = maps.exchanges.get(&PodExchange(*key), 0) else { return Ok(()) };
+        let result = maps.exchanges.insert(PodExchange(*key), PodMark(Mark { identified: 1, ..mark }), BPF_EXIST);
+        match result {
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            other => other.map_err(|source| Error::Map { name: map::EXCHANGES, source }),
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Maps> {

@@ -4,7 +4,6 @@ use std::{io, net::Ipv4Addr, path::PathBuf, sync::Arc};
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tr111_common::{
-    abi::{ExchangeKey, Mark},
     counter::{Counter, Ring},
     event::{Event, RecordError},
 };
@@ -192,7 +191,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             self.outputs = outputs;
             return;
         }
-        self.write(&outputs, now);
+        self.write(&outputs);
         if self.parts.events.receiver_count() > 0 {
             self.clock.follow();
             for event in self.describer.events(&self.clock, now, &self.core, &outputs) {
@@ -205,10 +204,10 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
     }
 
     /// Writes to the programs' maps.
-    fn write(&self, outputs: &[Output], now: BootTime) {
+    fn write(&self, outputs: &[Output]) {
         for output in outputs {
             let (map, written) = match output {
-                Output::MarkExchange(key) => ("exchanges", self.mark(key, now)),
+                Output::MarkExchange(key) => ("exchanges", self.parts.programs.mark_exchange(key)),
                 Output::Stick(client) => ("sticky", self.parts.programs.stick(client)),
                 Output::Unstick(client) => {
                     self.parts.programs.unstick(client);
@@ -218,11 +217,6 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             };
             self.note_write(map, written);
         }
-    }
-
-    fn mark(&self, key: &ExchangeKey, now: BootTime) -> Result<(), dataplane::Error> {
-        let mark = Mark { time: now.0, identified: 1, ..Mark::default() };
-        self.parts.programs.mark_exchange(key, &mark)
     }
 
     fn note_write(&self, map: &'static str, written: Result<(), dataplane::Error>) {

@@ -4,7 +4,7 @@
 use std::{future::Future, io};
 
 use tr111_common::{
-    abi::{ClientKey, ExchangeKey, Mark},
+    abi::{ClientKey, ExchangeKey},
     config::Config,
     event::{Event, RecordError},
 };
@@ -31,7 +31,7 @@ pub trait Programs {
     /// New settings.
     fn set_config(&self, config: &Config) -> Result<(), dataplane::Error>;
     /// The exchange belongs to a client with an identity.
-    fn mark_exchange(&self, key: &ExchangeKey, mark: &Mark) -> Result<(), dataplane::Error>;
+    fn mark_exchange(&self, key: &ExchangeKey) -> Result<(), dataplane::Error>;
     /// The client has a row.
     fn stick(&self, client: &ClientKey) -> Result<(), dataplane::Error>;
     /// The client has none any more.
@@ -43,8 +43,8 @@ impl Programs for Marks {
         Self::set_config(self, config)
     }
 
-    fn mark_exchange(&self, key: &ExchangeKey, mark: &Mark) -> Result<(), dataplane::Error> {
-        Self::mark_exchange(self, key, mark)
+    fn mark_exchange(&self, key: &ExchangeKey) -> Result<(), dataplane::Error> {
+        Self::mark_exchange(self, key)
     }
 
     fn stick(&self, client: &ClientKey) -> Result<(), dataplane::Error> {

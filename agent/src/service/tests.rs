@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tr111_common::{
-    abi::{ClientKey, ExchangeKey, Mark},
+    abi::{ClientKey, ExchangeKey},
     config::Config,
     counter::{Class, Counter, Hook},
     dhcp4::{MessageType, option},
@@ -74,7 +74,7 @@ impl Programs for Maps {
         Ok(())
     }
 
-    fn mark_exchange(&self, _: &ExchangeKey, _: &Mark) -> Result<(), dataplane::Error> {
+    fn mark_exchange(&self, _: &ExchangeKey) -> Result<(), dataplane::Error> {
         Ok(())
     }
 
