@@ -41,6 +41,7 @@ struct File {
 /// A named frame and what is expected of it. Fields that are left out have the values of an ordinary message.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one key of the file")]
 pub struct Frame {
     /// Unique.
     pub name: String,

@@ -8,6 +8,8 @@ pub type Mac = [u8; 6];
 /// All stations.
 pub const BROADCAST: Mac = [0xff; 6];
 
+const FRAGMENT_OFFSET: u16 = 0x1fff;
+
 /// DHCP message types (RFC 2132 9.6).
 pub mod kind {
     /// DHCPDISCOVER
@@ -209,7 +211,7 @@ impl Packet {
     /// The frame.
     pub fn bytes(&self) -> Vec<u8> {
         let mut body = Vec::new();
-        if self.protocol == 17 && self.fragment & 0x1fff == 0 {
+        if self.protocol == 17 && self.fragment & FRAGMENT_OFFSET == 0 {
             let length = self.payload.len() as u16 + 8;
             body.extend(self.ports.0.to_be_bytes());
             body.extend(self.ports.1.to_be_bytes());
@@ -344,16 +346,15 @@ impl Received {
 fn split_options(mut rest: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut options = Vec::new();
     while let [code, after @ ..] = rest {
-        match (*code, after) {
-            (0, after) => rest = after,
-            (255, _) => break,
-            (code, [length, after @ ..]) => {
-                let Some((value, after)) = after.split_at_checked(usize::from(*length)) else { break };
-                options.push((code, value.to_vec()));
-                rest = after;
-            }
-            (_, []) => break,
+        let code = *code;
+        if code == 0 {
+            rest = after;
+            continue;
         }
+        let [length, after @ ..] = after else { break };
+        let Some((value, after)) = after.split_at_checked(usize::from(*length)).filter(|_| code != 255) else { break };
+        options.push((code, value.to_vec()));
+        rest = after;
     }
     options
 }

@@ -73,7 +73,7 @@ pub fn udhcpc(namespace: &Namespace, interface: &str, option: &[u8], directory: 
     let mut command = namespace.command("udhcpc");
     command.args(["-f", "-t", "10", "-T", "1", "-A", "1", "-i", interface, "-s"]).arg(&script);
     if let [_, _, value @ ..] = option {
-        let digits: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits = value.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
         command.arg("-x").arg(format!("125:{digits}"));
     }
     Process::start(&format!("udhcpc-{interface}"), &mut command, directory)

@@ -53,7 +53,8 @@ impl Metrics {
             sample.name == name
                 && labels.iter().all(|(key, value)| sample.labels.get(*key).is_some_and(|known| known == value))
         });
-        matching.map(|sample| sample.value as u64).sum()
+        // Counts, which the text format writes as whole numbers that a `f64` holds exactly.
+        matching.map(|sample| format!("{:.0}", sample.value).parse::<u64>().unwrap_or(0)).sum()
     }
 
     /// Frames that `hook` counted as `class`.

@@ -102,7 +102,7 @@ impl Process {
     /// # Errors
     /// The process is gone.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        kill(Pid::from_raw(self.child.id() as i32), signal).with_context(|| format!("{signal} to {}", self.name))
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).with_context(|| format!("{signal} to {}", self.name))
     }
 
     /// Its exit status, if it has ended.

@@ -48,7 +48,7 @@ fn two_thousand_devices_against_dnsmasq() -> Result<()> {
     let rows = agent.wait_for_rows(COUNT, Duration::from_secs(20))?;
     assert!(rows.iter().all(|row| row.bindings.len() == 1));
     nothing_is_lost(&agent)?;
-    assert!(devices.terminate(Duration::from_secs(60))?.success());
+    assert!(devices.terminate(Duration::from_mins(1))?.success());
     agent.wait_for_rows(0, Duration::from_secs(20))?;
     nothing_is_lost(&agent)
 }
@@ -78,7 +78,7 @@ fn a_hundred_devices_inform() -> Result<()> {
     let agent = Agent::start(&lab, &["lan0"], &[])?;
     let arguments = ["--count", "100", "--inform", "--address", "10.111.200.1", "--release"];
     let mut devices = simulate(&lab, &arguments)?;
-    devices.wait_for_line("100 devices bound", Duration::from_secs(60))?;
+    devices.wait_for_line("100 devices bound", Duration::from_mins(1))?;
     assert!(devices.wait(Duration::from_secs(10))?.success());
     let rows = agent.wait_for_rows(100, Duration::from_secs(10))?;
     assert!(rows.iter().all(|row| row.bindings[0].source == "inform" && row.bindings[0].lease_expires.is_none()));

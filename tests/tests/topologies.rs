@@ -93,7 +93,7 @@ fn the_wan_side_is_not_looked_at() -> Result<()> {
     let wan_gateway_side = Wire::open_incoming(&lab.gateway, "wan0")?;
     let outsider = Client::new(&wan, 1, hex(D1)).message(kind::DISCOVER);
     Client::new(&wan, 1, hex(D1)).send(&outsider)?;
-    wan_gateway_side.expect("DISCOVER at wan0", SOON, |frame| Received::parse(frame))?;
+    wan_gateway_side.expect("DISCOVER at wan0", SOON, Received::parse)?;
     assert_eq!(agent.metrics()?.all_packets("lan_ingress"), 0);
 
     let lan = Wire::open(&lab.lan, "eth0")?;
@@ -223,11 +223,11 @@ fn fragments_pass_and_are_told() -> Result<()> {
     let message = client.message(kind::DISCOVER).bytes();
     let whole = Packet::from_client(client.mac, message).bytes();
     let (header, body) = whole[14..].split_at(20);
-    for (offset, part) in [(0, &body[..256]), (256, &body[256..])] {
+    for (offset, part) in [(0u16, &body[..256]), (256, &body[256..])] {
         let more = if offset == 0 { 0x2000 } else { 0 };
         let mut packet = Packet::from_client(client.mac, Vec::new());
         packet.protocol = 17;
-        packet.fragment = more | (offset / 8) as u16;
+        packet.fragment = more | (offset / 8);
         let mut frame = packet.bytes();
         frame.truncate(34);
         frame[16..18].copy_from_slice(&((20 + part.len()) as u16).to_be_bytes());

@@ -32,6 +32,7 @@ const NUMBER_MAXIMUM: u32 = 0x00ff_ffff;
 /// SIGTERM makes them release their leases, then the command ends. The interface has to take frames for foreign MAC
 /// addresses: veth, tap and bridge do, a network card after `ip link set IF promisc on`.
 #[derive(Clone, Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one switch of the command line")]
 pub struct Args {
     /// Interface to send on
     #[arg(long, value_name = "IF")]

@@ -1,0 +1,245 @@
+//! `cargo xtask demo`: the product in a minute, on a network of its own.
+
+use std::{
+    io::{IsTerminal, Write, stdout},
+    net::Ipv4Addr,
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use tokio::signal::unix::{SignalKind, signal};
+use tr111_tests::{
+    agent::{Agent, Files, GATEWAY_IDENTITY, attached_programs, binary},
+    host::{dnsmasq, udhcpc, udhcpc_environment},
+    lab::{Lab, POOL},
+    namespace::Namespace,
+    process::Process,
+    responder::Responder,
+    vectors::identity,
+    wait::{interrupt, is_interrupted, wait_for, wait_until},
+};
+
+/// Simulated devices on the first LAN.
+const DEVICES: usize = 30;
+/// Everything here happens within seconds.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Lease of the second LAN's server, in seconds.
+const SHORT_LEASE: u32 = 10;
+
+fn main() -> ExitCode {
+    let result = catch_interrupts().and_then(|()| demonstrate());
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if is_interrupted() => {
+            println!("\nStopped; everything that the demo made is gone.");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("\nThe demo failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Turns Ctrl-C into the end of every wait, so that what was made is taken down in order.
+fn catch_interrupts() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupted, mut terminated) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    _ = interrupted.recv() => interrupt(),
+                    _ = terminated.recv() => interrupt(),
+                }
+            }
+        });
+    })?;
+    Ok(())
+}
+
+fn heading(number: u32, title: &str) {
+    let (bold, plain) = if stdout().is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    println!("\n{bold}{number}. {title}{plain}");
+}
+
+/// Shows a command as somebody would type it.
+fn typed(line: &str) {
+    println!("\n   $ {line}");
+}
+
+/// Shows output, at most `limit` lines of it.
+fn show(printed: &str, limit: usize) {
+    let lines: Vec<_> = printed.lines().collect();
+    for line in lines.iter().take(limit) {
+        println!("   {line}");
+    }
+    if lines.len() > limit {
+        println!("   ... and {} more", lines.len() - limit);
+    }
+}
+
+/// Runs `tr111 ARGUMENTS` against the agent and shows it with its output.
+fn ask(agent: &Agent<'_>, arguments: &[&str], limit: usize) -> Result<()> {
+    typed(&format!("tr111 {}", arguments.join(" ")));
+    show(agent.print(arguments)?.trim_end(), limit);
+    Ok(())
+}
+
+/// The gateway, a LAN behind a switch with simulated devices and a set-top box on it, and a second LAN for guests.
+struct Network {
+    lab: Lab,
+    devices: Namespace,
+    set_top_box: Namespace,
+    guests: Namespace,
+}
+
+impl Network {
+    fn new() -> Result<Self> {
+        let lab = Lab::new()?;
+        let devices = Namespace::new("devices")?;
+        let set_top_box = Namespace::new("stb")?;
+        let guests = Namespace::new("guests")?;
+        // `eth0` of the lab becomes a port of a switch, beside the ports of the devices.
+        lab.lan.ip("link add switch type bridge forward_delay 0")?;
+        lab.lan.ip("link set switch up")?;
+        lab.lan.connect("port1", &devices, "eth0")?;
+        lab.lan.connect("port2", &set_top_box, "eth0")?;
+        for port in ["eth0", "port1", "port2"] {
+            lab.lan.ip(&format!("link set {port} master switch"))?;
+        }
+        lab.gateway.connect("lan1", &guests, "eth0")?;
+        lab.gateway.ip("addr add 10.112.0.1/16 dev lan1")?;
+        Ok(Self { lab, devices, set_top_box, guests })
+    }
+}
+
+fn simulate(namespace: &Namespace, lab: &Lab, name: &str, arguments: &[&str]) -> Result<Process> {
+    let mut command = namespace.command(binary()?);
+    command.args(["sim", "devices"]).args(arguments);
+    Process::start(name, &mut command, lab.path())
+}
+
+fn demonstrate() -> Result<()> {
+    let started = Instant::now();
+    println!("tr111 makes a gateway know the devices on its LAN: each device puts its identity into its DHCP requests");
+    println!(
+        "(option 125, TR-111 Part 1), the kernel picks those requests out of the traffic, and the agent keeps the"
+    );
+    println!(
+        "table that an auto-configuration server asks for. This demo runs on a network of its own and removes it."
+    );
+
+    heading(1, "A network: a gateway with two LANs, real dnsmasq on the first");
+    let network = Network::new()?;
+    let lab = &network.lab;
+    println!();
+    println!("   {DEVICES} simulated devices ----+");
+    println!("                             +-- switch -- lan0 [ gateway: dnsmasq, tr111 ] lan1 -- guest device");
+    println!("   set-top box, real udhcpc -+");
+    println!();
+    println!(
+        "   The guest LAN has a server of the demo's own with leases of {SHORT_LEASE} s: dnsmasq's shortest is two minutes."
+    );
+    let pool = (POOL, Ipv4Addr::new(10, 111, 1, 250));
+    let _server = dnsmasq(&lab.gateway, "lan0", pool, lab.path(), &[])?;
+    let guest_server = Responder::start(
+        &lab.gateway,
+        "lan1",
+        Ipv4Addr::new(10, 112, 0, 1),
+        Ipv4Addr::new(10, 112, 1, 1),
+        SHORT_LEASE,
+    )?;
+
+    heading(2, "The agent starts and puts its programs on both LAN interfaces");
+    typed(&format!("tr111 run gateway --lan lan0 --lan lan1 {} &", GATEWAY_IDENTITY.join(" ")));
+    let files = Files::new(lab.path(), "agent")?;
+    let mut command = files.run_gateway(&lab.gateway, &["lan0", "lan1"], &[])?;
+    let mut agent = Agent::start_command(&lab.gateway, files, &mut command, lab.path())?;
+    ask(&agent, &["status"], 20)?;
+    let watch = agent.background("watch", &["watch"], lab.path())?;
+
+    heading(3, "Devices come: DISCOVER, OFFER, REQUEST, and with the ACK a row");
+    typed(&format!("tr111 sim devices --iface eth0 --count {DEVICES} --rate 20 --product-class CAM &"));
+    let simulated = ["--iface", "eth0", "--count", "30", "--rate", "20", "--product-class", "CAM"];
+    let mut devices = simulate(&network.devices, lab, "sim", &simulated)?;
+    let option = identity("00256D", "STB-4711", "STB");
+    let digits = option[2..].iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
+    typed(&format!("udhcpc -i eth0 -x 125:{digits} &"));
+    let client = udhcpc(&network.set_top_box, "eth0", &option, lab.path())?;
+    let guest = ["--iface", "eth0", "--count", "1", "--first", "900", "--serial-prefix", "GUEST", "--vanish"];
+    let mut guest = simulate(&network.guests, lab, "guest", &guest)?;
+    print!("\n   rows:");
+    let mut last = None;
+    wait_until("full table", LIMIT, || {
+        let rows = agent.devices()?.len();
+        if last.replace(rows) != Some(rows) {
+            print!(" {rows}");
+            stdout().flush()?;
+        }
+        Ok(rows == DEVICES + 2)
+    })?;
+    println!();
+    devices.wait_for_line("bound", LIMIT)?;
+    ask(&agent, &["devices"], 8)?;
+
+    heading(4, "What an auto-configuration server reads: the data model of TR-111");
+    let row = agent.devices()?.into_iter().find(|row| row.serial_number == "STB-4711").context("the set-top box")?;
+    ask(&agent, &["get", "InternetGatewayDevice.ManagementServer.ManageableDeviceNumberOfEntries"], 4)?;
+    ask(&agent, &["get", &format!("InternetGatewayDevice.ManagementServer.ManageableDevice.{}.", row.instance)], 8)?;
+
+    heading(5, "What the operator's Prometheus reads");
+    let wanted = ["tr111_manageable_devices", "tr111_device_identities_total", "tr111_ring_"];
+    typed("curl -s http://127.0.0.1:9111/metrics | grep -v '^#'");
+    let (_, metrics) = agent.fetch("/metrics")?;
+    let lines =
+        metrics.lines().filter(|line| !line.ends_with(" 0") && wanted.iter().any(|name| line.starts_with(name)));
+    show(&lines.collect::<Vec<_>>().join("\n"), 12);
+
+    heading(6, "The set-top box says goodbye: udhcpc releases its lease, and its row goes at once");
+    wait_until("lease in udhcpc", LIMIT, || Ok(udhcpc_environment(lab.path(), "eth0").exists()))?;
+    typed("kill -USR2 $(pidof udhcpc)");
+    client.signal(Signal::SIGUSR2)?;
+    show_event(&watch, "STB-4711", "released")?;
+
+    heading(7, "The guest device is unplugged: nobody renews its lease, and its row goes when the lease ends");
+    guest.terminate(LIMIT)?;
+    let unplugged = Instant::now();
+    show_event(&watch, "GUEST", "expired")?;
+    println!("   (after {:.0} s)", unplugged.elapsed().as_secs_f64());
+
+    heading(8, "The end: the devices release their leases, the agent takes its programs off");
+    devices.terminate(LIMIT)?;
+    agent.wait_for_rows(0, LIMIT)?;
+    ask(&agent, &["devices"], 4)?;
+    typed("kill -TERM $(pidof tr111)");
+    let status = agent.stop()?;
+    if !status.success() {
+        bail!("the agent ended with {status}");
+    }
+    let left = attached_programs(&lab.gateway, "lan0")?;
+    println!("   programs left on lan0: {}", if left.is_empty() { "none".to_owned() } else { left.join(", ") });
+    guest_server.stop()?;
+    println!(
+        "\nThat was all, in {:.0} s. `tr111 --help` and README.md go on from here.",
+        started.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+/// Waits until `tr111 watch` has told of a device, and shows that line.
+fn show_event(watch: &Process, device: &str, what: &str) -> Result<()> {
+    typed("tr111 watch");
+    let line = wait_for(&format!("{what} of {device}"), LIMIT, || {
+        let printed = watch.stdout();
+        Ok(printed.lines().rfind(|line| line.contains(device) && line.contains(what)).map(str::to_owned))
+    })?;
+    show(&line, 1);
+    Ok(())
+}
