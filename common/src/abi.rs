@@ -5,8 +5,8 @@ use crate::headers::Segment;
 /// Changes with every change of a map's layout, of [`crate::event`], [`crate::config`] or [`crate::counter`].
 pub const ABI: u32 = 3;
 
-/// Bytes of the ring `EVENTS_LAN`.
-pub const LAN_RING_BYTES: u32 = 8 << 20;
+/// Bytes of the ring `EVENTS_LAN`: some 5,000 messages. The agent maps it twice, and all of it counts as resident.
+pub const LAN_RING_BYTES: u32 = 2 << 20;
 /// Exchanges that egress can find; the least recently used goes first.
 pub const EXCHANGES_MAXIMUM: u32 = 65_536;
 /// Clients with rows; the agent fills the map and never evicts.

@@ -166,7 +166,7 @@ pub fn client_key(segment: Segment, fixed: &Fixed, walk: &Walk, config: &Config)
     if walk.client_id_length != 0 {
         return ClientKey {
             segment,
-            hash: walk.client_id.0,
+            hash: walk.client_id.value(),
             client_id_length: walk.client_id_length,
             htype: 0,
             reserved: [0; 5],
@@ -176,7 +176,7 @@ pub fn client_key(segment: Segment, fixed: &Fixed, walk: &Walk, config: &Config)
     let [high, low] = fixed.chaddr_words();
     hash.add(high);
     hash.add(low);
-    ClientKey { segment, hash: hash.0, client_id_length: 0, htype: fixed.htype, reserved: [0; 5] }
+    ClientKey { segment, hash: hash.value(), client_id_length: 0, htype: fixed.htype, reserved: [0; 5] }
 }
 
 #[cfg(test)]

@@ -190,26 +190,35 @@ impl Fixed {
     }
 }
 
-/// The hash of client identifiers: FNV-1a over words, seeded.
+/// The hash of client identifiers, over words of eight bytes.
+///
+/// Both multiplications are by the secret seed, and the rotation between them brings every bit below the top of one of
+/// them, so the difference that a changed word makes cannot be known without the seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub struct Hash(pub u64);
+pub struct Hash {
+    state: u64,
+    key: u64,
+}
 
 impl Hash {
-    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x0000_0100_0000_01b3;
-
     /// The hash of nothing.
     #[inline(always)]
     pub const fn new(seed: u64) -> Self {
-        Self(Self::OFFSET ^ seed)
+        Self { state: seed.rotate_left(17), key: (seed ^ 0x9e37_79b9_7f4a_7c15) | 1 }
     }
 
-    /// Adds eight bytes. FNV-1a by words: the multiplication spreads upwards only, so the upper half is folded down.
+    /// Adds eight bytes.
     #[inline(always)]
     pub fn add(&mut self, word: u64) {
-        let product = (self.0 ^ word).wrapping_mul(Self::PRIME);
-        self.0 = product ^ product >> 32;
+        let product = (self.state ^ word).wrapping_mul(self.key);
+        self.state = product.rotate_left(32).wrapping_mul(self.key);
+    }
+
+    /// The hash.
+    #[inline(always)]
+    pub const fn value(self) -> u64 {
+        self.state
     }
 }
 

@@ -171,9 +171,9 @@ fn other_traffic_is_not_ours() {
     let mut frame = Parts::default().frame();
     frame[14] = 0x65;
     assert_eq!(find(&frame, None), Err(Class::NotIpv4));
-    for ethertype in [0x86dd, 0x0806, 0x8863] {
+    for (ethertype, class) in [(0x86dd, Class::NotIpv4), (0x0806, Class::Arp), (0x8863, Class::NotIpv4)] {
         frame[12..14].copy_from_slice(&u16::to_be_bytes(ethertype));
-        assert_eq!(find(&frame, None), Err(Class::NotIpv4));
+        assert_eq!(find(&frame, None), Err(class));
     }
     let reply = Parts { ports: [67, 68], ..Parts::default() }.frame();
     let wanted = Wanted::SourcePort(67);
@@ -193,4 +193,19 @@ fn frames_cut_anywhere_are_refused() {
             }
         }
     }
+}
+
+/// T-6: the sender of an ARP message is known with its segment, and other kinds of ARP are left alone.
+#[test]
+fn the_sender_of_an_arp_message_is_found() {
+    let arp = [0, 1, 8, 0, 6, 4, 0, 2, 2, 0, 0, 0, 0, 1, 192, 168, 1, 50, 2, 0, 0, 0, 0, 0xfe, 192, 168, 1, 1];
+    let untagged = [&[0xff; 12][..], &[8, 6], &arp].concat();
+    let sender = find_arp(untagged.as_slice(), None).unwrap();
+    assert_eq!(sender, ArpSender { vlan: [0, 0], mac: [2, 0, 0, 0, 0, 1], ip: [192, 168, 1, 50] });
+    let tagged = [&[0xff; 12][..], &[0x81, 0, 0x60, 7, 8, 6], &arp].concat();
+    assert_eq!(find_arp(tagged.as_slice(), Some(9)).unwrap().vlan, [9, 7]);
+    let mut token_ring = untagged;
+    token_ring[15] = 6;
+    assert_eq!(find_arp(token_ring.as_slice(), None), None);
+    assert_eq!(find_arp(token_ring[..20].as_ref(), None), None);
 }
