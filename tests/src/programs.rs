@@ -82,11 +82,11 @@ impl Programs {
     /// # Errors
     /// Not root, or the verifier refuses one.
     pub fn load() -> Result<Self> {
-        let mut loaded = Loaded::load(false)?;
+        let mut loaded = Loaded::load(false, None)?;
         loaded.xdp(BENCH_EMPTY)?.load().context("bench_empty")?;
         Ok(Self {
             counters: Counters::new(loaded.take_map(map::COUNTERS)?)?,
-            marks: Marks::new(&mut loaded)?,
+            marks: Marks::new(&mut loaded, 0)?,
             ring: loaded.take_map(map::EVENTS_LAN)?.try_into()?,
             loaded,
             round: 0,
@@ -166,7 +166,7 @@ impl Programs {
         Ok(Verdict { classes: classes.collect(), refusals: refusals.collect(), passed, frame: out, events })
     }
 
-    /// Median nanoseconds that a program takes for a frame, over `repeat` runs in one call.
+    /// Nanoseconds that a program takes for a frame, the mean of `repeat` runs in one call.
     ///
     /// # Errors
     /// The kernel refuses to run the frame.
