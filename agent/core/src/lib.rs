@@ -7,6 +7,7 @@
 //! * [`dhcp`]: DHCP messages, read from frames and built into frames.
 //! * [`association`]: from DHCP exchanges to the ManageableDevice table (TR-111 1.2.1).
 //! * [`model`]: the data model (TR-111 1.2.6) by path, with TR-069's types and faults.
+//! * [`notification`]: notification attributes, and what changes tell the ACS (TR-111 1.2.1).
 //! * [`time`]: the boottime clock as a type.
 #![forbid(unsafe_code)]
 
@@ -14,4 +15,5 @@ pub mod association;
 pub mod dhcp;
 pub mod identity;
 pub mod model;
+pub mod notification;
 pub mod time;

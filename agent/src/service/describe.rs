@@ -75,7 +75,7 @@ impl Describer {
                     let identity = identity_of(*instance, core, outputs);
                     Happening::DeviceBindingRemoved(removal(reason, change(*instance, identity, binding)))
                 }
-                Output::MarkExchange(_) | Output::Stick(_) | Output::Unstick(_) => continue,
+                _ => continue,
             };
             events.push(Event { time: time.clone(), what });
         }

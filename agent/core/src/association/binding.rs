@@ -1,6 +1,9 @@
 use std::net::Ipv4Addr;
 
-use tr111_common::{abi::ClientKey, headers::Segment};
+use tr111_common::{
+    abi::{ClientKey, NeighbourKey},
+    headers::Segment,
+};
 
 use crate::{dhcp::HardwareAddress, identity::DeviceIdentity, time::BootTime};
 
@@ -91,6 +94,27 @@ impl Binding {
     pub fn segment(&self) -> Segment {
         self.client.segment
     }
+
+    /// The station by whose ARP messages its liveness is known: none where it is behind a relay, or no Ethernet.
+    pub fn neighbour(&self) -> Option<NeighbourKey> {
+        let mac = self.mac.as_bytes().try_into().ok().filter(|_| !self.relayed)?;
+        Some(NeighbourKey { segment: self.segment(), mac, reserved: [0; 2] })
+    }
+}
+
+/// A row as a store keeps it (T-30).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Instance number.
+    pub instance: u32,
+    /// The row's key.
+    pub identity: DeviceIdentity,
+    /// The ACK that made the row.
+    pub first_seen: BootTime,
+    /// The last sign of life of any of its bindings.
+    pub last_seen: BootTime,
+    /// Its bindings, at least one, the oldest first.
+    pub bindings: Vec<Binding>,
 }
 
 /// A row of the ManageableDevice table.
@@ -102,7 +126,7 @@ pub struct Device<'a> {
     pub identity: &'a DeviceIdentity,
     /// The ACK that made the row.
     pub first_seen: BootTime,
-    /// The last ACK of any of its bindings.
+    /// The last sign of life of any of its bindings: an ACK, or what the kernel heard of its station.
     pub last_seen: BootTime,
     /// Its bindings, at least one, the oldest first.
     pub bindings: super::table::Bindings<'a>,

@@ -113,6 +113,29 @@ remarks! {
     Unreadable "unreadable",
 }
 
+/// What became of a probe (GW-11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ProbeResult {
+    /// The station was heard.
+    Answered,
+    /// It was not.
+    Unanswered,
+}
+
+impl ProbeResult {
+    /// Every result.
+    pub const ALL: [Self; 2] = [Self::Answered, Self::Unanswered];
+
+    /// The value of the metric's `result` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}
+
 /// Messages whose identities are looked at, in the order of the counters (GW-3).
 const INSPECTED: [MessageType; 3] = [MessageType::Discover, MessageType::Request, MessageType::Inform];
 
@@ -123,6 +146,7 @@ pub struct Counts {
     remarks: [u64; Remark::ALL.len()],
     additions: [u64; Source::ALL.len()],
     removals: [u64; RemovalReason::ALL.len()],
+    probes: [u64; ProbeResult::ALL.len()],
 }
 
 impl Counts {
@@ -151,6 +175,15 @@ impl Counts {
     /// Rows removed for `reason`.
     pub fn removals(&self, reason: RemovalReason) -> u64 {
         self.removals[reason as usize]
+    }
+
+    /// Probes that ended in `result`.
+    pub fn probes(&self, result: ProbeResult) -> u64 {
+        self.probes[result as usize]
+    }
+
+    pub(super) fn count_probe(&mut self, result: ProbeResult) {
+        self.probes[result as usize] += 1;
     }
 
     pub(super) fn count_identity(&mut self, message: MessageType, result: IdentityResult) {

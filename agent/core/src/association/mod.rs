@@ -8,32 +8,36 @@
 //! follows by [`Association::poll_output`], and comes back at [`Association::next_deadline`]:
 //!
 //! * Events act at the kernel's time of their frame, so that a renewal that waited in the ring still counts.
-//! * [`Input::Tick`] lets expire what is due.
+//! * [`Input::Tick`] lets expire what is due, and asks after whom nothing was heard of (GW-11).
 
 mod binding;
 mod counts;
 mod exchange;
 mod keys;
+mod liveness;
 mod place;
+mod reconcile;
 mod reply;
 mod request;
+mod restore;
 mod settings;
 mod slab;
 mod table;
 mod wheel;
 
-pub use binding::{Binding, Device, RemovalReason, Source};
-pub use counts::{Counts, IdentityResult, Remark};
+pub use binding::{Binding, Device, Record, RemovalReason, Source};
+pub use counts::{Counts, IdentityResult, ProbeResult, Remark};
 pub use settings::Settings;
 pub use table::Bindings;
 
 use std::{collections::VecDeque, net::Ipv4Addr};
 
 use tr111_common::{
-    abi::{ClientKey, ExchangeKey},
+    abi::{ClientKey, ExchangeKey, LastAck, NeighbourKey},
     counter::Hook,
     dhcp4::MessageType,
     event::Event,
+    headers::Segment,
 };
 
 use self::{exchange::Exchanges, keys::Keys, table::Table};
@@ -54,6 +58,24 @@ pub enum Input<'a> {
     LinkGone {
         /// Its kernel index.
         ifindex: u32,
+    },
+    /// How an exchange ended, from the programs' map `LAST_ACK`: at start, and after the ring lost events (T-29).
+    ///
+    /// It acts like the ACK itself, unless something newer is known of the client or of the address. Of several, the
+    /// newest comes first, so that an address that went from one client to another stays with the second.
+    LastAck {
+        /// The client.
+        client: ClientKey,
+        /// Its last ACK.
+        ack: &'a LastAck,
+    },
+    /// When a client's station was last heard, from the programs' map `NEIGHBOURS`: the answer to [`Output::Inquire`],
+    /// to be given before anything else, also where nothing newer is known.
+    Seen {
+        /// The client.
+        client: ClientKey,
+        /// When its station was heard, as far as the map knows.
+        at: BootTime,
     },
 }
 
@@ -96,12 +118,41 @@ pub enum Output {
         /// Why it went.
         reason: RemovalReason,
     },
+    /// An ACK extended or changed what is known of a binding: its lease, its address, when it was seen.
+    BindingRenewed {
+        /// Instance number of the row.
+        instance: u32,
+        /// The binding as it is now.
+        binding: Binding,
+    },
     /// An undetermined request carried an identity after all: mark its exchange for the egress program.
     MarkExchange(ExchangeKey),
     /// A client has a binding now, and is to be known by the programs (T-4).
     Stick(ClientKey),
-    /// A client has no binding any more.
+    /// A client has no binding any more. Its entry of the map `LAST_ACK` goes as well, or it would come back by it.
     Unstick(ClientKey),
+    /// A station has its first binding: its ARP and DHCP messages refresh its time in the map `NEIGHBOURS` (T-6).
+    Watch(NeighbourKey),
+    /// A station has no binding any more.
+    Unwatch(NeighbourKey),
+    /// A client was silent for the probe interval, as far as the core knows: [`Input::Seen`] tells what the kernel does.
+    Inquire {
+        /// The client.
+        client: ClientKey,
+        /// Its station.
+        neighbour: NeighbourKey,
+    },
+    /// A client is silent: ask it by ARP, unicast (GW-11).
+    Probe {
+        /// The client.
+        client: ClientKey,
+        /// Where it is.
+        segment: Segment,
+        /// Its hardware address.
+        mac: [u8; 6],
+        /// Its address.
+        ip: Ipv4Addr,
+    },
 }
 
 /// The association core.
@@ -138,8 +189,14 @@ impl Association {
             }
             Input::LocalAddresses(addresses) => self.local_addresses = addresses,
             Input::Tick => self.expire(now),
-            Input::Settings(settings) => self.set_settings(settings),
+            Input::Settings(settings) => self.set_settings(now, settings),
             Input::LinkGone { ifindex } => self.disconnect(ifindex),
+            Input::LastAck { client, ack } => self.last_ack(now, client, ack),
+            Input::Seen { client, at } => {
+                if let Some(id) = self.table.client(&client) {
+                    self.seen(now, id, at);
+                }
+            }
         }
     }
 
@@ -189,13 +246,17 @@ impl Association {
         &self.settings
     }
 
-    fn set_settings(&mut self, settings: Settings) {
+    fn set_settings(&mut self, now: BootTime, settings: Settings) {
+        let is_probed_otherwise = self.settings.probe_interval != settings.probe_interval;
         // The seed keys the indices and the clients' own keys.
         let seed = self.settings.kernel.seed;
         self.settings = settings;
         self.settings.kernel.seed = seed;
         let ids: Vec<u32> = self.table.iter().map(|(id, _)| id).collect();
         for id in ids {
+            if is_probed_otherwise {
+                self.review(id, now);
+            }
             self.schedule(id);
         }
     }
@@ -219,12 +280,7 @@ impl Association {
 
     fn expire(&mut self, now: BootTime) {
         while let Some(id) = self.table.poll(now) {
-            let (deadline, reason) = self.deadline(id);
-            if deadline <= now {
-                self.remove(id, reason);
-            } else {
-                self.table.schedule(id, deadline);
-            }
+            self.wake(now, id);
         }
         let age = u64::try_from(self.settings.exchange_age.as_nanos()).unwrap_or(u64::MAX);
         if let Some(time) = now.0.checked_sub(age) {

@@ -1,6 +1,6 @@
 //! Bindings enter and leave the table here, and nowhere else, so that outputs and counters agree with it.
 
-use tr111_common::dhcp4::MessageType;
+use tr111_common::{abi::NeighbourKey, dhcp4::MessageType};
 
 use super::{Association, Binding, IdentityResult, Output, Remark, RemovalReason, Source};
 use crate::{identity::DeviceIdentity, time::BootTime};
@@ -48,8 +48,39 @@ impl Association {
 
     /// Puts a newer binding of the same client and identity in place of `id`.
     pub(super) fn replace(&mut self, id: u32, binding: Binding) {
+        let seen = binding.last_seen;
+        let before = self.table.held(id).binding.neighbour();
+        let is_moved = before != binding.neighbour();
         self.table.replace(id, binding);
+        if is_moved {
+            self.watch(id);
+            self.unwatch(before);
+        }
+        self.renewed(id, seen);
+    }
+
+    /// An ACK at `seen` told something of a binding.
+    pub(super) fn renewed(&mut self, id: u32, seen: BootTime) {
+        self.revive(id, seen);
         self.schedule(id);
+        let (instance, binding) = (self.table.instance_of(id), self.table.held(id).binding.clone());
+        self.outputs.push_back(Output::BindingRenewed { instance, binding });
+    }
+
+    /// The station of a binding that is in now is watched.
+    pub(super) fn watch(&mut self, id: u32) {
+        if let Some(neighbour) = self.table.held(id).binding.neighbour()
+            && self.table.bindings_of(&neighbour) == 1
+        {
+            self.outputs.push_back(Output::Watch(neighbour));
+        }
+    }
+
+    /// The station of a binding that is out now is watched no more.
+    fn unwatch(&mut self, neighbour: Option<NeighbourKey>) {
+        if let Some(neighbour) = neighbour.filter(|neighbour| self.table.bindings_of(neighbour) == 0) {
+            self.outputs.push_back(Output::Unwatch(neighbour));
+        }
     }
 
     /// An address belongs to one client: another that has the one of `binding` loses it.
@@ -95,6 +126,7 @@ impl Association {
     fn put_in(&mut self, row: Option<u32>, identity: DeviceIdentity, binding: Binding) {
         let described = identity.clone();
         let inserted = self.table.insert(row, identity, binding.clone());
+        self.revive(inserted.id, binding.last_seen);
         self.schedule(inserted.id);
         let instance = inserted.instance;
         if inserted.added {
@@ -104,6 +136,7 @@ impl Association {
             self.counts.count_remark(Remark::IdentityShared);
             self.outputs.push_back(Output::BindingAdded { instance, binding });
         }
+        self.watch(inserted.id);
     }
 
     /// Removes a binding, and with the last its row; the client is forgotten by the programs.
@@ -116,6 +149,7 @@ impl Association {
     fn take_out(&mut self, id: u32, reason: RemovalReason) {
         let removed = self.table.remove(id);
         let (instance, binding) = (removed.instance, removed.binding);
+        let neighbour = binding.neighbour();
         match removed.row {
             Some(identity) => {
                 self.counts.count_removal(reason);
@@ -123,15 +157,29 @@ impl Association {
             }
             None => self.outputs.push_back(Output::BindingRemoved { instance, binding, reason }),
         }
+        self.unwatch(neighbour);
     }
 
+    /// Sets when [`Association::wake`] comes back to a binding.
     pub(super) fn schedule(&mut self, id: u32) {
-        let (deadline, _) = self.deadline(id);
-        self.table.schedule(id, deadline);
+        let (end, _) = self.end_of(id);
+        self.table.schedule(id, end.min(self.table.held(id).liveness.due));
+    }
+
+    /// Does what is due for a binding.
+    pub(super) fn wake(&mut self, now: BootTime, id: u32) {
+        let (end, reason) = self.end_of(id);
+        if end <= now {
+            self.remove(id, reason);
+        } else if self.table.held(id).liveness.due <= now {
+            self.look_after(now, id);
+        } else {
+            self.schedule(id);
+        }
     }
 
     /// When a binding goes by itself, and why.
-    pub(super) fn deadline(&self, id: u32) -> (BootTime, RemovalReason) {
+    fn end_of(&self, id: u32) -> (BootTime, RemovalReason) {
         let held = self.table.held(id);
         let lease = held.binding.lease_expires.map_or(BootTime::NEVER, |end| end + self.settings.expiry_guard);
         let age = match (held.binding.source, self.settings.inform_maximum_age) {

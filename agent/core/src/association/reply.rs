@@ -19,7 +19,8 @@ impl Association {
             self.inform_acknowledged(seen, exchange);
         } else {
             // An ACK to a DISCOVER is rapid commit (RFC 4039), which leases like the ACK to a REQUEST.
-            self.request_acknowledged(seen, exchange, message);
+            let given = [message.yiaddr(), message.ciaddr()];
+            self.lease_acknowledged(seen, exchange, given, message.lease(), message.server_id());
         }
     }
 
@@ -60,14 +61,27 @@ impl Association {
             || is_local(message.server_id().unwrap_or(message.source))
     }
 
-    fn request_acknowledged(&mut self, seen: BootTime, exchange: Exchange, message: &Message<'_>) {
-        let given = [message.yiaddr(), message.ciaddr(), exchange.address];
-        let Some(ip) = given.into_iter().find(|address| !address.is_unspecified()) else {
+    /// A server that is this gateway, as far as its address tells.
+    pub(super) fn is_own_server(&self, server: Ipv4Addr) -> bool {
+        self.local_addresses.is_empty() || self.settings.accept_foreign_server || self.local_addresses.contains(&server)
+    }
+
+    /// The client of `exchange` has an address now: the first of `given` that is one, else that of its request.
+    pub(super) fn lease_acknowledged(
+        &mut self,
+        seen: BootTime,
+        exchange: Exchange,
+        given: [Ipv4Addr; 2],
+        lease: Option<Lease>,
+        server: Option<Ipv4Addr>,
+    ) {
+        let mut addresses = given.into_iter().chain([exchange.address]);
+        let Some(ip) = addresses.find(|address| !address.is_unspecified()) else {
             self.counts.count_remark(Remark::AckWithoutAddress);
             return;
         };
         let current = self.table.client(&exchange.client);
-        let lease_expires = match message.lease() {
+        let lease_expires = match lease {
             Some(Lease::For(duration)) => Some(seen + duration),
             Some(Lease::Infinite) => None,
             None => {
@@ -76,7 +90,6 @@ impl Association {
                 current.and_then(|id| self.table.held(id).binding.lease_expires)
             }
         };
-        let server = message.server_id();
         let Exchange { client, mac, client_id, relayed, identity, message, .. } = exchange;
         let source = Source::Request;
         let binding = Binding { client, mac, client_id, ip, source, lease_expires, server, relayed, last_seen: seen };
@@ -95,7 +108,7 @@ impl Association {
     }
 
     /// GW-17: INFORM and its ACK are the whole exchange. The address is the client's own word, no server gave it.
-    fn inform_acknowledged(&mut self, seen: BootTime, exchange: Exchange) {
+    pub(super) fn inform_acknowledged(&mut self, seen: BootTime, exchange: Exchange) {
         let ip = exchange.address;
         if ip.is_unspecified() {
             self.counts.count_remark(Remark::AckWithoutAddress);
@@ -110,6 +123,7 @@ impl Association {
             // The lease outweighs the INFORM, and goes on with the same address.
             if self.table.is_of(id, &identity) {
                 self.table.touch(id, seen);
+                self.renewed(id, seen);
             } else {
                 let binding = Binding { last_seen: seen, ..self.table.held(id).binding.clone() };
                 self.place(exchange.message, identity, binding);

@@ -15,6 +15,10 @@ pub struct Settings {
     pub expiry_guard: Duration,
     /// How long a row that came by INFORM lives without a new INFORM (T-6); without, as long as the device is there.
     pub inform_maximum_age: Option<Duration>,
+    /// How long a station may be silent before it is probed (GW-11); zero: nobody is probed.
+    pub probe_interval: Duration,
+    /// Unanswered probes, a second apart, after which a device is gone.
+    pub probe_count: u32,
     /// Let ACKs of DHCP servers that are not this gateway's make rows (T-26).
     pub accept_foreign_server: bool,
     /// Most requests that wait for their answer; the oldest goes first.
@@ -33,6 +37,8 @@ impl Default for Settings {
             nak_grace: Duration::from_secs(10),
             expiry_guard: Duration::from_secs(1),
             inform_maximum_age: None,
+            probe_interval: Duration::ZERO,
+            probe_count: 3,
             accept_foreign_server: false,
             max_exchanges: abi::EXCHANGES_MAXIMUM,
             exchange_age: Duration::from_mins(1),

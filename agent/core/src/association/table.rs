@@ -6,11 +6,15 @@
 use std::{collections::BTreeMap, net::Ipv4Addr, ops::Bound};
 
 use hashbrown::HashTable;
-use tr111_common::{abi::ClientKey, headers::Segment};
+use tr111_common::{
+    abi::{ClientKey, NeighbourKey},
+    headers::Segment,
+};
 
 use super::{
-    Binding, Device,
+    Binding, Device, Record,
     keys::Keys,
+    liveness::Liveness,
     slab::{NONE, Slab},
     wheel::Wheel,
 };
@@ -34,6 +38,7 @@ pub(super) struct Held {
     pub(super) binding: Binding,
     /// After a NAK, when the binding goes unless an ACK comes (T-8); else never.
     pub(super) grace: BootTime,
+    pub(super) liveness: Liveness,
     row: u32,
     previous: u32,
     next: u32,
@@ -106,6 +111,11 @@ impl Table {
         &self.held[id]
     }
 
+    /// A number that nobody on the LAN can choose.
+    pub(super) fn hash_of(&self, client: &ClientKey) -> u64 {
+        self.keys.client(client)
+    }
+
     /// The binding of a client.
     pub(super) fn client(&self, client: &ClientKey) -> Option<u32> {
         self.by_client.find(self.keys.client(client), |id| self.held[*id].binding.client == *client).copied()
@@ -153,6 +163,44 @@ impl Table {
         self.next_instance == u32::MAX
     }
 
+    /// The instance number that the next row gets.
+    pub(super) fn next_instance(&self) -> u32 {
+        self.next_instance
+    }
+
+    /// Leaves out the instance numbers below `next`: they were given out before.
+    pub(super) fn skip_instances(&mut self, next: u32) {
+        self.next_instance = self.next_instance.max(next);
+    }
+
+    /// Adds the row of a record, without its bindings, unless its identity or its number is there already.
+    ///
+    /// The row breaks the table's invariant until [`Table::insert`] puts a binding in it.
+    pub(super) fn restore_row(&mut self, record: &Record) -> Option<u32> {
+        if self.by_instance.contains_key(&record.instance) || self.row(&record.identity).is_some() {
+            return None;
+        }
+        let row = self.add_row(record.identity.clone(), record.instance, record.first_seen, record.last_seen);
+        self.skip_instances(record.instance.saturating_add(1));
+        Some(row)
+    }
+
+    /// The instance number of a binding's row.
+    pub(super) fn instance_of(&self, id: u32) -> u32 {
+        self.rows[self.held[id].row].instance
+    }
+
+    /// The state of a binding's liveness.
+    pub(super) fn liveness_mut(&mut self, id: u32) -> &mut Liveness {
+        &mut self.held[id].liveness
+    }
+
+    /// How many bindings a station has.
+    pub(super) fn bindings_of(&self, neighbour: &NeighbourKey) -> usize {
+        let of_mac = self.by_mac.iter_hash(self.keys.mac(&neighbour.mac.into()));
+        of_mac.filter(|id| self.held[**id].binding.neighbour().as_ref() == Some(neighbour)).count()
+    }
+
     /// Adds a binding to the row of its identity, to a new one where there is none (`known`). The client must not have
     /// a binding yet.
     pub(super) fn insert(&mut self, known: Option<u32>, identity: DeviceIdentity, binding: Binding) -> Inserted {
@@ -160,14 +208,15 @@ impl Table {
         let row = known.unwrap_or_else(|| self.insert_row(identity, seen));
         let (keys, previous) = (self.keys, self.rows[row].last);
         let hashes = hashes(keys, &binding);
-        let id = self.held.insert(Held { binding, grace: BootTime::NEVER, row, previous, next: NONE });
+        let liveness = Liveness::heard(seen);
+        let id = self.held.insert(Held { binding, grace: BootTime::NEVER, liveness, row, previous, next: NONE });
         match self.held.get_mut(previous) {
             Some(previous) => previous.next = id,
             None => self.rows[row].first = id,
         }
         let entry = &mut self.rows[row];
         entry.last = id;
-        entry.last_seen = seen;
+        entry.last_seen = entry.last_seen.max(seen);
         let held = &self.held;
         self.by_client.insert_unique(hashes.client, id, |id| keys.client(&held[*id].binding.client));
         self.by_address.insert_unique(hashes.address, id, |id| address_hash(keys, &held[*id].binding));
@@ -176,11 +225,15 @@ impl Table {
     }
 
     fn insert_row(&mut self, identity: DeviceIdentity, seen: BootTime) -> u32 {
-        let keys = self.keys;
-        let hash = keys.identity(&identity);
         let instance = self.next_instance;
         self.next_instance = instance.saturating_add(1);
-        let row = Row { identity, instance, first: NONE, last: NONE, first_seen: seen, last_seen: seen };
+        self.add_row(identity, instance, seen, seen)
+    }
+
+    fn add_row(&mut self, identity: DeviceIdentity, instance: u32, first_seen: BootTime, last_seen: BootTime) -> u32 {
+        let keys = self.keys;
+        let hash = keys.identity(&identity);
+        let row = Row { identity, instance, first: NONE, last: NONE, first_seen, last_seen };
         let row = self.rows.insert(row);
         let rows = &self.rows;
         self.by_identity.insert_unique(hash, row, |row| keys.identity(&rows[*row].identity));
@@ -206,6 +259,12 @@ impl Table {
             forget(&mut self.by_mac, old.mac, id);
             self.by_mac.insert_unique(new.mac, id, |id| keys.mac(&held[*id].binding.mac));
         }
+    }
+
+    /// Notes that the station of a binding was heard.
+    pub(super) fn heard(&mut self, id: u32, at: BootTime) {
+        let row = &mut self.rows[self.held[id].row];
+        row.last_seen = row.last_seen.max(at);
     }
 
     /// Notes that the device of a binding was there.

@@ -23,7 +23,21 @@ pub struct HardwareAddress {
 impl HardwareAddress {
     /// The address in a message.
     pub fn of(fixed: &Fixed) -> Self {
-        Self { bytes: fixed.chaddr, length: fixed.hlen.min(CHADDR as u8) }
+        Self::new(fixed.chaddr, fixed.hlen)
+    }
+
+    /// The first `length` of `bytes`, at most all of them.
+    pub fn new(mut bytes: [u8; CHADDR], length: u8) -> Self {
+        let length = length.min(CHADDR as u8);
+        bytes[usize::from(length)..].fill(0);
+        Self { bytes, length }
+    }
+
+    /// An address of these bytes; `None` where they are more than 16.
+    pub fn from_bytes(address: &[u8]) -> Option<Self> {
+        let mut bytes = [0; CHADDR];
+        bytes.get_mut(..address.len())?.copy_from_slice(address);
+        Some(Self { bytes, length: address.len() as u8 })
     }
 
     /// The bytes of the address.

@@ -186,6 +186,30 @@ pub fn names(source: &dyn Source, path: &str, next_level: bool) -> Result<Vec<Na
     Ok(names)
 }
 
+/// A parameter whose notification attribute is to be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Full name.
+    pub name: String,
+    /// Active notification may be refused (DM-9).
+    pub may_refuse_active: bool,
+}
+
+/// The parameter with the full name `path`, or every parameter below the partial path `path`.
+pub fn targets(source: &dyn Source, path: &str) -> Result<Vec<Target>, Fault> {
+    let path = Path::parse(source.root(), path)?;
+    let target = |place: Place| Target {
+        name: place.name(source.root()),
+        may_refuse_active: place.entry.leaf.may_refuse_active(),
+    };
+    Ok(find(source, &path)?.into_iter().map(target).collect())
+}
+
+/// The full name of `ManageableDeviceNumberOfEntries` below a root (DM-2).
+pub fn number_of_entries(root: Root) -> String {
+    format!("{}{}", root.prefix(), schema::NUMBER_OF_ENTRIES)
+}
+
 /// What setting `path` to `text` would do. Partial paths cannot be set.
 pub fn check(source: &dyn Source, path: &str, text: &str) -> Result<Setting, Fault> {
     let path = Path::parse(source.root(), path)?;

@@ -5,6 +5,9 @@ use super::{Kind, Root, Value};
 /// Stands for an instance number in a path.
 pub(super) const INSTANCE: &str = "{i}";
 
+/// The number of rows, below a root.
+pub(super) const NUMBER_OF_ENTRIES: &str = "ManagementServer.ManageableDeviceNumberOfEntries";
+
 /// A parameter of the schema.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -53,7 +56,7 @@ const SCHEMA: &[Entry] = &[
     read_only("DeviceInfo.ManufacturerOUI", Kind::String, Leaf::ManufacturerOui, ALL),
     read_only("DeviceInfo.SerialNumber", Kind::String, Leaf::SerialNumber, ALL),
     read_only("DeviceInfo.ProductClass", Kind::String, Leaf::ProductClass, ALL),
-    read_only("ManagementServer.ManageableDeviceNumberOfEntries", Kind::UnsignedInt, Leaf::NumberOfEntries, GATEWAY),
+    read_only(NUMBER_OF_ENTRIES, Kind::UnsignedInt, Leaf::NumberOfEntries, GATEWAY),
     // T-33: not in the profile DeviceAssociation:1, though 1.2.1 needs it.
     writable("ManagementServer.ManageableDeviceNotificationLimit", Kind::UnsignedInt, Leaf::NotificationLimit, GATEWAY),
     read_only(
@@ -89,6 +92,11 @@ impl Entry {
 }
 
 impl Leaf {
+    /// TR-111 1.2.6.1, table 3: a CPE need not support Active notification of these.
+    pub(super) fn may_refuse_active(self) -> bool {
+        matches!(self, Self::DeviceManufacturerOui | Self::DeviceSerialNumber | Self::DeviceProductClass)
+    }
+
     /// What to do for a value of the right type.
     pub(super) fn setting(self, value: Value) -> Option<Setting> {
         match (self, value) {

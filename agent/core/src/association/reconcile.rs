@@ -1,0 +1,53 @@
+//! ACKs that the ring lost, or that left while no agent was there (T-29).
+
+use std::net::Ipv4Addr;
+
+use tr111_common::{
+    abi::{ClientKey, ExchangeKey, LastAck},
+    dhcp4::MessageType,
+};
+
+use super::{Association, exchange::Exchange};
+use crate::{
+    dhcp::{HardwareAddress, Lease},
+    identity,
+    time::BootTime,
+};
+
+impl Association {
+    /// The last ACK of a client, as the programs kept it.
+    pub(super) fn last_ack(&mut self, now: BootTime, client: ClientKey, ack: &LastAck) {
+        let seen = BootTime(ack.time).min(now);
+        let Some(message) = MessageType::from_wire(ack.message_type) else { return };
+        let (given, server) = (Ipv4Addr::from(ack.address), Ipv4Addr::from(ack.server));
+        let current = self.table.client(&client);
+        let holder = self.table.holder(client.segment, given);
+        let is_known = [current, holder].into_iter().flatten().any(|id| self.table.held(id).binding.last_seen >= seen);
+        let server = Some(server).filter(|server| !server.is_unspecified());
+        let relayed = ack.giaddr != [0; 4];
+        let is_foreign = !relayed && server.is_some_and(|server| !self.is_own_server(server));
+        let lease = (ack.lease != 0).then(|| Lease::from_seconds(ack.lease));
+        let is_over = match lease {
+            Some(Lease::For(duration)) => seen + duration + self.settings.expiry_guard <= now,
+            _ => false,
+        };
+        // A lease that is over makes no row; but a client that is known has no other lease than this.
+        if is_known || is_foreign || (is_over && current.is_none()) {
+            return;
+        }
+        let option = ack.identity.get(..usize::from(ack.identity_length)).unwrap_or_default();
+        let identity = identity::decode_device(option, &self.settings.kernel).ok().map(|decoded| decoded.identity);
+        let mac = HardwareAddress::new(ack.chaddr, ack.hlen);
+        // The programs keep only a hash of the client identifier.
+        let client_id = current.and_then(|id| self.table.held(id).binding.client_id.clone());
+        let key =
+            ExchangeKey { segment: client.segment, chaddr: ack.chaddr, xid: 0, htype: ack.htype, reserved: [0; 3] };
+        let address = given;
+        let exchange = Exchange { key, client, mac, client_id, identity, message, address, relayed, time: seen };
+        if message == MessageType::Inform {
+            self.inform_acknowledged(seen, exchange);
+        } else {
+            self.lease_acknowledged(seen, exchange, [given; 2], lease, server);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The table over a restart of the agent (T-30, T-32).
+
+use super::{Association, Binding, Output, Record};
+use crate::time::BootTime;
+
+impl Association {
+    /// A row as it is to be kept; `None` where there is no such row.
+    pub fn record(&self, instance: u32) -> Option<Record> {
+        let device = self.table.device(instance)?;
+        Some(Record {
+            instance,
+            identity: device.identity.clone(),
+            first_seen: device.first_seen,
+            last_seen: device.last_seen,
+            bindings: device.bindings.cloned().collect(),
+        })
+    }
+
+    /// The instance number that the next row gets; kept, so that none is given out twice (T-32).
+    pub fn next_instance(&self) -> u32 {
+        self.table.next_instance()
+    }
+
+    /// Puts back what was kept. Clients are told to the programs, and nobody is told of new rows.
+    ///
+    /// Leases that are over go with the next [`super::Input::Tick`], and stations are asked for within a probe
+    /// interval. What contradicts the table, or an earlier record, is left out: a client or an address has one
+    /// binding, an identity one row, and a row without a binding is none. A number that is taken is replaced.
+    pub fn restore(&mut self, now: BootTime, records: impl IntoIterator<Item = Record>, next_instance: u32) {
+        self.table.skip_instances(next_instance);
+        for record in records {
+            self.restore_row(now, record);
+        }
+    }
+
+    fn restore_row(&mut self, now: BootTime, mut record: Record) {
+        record.last_seen = record.last_seen.min(now);
+        record.first_seen = record.first_seen.min(record.last_seen);
+        let mut row = self.table.row(&record.identity);
+        for mut binding in std::mem::take(&mut record.bindings) {
+            binding.last_seen = binding.last_seen.min(now);
+            if self.contradicts(&binding) {
+                continue;
+            }
+            row = row.or_else(|| self.table.restore_row(&record));
+            if row.is_none() && self.table.is_out_of_instances() {
+                return;
+            }
+            let client = binding.client;
+            let inserted = self.table.insert(row, record.identity.clone(), binding);
+            row = self.table.row(&record.identity);
+            self.watch(inserted.id);
+            self.review(inserted.id, now);
+            self.schedule(inserted.id);
+            self.outputs.push_back(Output::Stick(client));
+        }
+    }
+
+    fn contradicts(&self, binding: &Binding) -> bool {
+        self.table.client(&binding.client).is_some() || self.table.holder(binding.segment(), binding.ip).is_some()
+    }
+}
