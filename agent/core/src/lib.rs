@@ -6,12 +6,14 @@
 //! * [`identity`]: Device and Gateway Identity in DHCP option 125 (TR-111 1.2.5).
 //! * [`dhcp`]: DHCP messages, read from frames and built into frames.
 //! * [`association`]: from DHCP exchanges to the ManageableDevice table (TR-111 1.2.1).
+//! * [`device`]: the device's side of the exchange, and what it learns of its gateway (TR-111 1.2.2).
 //! * [`model`]: the data model (TR-111 1.2.6) by path, with TR-069's types and faults.
 //! * [`notification`]: notification attributes, and what changes tell the ACS (TR-111 1.2.1).
 //! * [`time`]: the boottime clock as a type.
 #![forbid(unsafe_code)]
 
 pub mod association;
+pub mod device;
 pub mod dhcp;
 pub mod identity;
 pub mod model;

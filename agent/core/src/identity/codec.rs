@@ -81,16 +81,51 @@ pub fn decode_gateway(option: &[u8], config: &Config) -> Result<GatewayIdentity,
     if !scan.is_present() {
         return Err(Refusal::Absent.into());
     }
-    let part = |code| scan.span(code).unwrap_or_default();
-    let oui = text(option, part(sub_option::GATEWAY_MANUFACTURER_OUI))?;
-    let serial_number = text(option, part(sub_option::GATEWAY_SERIAL_NUMBER))?;
-    if oui.is_empty() || serial_number.is_empty() {
-        return Err(Refusal::Incomplete.into());
+    let GatewayParts { manufacturer_oui, serial_number, product_class } = gateway_parts(&scan, option)?;
+    match manufacturer_oui {
+        Some(manufacturer_oui) if !serial_number.is_empty() => {
+            Ok(GatewayIdentity { manufacturer_oui, serial_number, product_class })
+        }
+        _ => Err(Refusal::Incomplete.into()),
     }
-    Ok(GatewayIdentity {
-        manufacturer_oui: oui.as_str().parse().map_err(|_| Refusal::BadOui)?,
-        serial_number,
-        product_class: text(option, part(sub_option::GATEWAY_PRODUCT_CLASS))?,
+}
+
+/// What a reply says of its gateway, each element by itself: one that is missing is empty (DEV-5).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GatewayParts {
+    /// Manufacturer's OUI.
+    pub manufacturer_oui: Option<Oui>,
+    /// Serial number.
+    pub serial_number: Text,
+    /// Product class.
+    pub product_class: Text,
+}
+
+/// Reads as much of a Gateway Identity as there is out of the joined option 125, without code and length.
+///
+/// `None` where the option does not speak of a gateway: no element of enterprise 3561, one that gives the device's own
+/// identity back (DEV-3), or a damaged one. An element of 3561 with nothing in it gives empty parts.
+pub fn decode_gateway_parts(option: &[u8], config: &Config) -> Result<Option<GatewayParts>, IdentityError> {
+    let scan = scan(option, config);
+    if scan.has_gateway_part() {
+        return gateway_parts(&scan, option).map(Some);
+    }
+    let echo =
+        [sub_option::DEVICE_MANUFACTURER_OUI, sub_option::DEVICE_SERIAL_NUMBER, sub_option::DEVICE_PRODUCT_CLASS]
+            .into_iter()
+            .any(|code| scan.span(code).is_some());
+    let empty = scan.element_length_at().is_some() && !echo && !scan.is_damaged();
+    Ok(empty.then(GatewayParts::default))
+}
+
+fn gateway_parts(scan: &Scan, option: &[u8]) -> Result<GatewayParts, IdentityError> {
+    let part = |code| text(option, scan.span(code).unwrap_or_default());
+    let oui = part(sub_option::GATEWAY_MANUFACTURER_OUI)?;
+    let oui = Some(oui).filter(|oui| !oui.is_empty());
+    Ok(GatewayParts {
+        manufacturer_oui: oui.map(|oui| oui.as_str().parse()).transpose().map_err(|_| Refusal::BadOui)?,
+        serial_number: part(sub_option::GATEWAY_SERIAL_NUMBER)?,
+        product_class: part(sub_option::GATEWAY_PRODUCT_CLASS)?,
     })
 }
 

@@ -8,7 +8,7 @@ mod codec;
 mod tests;
 
 pub(crate) use codec::conclude;
-pub use codec::{Decoded, IdentityError, Notes, decode_device, decode_gateway};
+pub use codec::{Decoded, GatewayParts, IdentityError, Notes, decode_device, decode_gateway, decode_gateway_parts};
 
 use std::{fmt, str::FromStr};
 

@@ -1,0 +1,96 @@
+//! INFORM beside another DHCP client (RFC 2131 4.4.3, DEV-10).
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use tr111_common::dhcp4::MessageType;
+
+use super::{GatewayInfo, Input, station::Station};
+use crate::time::BootTime;
+
+/// Waits for an answer; after the last one the device rests until the next INFORM is due.
+const BACK_OFF: [Duration; 5] = [
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    Duration::from_secs(16),
+    Duration::from_secs(32),
+    Duration::from_secs(64),
+];
+
+#[derive(Debug)]
+pub(super) struct Inform {
+    interval: Duration,
+    link: bool,
+    address: Option<Ipv4Addr>,
+    /// The exchange that is under way, and how often it was asked.
+    exchange: Option<(u32, usize)>,
+    deadline: BootTime,
+}
+
+impl Inform {
+    pub(super) fn new(interval: Duration) -> Self {
+        Self { interval, link: false, address: None, exchange: None, deadline: BootTime::NEVER }
+    }
+
+    pub(super) fn deadline(&self) -> BootTime {
+        self.deadline
+    }
+
+    pub(super) fn handle(&mut self, now: BootTime, input: Input<'_>, station: &mut Station) {
+        match input {
+            Input::Link(link) if link != self.link => {
+                self.link = link;
+                self.start(now, station);
+            }
+            Input::Address(address) if address != self.address => {
+                self.address = address;
+                self.start(now, station);
+                if address.is_none() {
+                    // Whoever gave the address released it, or let it expire (DEV-9).
+                    station.set_info(GatewayInfo::default());
+                }
+            }
+            Input::Frame(frame) => self.receive(now, frame, station),
+            Input::Tick if now >= self.deadline => match self.exchange {
+                Some((_, asked)) if asked == BACK_OFF.len() => self.rest(now, station),
+                Some(exchange) => self.ask(now, exchange, station),
+                None => self.start(now, station),
+            },
+            Input::Link(_) | Input::Address(_) | Input::Tick => {}
+            // The address is not ours to give back.
+            Input::Release => {
+                self.link = false;
+                self.start(now, station);
+            }
+        }
+    }
+
+    /// Begins an exchange, if there is a link and an address to ask from.
+    fn start(&mut self, now: BootTime, station: &mut Station) {
+        self.exchange = None;
+        self.deadline = BootTime::NEVER;
+        let exchange = (station.new_xid(), 0);
+        self.ask(now, exchange, station);
+    }
+
+    fn ask(&mut self, now: BootTime, (xid, asked): (u32, usize), station: &mut Station) {
+        let (true, Some(address)) = (self.link, self.address) else { return };
+        station.transmit(station.identified(MessageType::Inform, xid).ciaddr(address));
+        self.exchange = Some((xid, asked + 1));
+        self.deadline = now + station.jittered(BACK_OFF[asked]);
+    }
+
+    fn rest(&mut self, now: BootTime, station: &mut Station) {
+        self.exchange = None;
+        self.deadline = now + station.jittered(self.interval);
+    }
+
+    fn receive(&mut self, now: BootTime, frame: &[u8], station: &mut Station) {
+        let Some((xid, _)) = self.exchange else { return };
+        let Some(reply) = station.reply(frame, xid).filter(|reply| reply.message_type == MessageType::Ack) else {
+            return;
+        };
+        let info = station.gateway_in(&reply).unwrap_or_default();
+        station.set_info(info);
+        self.rest(now, station);
+    }
+}

@@ -1,0 +1,97 @@
+//! What both ways of speaking DHCP need: frames, transactions, delays, and `GatewayInfo`.
+
+use std::time::Duration;
+
+use tr111_common::{
+    config::Config,
+    dhcp4::{MessageType, option},
+};
+
+use super::{GatewayInfo, Output, Outputs, Settings};
+use crate::dhcp::{Builder, HardwareAddress, Message};
+
+/// How far a delay is moved, in both directions (RFC 2131 4.1).
+const JITTER: Duration = Duration::from_secs(1);
+
+/// Options that the device asks for: mask, router, DNS, domain, lease, T1, T2, server and identity.
+const PARAMETERS: [u8; 9] = [1, 3, 6, 15, 51, 54, 58, 59, option::VENDOR_IDENTIFYING];
+
+#[derive(Debug)]
+pub(super) struct Station {
+    pub(super) info: GatewayInfo,
+    pub(super) outputs: Outputs,
+    mac: [u8; 6],
+    identity: Vec<u8>,
+    random: u64,
+    config: Config,
+}
+
+impl Station {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            info: GatewayInfo::default(),
+            outputs: Outputs::new(),
+            mac: settings.mac,
+            identity: settings.identity.encode(),
+            random: settings.seed,
+            config: Config::default(),
+        }
+    }
+
+    /// A message with the Device Identity in it (DEV-1, DEV-2), from no address and to everybody.
+    pub(super) fn identified(&self, message_type: MessageType, xid: u32) -> Builder {
+        Builder::request(message_type, self.mac, xid)
+            .option(option::PARAMETER_LIST, &PARAMETERS)
+            .option(option::VENDOR_IDENTIFYING, &self.identity)
+    }
+
+    /// A message without it: RELEASE has no room for it (RFC 2131 table 5).
+    pub(super) fn plain(&self, message_type: MessageType, xid: u32) -> Builder {
+        Builder::request(message_type, self.mac, xid)
+    }
+
+    pub(super) fn transmit(&mut self, message: Builder) {
+        self.outputs.push_back(Output::Transmit(message.build()));
+    }
+
+    /// The reply of a server to this station in transaction `xid`.
+    pub(super) fn reply<'a>(&self, frame: &'a [u8], xid: u32) -> Option<Message<'a>> {
+        let message = Message::parse_reply(frame, None).ok()?;
+        let mine = message.fixed.xid == xid && message.hardware_address() == HardwareAddress::from(self.mac);
+        // A frame of a datagram that goes on elsewhere may lack what the rest of it says.
+        (mine && !message.fragment).then_some(message)
+    }
+
+    /// What a reply says of the gateway.
+    pub(super) fn gateway_in(&self, reply: &Message<'_>) -> Option<GatewayInfo> {
+        GatewayInfo::of(reply, &self.config)
+    }
+
+    /// The outcome of an exchange, or of the end of a lease.
+    pub(super) fn set_info(&mut self, new: GatewayInfo) {
+        if new != self.info {
+            let old = std::mem::replace(&mut self.info, new.clone());
+            self.outputs.push_back(Output::GatewayInfoChanged { old, new });
+        }
+    }
+
+    /// A new transaction.
+    pub(super) fn new_xid(&mut self) -> u32 {
+        (self.draw() >> 32) as u32
+    }
+
+    /// `delay`, and up to a second more or less.
+    pub(super) fn jittered(&mut self, delay: Duration) -> Duration {
+        let span = 2 * JITTER.as_nanos() as u64;
+        (delay + Duration::from_nanos(self.draw() % span)).saturating_sub(JITTER)
+    }
+
+    /// SplitMix64, which any seed suits.
+    fn draw(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+}
