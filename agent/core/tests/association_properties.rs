@@ -26,6 +26,8 @@ enum Step {
     Decline(u8, u8),
     /// The last ACK or NAK leaves again.
     Repeat,
+    /// The agent starts anew.
+    Restart,
     Pass(u64),
 }
 
@@ -54,6 +56,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (client(), host()).prop_map(|(client, host)| Step::Release(client, host)),
         1 => (client(), host()).prop_map(|(client, host)| Step::Decline(client, host)),
         1 => Just(Step::Repeat),
+        1 => Just(Step::Restart),
         3 => prop_oneof![0u64..30, 0u64..300].prop_map(Step::Pass),
     ]
 }
@@ -150,7 +153,8 @@ fn sorted(mut rows: BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
-    let mut lan = Lan::new();
+    // Everybody answers, so nobody goes for silence.
+    let mut lan = Lan::with(Settings { probe_interval: Duration::from_secs(60), ..Settings::default() });
     let mut model = Model::default();
     let mut last: Option<(Vec<u8>, MessageType, Ipv4Addr)> = None;
     for step in steps {
@@ -205,6 +209,11 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 if let Some((request, message_type, address)) = &last {
                     lan.answer(request, *message_type, *address, |b| b.option(option::LEASE_TIME, &[0, 0, 0, 9]));
                 }
+            }
+            Step::Restart => {
+                lan.restart();
+                // A grace does not outlive the agent.
+                model.clients.values_mut().for_each(|known| known.grace = None);
             }
             Step::Pass(seconds) => {
                 lan.pass_s(seconds);

@@ -4,13 +4,13 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::Ipv4Addr,
     time::Duration,
 };
 
 use tr111_common::{
-    abi::{ClientKey, ExchangeKey},
+    abi::{ClientKey, ExchangeKey, IDENTITY_BYTES, LastAck, NeighbourKey},
     classify::{self, Request},
     config::Config,
     counter::{Class, Hook, Outcome},
@@ -20,7 +20,7 @@ use tr111_common::{
     headers::Segment,
 };
 use tr111_core::{
-    association::{Association, Input, Output, RemovalReason, Settings, Source},
+    association::{Association, Input, Output, Record, RemovalReason, Settings, Source},
     dhcp::{Builder, Message, Tag},
     identity::DeviceIdentity,
     time::BootTime,
@@ -85,6 +85,17 @@ pub struct Lan {
     pub xid: u32,
     added: u32,
     removed: u32,
+    restored: u32,
+    /// The highest instance number that was given out.
+    last_instance: u32,
+    /// The programs' map of stations, with when each was heard.
+    pub neighbours: HashMap<NeighbourKey, BootTime>,
+    /// Hardware addresses of stations that are switched off.
+    pub off: HashSet<[u8; 6]>,
+    /// So many of the next probes are lost.
+    pub lossy: u32,
+    /// When stations were probed, and which.
+    pub probes: Vec<(BootTime, [u8; 6])>,
 }
 
 impl Lan {
@@ -110,6 +121,12 @@ impl Lan {
             xid: 0,
             added: 0,
             removed: 0,
+            restored: 0,
+            last_instance: 0,
+            neighbours: HashMap::new(),
+            off: HashSet::new(),
+            lossy: 0,
+            probes: Vec::new(),
         }
     }
 
@@ -242,6 +259,7 @@ impl Lan {
                     (Class::Sticky, Some(true))
                 }
             };
+            self.hear(segment, fixed.chaddr[..6].try_into().unwrap());
             if let Some(identified) = identified {
                 self.marked.insert(classify::exchange_key(segment, &fixed));
                 if identified && class != Class::Sticky {
@@ -279,17 +297,118 @@ impl Lan {
 
     pub fn handle(&mut self, input: Input<'_>) {
         self.core.handle(self.now, input);
+        self.carry_out();
+        self.check();
+    }
+
+    fn carry_out(&mut self) {
         while let Some(output) = self.core.poll_output() {
             match &output {
-                Output::DeviceAdded { .. } => self.added += 1,
+                Output::DeviceAdded { instance, .. } => {
+                    self.added += 1;
+                    assert!(*instance > self.last_instance, "instance number {instance} was given out before");
+                    self.last_instance = *instance;
+                }
                 Output::DeviceRemoved { .. } => self.removed += 1,
                 Output::Stick(client) => assert!(self.sticky.insert(*client), "stuck twice: {client:?}"),
                 Output::Unstick(client) => assert!(self.sticky.remove(client), "not stuck: {client:?}"),
+                Output::Watch(neighbour) => {
+                    assert_eq!(self.neighbours.insert(*neighbour, self.now), None, "watched twice");
+                }
+                Output::Unwatch(neighbour) => assert!(self.neighbours.remove(neighbour).is_some(), "not watched"),
+                Output::Inquire { client, neighbour } => {
+                    let at = self.neighbours[neighbour];
+                    self.core.handle(self.now, Input::Seen { client: *client, at });
+                }
+                Output::Probe { segment, mac, .. } => {
+                    self.probes.push((self.now, *mac));
+                    if self.lossy > 0 {
+                        self.lossy -= 1;
+                    } else if !self.off.contains(mac) {
+                        self.hear(*segment, *mac);
+                    }
+                }
                 _ => {}
             }
             self.outputs.push(output);
         }
+    }
+
+    /// What the programs do with ARP and DHCP messages of a station.
+    pub fn hear(&mut self, segment: Segment, mac: [u8; 6]) {
+        if let Some(at) = self.neighbours.get_mut(&NeighbourKey { segment, mac, reserved: [0; 2] }) {
+            *at = self.now;
+        }
+    }
+
+    /// ARP of a station on the untagged segment.
+    pub fn arp(&mut self, client: &Client) {
+        self.hear(Segment { ifindex: LAN, vlan: [0; 2] }, client.mac);
+    }
+
+    pub fn records(&self) -> Vec<Record> {
+        self.core.devices().map(|device| self.core.record(device.instance).unwrap()).collect()
+    }
+
+    /// The agent starts anew, with what it kept.
+    pub fn restart(&mut self) {
+        let records = self.records();
+        self.restart_with(records, self.core.next_instance());
+    }
+
+    pub fn restart_with(&mut self, records: Vec<Record>, next_instance: u32) {
+        let settings = self.core.settings().clone();
+        self.core = Association::new(settings);
+        (self.added, self.removed) = (0, 0);
+        self.sticky.clear();
+        self.neighbours.clear();
+        self.core.handle(self.now, Input::LocalAddresses(vec![Ipv4Addr::LOCALHOST, GATEWAY]));
+        self.core.restore(self.now, records, next_instance);
+        self.restored = self.core.rows();
+        self.carry_out();
         self.check();
+    }
+
+    /// What `lan_egress` keeps of an ACK to `client`.
+    pub fn last_ack(&self, client: &Client, message_type: MessageType, address: Ipv4Addr, lease: u32) -> LastAck {
+        let mut ack = LastAck {
+            time: self.now.0,
+            lease,
+            address: address.octets(),
+            server: GATEWAY.octets(),
+            giaddr: client.relay.unwrap_or(Ipv4Addr::UNSPECIFIED).octets(),
+            chaddr: [0; 16],
+            htype: 1,
+            hlen: 6,
+            message_type: message_type as u8,
+            identity_length: 0,
+            reserved: [0; 4],
+            identity: [0; IDENTITY_BYTES],
+        };
+        ack.chaddr[..6].copy_from_slice(&client.mac);
+        if let Some(option) = &client.option {
+            ack.identity_length = option.len() as u8;
+            ack.identity[..option.len()].copy_from_slice(option);
+        }
+        ack
+    }
+
+    /// The key by which the programs know a client.
+    pub fn key_of(&self, client: &Client) -> ClientKey {
+        let mut builder = Builder::request(MessageType::Discover, client.mac, 1);
+        if let Some(id) = &client.id {
+            builder = builder.option(option::CLIENT_ID, id);
+        }
+        let frame = builder.build();
+        let message = Message::parse_request(&frame, None).unwrap();
+        let walk = message.walk(&self.config);
+        classify::client_key(Segment { ifindex: LAN, vlan: [0; 2] }, &message.fixed, &walk, &self.config)
+    }
+
+    /// The agent reads the last ACK of a client.
+    pub fn reconcile(&mut self, client: &Client, ack: &LastAck) {
+        let key = self.key_of(client);
+        self.handle(Input::LastAck { client: key, ack });
     }
 
     /// One row for an identity, a binding in every row, one binding for a client, one client for an
@@ -297,7 +416,7 @@ impl Lan {
     fn check(&self) {
         let core = &self.core;
         let (mut identities, mut clients, mut addresses) = (BTreeSet::new(), HashSet::new(), HashSet::new());
-        let mut last_instance = 0;
+        let (mut last_instance, mut stations) = (0, HashSet::new());
         for device in core.devices() {
             assert!(device.instance > last_instance, "instance numbers grow");
             last_instance = device.instance;
@@ -305,13 +424,16 @@ impl Lan {
             assert!(device.bindings.clone().count() > 0, "{} has no binding", device.identity);
             for binding in device.bindings {
                 assert!(clients.insert(binding.client), "two bindings for a client");
+                stations.extend(binding.neighbour());
                 assert!(addresses.insert((binding.segment(), binding.ip)), "two clients at {}", binding.ip);
                 assert!(binding.last_seen <= device.last_seen && device.first_seen <= device.last_seen);
             }
         }
         assert_eq!(core.rows() as usize, identities.len());
         assert_eq!(core.bindings() as usize, clients.len());
-        assert_eq!(self.added - self.removed, core.rows());
+        assert_eq!(self.restored + self.added - self.removed, core.rows());
+        assert!(core.next_instance() > last_instance);
+        assert_eq!(self.neighbours.keys().copied().collect::<HashSet<_>>(), stations, "exactly these are watched");
         assert_eq!(self.sticky, clients, "the programs know exactly the clients with a binding");
         let added: u64 = Source::ALL.into_iter().map(|source| core.counts().additions(source)).sum();
         let removed: u64 = RemovalReason::ALL.into_iter().map(|reason| core.counts().removals(reason)).sum();

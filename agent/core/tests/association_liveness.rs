@@ -1,0 +1,217 @@
+//! Devices that fall silent: who is probed, when, and what follows.
+
+mod lan;
+
+use std::{collections::HashSet, time::Duration};
+
+use lan::{Client, Lan, ip};
+use tr111_core::association::{Input, Output, ProbeResult, Settings};
+
+const HOUR: u32 = 3_600;
+/// Longer than the probe interval and three unanswered probes.
+const WINDOW_S: u64 = 60 + 4;
+
+fn lan() -> Lan {
+    Lan::with(settings())
+}
+
+fn settings() -> Settings {
+    Settings { probe_interval: Duration::from_secs(60), probe_count: 3, ..Settings::default() }
+}
+
+/// GW-11: a device that does not answer any more loses its row within the probe interval and three probes.
+#[test]
+fn a_device_that_left_loses_its_row() {
+    let (mut lan, client) = (lan(), Client::new(1, "A"));
+    lan.join(&client, ip(100), HOUR);
+    lan.off.insert(client.mac);
+    lan.pass_s(50);
+    assert_eq!((lan.changes(), lan.probes.len()), (vec!["+A".to_owned()], 0));
+    lan.pass_s(WINDOW_S - 50);
+    assert_eq!(lan.changes(), ["-A disconnected"]);
+    assert_eq!(lan.probes.len(), 3);
+    for pair in lan.probes.windows(2) {
+        let gap = pair[1].0.since(pair[0].0).unwrap();
+        assert!(gap >= Duration::from_secs(1) && gap < Duration::from_millis(1_100), "{gap:?} between probes");
+    }
+    assert_eq!(lan.core.counts().probes(ProbeResult::Unanswered), 3);
+    assert_eq!(lan.core.next_deadline(), None, "nobody is left to look after");
+}
+
+/// GW-11: one lost probe, or two, and the row stays.
+#[test]
+fn a_lost_probe_ends_nothing() {
+    for lossy in 1..=2 {
+        let (mut lan, client) = (lan(), Client::new(1, "A"));
+        lan.join(&client, ip(100), HOUR);
+        lan.lossy = lossy;
+        lan.pass_s(WINDOW_S);
+        assert_eq!(lan.changes(), ["+A"]);
+        assert_eq!(lan.probes.len() as u32, lossy + 1);
+        assert_eq!(lan.core.counts().probes(ProbeResult::Unanswered), u64::from(lossy));
+        assert_eq!(lan.core.counts().probes(ProbeResult::Answered), 1);
+        // The count starts anew with the next silence.
+        lan.lossy = 2;
+        lan.pass_s(WINDOW_S);
+        assert_eq!(lan.changes(), [""; 0]);
+    }
+}
+
+/// GW-8: a device that answers keeps its row without any DHCP message, by one probe in an interval.
+#[test]
+fn a_device_that_answers_stays() {
+    let (mut lan, client) = (lan(), Client::new(1, "A"));
+    lan.join(&client, ip(100), 100 * HOUR);
+    lan.pass_s(u64::from(HOUR));
+    assert_eq!(lan.changes(), ["+A"]);
+    assert!((60..=70).contains(&lan.probes.len()), "{} probes in an hour", lan.probes.len());
+    let row = lan.core.device(1).unwrap();
+    assert!(lan.now.since(row.last_seen).unwrap() <= Duration::from_secs(60), "a sign of life counts for the row");
+}
+
+/// T-6, design.md decision 6: ARP that the kernel saw is enough, and nobody is probed.
+#[test]
+fn a_device_that_talks_is_not_probed() {
+    let (mut lan, client) = (lan(), Client::new(1, "A"));
+    lan.inform(&client, ip(50));
+    for _ in 0..100 {
+        lan.pass_s(40);
+        lan.arp(&client);
+    }
+    let asked = lan.outputs.iter().filter(|output| matches!(output, Output::Inquire { .. })).count();
+    assert!((60..=100).contains(&asked), "asked for {asked} times in 4000 s");
+    assert_eq!((lan.changes(), lan.probes.len()), (vec!["+A".to_owned()], 0));
+}
+
+/// T-6: a row that came by INFORM lives by liveness alone, and goes by it.
+#[test]
+fn an_inform_row_goes_with_its_device() {
+    let (mut lan, client) = (lan(), Client::new(1, "A"));
+    lan.inform(&client, ip(50));
+    lan.pass(Duration::from_hours(10));
+    assert_eq!(lan.changes(), ["+A"]);
+    lan.off.insert(client.mac);
+    lan.pass_s(WINDOW_S);
+    assert_eq!(lan.changes(), ["-A disconnected"]);
+}
+
+/// design.md decision 6: what is behind a relay lives by its lease only.
+#[test]
+fn relayed_devices_are_never_probed() {
+    let (mut lan, client) = (lan(), Client { relay: Some(ip(2)), ..Client::new(1, "A") });
+    lan.join(&client, ip(100), HOUR);
+    lan.off.insert(client.mac);
+    assert!(lan.neighbours.is_empty(), "and not watched");
+    lan.pass_s(3_500);
+    assert_eq!((lan.changes(), lan.probes.len()), (vec!["+A".to_owned()], 0));
+    lan.pass_s(200);
+    assert_eq!(lan.changes(), ["-A expired"]);
+}
+
+/// T-10: of two stations with one identity the row stays while one is there.
+#[test]
+fn a_row_stays_while_one_of_its_stations_answers() {
+    let mut lan = lan();
+    let (wired, wireless) = (Client::new(1, "A"), Client::new(2, "A"));
+    lan.join(&wired, ip(1), HOUR);
+    lan.join(&wireless, ip(2), HOUR);
+    lan.off.insert(wired.mac);
+    lan.pass_s(WINDOW_S);
+    assert_eq!(lan.changes(), ["+A", "+192.168.1.2", "-192.168.1.1 disconnected"]);
+    lan.off.insert(wireless.mac);
+    lan.pass_s(WINDOW_S);
+    assert_eq!(lan.changes(), ["-A disconnected"]);
+}
+
+/// A station is watched from its first binding to its last.
+#[test]
+fn a_station_with_two_clients_is_watched_once() {
+    let mut lan = lan();
+    let (one, other) = (Client::new(1, "A").with_id(b"1"), Client::new(1, "A").with_id(b"2"));
+    lan.join(&one, ip(1), HOUR);
+    lan.join(&other, ip(2), HOUR);
+    assert_eq!(lan.neighbours.len(), 1);
+    lan.release(&one, ip(1));
+    assert_eq!(lan.neighbours.len(), 1);
+    // The client moves to another station, and the programs follow.
+    lan.join(&Client { mac: [2, 0, 0, 0, 0, 9], ..other.clone() }, ip(2), HOUR);
+    let macs: Vec<[u8; 6]> = lan.neighbours.keys().map(|neighbour| neighbour.mac).collect();
+    assert_eq!(macs, [[2, 0, 0, 0, 0, 9]]);
+    lan.release(&Client { mac: [2, 0, 0, 0, 0, 9], ..other }, ip(2));
+    assert!(lan.neighbours.is_empty());
+}
+
+/// An ACK is a sign of life, also in the middle of probing.
+#[test]
+fn an_ack_ends_the_probing() {
+    let (mut lan, client) = (lan(), Client::new(1, "A"));
+    lan.join(&client, ip(100), HOUR);
+    lan.off.insert(client.mac);
+    while lan.probes.len() < 2 {
+        lan.pass(Duration::from_millis(100));
+    }
+    lan.renew(&client, ip(100), HOUR);
+    lan.pass_s(50);
+    assert_eq!((lan.changes(), lan.probes.len()), (vec!["+A".to_owned()], 2));
+}
+
+/// A map that cannot be read is no sign of life.
+#[test]
+fn an_inquiry_without_an_answer_is_silence() {
+    let (mut lan, client) = (lan(), Client::new(1, "A"));
+    lan.join(&client, ip(100), HOUR);
+    let mut probes = 0;
+    // Past the harness, which answers.
+    while let Some(deadline) = lan.core.next_deadline() {
+        lan.core.handle(deadline, Input::Tick);
+        probes += std::iter::from_fn(|| lan.core.poll_output()).filter(|o| matches!(o, Output::Probe { .. })).count();
+    }
+    assert_eq!((probes, lan.core.rows()), (3, 0));
+}
+
+/// Clients that come together are not probed together, and each in its own time.
+#[test]
+fn probes_are_spread() {
+    let mut lan = lan();
+    for number in 0..200 {
+        lan.inform(&Client::new(number, &format!("S{number}")), ip(number));
+    }
+    let start = lan.now;
+    lan.pass_s(60);
+    let after: Vec<Duration> = lan.probes.iter().map(|(at, _)| at.since(start).unwrap()).collect();
+    assert_eq!(after.len(), 200);
+    assert!(after.iter().all(|after| *after > Duration::from_millis(52_400)), "no more than an eighth early");
+    let different: HashSet<u64> = after.iter().map(Duration::as_secs).collect();
+    assert!(different.len() >= 7, "over {} different seconds", different.len());
+}
+
+/// An interval of 0 is off; one that comes later asks for everybody within it.
+#[test]
+fn probing_may_be_switched() {
+    let mut lan = Lan::with(Settings { probe_interval: Duration::ZERO, ..settings() });
+    for number in 0..100 {
+        lan.inform(&Client::new(number, &format!("S{number}")), ip(number));
+        lan.off.insert(Client::silent(number).mac);
+    }
+    lan.pass_s(1_000);
+    assert_eq!((lan.core.rows(), lan.probes.len()), (100, 0));
+    lan.handle(Input::Settings(settings()));
+    assert_eq!(lan.probes.len(), 0);
+    lan.pass_s(30);
+    assert!((20..80).contains(&lan.core.rows()), "about half are gone: {} are left", lan.core.rows());
+    lan.handle(Input::Settings(Settings { nak_grace: Duration::ZERO, ..settings() }));
+    lan.pass_s(WINDOW_S - 30);
+    assert_eq!(lan.core.rows(), 0, "another setting starts nothing anew");
+}
+
+/// The shortest interval and count still tell who is there.
+#[test]
+fn one_second_and_one_probe_keep_who_answers() {
+    let settings = Settings { probe_interval: Duration::from_secs(1), probe_count: 1, ..Settings::default() };
+    let (mut lan, there, gone) = (Lan::with(settings), Client::new(1, "A"), Client::new(2, "B"));
+    lan.inform(&there, ip(1));
+    lan.inform(&gone, ip(2));
+    lan.off.insert(gone.mac);
+    lan.pass_s(100);
+    assert_eq!(lan.changes(), ["+A", "+B", "-B disconnected"]);
+}

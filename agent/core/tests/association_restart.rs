@@ -1,0 +1,272 @@
+//! What the table keeps over a restart of the agent, and what it learns of ACKs that it missed.
+
+mod lan;
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use lan::{Client, Lan, device, ip};
+use tr111_common::dhcp4::MessageType;
+use tr111_core::association::{Binding, Output, Record, Settings, Source};
+
+const HOUR: u32 = 3_600;
+
+fn probing() -> Lan {
+    Lan::with(Settings { probe_interval: Duration::from_secs(60), ..Settings::default() })
+}
+
+/// T-30: rows, bindings, leases and clients are there again, the number of entries with them, and nobody is told.
+#[test]
+fn a_restart_changes_nothing() {
+    let mut lan = probing();
+    lan.join(&Client::new(1, "A").with_id(b"\x01id"), ip(1), HOUR);
+    lan.join(&Client::new(2, "A"), ip(2), u32::MAX);
+    lan.inform(&Client::new(3, "C"), ip(3));
+    lan.changes();
+    let (before, sticky, watched) = (lan.records(), lan.sticky.clone(), lan.neighbours.clone());
+    lan.restart();
+    assert_eq!(lan.core.rows(), 2);
+    assert_eq!(lan.changes(), [""; 0]);
+    assert_eq!(lan.records(), before);
+    assert_eq!(
+        (lan.sticky.clone(), lan.neighbours.clone()),
+        (sticky, watched),
+        "T-4: the clients are sticky as before"
+    );
+    // The restored rows are rows like others: they are renewed, released and expire.
+    lan.renew(&Client::new(2, "A"), ip(2), HOUR);
+    lan.release(&Client::new(1, "A").with_id(b"\x01id"), ip(1));
+    assert_eq!(lan.changes(), ["-192.168.1.1 released"]);
+    lan.pass_s(3_610);
+    assert_eq!(lan.changes(), ["-A expired"]);
+}
+
+/// T-30: a lease that ran out meanwhile goes with the first tick, and its row with it.
+#[test]
+fn leases_that_ran_out_meanwhile_expire_at_once() {
+    let mut lan = Lan::new();
+    lan.join(&Client::new(1, "A"), ip(1), 10);
+    lan.join(&Client::new(2, "B"), ip(2), HOUR);
+    lan.changes();
+    let (records, next) = (lan.records(), lan.core.next_instance());
+    lan.now = lan.now + Duration::from_secs(600);
+    lan.restart_with(records, next);
+    assert_eq!(lan.core.rows(), 2, "the number of entries does not dip before the removal is told");
+    lan.pass_s(0);
+    assert_eq!(lan.changes(), ["-A expired"]);
+}
+
+/// T-30: everybody is asked for within one probe interval, spread over it; who is gone goes.
+#[test]
+fn after_a_restart_everybody_is_asked_for() {
+    let mut lan = probing();
+    for number in 0..100 {
+        lan.inform(&Client::new(number, &format!("S{number}")), ip(number));
+    }
+    for number in 50..100 {
+        lan.off.insert(Client::silent(number).mac);
+    }
+    let (records, next) = (lan.records(), lan.core.next_instance());
+    lan.now = lan.now + Duration::from_secs(3_600);
+    // A map that was made anew: nothing was heard since the last ACK.
+    lan.restart_with(records.clone(), next);
+    for record in &records {
+        let neighbour = record.bindings[0].neighbour().unwrap();
+        lan.neighbours.insert(neighbour, record.last_seen);
+    }
+    lan.pass_s(30);
+    let asked: std::collections::HashSet<_> = lan.probes.iter().map(|(_, mac)| *mac).collect();
+    assert!((25..75).contains(&asked.len()), "about half were probed by now: {}", asked.len());
+    lan.pass_s(34);
+    assert_eq!(lan.core.rows(), 50);
+}
+
+/// T-32: numbers of rows that went before the restart are not given out again.
+#[test]
+fn instance_numbers_grow_over_a_restart() {
+    let mut lan = Lan::new();
+    for number in 1..=3 {
+        lan.join(&Client::new(number, &format!("S{number}")), ip(number), HOUR);
+    }
+    lan.release(&Client::new(3, "S3"), ip(3));
+    lan.restart();
+    lan.join(&Client::new(3, "S3"), ip(3), HOUR);
+    assert_eq!(lan.core.devices().map(|device| device.instance).collect::<Vec<_>>(), [1, 2, 4]);
+    assert_eq!(lan.core.next_instance(), 5);
+}
+
+fn binding(lan: &Lan, number: u8) -> Binding {
+    let client = Client::silent(number);
+    Binding {
+        client: lan.key_of(&client),
+        mac: client.mac.into(),
+        client_id: None,
+        ip: ip(number),
+        source: Source::Request,
+        lease_expires: Some(lan.now + Duration::from_secs(100)),
+        server: None,
+        relayed: false,
+        last_seen: lan.now,
+    }
+}
+
+fn record(lan: &Lan, instance: u32, serial: &str, clients: &[u8]) -> Record {
+    Record {
+        instance,
+        identity: device(serial),
+        first_seen: lan.now,
+        last_seen: lan.now,
+        bindings: clients.iter().map(|number| binding(lan, *number)).collect(),
+    }
+}
+
+/// Records that contradict each other make a table without contradictions (GW-7, DM-4).
+#[test]
+fn contradictions_in_the_store_are_left_out() {
+    let mut lan = Lan::new();
+    let mut same_address = record(&lan, 8, "H", &[8]);
+    same_address.bindings[0].ip = ip(1);
+    let records = vec![
+        record(&lan, 1, "A", &[1, 2]),
+        record(&lan, 2, "A", &[3]),    // the same identity: one row
+        record(&lan, 1, "D", &[4]),    // the same number: another one
+        record(&lan, 5, "E", &[]),     // no binding: no row
+        record(&lan, 6, "F", &[2]),    // its client has a binding
+        record(&lan, 7, "G", &[7, 7]), // one client twice
+        same_address,
+    ];
+    lan.restart_with(records.clone(), 4);
+    let rows: Vec<(u32, String)> =
+        lan.core.devices().map(|row| (row.instance, row.identity.serial_number.to_string())).collect();
+    assert_eq!(rows, [(1, "A".into()), (4, "D".into()), (7, "G".into())]);
+    assert_eq!(lan.rows()["A"], [1, 2, 3]);
+    assert_eq!(lan.core.next_instance(), 8);
+    // Once more changes nothing.
+    let before = lan.records();
+    lan.core.restore(lan.now, records, 4);
+    assert_eq!((lan.records(), lan.core.poll_output()), (before, None));
+}
+
+/// T-31: times from a clock that was ahead are not believed.
+#[test]
+fn times_from_the_future_are_now() {
+    let mut lan = Lan::new();
+    let mut ahead = record(&lan, 1, "A", &[1]);
+    let later = lan.now + Duration::from_secs(1_000);
+    (ahead.first_seen, ahead.last_seen, ahead.bindings[0].last_seen) = (later, later, later);
+    lan.restart_with(vec![ahead], 2);
+    let row = lan.core.device(1).unwrap();
+    assert_eq!((row.first_seen, row.last_seen), (lan.now, lan.now));
+}
+
+/// T-30: whatever an ACK changes is put out, so that it can be kept.
+#[test]
+fn renewals_are_put_out() {
+    let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
+    lan.join(&client, ip(100), 100);
+    lan.outputs.clear();
+    lan.pass_s(50);
+    lan.renew(&client, ip(100), 100);
+    let expected = lan.core.record(1).unwrap().bindings.remove(0);
+    assert_eq!(expected.lease_expires, Some(lan.now + Duration::from_secs(100)));
+    assert_eq!(lan.outputs, [Output::BindingRenewed { instance: 1, binding: expected }]);
+    lan.pass_s(10);
+    lan.outputs.clear();
+    lan.inform(&client, ip(100));
+    assert!(matches!(&lan.outputs[..], [Output::BindingRenewed { binding, .. }] if binding.last_seen == lan.now));
+}
+
+/// T-29: an ACK that the ring lost makes the row that it would have made.
+#[test]
+fn a_lost_ack_makes_its_row() {
+    let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
+    let ack = lan.last_ack(&client, MessageType::Request, ip(100), 100);
+    lan.pass_s(40);
+    lan.reconcile(&client, &ack);
+    assert_eq!(lan.changes(), ["+A"]);
+    let binding = lan.core.record(1).unwrap().bindings.remove(0);
+    assert_eq!((binding.ip, binding.source, binding.mac), (ip(100), Source::Request, client.mac.into()));
+    assert_eq!(binding.server, Some(lan::GATEWAY));
+    lan.reconcile(&client, &ack);
+    assert_eq!(lan.changes(), [""; 0], "once");
+    lan.pass_s(59);
+    assert_eq!(lan.changes(), [""; 0]);
+    lan.pass_s(3);
+    assert_eq!(lan.changes(), ["-A expired"], "the lease counts from the ACK");
+}
+
+/// T-29: a lost ACK to INFORM makes a row without a lease.
+#[test]
+fn a_lost_ack_to_inform_makes_its_row() {
+    let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
+    let ack = lan.last_ack(&client, MessageType::Inform, ip(50), 0);
+    lan.reconcile(&client, &ack);
+    let binding = lan.core.record(1).unwrap().bindings.remove(0);
+    assert_eq!((binding.ip, binding.source, binding.lease_expires), (ip(50), Source::Inform, None));
+}
+
+/// T-29: a lost renewal extends the lease, keeps the client's identifier, and ends a grace; an old ACK does nothing.
+#[test]
+fn a_lost_renewal_extends_the_lease() {
+    let (mut lan, client) = (Lan::new(), Client::new(1, "A").with_id(b"\x01id"));
+    let old = lan.last_ack(&client, MessageType::Request, ip(99), HOUR);
+    lan.pass_s(1);
+    lan.join(&client, ip(100), 100);
+    lan.reconcile(&client, &old);
+    assert_eq!(lan.rows()["A"], [100]);
+    lan.pass_s(90);
+    lan.nak(&client, ip(100));
+    lan.pass_s(1);
+    // T-9: without an identity as well.
+    let ack = lan.last_ack(&Client { option: None, ..client.clone() }, MessageType::Request, ip(100), 100);
+    lan.reconcile(&client, &ack);
+    let binding = lan.core.record(1).unwrap().bindings.remove(0);
+    assert_eq!(binding.client_id.as_deref(), Some(&b"\x01id"[..]));
+    lan.pass_s(95);
+    assert_eq!(lan.changes(), ["+A"]);
+}
+
+/// T-29: a lease that is over makes no row, and ends the one that its client has.
+#[test]
+fn a_lost_ack_whose_lease_is_over_makes_no_row() {
+    let (mut lan, client, known) = (Lan::new(), Client::new(1, "A"), Client::new(2, "B"));
+    lan.join(&known, ip(2), HOUR);
+    lan.pass_s(1);
+    let ack = lan.last_ack(&client, MessageType::Request, ip(1), 10);
+    let shorter = lan.last_ack(&known, MessageType::Request, ip(2), 10);
+    lan.pass_s(11);
+    lan.reconcile(&client, &ack);
+    assert_eq!(lan.changes(), ["+B"]);
+    lan.reconcile(&known, &shorter);
+    lan.pass(Duration::from_millis(100));
+    assert_eq!(lan.changes(), ["-B expired"]);
+}
+
+/// T-29: an address that went on to another client stays there.
+#[test]
+fn a_lost_ack_takes_no_address_from_its_next_holder() {
+    let (mut lan, first, second) = (Lan::new(), Client::new(1, "A"), Client::new(2, "B"));
+    let ack = lan.last_ack(&first, MessageType::Request, ip(100), HOUR);
+    lan.pass_s(10);
+    lan.join(&second, ip(100), HOUR);
+    lan.reconcile(&first, &ack);
+    assert_eq!(lan.changes(), ["+B"]);
+}
+
+/// T-26, GW-2: an ACK of another server, or to a client without an identity, makes no row.
+#[test]
+fn a_lost_ack_that_would_have_made_no_row_makes_none() {
+    let mut lan = Lan::new();
+    let mut foreign = lan.last_ack(&Client::new(1, "A"), MessageType::Request, ip(1), HOUR);
+    foreign.server = ip(66).octets();
+    lan.reconcile(&Client::new(1, "A"), &foreign);
+    let unknown = lan.last_ack(&Client::silent(2), MessageType::Request, ip(2), HOUR);
+    lan.reconcile(&Client::silent(2), &unknown);
+    let nowhere = lan.last_ack(&Client::new(3, "C"), MessageType::Request, Ipv4Addr::UNSPECIFIED, HOUR);
+    lan.reconcile(&Client::new(3, "C"), &nowhere);
+    assert_eq!(lan.core.rows(), 0);
+    // Behind a relay any server may be.
+    foreign.giaddr = ip(2).octets();
+    lan.reconcile(&Client::new(1, "A"), &foreign);
+    assert_eq!(lan.changes(), ["+A"]);
+    assert!(lan.core.record(1).unwrap().bindings[0].relayed);
+}
