@@ -154,7 +154,7 @@ fn sorted(mut rows: BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<u8>> {
 
 fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
     // Everybody answers, so nobody goes for silence.
-    let mut lan = Lan::with(Settings { probe_interval: Duration::from_secs(60), ..Settings::default() });
+    let mut lan = Lan::with(Settings { probe_interval: Duration::from_mins(1), ..Settings::default() });
     let mut model = Model::default();
     let mut last: Option<(Vec<u8>, MessageType, Ipv4Addr)> = None;
     for step in steps {

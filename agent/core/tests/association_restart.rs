@@ -11,7 +11,7 @@ use tr111_core::association::{Binding, Output, Record, Settings, Source};
 const HOUR: u32 = 3_600;
 
 fn probing() -> Lan {
-    Lan::with(Settings { probe_interval: Duration::from_secs(60), ..Settings::default() })
+    Lan::with(Settings { probe_interval: Duration::from_mins(1), ..Settings::default() })
 }
 
 /// T-30: rows, bindings, leases and clients are there again, the number of entries with them, and nobody is told.
@@ -48,7 +48,7 @@ fn leases_that_ran_out_meanwhile_expire_at_once() {
     lan.join(&Client::new(2, "B"), ip(2), HOUR);
     lan.changes();
     let (records, next) = (lan.records(), lan.core.next_instance());
-    lan.now = lan.now + Duration::from_secs(600);
+    lan.now = lan.now + Duration::from_mins(10);
     lan.restart_with(records, next);
     assert_eq!(lan.core.rows(), 2, "the number of entries does not dip before the removal is told");
     lan.pass_s(0);
@@ -66,7 +66,7 @@ fn after_a_restart_everybody_is_asked_for() {
         lan.off.insert(Client::silent(number).mac);
     }
     let (records, next) = (lan.records(), lan.core.next_instance());
-    lan.now = lan.now + Duration::from_secs(3_600);
+    lan.now = lan.now + Duration::from_hours(1);
     // A map that was made anew: nothing was heard since the last ACK.
     lan.restart_with(records.clone(), next);
     for record in &records {
@@ -269,4 +269,27 @@ fn a_lost_ack_that_would_have_made_no_row_makes_none() {
     lan.reconcile(&Client::new(1, "A"), &foreign);
     assert_eq!(lan.changes(), ["+A"]);
     assert!(lan.core.record(1).unwrap().bindings[0].relayed);
+}
+
+/// T-29, T-31: what waited in the ring while the last ACK was read is older, and changes nothing.
+#[test]
+fn events_from_before_the_last_ack_are_history() {
+    let (mut lan, client, other) = (Lan::new(), Client::new(1, "A"), Client::new(2, "B"));
+    lan.join(&client, ip(1), HOUR);
+    let then = lan.now + Duration::from_secs(10);
+    lan.pass_s(20);
+    let ack = lan.last_ack(&client, MessageType::Request, ip(5), HOUR);
+    lan.reconcile(&client, &ack);
+    let known = lan.records();
+    lan.now = then;
+    lan.release(&client, ip(5));
+    lan.decline(&client, ip(5));
+    lan.nak(&client, ip(5));
+    lan.join(&client, ip(9), HOUR);
+    lan.join(&other, ip(5), HOUR);
+    assert_eq!((lan.changes(), lan.records()), (vec!["+A".to_owned()], known));
+    lan.pass_s(100);
+    assert_eq!(lan.changes(), [""; 0], "no grace runs");
+    lan.release(&client, ip(5));
+    assert_eq!(lan.changes(), ["-A released"]);
 }

@@ -131,7 +131,8 @@ pub enum Output {
     Stick(ClientKey),
     /// A client has no binding any more. Its entry of the map `LAST_ACK` goes as well, or it would come back by it.
     Unstick(ClientKey),
-    /// A station has its first binding: its ARP and DHCP messages refresh its time in the map `NEIGHBOURS` (T-6).
+    /// A station has its first binding: its ARP and DHCP messages refresh its time in the map `NEIGHBOURS` (T-6). A
+    /// time that is there already stays, so that a restart of the agent forgets nothing.
     Watch(NeighbourKey),
     /// A station has no binding any more.
     Unwatch(NeighbourKey),

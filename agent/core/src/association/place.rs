@@ -16,6 +16,10 @@ impl Association {
     pub(super) fn place(&mut self, message: MessageType, identity: DeviceIdentity, binding: Binding) {
         let client = binding.client;
         let current = self.table.client(&client);
+        let holder = self.table.holder(binding.segment(), binding.ip);
+        if [current, holder].into_iter().flatten().any(|id| self.is_newer(id, binding.last_seen)) {
+            return;
+        }
         if let Some(id) = current {
             if self.table.is_of(id, &identity) {
                 self.displace_holder(&identity, &binding);
@@ -44,6 +48,12 @@ impl Association {
         if let Some((id, reason)) = displaced {
             self.remove(id, reason);
         }
+    }
+
+    /// Whether something later than `seen` is known of a binding. Events that waited in the ring while
+    /// [`super::Input::LastAck`] told more are history.
+    pub(super) fn is_newer(&self, id: u32, seen: BootTime) -> bool {
+        self.table.held(id).binding.last_seen > seen
     }
 
     /// Puts a newer binding of the same client and identity in place of `id`.

@@ -28,7 +28,7 @@ impl Association {
     pub(super) fn nak(&mut self, seen: BootTime, event: &Event<'_>, message: &Message<'_>) {
         let Some(exchange) = self.take_answered(event, message) else { return };
         let Some(id) = self.table.client(&exchange.client) else { return };
-        if self.table.held(id).binding.source == Source::Request {
+        if self.table.held(id).binding.source == Source::Request && !self.is_newer(id, seen) {
             self.table.start_grace(id, seen + self.settings.nak_grace);
             self.schedule(id);
         }

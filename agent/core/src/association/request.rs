@@ -99,6 +99,9 @@ impl Association {
             }
             return;
         };
+        if self.is_newer(id, BootTime(event.time)) {
+            return;
+        }
         let held = self.table.held(id);
         let same_server = match (held.binding.server, message.server_id()) {
             (Some(granted), Some(named)) => granted == named,

@@ -26,6 +26,9 @@ impl Association {
     /// Leases that are over go with the next [`super::Input::Tick`], and stations are asked for within a probe
     /// interval. What contradicts the table, or an earlier record, is left out: a client or an address has one
     /// binding, an identity one row, and a row without a binding is none. A number that is taken is replaced.
+    ///
+    /// At start: first [`super::Input::LocalAddresses`], then this, then every [`super::Input::LastAck`], the newest
+    /// first, then the ring. A grace after a NAK (T-8) is not kept: liveness and the lease decide.
     pub fn restore(&mut self, now: BootTime, records: impl IntoIterator<Item = Record>, next_instance: u32) {
         self.table.skip_instances(next_instance);
         for record in records {

@@ -36,7 +36,7 @@ pub enum Cause {
 }
 
 /// What happens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input<'a> {
     /// A parameter's value changed. A row that comes and one that goes are two changes of the number of entries, in
     /// their order (T-11).
@@ -282,12 +282,11 @@ impl Notifications {
         if self.attribute(name) == Attribute::Off {
             return;
         }
-        match self.waiting.get_mut(name) {
-            Some(change) => value.clone_into(&mut change.value),
-            None => {
-                let change = Change { before: before.to_owned(), value: value.to_owned() };
-                self.waiting.insert(name.to_owned(), change);
-            }
+        if let Some(change) = self.waiting.get_mut(name) {
+            value.clone_into(&mut change.value);
+        } else {
+            let change = Change { before: before.to_owned(), value: value.to_owned() };
+            self.waiting.insert(name.to_owned(), change);
         }
         if self.settings.suppress_net_zero && self.waiting.get(name).is_some_and(|change| change.before == change.value)
         {
