@@ -5,8 +5,9 @@ use std::fmt;
 use aya::{
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
-        tc::{self, NlOptions, TcAttachOptions},
-        xdp,
+        links::{FdLink, LinkError},
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions},
+        xdp::{self, XdpLink},
     },
     util::KernelVersion,
 };
@@ -14,7 +15,7 @@ use tr111_common::abi::program;
 use tracing::{info, warn};
 
 use super::{
-    Error, Loaded,
+    Error, Loaded, Pins,
     error::{errno, reason},
 };
 
@@ -108,77 +109,198 @@ pub(super) fn ifindex(interface: &str) -> Result<u32, Error> {
     nix::net::if_::if_nametoindex(interface).map_err(|_| Error::NoInterface(interface.to_owned()))
 }
 
-/// Refuses an interface where another agent's program is attached. Kernels before 6.6 cannot be asked, and there the
-/// control socket tells.
-pub(super) fn refuse_second_agent(interface: &str) -> Result<(), Error> {
+/// Refuses an interface where a program of another agent is attached. What this agent's pins hold is its own. Kernels
+/// before 6.6 cannot be asked, and there the control socket tells.
+pub(super) fn refuse_second_agent(interface: &str, pins: Option<&Pins>) -> Result<(), Error> {
     ifindex(interface)?;
     let Ok((_, programs)) = SchedClassifier::query_tcx(interface, TcAttachType::Egress) else { return Ok(()) };
-    if programs.iter().any(|info| info.name_as_str() == Some(program::LAN_EGRESS)) {
+    let attached = programs.iter().filter(|info| info.name_as_str() == Some(program::LAN_EGRESS)).count();
+    let own = pins.is_some_and(|pins| pins.has_link(interface, program::LAN_EGRESS, Mode::Tc.label()));
+    if attached > usize::from(own) {
         return Err(Error::AlreadyRunning { interface: interface.to_owned() });
     }
     Ok(())
 }
 
-/// Attaches the LAN programs to an interface.
-pub(super) fn lan(loaded: &mut Loaded, interface: &str, wanted: XdpMode) -> Result<Attachment, Error> {
-    let ifindex = ifindex(interface)?;
-    // Egress first: a request that is seen must find its reply watched.
-    classifier(loaded, interface, program::LAN_EGRESS, TcAttachType::Egress)?;
-    let mode = lan_ingress(loaded, interface, wanted)?;
-    info!(interface, %mode, "LAN programs attached");
-    let programs = vec![
-        ProgramMode { program: program::LAN_INGRESS, mode },
-        ProgramMode { program: program::LAN_EGRESS, mode: Mode::Tc },
-    ];
-    Ok(Attachment { interface: interface.to_owned(), ifindex, side: Side::Lan, programs })
+/// A link that ends with the agent, because it is not pinned.
+#[derive(Debug)]
+pub(super) enum Held {
+    Xdp(#[expect(dead_code, reason = "held for its drop")] XdpLink),
+    Tc(#[expect(dead_code, reason = "held for its drop")] SchedClassifierLink),
 }
 
-fn lan_ingress(loaded: &mut Loaded, interface: &str, wanted: XdpMode) -> Result<Mode, Error> {
-    let (mode, flag, fall_back) = match wanted {
-        XdpMode::Auto => (Mode::Native, xdp::XdpMode::Driver, true),
-        XdpMode::Native => (Mode::Native, xdp::XdpMode::Driver, false),
-        XdpMode::Generic => (Mode::Generic, xdp::XdpMode::Skb, false),
-        XdpMode::Tc => {
-            classifier(loaded, interface, program::LAN_INGRESS_TC, TcAttachType::Ingress)?;
+/// Where programs are attached from.
+pub(super) struct Attacher<'a> {
+    /// The programs.
+    pub(super) loaded: &'a mut Loaded,
+    /// Where links are pinned.
+    pub(super) pins: Option<&'a Pins>,
+    /// Links that are not.
+    pub(super) held: &'a mut Vec<Held>,
+}
+
+impl Attacher<'_> {
+    /// Attaches the LAN programs to an interface, or gives the links that are there the new programs.
+    pub(super) fn lan(&mut self, interface: &str, wanted: XdpMode) -> Result<Attachment, Error> {
+        let ifindex = ifindex(interface)?;
+        // Egress first: a request that is seen must find its reply watched.
+        self.classifier(interface, program::LAN_EGRESS, TcAttachType::Egress)?;
+        let mode = self.lan_ingress(interface, wanted)?;
+        info!(interface, %mode, "LAN programs attached");
+        let programs = vec![
+            ProgramMode { program: program::LAN_INGRESS, mode },
+            ProgramMode { program: program::LAN_EGRESS, mode: Mode::Tc },
+        ];
+        Ok(Attachment { interface: interface.to_owned(), ifindex, side: Side::Lan, programs })
+    }
+
+    fn lan_ingress(&mut self, interface: &str, wanted: XdpMode) -> Result<Mode, Error> {
+        let mode = match wanted {
+            XdpMode::Auto | XdpMode::Native => Mode::Native,
+            XdpMode::Generic => Mode::Generic,
+            XdpMode::Tc => Mode::Tc,
+        };
+        self.leave_other_modes(interface, wanted);
+        if mode == Mode::Tc || (wanted == XdpMode::Auto && self.is_pinned(interface, program::LAN_INGRESS_TC, Mode::Tc))
+        {
+            self.classifier(interface, program::LAN_INGRESS_TC, TcAttachType::Ingress)?;
             return Ok(Mode::Tc);
         }
-    };
-    let Err(error) = loaded.xdp(program::LAN_INGRESS)?.attach(interface, flag) else { return Ok(mode) };
-    if errno(&error) == Some(libc::EPERM) {
-        return Err(Error::Privileges);
+        let Err(error) = self.xdp(interface, mode) else { return Ok(mode) };
+        let reason = match error {
+            XdpFailure::Other(error) => return Err(error),
+            XdpFailure::Impossible(reason) => reason,
+        };
+        if wanted != XdpMode::Auto {
+            return Err(Error::Xdp { interface: interface.to_owned(), mode: mode.label(), reason });
+        }
+        warn!(interface, reason, "native XDP is not possible, falling back to TC ingress");
+        self.classifier(interface, program::LAN_INGRESS_TC, TcAttachType::Ingress)?;
+        Ok(Mode::Tc)
     }
-    let reason = reason(&error);
-    if !fall_back {
-        return Err(Error::Xdp { interface: interface.to_owned(), mode: mode.label(), reason });
+
+    /// Takes off what an earlier agent attached in a mode that is no longer wanted.
+    fn leave_other_modes(&self, interface: &str, wanted: XdpMode) {
+        let Some(pins) = self.pins else { return };
+        let (native, generic, tc) = match wanted {
+            XdpMode::Auto => (true, false, true),
+            XdpMode::Native => (true, false, false),
+            XdpMode::Generic => (false, true, false),
+            XdpMode::Tc => (false, false, true),
+        };
+        for (stays, program, mode) in [
+            (native, program::LAN_INGRESS, Mode::Native),
+            (generic, program::LAN_INGRESS, Mode::Generic),
+            (tc, program::LAN_INGRESS_TC, Mode::Tc),
+        ] {
+            if !stays {
+                pins.forget(interface, program, mode.label());
+            }
+        }
     }
-    warn!(interface, reason, "native XDP is not possible, falling back to TC ingress");
-    classifier(loaded, interface, program::LAN_INGRESS_TC, TcAttachType::Ingress)?;
-    Ok(Mode::Tc)
+
+    fn is_pinned(&self, interface: &str, program: &str, mode: Mode) -> bool {
+        self.pins.is_some_and(|pins| pins.has_link(interface, program, mode.label()))
+    }
+
+    fn xdp(&mut self, interface: &str, mode: Mode) -> Result<(), XdpFailure> {
+        let name = program::LAN_INGRESS;
+        let program = self.loaded.xdp(name)?;
+        if let Some(pins) = self.pins
+            && let Some(link) = pins.link(interface, name, mode.label())
+        {
+            match XdpLink::try_from(link).map_err(link_error).and_then(|link| program.attach_to_link(link)) {
+                // The pin keeps the link; this agent's hold on it may go.
+                Ok(id) => return program.take_link(id).map(drop).map_err(|error| XdpFailure::from(&error)),
+                Err(error) => {
+                    info!(interface, program = name, reason = reason(&error), "what was pinned no longer holds");
+                    pins.forget(interface, name, mode.label());
+                }
+            }
+        }
+        let flag = if mode == Mode::Generic { xdp::XdpMode::Skb } else { xdp::XdpMode::Driver };
+        let id = program.attach(interface, flag).map_err(|error| XdpFailure::from(&error))?;
+        let link = program.take_link(id).map_err(|error| XdpFailure::from(&error))?;
+        match self.pins {
+            Some(pins) => {
+                let link = FdLink::try_from(link).map_err(|error| XdpFailure::from(&link_error(error)))?;
+                pins.keep(link, interface, name, mode.label())?;
+            }
+            None => self.held.push(Held::Xdp(link)),
+        }
+        Ok(())
+    }
+
+    /// Attaches a TC program: first at ingress, to see what the wire brought; last at egress, to see what it gets.
+    fn classifier(&mut self, interface: &str, name: &'static str, attach_type: TcAttachType) -> Result<(), Error> {
+        let mode = Mode::Tc.label();
+        let fail = |error: &ProgramError| match errno(error) {
+            Some(libc::EPERM) => Error::Privileges,
+            _ => Error::Tc { interface: interface.to_owned(), program: name, reason: reason(error) },
+        };
+        let program = self.loaded.classifier(name)?;
+        if let Some(pins) = self.pins
+            && let Some(link) = pins.link(interface, name, mode)
+        {
+            let adopted = SchedClassifierLink::try_from(link).map_err(link_error);
+            match adopted.and_then(|link| program.attach_to_link(link)) {
+                Ok(id) => return program.take_link(id).map(drop).map_err(|error| fail(&error)),
+                Err(error) => {
+                    info!(interface, program = name, reason = reason(&error), "what was pinned no longer holds");
+                    pins.forget(interface, name, mode);
+                }
+            }
+        }
+        // TCX is there from Linux 6.6.
+        let tcx = kernel_at_least(6, 6);
+        let options = if tcx {
+            let order =
+                if matches!(attach_type, TcAttachType::Ingress) { LinkOrder::first() } else { LinkOrder::last() };
+            TcAttachOptions::TcxOrder(order)
+        } else {
+            // An existing qdisc is no error, and whatever else is wrong, the attach below says.
+            let _ = tc::qdisc_add_clsact(interface);
+            TcAttachOptions::Netlink(NlOptions::default())
+        };
+        let id = program.attach_with_options(interface, attach_type, options).map_err(|error| fail(&error))?;
+        let link = program.take_link(id).map_err(|error| fail(&error))?;
+        match self.pins {
+            Some(pins) if tcx => {
+                let link = FdLink::try_from(link).map_err(|error| fail(&link_error(error)))?;
+                pins.keep(link, interface, name, mode)
+            }
+            _ => {
+                self.held.push(Held::Tc(link));
+                Ok(())
+            }
+        }
+    }
 }
 
-/// Attaches a TC program: first at ingress, to see what the wire brought; last at egress, to see what the wire gets.
-fn classifier(
-    loaded: &mut Loaded,
-    interface: &str,
-    name: &'static str,
-    attach_type: TcAttachType,
-) -> Result<(), Error> {
-    let fail = |error: &ProgramError| match errno(error) {
-        Some(libc::EPERM) => Error::Privileges,
-        _ => Error::Tc { interface: interface.to_owned(), program: name, reason: reason(error) },
-    };
-    // TCX is there from Linux 6.6.
-    let options = if kernel_at_least(6, 6) {
-        let order = if matches!(attach_type, TcAttachType::Ingress) { LinkOrder::first() } else { LinkOrder::last() };
-        TcAttachOptions::TcxOrder(order)
-    } else {
-        // An existing qdisc is no error, and whatever else is wrong, the attach below says.
-        let _ = tc::qdisc_add_clsact(interface);
-        TcAttachOptions::Netlink(NlOptions::default())
-    };
-    loaded
-        .classifier(name)?
-        .attach_with_options(interface, attach_type, options)
-        .map(|_| ())
-        .map_err(|error| fail(&error))
+/// What a link's error means for its program.
+fn link_error(error: LinkError) -> ProgramError {
+    match error {
+        LinkError::SyscallError(error) => ProgramError::SyscallError(error),
+        LinkError::InvalidLink | LinkError::UnknownLinkType(_) => ProgramError::NotAttached,
+    }
+}
+
+/// Why XDP is not attached.
+enum XdpFailure {
+    /// The driver or the slot: TC is worth a try.
+    Impossible(String),
+    /// It would not help.
+    Other(Error),
+}
+
+impl From<Error> for XdpFailure {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<&ProgramError> for XdpFailure {
+    fn from(error: &ProgramError) -> Self {
+        if errno(error) == Some(libc::EPERM) { Self::Other(Error::Privileges) } else { Self::Impossible(reason(error)) }
+    }
 }

@@ -1,4 +1,4 @@
-use std::io;
+use std::{io, path::PathBuf};
 
 use aya::{
     EbpfError,
@@ -50,6 +50,17 @@ pub enum Error {
         /// The interface.
         interface: String,
     },
+    /// Another agent works with the pin directory.
+    #[error("another tr111 agent works with {0} and goes on undisturbed; stop it first, or name another --pin-dir")]
+    PinsTaken(PathBuf),
+    /// Something cannot be pinned.
+    #[error("cannot pin in {directory}: {source}")]
+    Pins {
+        /// Where.
+        directory: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// XDP in the mode that was asked for cannot be attached.
     #[error("{interface}: {mode} XDP is not possible: {reason}; `--xdp-mode auto` falls back to TC")]
     Xdp {
@@ -78,8 +89,9 @@ pub enum Error {
 /// The errno behind an attach error, where there is one.
 pub(super) fn errno(error: &ProgramError) -> Option<i32> {
     match error {
-        ProgramError::SyscallError(SyscallError { io_error, .. }) => io_error.raw_os_error(),
-        ProgramError::LoadError { io_error, .. } => io_error.raw_os_error(),
+        ProgramError::SyscallError(SyscallError { io_error, .. }) | ProgramError::LoadError { io_error, .. } => {
+            io_error.raw_os_error()
+        }
         _ => None,
     }
 }

@@ -7,7 +7,7 @@ use aya::{
 };
 use tr111_common::abi::program;
 
-use super::{Error, error::errno};
+use super::{Error, Pins, error::errno, pins::MAPS};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tr111"));
 
@@ -23,14 +23,21 @@ pub struct Loaded {
 impl Loaded {
     /// Loads and verifies every program.
     ///
+    /// With `pins`, maps that an earlier agent left are taken over, and new ones are left for the next.
+    ///
     /// `log_programs` compiles their diagnostics in; otherwise the verifier removes them.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn load(log_programs: bool) -> Result<Self, Error> {
+    pub fn load(log_programs: bool, pins: Option<&Pins>) -> Result<Self, Error> {
         let level: u8 = if log_programs { LOG_ALL } else { 0 };
         let mut object = EbpfLoader::new();
         object.override_global("AYA_LOG_LEVEL", &level, true);
+        if let Some(pins) = pins {
+            for name in MAPS {
+                object.map_pin_path(name, pins.map(name)?);
+            }
+        }
         let mut loaded = Self { ebpf: object.load(OBJECT).map_err(load_error)? };
         loaded.xdp(program::LAN_INGRESS)?.load().map_err(|error| verifier_error(program::LAN_INGRESS, &error))?;
         for name in [program::LAN_INGRESS_TC, program::LAN_EGRESS] {

@@ -7,7 +7,7 @@ use aya::{
     maps::{Array, HashMap, MapData, MapError},
 };
 use tr111_common::{
-    abi::{ClientKey, ExchangeKey, Mark, map},
+    abi::{ClientKey, ExchangeKey, LastAck, Mark, NeighbourKey, map},
     config::Config,
     dhcp4::option,
     insert::{GatewayOption, OPTION_BYTES},
@@ -36,6 +36,8 @@ pod! {
     PodExchange ExchangeKey,
     PodMark Mark,
     PodGateway GatewayOption,
+    PodNeighbour NeighbourKey,
+    PodLastAck LastAck,
 }
 
 struct Maps {
@@ -44,6 +46,9 @@ struct Maps {
     gateway_slot: u8,
     sticky: HashMap<MapData, PodClient, u32>,
     exchanges: HashMap<MapData, PodExchange, PodMark>,
+    neighbours: HashMap<MapData, PodNeighbour, u64>,
+    last_acks: HashMap<MapData, PodClient, PodLastAck>,
+    seed: u64,
 }
 
 /// Writes settings, sticky clients and marks of exchanges.
@@ -59,29 +64,44 @@ impl std::fmt::Debug for Marks {
 }
 
 impl Marks {
-    /// Over the maps of the loaded object.
+    /// Over the maps of the loaded object. Where they hold a seed, an earlier agent's, it stays, because the keys in
+    /// them were made with it; else they get `seed`.
     ///
     /// # Errors
     /// [`Error::Missing`], or [`Error::Map`] if one is of another kind.
-    pub fn new(loaded: &mut Loaded) -> Result<Self, Error> {
+    pub fn new(loaded: &mut Loaded, seed: u64) -> Result<Self, Error> {
         let wrong = |name| move |source| Error::Map { name, source };
+        let config: Array<MapData, PodConfig> = loaded.take_map(map::CONFIG)?.try_into().map_err(wrong(map::CONFIG))?;
+        let before = config.get(&0, 0).map_err(wrong(map::CONFIG))?.0;
         let maps = Maps {
-            config: loaded.take_map(map::CONFIG)?.try_into().map_err(wrong(map::CONFIG))?,
+            config,
             gateway: loaded.take_map(map::GATEWAY)?.try_into().map_err(wrong(map::GATEWAY))?,
-            gateway_slot: 0,
+            gateway_slot: before.gateway_slot,
+            seed: if before.seed == 0 { seed } else { before.seed },
+            neighbours: loaded.take_map(map::NEIGHBOURS)?.try_into().map_err(wrong(map::NEIGHBOURS))?,
+            last_acks: loaded.take_map(map::LAST_ACK)?.try_into().map_err(wrong(map::LAST_ACK))?,
             sticky: loaded.take_map(map::STICKY)?.try_into().map_err(wrong(map::STICKY))?,
             exchanges: loaded.take_map(map::EXCHANGES)?.try_into().map_err(wrong(map::EXCHANGES))?,
         };
         Ok(Self { maps: Arc::new(Mutex::new(maps)) })
     }
 
-    /// Gives the programs new settings. The Gateway Identity stays what it is.
+    /// Seed of the programs' hash.
+    pub fn seed(&self) -> u64 {
+        self.lock().seed
+    }
+
+    /// Gives the programs new settings. Gateway Identity and seed stay what they are; a seed of 0 was none.
     ///
     /// # Errors
     /// [`Error::Map`] if the kernel refuses.
     pub fn set_config(&self, config: &Config) -> Result<(), Error> {
         let mut maps = self.lock();
-        let config = Config { gateway_slot: maps.gateway_slot, ..*config };
+        let config = Config {
+            gateway_slot: maps.gateway_slot,
+            seed: if maps.seed == 0 { config.seed } else { maps.seed },
+            ..*config
+        };
         maps.config.set(0, PodConfig(config), 0).map_err(|source| Error::Map { name: map::CONFIG, source })
     }
 
@@ -124,6 +144,15 @@ impl Marks {
         let _ = self.lock().sticky.remove(&PodClient(*client));
     }
 
+    /// Ends the stickiness of every client that `keep` does not know: what an earlier agent left behind.
+    pub fn retain_sticky(&self, keep: impl Fn(&ClientKey) -> bool) {
+        let mut maps = self.lock();
+        let stale: Vec<_> = maps.sticky.keys().filter_map(Result::ok).filter(|PodClient(key)| !keep(key)).collect();
+        for key in stale {
+            let _ = maps.sticky.remove(&key);
+        }
+    }
+
     /// Marks an exchange that the agent, not the kernel, found to be an identified client's: its replies get the
     /// Gateway Identity. An exchange that the kernel has forgotten is no error.
     ///
@@ -137,6 +166,37 @@ impl Marks {
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             other => other.map_err(|source| Error::Map { name: map::EXCHANGES, source }),
         }
+    }
+
+    /// Lets the programs note when the station is heard (T-6). `now` is boot time in nanoseconds.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel refuses, as for a full map.
+    pub fn watch(&self, neighbour: &NeighbourKey, now: u64) -> Result<(), Error> {
+        let result = self.lock().neighbours.insert(PodNeighbour(*neighbour), now, 0);
+        result.map_err(|source| Error::Map { name: map::NEIGHBOURS, source })
+    }
+
+    /// Ends what [`Marks::watch`] began. A station that is not there is no error.
+    pub fn unwatch(&self, neighbour: &NeighbourKey) {
+        let _ = self.lock().neighbours.remove(&PodNeighbour(*neighbour));
+    }
+
+    /// When a watched station was last heard, boot time in nanoseconds.
+    pub fn last_seen(&self, neighbour: &NeighbourKey) -> Option<u64> {
+        self.lock().neighbours.get(&PodNeighbour(*neighbour), 0).ok()
+    }
+
+    /// How the last exchange of every client ended (T-29).
+    pub fn last_acks(&self) -> Vec<(ClientKey, LastAck)> {
+        let maps = self.lock();
+        let records = maps.last_acks.iter().filter_map(Result::ok);
+        records.map(|(PodClient(client), PodLastAck(ack))| (client, ack)).collect()
+    }
+
+    /// Forgets the last ACK of a client whose binding has gone.
+    pub fn forget_ack(&self, client: &ClientKey) {
+        let _ = self.lock().last_acks.remove(&PodClient(*client));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Maps> {

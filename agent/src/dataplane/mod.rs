@@ -6,6 +6,7 @@ mod error;
 mod load;
 mod marks;
 mod memory;
+mod pins;
 pub mod preflight;
 mod ring;
 
@@ -18,6 +19,7 @@ pub use self::{
     error::Error,
     load::Loaded,
     marks::Marks,
+    pins::Pins,
     ring::LanRing,
 };
 
@@ -28,16 +30,20 @@ pub struct Options {
     pub lan: Vec<String>,
     /// How `lan_ingress` attaches.
     pub xdp_mode: XdpMode,
-    /// Settings for the programs.
+    /// Settings for the programs. Where maps of an earlier agent are taken over, their seed stays.
     pub config: Config,
+    /// Value of option 125 with the Gateway Identity.
+    pub gateway: Vec<u8>,
     /// Pass the programs' own diagnostics to the log.
     pub log_programs: bool,
 }
 
-/// Loaded and attached programs. Dropping it takes them off.
+/// Loaded and attached programs. Dropping it takes off what is not pinned.
 #[derive(Debug)]
 pub struct Dataplane {
     loaded: Loaded,
+    pins: Option<Pins>,
+    held: Vec<attach::Held>,
     attachments: Vec<Attachment>,
     counters: Counters,
     marks: Marks,
@@ -45,31 +51,47 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// Loads the programs and attaches them to every interface; on an error nothing stays attached.
+    /// Loads the programs and attaches them to every interface; on an error nothing new stays attached.
     ///
-    /// Needs a tokio runtime.
+    /// With `pins`, what an earlier agent left is adopted: its maps stay, its links get the new programs, and no frame
+    /// passes without one. Needs a tokio runtime.
     ///
     /// # Errors
     /// What is missing, in words for who installs the agent.
-    pub fn start(options: &Options) -> Result<Self, Error> {
-        for interface in &options.lan {
-            attach::refuse_second_agent(interface)?;
-        }
-        let mut loaded = Loaded::load(options.log_programs)?;
+    pub fn start(options: &Options, pins: Option<Pins>) -> Result<Self, Error> {
+        refuse_second_agent(&options.lan, pins.as_ref())?;
+        let mut loaded = Loaded::load(options.log_programs, pins.as_ref())?;
         let counters = Counters::new(loaded.take_map(tr111_common::abi::map::COUNTERS)?)?;
-        let marks = Marks::new(&mut loaded)?;
+        let marks = Marks::new(&mut loaded, options.config.seed)?;
+        // Before the first frame: what the programs are told, and what they insert.
         marks.set_config(&options.config)?;
+        marks.set_gateway(&options.gateway)?;
         let ring = LanRing::new(loaded.take_map(tr111_common::abi::map::EVENTS_LAN)?)?;
         if options.log_programs {
             forward_logs(loaded.logger()?)?;
         }
-        let attachments = options
-            .lan
-            .iter()
-            .map(|name| attach::lan(&mut loaded, name, options.xdp_mode))
-            .collect::<Result<_, _>>()?;
+        let mut held = Vec::new();
+        let mut attacher = attach::Attacher { loaded: &mut loaded, pins: pins.as_ref(), held: &mut held };
+        let attachments =
+            options.lan.iter().map(|name| attacher.lan(name, options.xdp_mode)).collect::<Result<_, _>>()?;
+        if let Some(pins) = &pins {
+            pins.tidy(&options.lan);
+        }
         memory::trim();
-        Ok(Self { loaded, attachments, counters, marks, ring: Some(ring) })
+        Ok(Self { loaded, pins, held, attachments, counters, marks, ring: Some(ring) })
+    }
+
+    /// Whether the programs outlive the agent.
+    pub fn is_pinned(&self) -> bool {
+        self.pins.is_some()
+    }
+
+    /// Takes everything off, pins included.
+    pub fn detach(mut self) {
+        self.held.clear();
+        if let Some(pins) = self.pins.take() {
+            pins.remove();
+        }
     }
 
     /// Where programs are attached.
@@ -102,8 +124,8 @@ impl Dataplane {
 ///
 /// # Errors
 /// [`Error::AlreadyRunning`], [`Error::NoInterface`].
-pub fn refuse_second_agent(interfaces: &[String]) -> Result<(), Error> {
-    interfaces.iter().try_for_each(|interface| attach::refuse_second_agent(interface))
+pub fn refuse_second_agent(interfaces: &[String], pins: Option<&Pins>) -> Result<(), Error> {
+    interfaces.iter().try_for_each(|interface| attach::refuse_second_agent(interface, pins))
 }
 
 /// Reads the programs' diagnostics into the agent's log.

@@ -108,7 +108,7 @@ pub async fn interface(name: &str) -> Vec<Finding> {
         return vec![Finding::new(&check, Verdict::Failure, "does not exist", "`ip link` lists those that exist")];
     };
     let mut findings = vec![Finding::new(&check, Verdict::Good, format!("index {ifindex}"), "")];
-    if super::attach::refuse_second_agent(name).is_err() {
+    if super::attach::refuse_second_agent(name, None).is_err() {
         findings.push(Finding::new(
             &check,
             Verdict::Warning,

@@ -20,7 +20,7 @@ use super::privileges;
 use crate::{
     config::{self, Gateway, Values},
     control::{self, BindError, Limits, Listener, message},
-    dataplane::{self, Attachment, Counters, Dataplane},
+    dataplane::{self, Attachment, Counters, Dataplane, Pins},
     service::{
         Ask, Clock, Knobs, Model,
         association::{Ended, Facts, Owner, Parts},
@@ -109,7 +109,8 @@ async fn serve(
         return Err(Error::Privileges { missing });
     }
     // Everything that may be taken is taken before anything is attached.
-    dataplane::refuse_second_agent(&gateway.lan)?;
+    let pins = Pins::open(&agent.pin_dir)?;
+    dataplane::refuse_second_agent(&gateway.lan, pins.as_ref())?;
     let listener = Listener::bind(&agent.control)?;
     let http = match agent.metrics {
         Some(address) => Some(http::bind(address).await?),
@@ -118,14 +119,15 @@ async fn serve(
     let signals = Signals::new().map_err(system("listen for signals"))?;
     let network = watch_network().map_err(system("watch addresses by netlink"))?;
 
-    let seed = seed();
-    let mut dataplane = Dataplane::start(&dataplane::Options {
+    let options = dataplane::Options {
         lan: gateway.lan.clone(),
         xdp_mode: agent.xdp_mode,
-        config: gateway.association.kernel(seed),
+        config: gateway.association.kernel(seed()),
+        gateway: gateway.identity.encode(),
         log_programs: agent.log_programs,
-    })?;
-    dataplane.marks().set_gateway(&gateway.identity.encode())?;
+    };
+    let mut dataplane = Dataplane::start(&options, pins)?;
+    let seed = dataplane.marks().seed();
     let Some(ring) = dataplane.take_lan_ring() else {
         return Err(dataplane::Error::Missing("LAN ring").into());
     };
@@ -178,8 +180,13 @@ async fn serve(
     );
 
     let ended = owner.run(ring, asked, network).await.map_err(system("wait for events"))?;
-    drop(dataplane);
-    tracing::info!("programs are off, gateway ends");
+    if dataplane.is_pinned() && !agent.detach_on_exit && matches!(ended, Ended::Stopped) {
+        drop(dataplane);
+        tracing::info!("gateway ends, its programs go on; `tr111 detach` takes them off");
+    } else {
+        dataplane.detach();
+        tracing::info!("programs are off, gateway ends");
+    }
     if let Ended::Detached { reply, answered } = ended {
         let _ = reply.send(Ok(()));
         let _ = timeout(FAREWELL, answered).await;

@@ -1,0 +1,172 @@
+//! What stays in the kernel when the agent goes: maps and links, pinned in a bpffs.
+//!
+//! ```text
+//! PIN_DIR/abi-N/MAP             maps, by the layout that programs and agent agree on
+//! PIN_DIR/links/INTERFACE/PROGRAM-MODE
+//! ```
+//!
+//! While an agent runs it holds a lock on `PIN_DIR`. What it leaves goes on: frames are classified, identities inserted,
+//! events wait in the ring. The next agent adopts the maps, and gives the links its own programs in one step each.
+
+use std::{
+    fs::{self, File},
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+};
+
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
+use tr111_common::abi::{ABI, map};
+use tracing::{debug, warn};
+
+use super::Error;
+
+/// Maps that outlive the agent. Scratch space does not.
+pub(super) const MAPS: [&str; 10] = [
+    map::EVENTS_LAN,
+    map::COUNTERS,
+    map::CONFIG,
+    map::GATEWAY,
+    map::EXCHANGES,
+    map::STICKY,
+    map::NEWCOMERS,
+    map::LAST_ACK,
+    map::NEIGHBOURS,
+    map::BUDGETS,
+];
+
+/// A pin directory that this agent holds.
+#[derive(Debug)]
+pub struct Pins {
+    directory: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Pins {
+    /// Takes the directory, and makes it if need be. `None` where no bpffs is: then programs end with the agent.
+    ///
+    /// # Errors
+    /// [`Error::PinsTaken`] when another agent holds it, [`Error::Pins`] when it cannot be made.
+    pub fn open(directory: &Path) -> Result<Option<Self>, Error> {
+        let failed = |source| Error::Pins { directory: directory.to_owned(), source };
+        if !in_bpffs(directory) {
+            warn!(directory = %directory.display(), "no bpffs there: the programs will end with the agent");
+            return Ok(None);
+        }
+        fs::create_dir_all(directory).map_err(failed)?;
+        let lock = File::open(directory).map_err(failed)?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+            nix::Error::EWOULDBLOCK => Error::PinsTaken(directory.to_owned()),
+            other => failed(other.into()),
+        })?;
+        Ok(Some(Self { directory: directory.to_owned(), _lock: lock }))
+    }
+
+    /// Where a map is pinned.
+    pub(super) fn map(&self, name: &str) -> Result<PathBuf, Error> {
+        let directory = self.directory.join(format!("abi-{ABI}"));
+        self.make(&directory)?;
+        Ok(directory.join(name))
+    }
+
+    /// The link of a program, if an earlier agent left one that still holds.
+    pub(super) fn link(&self, interface: &str, program: &str, mode: &str) -> Option<FdLink> {
+        let path = self.link_path(interface, program, mode);
+        match PinnedLink::from_pin(&path) {
+            Ok(link) => Some(FdLink::from(link)),
+            Err(LinkError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => None,
+            Err(error) => {
+                debug!(path = %path.display(), %error, "a pinned link is of no use");
+                self.forget(interface, program, mode);
+                None
+            }
+        }
+    }
+
+    /// Whether an earlier agent left a link of the program.
+    pub(super) fn has_link(&self, interface: &str, program: &str, mode: &str) -> bool {
+        self.link_path(interface, program, mode).exists()
+    }
+
+    /// Pins a link, so that it outlives the agent.
+    pub(super) fn keep(&self, link: FdLink, interface: &str, program: &str, mode: &str) -> Result<(), Error> {
+        let path = self.link_path(interface, program, mode);
+        if let Some(parent) = path.parent() {
+            self.make(parent)?;
+        }
+        link.pin(&path)
+            .map(drop)
+            .map_err(|error| Error::Pins { directory: path, source: io::Error::other(error.to_string()) })
+    }
+
+    /// Removes the pin of a link, which takes its program off unless somebody holds it.
+    pub(super) fn forget(&self, interface: &str, program: &str, mode: &str) {
+        let path = self.link_path(interface, program, mode);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                warn!(path = %path.display(), %error, "a pinned link cannot be removed");
+            }
+            _ => {}
+        }
+    }
+
+    /// Removes what agents left for other interfaces, and maps of other layouts.
+    pub(super) fn tidy(&self, interfaces: &[String]) {
+        let current = format!("abi-{ABI}");
+        for entry in entries(&self.directory) {
+            let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with("abi-") && name != current {
+                remove_tree(&entry);
+            }
+        }
+        for entry in entries(&self.directory.join("links")) {
+            let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if !interfaces.iter().any(|interface| file_name(interface) == name) {
+                remove_tree(&entry);
+            }
+        }
+    }
+
+    /// Removes everything, the directory too: the programs end.
+    pub(super) fn remove(self) {
+        remove_tree(&self.directory);
+    }
+
+    fn link_path(&self, interface: &str, program: &str, mode: &str) -> PathBuf {
+        self.directory.join("links").join(file_name(interface)).join(format!("{program}-{mode}"))
+    }
+
+    fn make(&self, directory: &Path) -> Result<(), Error> {
+        fs::create_dir_all(directory).map_err(|source| Error::Pins { directory: directory.to_owned(), source })
+    }
+}
+
+/// An interface's name as a bpffs takes it: dots are reserved there (Linux 4.4).
+fn file_name(interface: &str) -> String {
+    interface.replace('.', "%2E")
+}
+
+/// Whether the directory, or the first parent that exists, lies in a bpffs.
+fn in_bpffs(directory: &Path) -> bool {
+    let existing = directory.ancestors().find(|path| path.exists());
+    existing.is_some_and(|path| statfs(path).is_ok_and(|system| system.filesystem_type() == BPF_FS_MAGIC))
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
+}
+
+fn remove_tree(path: &Path) {
+    if path.is_dir() {
+        for entry in entries(path) {
+            remove_tree(&entry);
+        }
+    }
+    let removed = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
+    if let Err(error) = removed {
+        warn!(path = %path.display(), %error, "what is pinned cannot be removed");
+    }
+}
