@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use aya::programs::{SchedClassifier, TcAttachType};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::signal::Signal,
+};
 use serde_json::Value;
 
 use crate::{
@@ -306,6 +309,16 @@ impl<'a> Agent<'a> {
     /// It does not end.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         self.process.terminate(SOON)
+    }
+
+    /// Kills it, as a crash would; what it leaves behind.
+    ///
+    /// # Errors
+    /// It is gone already.
+    pub fn kill(mut self) -> Result<Files> {
+        self.process.signal(Signal::SIGKILL)?;
+        self.process.wait(SOON)?;
+        Ok(self.files)
     }
 
     /// The process.

@@ -116,7 +116,8 @@ struct Serving {
     wire: Wire,
     mac: Mac,
     first: Ipv4Addr,
-    addresses: HashMap<[u8; 16], Ipv4Addr>,
+    /// By client identifier, else by hardware address (RFC 2131 4.2).
+    addresses: HashMap<Vec<u8>, Ipv4Addr>,
     shared: Arc<Shared>,
 }
 
@@ -162,8 +163,9 @@ impl Serving {
         if request.kind() == kind::INFORM {
             reply.ciaddr = request.ciaddr;
         } else {
+            let client = request.option(61).unwrap_or(&request.chaddr).to_vec();
             let next = u32::from(self.first) + self.addresses.len() as u32;
-            reply.yiaddr = *self.addresses.entry(request.chaddr).or_insert_with(|| Ipv4Addr::from(next));
+            reply.yiaddr = *self.addresses.entry(client).or_insert_with(|| Ipv4Addr::from(next));
             reply = reply.option(51, &behaviour.lease.to_be_bytes());
         }
         Some(reply.option(1, &[255, 255, 0, 0]).raw(&behaviour.options))

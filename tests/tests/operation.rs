@@ -1,6 +1,6 @@
 //! Starting, stopping, refusing to start, and who may talk to the agent.
 
-use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use anyhow::{Context, Result};
 use aya::programs::xdp::XdpMode;
@@ -18,17 +18,40 @@ use tr111_tests::{
 /// What `tr111 check` is to look at.
 const LAN0: &str = "[gateway]\nlan = [\"lan0\"]\nmanufacturer_oui = \"00256D\"\nserial_number = \"GW0001\"\n";
 
-/// SIGTERM ends the agent with status 0, and takes its programs off the interface.
+/// SIGTERM ends the agent with status 0, and takes its control socket away.
 #[test]
-fn sigterm_stops_and_detaches() -> Result<()> {
+fn sigterm_stops_the_agent() -> Result<()> {
     let lab = Lab::new()?;
     let mut agent = Agent::start(&lab, &["lan0"], &[])?;
+    let socket = agent.files().control();
+    assert!(socket.exists());
+    assert!(agent.stop()?.success());
+    assert!(!socket.exists(), "the control socket stays behind");
+    Ok(())
+}
+
+/// With `--detach-on-exit`, SIGTERM takes the programs off the interface as well.
+#[test]
+fn detach_on_exit_leaves_no_program() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut agent = Agent::start(&lab, &["lan0"], &["--detach-on-exit"])?;
     let running = attached_programs(&lab.gateway, "lan0")?;
     assert!(running.iter().any(|name| name == "lan_egress") && running.iter().any(|name| name == "xdp"), "{running:?}");
-    let socket = agent.files().control();
     assert!(agent.stop()?.success());
     assert_eq!(attached_programs(&lab.gateway, "lan0")?, Vec::<String>::new());
-    assert!(!socket.exists(), "the control socket stays behind");
+    Ok(())
+}
+
+/// `tr111 detach` takes everything off, also after an agent that was killed.
+#[test]
+fn detach_cleans_up_after_a_kill() -> Result<()> {
+    let lab = Lab::new()?;
+    let files = Agent::start(&lab, &["lan0"], &[])?.kill()?;
+    let mut detach = lab.gateway.command(binary()?);
+    detach.args(["detach", "--pin-dir"]).arg(files.pins()).arg("--control").arg(files.control());
+    let said = output(&mut detach)?;
+    assert!(said.status.success(), "{}", text(&said.stderr));
+    assert_eq!(attached_programs(&lab.gateway, "lan0")?, Vec::<String>::new());
     Ok(())
 }
 
@@ -61,7 +84,7 @@ fn a_busy_xdp_slot_falls_back_to_tc() -> Result<()> {
         Ok(())
     })?;
     let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 120)?;
-    let mut agent = Agent::start(&lab, &["lan0"], &[])?;
+    let mut agent = Agent::start(&lab, &["lan0"], &["--detach-on-exit"])?;
     let status = agent.json(&["status"])?;
     let hooks = status["interfaces"][0]["hooks"].as_array().context("hooks")?;
     let ingress = hooks.iter().find(|hook| hook["program"] == "lan_ingress").context("lan_ingress")?;
@@ -203,12 +226,12 @@ fn sighup_reloads_the_file() -> Result<()> {
 #[test]
 fn the_next_agent_starts_after_a_kill() -> Result<()> {
     let lab = Lab::new()?;
-    let mut agent = Agent::start(&lab, &["lan0"], &[])?;
-    agent.process().signal(nix::sys::signal::Signal::SIGKILL)?;
-    agent.process().wait(Duration::from_secs(5))?;
-    let files = Files::new(lab.path(), "next")?;
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 120)?;
+    let files = Agent::start(&lab, &["lan0"], &[])?.kill()?;
     let mut command = files.run_gateway(&lab.gateway, &["lan0"], &[])?;
     let next = Agent::start_command(&lab.gateway, files, &mut command, lab.path())?;
-    assert_eq!(next.devices()?, []);
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    Client::new(&wire, 1, hex(D1)).bind()?;
+    next.wait_for_rows(1, SOON)?;
     Ok(())
 }

@@ -158,9 +158,9 @@ fn demonstrate() -> Result<()> {
     )?;
 
     heading(2, "The agent starts and puts its programs on both LAN interfaces");
-    typed(&format!("tr111 run gateway --lan lan0 --lan lan1 {} &", GATEWAY_IDENTITY.join(" ")));
+    typed(&format!("tr111 run gateway --lan lan0 --lan lan1 {} --detach-on-exit &", GATEWAY_IDENTITY.join(" ")));
     let files = Files::new(lab.path(), "agent")?;
-    let mut command = files.run_gateway(&lab.gateway, &["lan0", "lan1"], &[])?;
+    let mut command = files.run_gateway(&lab.gateway, &["lan0", "lan1"], &["--detach-on-exit"])?;
     let mut agent = Agent::start_command(&lab.gateway, files, &mut command, lab.path())?;
     ask(&agent, &["status"], 20)?;
     let watch = agent.background("watch", &["watch"], lab.path())?;
