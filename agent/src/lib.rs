@@ -7,4 +7,5 @@ pub mod dataplane;
 pub mod role;
 pub mod service;
 pub mod sim;
+pub mod store;
 pub mod telemetry;

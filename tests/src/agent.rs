@@ -321,6 +321,17 @@ impl<'a> Agent<'a> {
         Ok(self.files)
     }
 
+    /// Starts it again with the same paths, once it has ended.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn start_again(self, lab: &'a Lab, lan: &[&str], options: &[&str]) -> Result<Self> {
+        let Self { mut process, namespace, files } = self;
+        process.wait(SOON)?;
+        let mut command = files.run_gateway(namespace, lan, options)?;
+        Self::start_command(namespace, files, &mut command, lab.path())
+    }
+
     /// The process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process

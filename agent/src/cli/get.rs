@@ -1,6 +1,12 @@
-//! `tr111 get` and `tr111 set`
+//! `tr111 get`, `tr111 set`, `tr111 notify` and `tr111 ack`
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
+use tr111_core::model;
 
 use super::{
     Failure, Outcome, Reach,
@@ -8,7 +14,7 @@ use super::{
 };
 use crate::control::{
     ClientError,
-    message::{Parameter, Reply, Request},
+    message::{Attribute, Parameter, Reply, Request},
 };
 
 /// Arguments of `tr111 get`.
@@ -57,18 +63,83 @@ pub(super) fn run(args: Args, reach: &Reach, json: bool) -> Outcome {
 /// Arguments of `tr111 set`.
 #[derive(Debug, clap::Args)]
 pub(super) struct SetArgs {
-    /// Full paths, each with its new value; what is set holds until the agent ends
-    #[arg(required = true, num_args = 2.., value_name = "PATH VALUE")]
+    /// Full paths, each with its new value
+    #[arg(required = true, num_args = 1.., value_name = "PATH VALUE")]
     writes: Vec<String>,
+    /// Take the value of the one PATH from FILE, or from stdin with "-"; passwords are set only so
+    #[arg(long, value_name = "FILE")]
+    value_file: Option<PathBuf>,
+    /// The ACS sets it: it is not notified of what it knows
+    #[arg(long)]
+    by_acs: bool,
 }
 
-pub(super) fn set(args: &SetArgs, reach: &Reach) -> Outcome {
-    let (pairs, rest) = args.writes.as_chunks::<2>();
-    if let [path] = rest {
-        return Err(Failure::Usage(format!("{} has no value", printable(path))));
+pub(super) fn set(args: SetArgs, reach: &Reach) -> Outcome {
+    let parameters = match (&args.value_file, args.writes.as_slice()) {
+        (Some(file), [path]) => vec![(path.clone(), value_of(file)?)],
+        (Some(_), _) => return Err(Failure::Usage("--value-file takes one PATH and no VALUE".to_owned())),
+        (None, writes) => {
+            let (pairs, rest) = writes.as_chunks::<2>();
+            if let [path] = rest {
+                return Err(Failure::Usage(format!("{} has no value", printable(path))));
+            }
+            if let Some([path, _]) = pairs.iter().find(|[path, _]| model::is_hidden(path)) {
+                let path = printable(path);
+                return Err(Failure::Usage(format!(
+                    "{path} is a password, and arguments are seen by everybody here: use --value-file"
+                )));
+            }
+            pairs.iter().cloned().map(|[path, value]| (path, value)).collect()
+        }
+    };
+    conclude(reach.connect()?.ask(&Request::Set { parameters, by_acs: args.by_acs })?)
+}
+
+/// The content of a file, without the end of its last line.
+fn value_of(file: &Path) -> Result<String, Failure> {
+    let text = if file == Path::new("-") { io::read_to_string(io::stdin()) } else { fs::read_to_string(file) };
+    let text = text.map_err(|error| Failure::failed(format_args!("{}: {error}", file.display())))?;
+    Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
+}
+
+/// Arguments of `tr111 notify`.
+#[derive(Debug, clap::Args)]
+pub(super) struct NotifyArgs {
+    /// Full path of a parameter, or a partial path that ends in a dot
+    #[arg(value_name = "PATH")]
+    path: String,
+    /// off, passive or active
+    #[arg(value_name = "off|passive|active", value_parser = attribute)]
+    attribute: Attribute,
+}
+
+fn attribute(text: &str) -> Result<Attribute, String> {
+    match text {
+        "off" | "0" => Ok(Attribute::Off),
+        "passive" | "1" => Ok(Attribute::Passive),
+        "active" | "2" => Ok(Attribute::Active),
+        _ => Err("expected off, passive or active".to_owned()),
     }
-    let parameters = pairs.iter().cloned().map(|[path, value]| (path, value)).collect();
-    match reach.connect()?.ask(&Request::Set { parameters })? {
+}
+
+pub(super) fn notify(args: NotifyArgs, reach: &Reach) -> Outcome {
+    conclude(reach.connect()?.ask(&Request::Notify { path: args.path, attribute: args.attribute })?)
+}
+
+/// Arguments of `tr111 ack`.
+#[derive(Debug, clap::Args)]
+pub(super) struct AckArgs {
+    /// Sequence number of the last notification that the ACS has
+    #[arg(value_name = "SEQUENCE")]
+    sequence: u64,
+}
+
+pub(super) fn acknowledge(args: &AckArgs, reach: &Reach) -> Outcome {
+    conclude(reach.connect()?.ask(&Request::Acknowledge { sequence: args.sequence })?)
+}
+
+fn conclude(reply: Reply) -> Outcome {
+    match reply {
         Reply::Done => Ok(()),
         Reply::Fault { code, name, path } => Err(fault(code, &name, &path)),
         _ => Err(ClientError::OutOfTurn.into()),

@@ -57,6 +57,10 @@ enum Command {
     Get(get::Args),
     /// Set parameters of the data model, all or none
     Set(get::SetArgs),
+    /// Set the notification attribute of parameters
+    Notify(get::NotifyArgs),
+    /// Acknowledge notifications: the ACS has them
+    Ack(get::AckArgs),
     /// Tell what happens, as it happens
     Watch(watch::Args),
     /// Show or change runtime knobs
@@ -107,7 +111,9 @@ impl Cli {
             Command::Devices(args) => devices::run(&args, &client, json),
             Command::Status => status::run(&client, json),
             Command::Get(args) => get::run(args, &client, json),
-            Command::Set(args) => get::set(&args, &client),
+            Command::Set(args) => get::set(args, &client),
+            Command::Notify(args) => get::notify(args, &client),
+            Command::Ack(args) => get::acknowledge(&args, &client),
             Command::Watch(args) => watch::run(&args, &client, json),
             Command::Tune(args) => tune::run(&args, &client, json),
             Command::Check(args) => check::run(&args, control.as_ref(), json),

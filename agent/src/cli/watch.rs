@@ -9,7 +9,7 @@ use super::{
 };
 use crate::control::{
     ClientError,
-    message::{Change, Event, Happening, Reply, Request},
+    message::{Change, ChangedParameter, Event, Happening, Notification, Reply, Request},
 };
 
 /// Pause before an agent that is not there is looked for again.
@@ -21,12 +21,24 @@ pub(super) struct Args {
     /// When the agent goes, wait for it to come back
     #[arg(long)]
     follow: bool,
+    /// Only notifications: those that nobody acknowledged, then those to come, in order and none left out
+    #[arg(long)]
+    notifications: bool,
+    /// With --notifications: from this sequence number on
+    #[arg(long, value_name = "SEQUENCE", requires = "notifications", default_value_t = 0)]
+    from: u64,
 }
 
 pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
     let mut announced = false;
+    let mut from = args.from;
     loop {
-        let ended = watch(reach, json, &mut announced);
+        let request = if args.notifications {
+            Request::Subscribe { from_sequence: from }
+        } else {
+            Request::Watch { devices: false }
+        };
+        let ended = watch(reach, json, &request, &mut from, &mut announced);
         match ended {
             Err(Ended::Agent(error)) if args.follow && error.is_absence() => {
                 if !announced {
@@ -63,9 +75,16 @@ impl From<ClientError> for Ended {
     }
 }
 
-fn watch(reach: &Reach, json: bool, announced: &mut bool) -> Result<std::convert::Infallible, Ended> {
+/// `next` becomes the sequence number after the last notification that was shown.
+fn watch(
+    reach: &Reach,
+    json: bool,
+    request: &Request,
+    next: &mut u64,
+    announced: &mut bool,
+) -> Result<std::convert::Infallible, Ended> {
     let mut client = crate::control::Client::connect(&reach.control)?;
-    match client.ask(&Request::Watch { devices: false })? {
+    match client.ask(request)? {
         Reply::Done => {}
         _ => return Err(ClientError::OutOfTurn.into()),
     }
@@ -73,7 +92,12 @@ fn watch(reach: &Reach, json: bool, announced: &mut bool) -> Result<std::convert
     *announced = false;
     loop {
         match client.next_reply()? {
-            Reply::Event(event) => show(&event, json).map_err(Ended::Output)?,
+            Reply::Event(event) => {
+                show(&event, json).map_err(Ended::Output)?;
+                if let Happening::Notification(notification) = &event.what {
+                    *next = notification.sequence.saturating_add(1);
+                }
+            }
             Reply::Lagged { missed } => eprintln!("warning: too slow, {missed} events were not delivered"),
             _ => return Err(ClientError::OutOfTurn.into()),
         }
@@ -96,6 +120,13 @@ fn describe(event: &Event) -> String {
         Happening::DeviceRemoved(removal) => (format!("device removed ({})", removal.reason), &removal.change),
         Happening::DeviceBindingAdded(change) => ("binding added".to_owned(), change),
         Happening::DeviceBindingRemoved(removal) => (format!("binding removed ({})", removal.reason), &removal.change),
+        Happening::Notification(Notification { sequence, kind, parameters }) => {
+            let mut line = format!("{}  notification {sequence} ({kind}):", event.time);
+            for ChangedParameter { name, value } in parameters {
+                line.extend(["  ", &printable(name), " = ", &printable(value)]);
+            }
+            return line;
+        }
     };
     let Change { instance, manufacturer_oui, serial_number, product_class, bindings } = change;
     let mut line = format!("{}  {what}: {instance}  {manufacturer_oui}", event.time);

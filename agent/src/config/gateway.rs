@@ -33,6 +33,10 @@ pub struct Association {
     pub inform_maximum_age: Option<Duration>,
     /// How long a row outlives a NAK.
     pub nak_grace: Duration,
+    /// Silence after which a device is probed.
+    pub probe_interval: Duration,
+    /// Unanswered probes after which it is gone.
+    pub probe_count: u32,
 }
 
 impl Association {
@@ -119,6 +123,8 @@ impl From<&Values> for Association {
             expiry_grace: seconds("expiry_grace_s"),
             inform_maximum_age: Some(seconds("inform_maximum_age_s")).filter(|age| !age.is_zero()),
             nak_grace: seconds("nak_grace_s"),
+            probe_interval: seconds("probe_interval_s"),
+            probe_count: count("probe_count"),
         }
     }
 }
@@ -134,8 +140,21 @@ pub struct Gateway {
     pub data_model: Root,
     /// The association table.
     pub association: Association,
+    /// Values of the data model at the first start.
+    pub management_server: ManagementServer,
     /// The process.
     pub agent: Agent,
+}
+
+/// `[management_server]`, as far as the gateway serves it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ManagementServer {
+    /// URL of the ACS.
+    pub url: String,
+    /// User of Connection Requests.
+    pub connection_request_username: String,
+    /// File with their password.
+    pub connection_request_password_file: Option<PathBuf>,
 }
 
 impl TryFrom<&Values> for Gateway {
@@ -143,6 +162,7 @@ impl TryFrom<&Values> for Gateway {
 
     fn try_from(values: &Values) -> Result<Self, Error> {
         const SECTION: &str = "gateway";
+        const MANAGEMENT: &str = "management_server";
         let missing = |name, flag| Error::Missing { name, section: SECTION, flag };
         if values.texts(SECTION, "lan").is_empty() {
             return Err(missing("lan", "--lan IF"));
@@ -163,6 +183,13 @@ impl TryFrom<&Values> for Gateway {
             },
             data_model: if text("data_model") == "igd" { Root::Igd } else { Root::Device2 },
             association: values.into(),
+            management_server: ManagementServer {
+                url: values.text(MANAGEMENT, "url").to_owned(),
+                connection_request_username: values.text(MANAGEMENT, "connection_request_username").to_owned(),
+                connection_request_password_file: Some(values.text(MANAGEMENT, "connection_request_password_file"))
+                    .filter(|file| !file.is_empty())
+                    .map(PathBuf::from),
+            },
             agent: values.into(),
         })
     }

@@ -212,10 +212,10 @@ pub const KEYS: &[Key] = &[
     key(ASSOCIATION, "nak_grace_s", Integer(0, 3_600), Preset::Integer(10), Live)
         .unit("s")
         .help("how long a row outlives a NAK, so that the client can ask again"),
-    key(ASSOCIATION, "probe_interval_s", Integer(1, SECONDS_MAXIMUM), Preset::Integer(60), Later)
+    key(ASSOCIATION, "probe_interval_s", Integer(1, SECONDS_MAXIMUM), Preset::Integer(60), Live)
         .unit("s")
         .help("silence after which a device is probed"),
-    key(ASSOCIATION, "probe_count", Integer(1, 100), Preset::Integer(3), Later)
+    key(ASSOCIATION, "probe_count", Integer(1, 100), Preset::Integer(3), Live)
         .help("unanswered probes after which a device counts as gone"),
     key(BINDING, "extend_nat_timeout_s", Integer(0, SECONDS_MAXIMUM), Preset::Integer(300), Later)
         .unit("s")
@@ -230,10 +230,10 @@ pub const KEYS: &[Key] = &[
     key(POLICE, "lan_dhcp_pps", Integer(0, UNSIGNED_INT), Preset::Integer(0), Later)
         .unit("packets/s")
         .help("DHCP messages a second from one client; 0: not policed"),
-    key(MANAGEMENT, "url", Text(form::any), Preset::Text(""), Later).help("ManagementServer.URL at the first start"),
-    key(MANAGEMENT, "connection_request_username", Text(form::parameter), Preset::Text(""), Later)
+    key(MANAGEMENT, "url", Text(form::any), Preset::Text(""), Start).help("ManagementServer.URL at the first start"),
+    key(MANAGEMENT, "connection_request_username", Text(form::parameter), Preset::Text(""), Start)
         .help("ManagementServer.ConnectionRequestUsername at the first start"),
-    key(MANAGEMENT, "connection_request_password_file", Text(form::any), Preset::Text(""), Later)
+    key(MANAGEMENT, "connection_request_password_file", Text(form::any), Preset::Text(""), Start)
         .help("file with ManagementServer.ConnectionRequestPassword"),
     key(MANAGEMENT, "tcp_connection_requests", Choice(&["external", "builtin"]), Preset::Text("external"), Later)
         .help("who listens for TCP Connection Requests: another process, or this one"),
@@ -275,7 +275,7 @@ pub const KEYS: &[Key] = &[
     key(ACS, "api", Text(form::address), Preset::Text("127.0.0.1:8111"), Later).help("address of the HTTP interface"),
     key(ACS, "api_token_file", Text(form::any), Preset::Text(""), Later)
         .help("file with the token of the HTTP interface"),
-    key(AGENT, "state_dir", Text(form::path), Preset::Text("/var/lib/tr111"), Later).help("directory of the store"),
+    key(AGENT, "state_dir", Text(form::path), Preset::Text("/var/lib/tr111"), Start).help("directory of the store"),
     key(AGENT, "pin_dir", Text(form::path), Preset::Text("/sys/fs/bpf/tr111"), Start)
         .help("directory in a bpffs for what outlives the agent; two agents on one box use two"),
     key(AGENT, "control", Text(form::path), Preset::Text("/run/tr111/control.sock"), Start).help("the control socket"),

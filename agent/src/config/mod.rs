@@ -10,7 +10,7 @@ mod values;
 
 use std::{io, path::PathBuf};
 
-pub use gateway::{Agent, Association, Gateway};
+pub use gateway::{Agent, Association, Gateway, ManagementServer};
 pub use values::{Origin, Values};
 
 /// Why a configuration is refused. Each is one line, with the place that has to be mended.

@@ -30,6 +30,25 @@ pub enum Request {
     Set {
         /// Pairs of path and value.
         parameters: Vec<(String, String)>,
+        /// The ACS does it, and is not told of what it knows.
+        by_acs: bool,
+    },
+    /// Sets the notification attribute of parameters.
+    Notify {
+        /// A full path, or a partial one that ends in a dot.
+        path: String,
+        /// The attribute.
+        attribute: Attribute,
+    },
+    /// Notifications, in order: first those that nobody acknowledged, then those to come.
+    Subscribe {
+        /// Those from this sequence number on.
+        from_sequence: u64,
+    },
+    /// The ACS has a notification and all before it.
+    Acknowledge {
+        /// Its sequence number.
+        sequence: u64,
     },
     /// Everything that happens from now on.
     Watch {
@@ -108,6 +127,18 @@ pub enum Reply {
         /// Why, in words.
         reason: String,
     },
+}
+
+/// A notification attribute (TR-069 A.3.2.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Attribute {
+    /// A change is not told.
+    Off,
+    /// A change is told in the next session.
+    Passive,
+    /// A change opens a session.
+    Active,
 }
 
 /// Classes of refusals.
@@ -292,6 +323,28 @@ pub enum Happening {
     DeviceBindingAdded(Change),
     /// A row has one binding less, and others left.
     DeviceBindingRemoved(Removal),
+    /// The ACS is to be told of something.
+    Notification(Notification),
+}
+
+/// What the ACS is to be told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notification {
+    /// Grows by one; what `tr111 ack` takes.
+    pub sequence: u64,
+    /// `4 VALUE CHANGE`
+    pub kind: String,
+    /// What changed since the last notification.
+    pub parameters: Vec<ChangedParameter>,
+}
+
+/// A parameter in a notification.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedParameter {
+    /// Full path.
+    pub name: String,
+    /// Value as CWMP text.
+    pub value: String,
 }
 
 /// A row, and the binding by which it changed.

@@ -9,11 +9,12 @@ use tokio::{
     sync::{Semaphore, broadcast, mpsc, oneshot},
     time::timeout,
 };
+use tr111_core::model::Notification;
 
 use super::{
     Listener,
     frame::{self, FrameError},
-    message::{self, Device, Event, Refusal, Reply, Request},
+    message::{self, Attribute, Device, Event, Happening, Refusal, Reply, Request},
     peer::{self, Permission},
 };
 use crate::service::{Answer, Ask, Fault};
@@ -147,11 +148,20 @@ impl Connection<'_> {
                     Answer::Done(Err(fault)) => self.write(&fault.into()).await?,
                     Answer::Late => self.refuse_late().await?,
                 },
-                Request::Set { parameters } => match self.ask(|reply| Ask::Set { parameters, reply }).await? {
-                    Answer::Done(Ok(())) => self.write(&Reply::Done).await?,
-                    Answer::Done(Err(fault)) => self.write(&fault.into()).await?,
-                    Answer::Late => self.refuse_late().await?,
-                },
+                Request::Set { parameters, by_acs } => {
+                    let set = self.ask(|reply| Ask::Set { parameters, by_acs, reply }).await?;
+                    self.conclude_set(set).await?;
+                }
+                Request::Notify { path, attribute } => {
+                    let attribute = attribute.into();
+                    let set = self.ask(|reply| Ask::Notify { path, attribute, reply }).await?;
+                    self.conclude_set(set).await?;
+                }
+                Request::Subscribe { from_sequence } => return self.subscribe(from_sequence).await,
+                Request::Acknowledge { sequence } => {
+                    let done = self.ask(|reply| Ask::Acknowledge { sequence, reply }).await?;
+                    self.conclude(done).await?;
+                }
                 Request::Status => match self.ask(Ask::Status).await? {
                     Answer::Done(status) => self.write(&Reply::Status(Box::new(status))).await?,
                     Answer::Late => self.refuse_late().await?,
@@ -184,6 +194,52 @@ impl Connection<'_> {
             Answer::Done(Ok(())) => self.write(&Reply::Done).await,
             Answer::Done(Err(reason)) => self.refuse(Refusal::Failed, &reason).await,
             Answer::Late => self.refuse_late().await,
+        }
+    }
+
+    async fn conclude_set(&mut self, set: Answer<Result<(), Fault>>) -> Result<(), Ended> {
+        match set {
+            Answer::Done(Ok(())) => self.write(&Reply::Done).await,
+            Answer::Done(Err(fault)) => self.write(&fault.into()).await,
+            Answer::Late => self.refuse_late().await,
+        }
+    }
+
+    /// Gives notifications in order until the client goes: those that nobody acknowledged, from the first on that it
+    /// wants, and those to come. What it does not read waits in the queue of the core, so nothing is missed.
+    async fn subscribe(&mut self, from_sequence: u64) -> Result<(), Ended> {
+        let mut events = self.service.events.subscribe();
+        self.write(&Reply::Done).await?;
+        let mut after = from_sequence.saturating_sub(1);
+        let mut byte = [0];
+        loop {
+            loop {
+                let page = match self.ask(|reply| Ask::Notifications { after, reply }).await? {
+                    Answer::Done(page) => page,
+                    Answer::Late => return self.refuse_late().await,
+                };
+                if page.is_empty() {
+                    break;
+                }
+                for event in page {
+                    if let Happening::Notification(notification) = &event.what {
+                        after = notification.sequence;
+                    }
+                    self.write(&Reply::Event(event)).await?;
+                }
+            }
+            loop {
+                tokio::select! {
+                    event = events.recv() => match event {
+                        Ok(event) if matches!(event.what, Happening::Notification(_)) => break,
+                        Ok(_) => {}
+                        Err(broadcast::error::RecvError::Lagged(_)) => break,
+                        Err(broadcast::error::RecvError::Closed) => return Err(Ended::Stopping),
+                    },
+                    // A subscriber acknowledges by another conversation: whatever comes, it is the end.
+                    _ = self.stream.read(&mut byte) => return Ok(()),
+                }
+            }
         }
     }
 
@@ -288,6 +344,16 @@ impl Connection<'_> {
     async fn write(&mut self, reply: &Reply) -> Result<(), Ended> {
         let frame = frame::encode(reply)?;
         Ok(timeout(self.service.limits.write, self.stream.write_all(&frame)).await.map_err(|_| Ended::Slow)??)
+    }
+}
+
+impl From<Attribute> for Notification {
+    fn from(attribute: Attribute) -> Self {
+        match attribute {
+            Attribute::Off => Self::Off,
+            Attribute::Passive => Self::Passive,
+            Attribute::Active => Self::Active,
+        }
     }
 }
 

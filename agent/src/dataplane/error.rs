@@ -13,7 +13,7 @@ use thiserror::Error;
 pub enum Error {
     /// Not root, or a capability is missing.
     #[error(
-        "the kernel refuses to load the programs: run as root, or grant CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON \
+        "the kernel refuses to load the programs: run as root, or grant CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW and CAP_PERFMON \
          (systemd: AmbientCapabilities=)"
     )]
     Privileges,

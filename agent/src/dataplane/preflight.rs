@@ -71,7 +71,7 @@ pub fn kernel() -> Vec<Finding> {
                 name,
                 Verdict::Failure,
                 format!("cannot be loaded: {error}"),
-                "run as root, or grant CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
+                "run as root, or grant CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW and CAP_PERFMON",
             ),
         });
     }

@@ -1,6 +1,7 @@
 //! The gateway: LAN ring to table, table to clients, metrics and log.
 
 use std::{
+    collections::HashMap,
     hash::{BuildHasher, Hasher, RandomState},
     io,
     net::SocketAddr,
@@ -8,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use nix::net::if_::if_nametoindex;
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
@@ -22,10 +24,11 @@ use crate::{
     control::{self, BindError, Limits, Listener, message},
     dataplane::{self, Attachment, Counters, Dataplane, Pins},
     service::{
-        Ask, Clock, Knobs, Model,
+        Ask, Clock, Knobs, Model, Prober, Written,
         association::{Ended, Facts, Owner, Parts},
-        watch_network,
+        open_store, watch_network,
     },
+    store,
     telemetry::{
         KernelCounters, Telemetry,
         http::{self, HttpError},
@@ -59,6 +62,9 @@ pub enum Error {
     /// The address of the metrics.
     #[error("{0}")]
     Http(#[from] HttpError),
+    /// The store.
+    #[error("{0}")]
+    Store(#[from] store::Error),
     /// The metrics contradict each other.
     #[error("the metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -116,13 +122,20 @@ async fn serve(
         Some(address) => Some(http::bind(address).await?),
         None => None,
     };
+    let state_dir = agent.state_dir.clone();
+    let indices: HashMap<String, u32> =
+        gateway.lan.iter().filter_map(|name| Some((name.clone(), if_nametoindex(name.as_str()).ok()?))).collect();
+    let (store, kept) = tokio::task::spawn_blocking(move || open_store(&state_dir, |name| indices.get(name).copied()))
+        .await
+        .map_err(|error| Error::System { what: "read the store", source: io::Error::other(error) })??;
+    let written = written(&gateway.management_server)?;
     let signals = Signals::new().map_err(system("listen for signals"))?;
     let network = watch_network().map_err(system("watch addresses by netlink"))?;
 
     let options = dataplane::Options {
         lan: gateway.lan.clone(),
         xdp_mode: agent.xdp_mode,
-        config: gateway.association.kernel(seed()),
+        config: gateway.association.kernel(kept.seed.unwrap_or_else(seed)),
         gateway: gateway.identity.encode(),
         log_programs: agent.log_programs,
     };
@@ -143,6 +156,7 @@ async fn serve(
         clients: telemetry.control_clients.clone(),
         limits: Limits::default(),
     };
+    let names = dataplane.attachments().iter().map(|one| (one.ifindex, one.interface.clone())).collect();
     let owner = Owner::new(
         Parts {
             facts: Facts {
@@ -157,10 +171,13 @@ async fn serve(
             telemetry: Arc::clone(&telemetry),
             events,
             knobs: Knobs::new(values),
-            model: Model::new(gateway.data_model, gateway.identity.clone()),
+            model: Model::new(gateway.data_model, gateway.identity.clone(), written),
             log,
+            prober: Prober::start(names, telemetry.probes_sent.clone()),
         },
+        kept,
         seed,
+        store,
     );
 
     let clients = tokio::spawn(control::serve(listener, service));
@@ -195,6 +212,27 @@ async fn serve(
     clients.abort();
     let _ = clients.await;
     Ok(())
+}
+
+/// What holds until somebody writes it.
+fn written(server: &config::ManagementServer) -> Result<Written, Error> {
+    let password = match &server.connection_request_password_file {
+        None => String::new(),
+        Some(file) => {
+            let text = std::fs::read_to_string(file).map_err(|source| Error::System {
+                what: "read management_server.connection_request_password_file",
+                source,
+            })?;
+            // Editors end the last line.
+            text.strip_suffix('\n').unwrap_or(&text).to_owned()
+        }
+    };
+    Ok(Written {
+        notification_limit: 0,
+        url: server.url.clone(),
+        connection_request_username: server.connection_request_username.clone(),
+        connection_request_password: password,
+    })
 }
 
 /// A seed that nobody on the LAN knows: the keys of std's hasher come from the system's randomness.

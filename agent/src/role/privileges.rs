@@ -3,14 +3,17 @@
 use std::fs;
 
 /// Capabilities that the agent needs, by their number (`linux/capability.h`).
-const NEEDED: [(u32, &str); 3] = [(CAP_NET_ADMIN, "CAP_NET_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
+const NEEDED: [(u32, &str); 4] =
+    [(CAP_NET_ADMIN, "CAP_NET_ADMIN"), (CAP_NET_RAW, "CAP_NET_RAW"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
 const CAP_NET_ADMIN: u32 = 12;
+/// For probes: an agent that cannot ask would take every silent device for gone.
+const CAP_NET_RAW: u32 = 13;
 /// Does instead of `CAP_PERFMON` and `CAP_BPF`.
 const CAP_SYS_ADMIN: u32 = 21;
 
 /// How to grant them.
-pub const HINT: &str = "run as root, or with systemd's AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON, or once: \
-                        setcap cap_bpf,cap_net_admin,cap_perfmon+ep on the tr111 binary";
+pub const HINT: &str = "run as root, or with systemd's AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_NET_RAW \
+                        CAP_PERFMON, or once: setcap cap_bpf,cap_net_admin,cap_net_raw,cap_perfmon+ep on the tr111 binary";
 
 /// Capabilities that this process lacks; `None` where the system does not tell.
 pub fn missing() -> Option<Vec<&'static str>> {
@@ -21,7 +24,8 @@ pub fn missing() -> Option<Vec<&'static str>> {
 
 fn missing_of(effective: u64) -> Vec<&'static str> {
     let has = |capability: u32| effective >> capability & 1 == 1;
-    let lacks = |&(number, _): &(u32, _)| !has(number) && (number == CAP_NET_ADMIN || !has(CAP_SYS_ADMIN));
+    let replaced = |number: u32| number > CAP_NET_RAW && has(CAP_SYS_ADMIN);
+    let lacks = |&(number, _): &(u32, _)| !has(number) && !replaced(number);
     NEEDED.into_iter().filter(lacks).map(|(_, name)| name).collect()
 }
 
@@ -30,10 +34,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sys_admin_does_instead_of_bpf_and_perfmon_but_not_of_net_admin() {
+    fn sys_admin_does_instead_of_bpf_and_perfmon_but_not_of_the_network_ones() {
         assert!(missing_of(u64::MAX).is_empty());
-        assert_eq!(missing_of(0), ["CAP_NET_ADMIN", "CAP_PERFMON", "CAP_BPF"]);
-        assert_eq!(missing_of(1 << CAP_SYS_ADMIN), ["CAP_NET_ADMIN"]);
-        assert_eq!(missing_of(1 << CAP_NET_ADMIN | 1 << 38), ["CAP_BPF"]);
+        assert_eq!(missing_of(0), ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_PERFMON", "CAP_BPF"]);
+        assert_eq!(missing_of(1 << CAP_SYS_ADMIN), ["CAP_NET_ADMIN", "CAP_NET_RAW"]);
+        assert_eq!(missing_of(1 << CAP_NET_ADMIN | 1 << CAP_NET_RAW | 1 << 38), ["CAP_BPF"]);
     }
 }

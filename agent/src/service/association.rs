@@ -1,33 +1,54 @@
 //! The task that owns the association table: it hands the core what happens, and carries out what follows.
 
-use std::{io, net::Ipv4Addr, path::PathBuf, sync::Arc};
+use std::{collections::HashSet, io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot},
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
 use tr111_common::{
     counter::{Counter, Ring},
     event::{Event, RecordError},
 };
 use tr111_core::{
     association::{Association, Input, Output, Settings},
+    model::Notification,
+    notification::{self, Cause},
     time::BootTime,
 };
 
 use super::{
-    Ask, Clock, Model, NetworkChange,
+    Ask, Clock, Fault, Kept, Model, NetworkChange, Prober,
     describe::Describer,
+    keeper::{Keeper, Step, Told, Undo, Whole},
     kernel::{Events, Programs},
     knobs::Knobs,
+    notifier::{self, Notifier},
+    parameters::fault,
+    prober::Target,
     timer::Timer,
 };
 use crate::{
     config,
     control::message::{self, Device, Interface, Status},
     dataplane,
+    store::{Committed, Store},
     telemetry::{KernelCounters, Telemetry, log::Log},
 };
 
 /// Rows in one answer to [`Ask::Devices`].
 const PAGE: usize = 256;
+
+/// Notifications in one answer to [`Ask::Notifications`].
+const NOTIFICATIONS: usize = 64;
+/// How long the ring has to be empty before what waited in it counts as read.
+const QUIET: Duration = Duration::from_millis(20);
+/// How long reading what waited in the ring may take.
+const DRAIN: Duration = Duration::from_secs(3);
+/// How often losses of the ring are looked for.
+const LOSSES: Duration = Duration::from_secs(1);
+/// How long the last group may take when the agent ends.
+const LAST_GROUP: Duration = Duration::from_secs(5);
 
 /// What does not change while the agent runs.
 #[derive(Clone, Debug)]
@@ -77,18 +98,39 @@ pub struct Parts<K, C> {
     pub model: Model,
     /// The log.
     pub log: Log,
+    /// Asks the silent.
+    pub prober: Prober,
 }
 
 /// Owns the table.
 pub struct Owner<K, C> {
     core: Association,
     parts: Parts<K, C>,
+    keeper: Keeper,
+    notifier: Notifier,
     clock: Clock,
     describer: Describer,
     /// Seed of the programs' hash; it stays while the maps do.
     seed: u64,
     /// Kept between events, for its memory.
     outputs: Vec<Output>,
+    /// Events that the ring had lost when the table was last reconciled.
+    lost: u64,
+}
+
+/// What [`Parts`] hold without the store, which [`Keeper`] has.
+macro_rules! whole {
+    ($owner:expr) => {
+        Whole {
+            core: &$owner.core,
+            notifications: $owner.notifier.core(),
+            last_told: $owner.notifier.last_told(),
+            written: $owner.parts.model.written(),
+            describer: &$owner.describer,
+            clock: &$owner.clock,
+            seed: $owner.seed,
+        }
+    };
 }
 
 /// The core's settings.
@@ -99,6 +141,8 @@ pub fn settings(association: &config::Association, seed: u64) -> Settings {
         nak_grace: association.nak_grace,
         expiry_guard: association.expiry_grace,
         inform_maximum_age: association.inform_maximum_age,
+        probe_interval: association.probe_interval,
+        probe_count: association.probe_count,
         accept_foreign_server: association.accept_foreign_server,
         kernel: association.kernel(seed),
         ..Settings::default()
@@ -106,18 +150,27 @@ pub fn settings(association: &config::Association, seed: u64) -> Settings {
 }
 
 impl<K: Programs, C: KernelCounters> Owner<K, C> {
-    /// With an empty table. `seed` is the one that the programs have.
-    pub fn new(parts: Parts<K, C>, seed: u64) -> Self {
+    /// With the table that an earlier agent left. `seed` is the one that the programs have.
+    pub fn new(mut parts: Parts<K, C>, mut kept: Kept, seed: u64, store: Store) -> Self {
         let interfaces = &parts.facts.interfaces;
         let describer = Describer::new(interfaces.iter().map(|(ifindex, at)| (*ifindex, at.name.clone())).collect());
-        Self {
-            core: Association::new(settings(&parts.knobs.association(), seed)),
-            parts,
-            clock: Clock::new(),
-            describer,
-            seed,
-            outputs: Vec::new(),
+        let now = Clock::now();
+        let mut core = Association::new(settings(&parts.knobs.association(), seed));
+        core.restore(now, std::mem::take(&mut kept.rows), kept.next_instance);
+        if let Some(written) = kept.written.take() {
+            parts.model.put(written);
         }
+        let keeper = Keeper::new(store, &kept);
+        let state = std::mem::take(&mut kept.notifications);
+        let counter = parts.telemetry.notifications.clone();
+        let notifier = Notifier::new(parts.model.root(), state, kept.last_told, core.rows(), counter);
+        let lost = parts.counters.read(Counter::RingLost(Ring::Lan));
+        let mut owner =
+            Self { core, parts, keeper, notifier, clock: Clock::new(), describer, seed, outputs: Vec::new(), lost };
+        // Clients are told to the programs again, and leases that are over go.
+        owner.handle(Input::Tick);
+        owner.tell_telemetry();
+        owner
     }
 
     /// Works until a signal or a client ends it.
@@ -129,10 +182,16 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
     ) -> io::Result<Ended> {
         let mut timer = Timer::new()?;
         let mut network_is_watched = true;
+        let mut losses = interval(LOSSES);
+        losses.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.catch_up(&mut ring, &mut network).await?;
         self.parts.telemetry.set_ready();
         loop {
-            timer.set(self.core.next_deadline())?;
+            let deadlines = [self.core.next_deadline(), self.notifier.core().next_deadline()];
+            timer.set(deadlines.into_iter().flatten().min())?;
+            let step = self.keeper.next();
             tokio::select! {
+                step = step => self.keep(step),
                 taken = ring.next_batch(|event| self.take(event)) => {
                     taken?;
                     // A full ring must not keep others from their turn: clients, watchers, metrics.
@@ -141,6 +200,15 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                 reached = timer.ring() => {
                     reached?;
                     self.handle(Input::Tick);
+                    self.notifier.core_mut().handle(Clock::now(), notification::Input::Tick);
+                    self.notify(true);
+                }
+                _ = losses.tick() => {
+                    let lost = self.parts.counters.read(Counter::RingLost(Ring::Lan));
+                    if lost != self.lost {
+                        self.lost = lost;
+                        self.reconcile();
+                    }
                 }
                 change = network.recv(), if network_is_watched => match change {
                     Some(NetworkChange::Addresses(addresses)) => self.addresses(addresses),
@@ -155,14 +223,99 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                                 let reason = format!("this agent works with {}, and goes on", own.display());
                                 let _ = reply.send(Err(reason));
                             }
-                            _ => return Ok(Ended::Detached { reply, answered }),
+                            _ => {
+                                self.finish().await;
+                                return Ok(Ended::Detached { reply, answered });
+                            }
                         }
                     }
-                    Some(Ask::Stop) | None => return Ok(Ended::Stopped),
+                    Some(Ask::Stop) | None => {
+                        self.finish().await;
+                        return Ok(Ended::Stopped);
+                    }
                     Some(ask) => self.answer(ask),
                 },
             }
             self.tell_telemetry();
+        }
+    }
+
+    /// Reads what waited in the ring while no agent was there, and what the ring lost (T-29, T-30). Nobody is answered
+    /// before, so nobody sees a table that lacks what happened meanwhile.
+    async fn catch_up(
+        &mut self,
+        ring: &mut impl Events,
+        network: &mut mpsc::Receiver<NetworkChange>,
+    ) -> io::Result<()> {
+        // An ACK counts only from a server of this gateway's own.
+        if let Ok(Some(NetworkChange::Addresses(addresses))) = timeout(DRAIN, network.recv()).await {
+            self.addresses(addresses);
+        }
+        let end = Instant::now() + DRAIN;
+        while Instant::now() < end {
+            match timeout(QUIET, ring.next_batch(|event| self.take(event))).await {
+                Ok(taken) => drop(taken?),
+                Err(_quiet) => break,
+            }
+        }
+        self.reconcile();
+        let clients: HashSet<_> = self.core.devices().flat_map(|row| row.bindings).map(|held| held.client).collect();
+        self.parts.programs.retain_sticky(|client| clients.contains(client));
+        self.tell_telemetry();
+        Ok(())
+    }
+
+    /// Lets the last ACK of each client act, as far as nothing newer is known (T-29).
+    fn reconcile(&mut self) {
+        let mut acks = self.parts.programs.last_acks();
+        acks.sort_unstable_by_key(|(_, ack)| std::cmp::Reverse(ack.time));
+        for (client, ack) in &acks {
+            self.handle(Input::LastAck { client: *client, ack });
+        }
+        tracing::debug!(clients = acks.len(), rows = self.core.rows(), "reconciled with the last acknowledgements");
+    }
+
+    /// Waits until everything is on the disk, for a while.
+    async fn finish(&mut self) {
+        let written = async {
+            while self.keeper.is_behind() {
+                let step = self.keeper.next().await;
+                self.keep(step);
+            }
+        };
+        if timeout(LAST_GROUP, written).await.is_err() {
+            tracing::error!("the last changes are not in the store");
+        }
+    }
+
+    fn keep(&mut self, step: Step) {
+        match step {
+            Step::Write => {
+                self.clock.follow();
+                self.keeper.write(&whole!(self));
+            }
+            Step::Done(committed) => {
+                if committed != Committed::Done {
+                    self.parts.telemetry.store_errors.inc();
+                }
+                let undone = self.keeper.conclude(&committed, &whole!(self), &self.parts.events);
+                undone.into_iter().for_each(|undo| self.undo(undo));
+            }
+        }
+    }
+
+    fn undo(&mut self, undo: Undo) {
+        match undo {
+            Undo::Written(written) => {
+                let limit = notification::Input::Limit(written.notification_limit);
+                self.notifier.core_mut().handle(Clock::now(), limit);
+                self.parts.model.put(written);
+            }
+            Undo::Attributes(attributes) => {
+                for (name, attribute) in attributes {
+                    self.notifier.put_attribute(&self.parts.model, &self.core, &name, attribute);
+                }
+            }
         }
     }
 
@@ -185,32 +338,74 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         self.core.handle(now, input);
         let mut outputs = std::mem::take(&mut self.outputs);
         while let Some(output) = self.core.poll_output() {
-            outputs.push(output);
+            if let Output::Inquire { client, neighbour } = output {
+                let heard = self.parts.programs.last_seen(&neighbour);
+                if heard.is_none() {
+                    // The map lost it: from now on it is listened to again.
+                    self.note_write("neighbours", self.parts.programs.watch(&neighbour, BootTime::default()));
+                }
+                self.core.handle(now, Input::Seen { client, at: heard.unwrap_or_default() });
+            } else {
+                outputs.push(output);
+            }
         }
         if outputs.is_empty() {
             self.outputs = outputs;
             return;
         }
-        self.write(&outputs);
+        self.write(now, &outputs);
+        for output in &outputs {
+            if let Output::DeviceAdded { instance, .. }
+            | Output::DeviceRemoved { instance, .. }
+            | Output::BindingAdded { instance, .. }
+            | Output::BindingRemoved { instance, .. }
+            | Output::BindingRenewed { instance, .. } = output
+            {
+                self.keeper.row(*instance);
+            }
+        }
         if self.parts.events.receiver_count() > 0 {
             self.clock.follow();
             for event in self.describer.events(&self.clock, now, &self.core, &outputs) {
-                // Without receivers nobody misses it.
-                let _ = self.parts.events.send(Arc::new(event));
+                self.keeper.tell(Told::Event(Arc::new(event)));
             }
         }
+        let is_changed = self.notifier.table_changed(now, &outputs);
+        self.notify(is_changed);
         outputs.clear();
         self.outputs = outputs;
     }
 
+    /// Passes on what the notification core has to tell. `is_changed`: there is something to keep anyway.
+    fn notify(&mut self, is_changed: bool) {
+        let mut is_changed = is_changed;
+        while let Some((sequence, event)) = self.notifier.poll(&self.clock) {
+            self.keeper.notification(sequence);
+            self.keeper.tell(Told::Event(Arc::new(event)));
+            is_changed = true;
+        }
+        if is_changed {
+            self.keeper.parameters();
+        }
+    }
+
     /// Writes to the programs' maps.
-    fn write(&self, outputs: &[Output]) {
+    fn write(&self, now: BootTime, outputs: &[Output]) {
         for output in outputs {
             let (map, written) = match output {
                 Output::MarkExchange(key) => ("exchanges", self.parts.programs.mark_exchange(key)),
                 Output::Stick(client) => ("sticky", self.parts.programs.stick(client)),
                 Output::Unstick(client) => {
                     self.parts.programs.unstick(client);
+                    continue;
+                }
+                Output::Watch(neighbour) => ("neighbours", self.parts.programs.watch(neighbour, now)),
+                Output::Unwatch(neighbour) => {
+                    self.parts.programs.unwatch(neighbour);
+                    continue;
+                }
+                Output::Probe { segment, mac, ip, .. } => {
+                    self.parts.prober.probe(Target { segment: *segment, mac: *mac, ip: *ip });
                     continue;
                 }
                 _ => continue,
@@ -261,10 +456,27 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                 let _ = reply.send(self.devices(after));
             }
             Ask::Get { paths, reply } => {
-                let _ = reply.send(self.parts.model.get(&self.core, &paths));
+                let view = self.parts.model.view(&self.core, self.notifier.core());
+                let _ = reply.send(view.get(&paths));
             }
-            Ask::Set { parameters, reply } => {
-                let _ = reply.send(self.parts.model.set(&self.core, &parameters));
+            Ask::Set { parameters, by_acs, reply } => self.set(&parameters, by_acs, reply),
+            Ask::Notify { path, attribute, reply } => self.set_attribute(path, attribute, reply),
+            Ask::Notifications { after, reply } => {
+                let told = self.keeper.told_sequence();
+                let page = self.notifier.core().pending(after).take_while(|pending| pending.sequence <= told);
+                let _ = reply.send(page.take(NOTIFICATIONS).map(|one| notifier::event(&self.clock, one)).collect());
+            }
+            Ask::Acknowledge { sequence, reply } => {
+                let gone: Vec<u64> = self.notifier.core().pending(0).map(|pending| pending.sequence).collect();
+                if sequence <= self.keeper.told_sequence() && self.notifier.core_mut().acknowledge(sequence) {
+                    gone.into_iter().filter(|gone| *gone <= sequence).for_each(|gone| self.keeper.notification(gone));
+                    self.keeper.tell(Told::Acknowledged(reply));
+                } else {
+                    let _ = reply.send(Err(format!("there was no notification {sequence}")));
+                }
+                // There may be room for what waited.
+                self.notifier.core_mut().handle(Clock::now(), notification::Input::Tick);
+                self.notify(false);
             }
             Ask::Knobs(reply) => {
                 let _ = reply.send(self.parts.knobs.list());
@@ -285,6 +497,54 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             }
             // These end the task, in `run`.
             Ask::Detach { .. } | Ask::Stop => {}
+        }
+    }
+
+    /// Sets parameters; the client is answered once they are on the disk.
+    fn set(&mut self, writes: &[(String, String)], by_acs: bool, reply: oneshot::Sender<Result<(), Fault>>) {
+        let model = &self.parts.model;
+        let view = model.view(&self.core, self.notifier.core());
+        let paths: Vec<String> = writes.iter().map(|(path, _)| path.clone()).collect();
+        let checked = model.check(&view, writes).and_then(|written| Ok((written, view.get(&paths)?)));
+        let (written, before) = match checked {
+            Ok(checked) => checked,
+            Err(fault) => {
+                let _ = reply.send(Err(fault));
+                return;
+            }
+        };
+        let undo = Undo::Written(model.written().clone());
+        let now = Clock::now();
+        self.notifier.core_mut().handle(now, notification::Input::Limit(written.notification_limit));
+        self.parts.model.put(written);
+        let after = self.parts.model.view(&self.core, self.notifier.core()).get(&paths).unwrap_or_default();
+        let cause = if by_acs { Cause::Acs } else { Cause::Other };
+        for (before, after) in before.iter().zip(&after).filter(|(before, after)| before.value != after.value) {
+            self.notifier.changed(now, &after.name, &before.value, &after.value, cause);
+        }
+        self.notify(true);
+        self.keeper.tell(Told::Set { reply, path: paths.first().cloned().unwrap_or_default(), undo });
+    }
+
+    fn set_attribute(&mut self, path: String, attribute: Notification, reply: oneshot::Sender<Result<(), Fault>>) {
+        let view = self.parts.model.view(&self.core, self.notifier.core());
+        let before = tr111_core::model::get(&view, &path).map(|found| {
+            let attributes = found.into_iter().map(|parameter| (parameter.name, parameter.notification));
+            attributes.collect::<Vec<_>>()
+        });
+        let set = before.and_then(|before| {
+            self.notifier.set_attribute(&self.parts.model, &self.core, &path, attribute)?;
+            Ok(before)
+        });
+        match set {
+            Ok(before) => {
+                self.notifier.core_mut().handle(Clock::now(), notification::Input::Tick);
+                self.notify(true);
+                self.keeper.tell(Told::Set { reply, path, undo: Undo::Attributes(before) });
+            }
+            Err(error) => {
+                let _ = reply.send(Err(fault(error, &path)));
+            }
         }
     }
 
@@ -319,7 +579,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                     lost: read(Counter::RingLost(ring)),
                 })
                 .collect(),
-            last_notification: None,
+            last_notification: self.notifier.last_told().map(|time| self.clock.rfc3339(time)),
             pin_dir: facts.pin_dir.clone(),
             metrics: facts.metrics.clone(),
         }

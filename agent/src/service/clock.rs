@@ -33,6 +33,12 @@ impl Clock {
         self.correct(boot_of(SystemTime::now(), Self::now()));
     }
 
+    /// Unix time at which the machine booted, in nanoseconds.
+    pub fn boot_unix(&self) -> u64 {
+        let since = self.boot.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     fn correct(&mut self, boot: SystemTime) {
         let step = match boot.duration_since(self.boot) {
             Ok(forward) => forward,

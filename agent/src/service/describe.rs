@@ -22,6 +22,11 @@ impl Describer {
         Self { names }
     }
 
+    /// The name of an interface; empty where it is none of the LAN's.
+    pub(super) fn interface(&self, ifindex: u32) -> &str {
+        self.names.get(&ifindex).map_or("", String::as_str)
+    }
+
     pub(super) fn device(&self, clock: &Clock, device: &association::Device<'_>) -> Device {
         Device {
             instance: device.instance,

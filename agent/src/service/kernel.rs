@@ -4,10 +4,11 @@
 use std::{future::Future, io};
 
 use tr111_common::{
-    abi::{ClientKey, ExchangeKey},
+    abi::{ClientKey, ExchangeKey, LastAck, NeighbourKey},
     config::Config,
     event::{Event, RecordError},
 };
+use tr111_core::time::BootTime;
 
 use crate::dataplane::{self, LanRing, Marks};
 
@@ -34,8 +35,18 @@ pub trait Programs {
     fn mark_exchange(&self, key: &ExchangeKey) -> Result<(), dataplane::Error>;
     /// The client has a row.
     fn stick(&self, client: &ClientKey) -> Result<(), dataplane::Error>;
-    /// The client has none any more.
+    /// The client has none any more, and its last ACK does not matter.
     fn unstick(&self, client: &ClientKey);
+    /// Only these clients have rows.
+    fn retain_sticky(&self, keep: impl Fn(&ClientKey) -> bool);
+    /// The station is to be listened to.
+    fn watch(&self, neighbour: &NeighbourKey, now: BootTime) -> Result<(), dataplane::Error>;
+    /// It is not any more.
+    fn unwatch(&self, neighbour: &NeighbourKey);
+    /// When a watched station was last heard.
+    fn last_seen(&self, neighbour: &NeighbourKey) -> Option<BootTime>;
+    /// How the last exchange of every client ended.
+    fn last_acks(&self) -> Vec<(ClientKey, LastAck)>;
 }
 
 impl Programs for Marks {
@@ -53,5 +64,26 @@ impl Programs for Marks {
 
     fn unstick(&self, client: &ClientKey) {
         Self::unstick(self, client);
+        self.forget_ack(client);
+    }
+
+    fn retain_sticky(&self, keep: impl Fn(&ClientKey) -> bool) {
+        Self::retain_sticky(self, keep);
+    }
+
+    fn watch(&self, neighbour: &NeighbourKey, now: BootTime) -> Result<(), dataplane::Error> {
+        Self::watch(self, neighbour, now.0)
+    }
+
+    fn unwatch(&self, neighbour: &NeighbourKey) {
+        Self::unwatch(self, neighbour);
+    }
+
+    fn last_seen(&self, neighbour: &NeighbourKey) -> Option<BootTime> {
+        Self::last_seen(self, neighbour).map(BootTime)
+    }
+
+    fn last_acks(&self) -> Vec<(ClientKey, LastAck)> {
+        Self::last_acks(self)
     }
 }

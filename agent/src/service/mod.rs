@@ -3,10 +3,14 @@
 pub mod association;
 mod clock;
 mod describe;
+mod keeper;
+mod kept;
 mod kernel;
 mod knobs;
 mod network;
+mod notifier;
 mod parameters;
+mod prober;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -14,16 +18,19 @@ mod timer;
 use std::path::PathBuf;
 
 use tokio::sync::oneshot;
+use tr111_core::model::Notification;
 
 pub use clock::Clock;
+pub use kept::{Kept, open as open_store};
 pub use kernel::{Events, Programs};
 pub use knobs::Knobs;
 pub use network::{NetworkChange, watch as watch_network};
-pub use parameters::Model;
+pub use parameters::{Model, Written};
+pub use prober::Prober;
 
 use crate::{
     config::Values,
-    control::message::{Device, Knob, Parameter, Status},
+    control::message::{Device, Event, Knob, Parameter, Status},
 };
 
 /// A question to the task that owns the association table.
@@ -49,8 +56,33 @@ pub enum Ask {
     Set {
         /// Pairs of path and value.
         parameters: Vec<(String, String)>,
+        /// The ACS does it, and is not told of what it knows.
+        by_acs: bool,
         /// Where the answer goes.
         reply: oneshot::Sender<Result<(), Fault>>,
+    },
+    /// Sets the notification attribute of parameters.
+    Notify {
+        /// A full path, or a partial one that ends in a dot.
+        path: String,
+        /// The attribute.
+        attribute: Notification,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<(), Fault>>,
+    },
+    /// Some notifications that nobody acknowledged, above `after`, in order; none when there are no more.
+    Notifications {
+        /// Sequence number.
+        after: u64,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Vec<Event>>,
+    },
+    /// The ACS has a notification and all before it.
+    Acknowledge {
+        /// Sequence number.
+        sequence: u64,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<(), String>>,
     },
     /// The knobs.
     Knobs(oneshot::Sender<Vec<Knob>>),

@@ -1,15 +1,17 @@
 //! The owner of the table between a ring, the programs' maps, clients and watchers, all of them made up.
 
 use std::{
-    io,
+    collections::HashMap,
+    fs, io,
     net::Ipv4Addr,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use tempfile::TempDir;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tr111_common::{
-    abi::{ClientKey, ExchangeKey},
+    abi::{ClientKey, ExchangeKey, LastAck, NeighbourKey},
     config::Config,
     counter::{Class, Counter, Hook},
     dhcp4::{MessageType, option},
@@ -19,7 +21,8 @@ use tr111_common::{
 use tr111_core::{
     dhcp::{Builder, Message},
     identity::DeviceIdentity,
-    model::Root,
+    model::{Notification, Root},
+    time::BootTime,
 };
 
 use super::{
@@ -28,7 +31,7 @@ use super::{
 };
 use crate::{
     control::message::{self, Happening, Interface},
-    dataplane,
+    dataplane, store,
     telemetry::{KernelCounters, Telemetry, log::Log},
 };
 
@@ -66,6 +69,7 @@ impl Events for Ring {
 struct Maps {
     sticky: Arc<Mutex<Vec<ClientKey>>>,
     config: Arc<Mutex<Option<Config>>>,
+    neighbours: Arc<Mutex<HashMap<NeighbourKey, BootTime>>>,
 }
 
 impl Programs for Maps {
@@ -86,6 +90,27 @@ impl Programs for Maps {
     fn unstick(&self, client: &ClientKey) {
         self.sticky.lock().expect("nobody panics").retain(|stuck| stuck != client);
     }
+
+    fn retain_sticky(&self, keep: impl Fn(&ClientKey) -> bool) {
+        self.sticky.lock().expect("nobody panics").retain(keep);
+    }
+
+    fn watch(&self, neighbour: &NeighbourKey, now: BootTime) -> Result<(), dataplane::Error> {
+        self.neighbours.lock().expect("nobody panics").insert(*neighbour, now);
+        Ok(())
+    }
+
+    fn unwatch(&self, neighbour: &NeighbourKey) {
+        self.neighbours.lock().expect("nobody panics").remove(neighbour);
+    }
+
+    fn last_seen(&self, neighbour: &NeighbourKey) -> Option<BootTime> {
+        self.neighbours.lock().expect("nobody panics").get(neighbour).copied()
+    }
+
+    fn last_acks(&self) -> Vec<(ClientKey, LastAck)> {
+        Vec::new()
+    }
 }
 
 struct NoCounters;
@@ -104,9 +129,14 @@ struct Lab {
     maps: Maps,
     telemetry: Arc<Telemetry>,
     owner: tokio::task::JoinHandle<io::Result<Ended>>,
+    directory: Arc<TempDir>,
 }
 
 fn start() -> Lab {
+    start_in(Arc::new(tempfile::tempdir().expect("a directory")))
+}
+
+fn start_in(directory: Arc<TempDir>) -> Lab {
     let (ring, records) = mpsc::channel(16);
     let (asks, asked) = mpsc::channel(4);
     let (network, changes) = mpsc::channel(4);
@@ -119,6 +149,7 @@ fn start() -> Lab {
         product_class: "IGD".parse().expect("text"),
     };
     let lan0 = Interface { name: "lan0".to_owned(), side: "lan".to_owned(), hooks: Vec::new() };
+    let (store, kept) = open_store(directory.path(), lan).expect("a store");
     let parts = Parts {
         facts: Facts {
             role: "gateway",
@@ -132,11 +163,17 @@ fn start() -> Lab {
         telemetry: Arc::clone(&telemetry),
         events,
         knobs: Knobs::new(Values::default()),
-        model: Model::new(Root::Igd, device_info),
+        model: Model::new(Root::Igd, device_info, Written::default()),
         log: Log::start("off"),
+        prober: Prober::start(HashMap::new(), telemetry.probes_sent.clone()),
     };
-    let owner = tokio::spawn(Owner::new(parts, 1).run(Ring(records), asked, changes));
-    Lab { ring, asks, network, watcher, maps, telemetry, owner }
+    network.try_send(NetworkChange::Addresses(vec![GATEWAY])).expect("room");
+    let owner = tokio::spawn(Owner::new(parts, kept, 1, store).run(Ring(records), asked, changes));
+    Lab { ring, asks, network, watcher, maps, telemetry, owner, directory }
+}
+
+fn lan(name: &str) -> Option<u32> {
+    (name == "lan0").then_some(LAN)
 }
 
 fn request(kind: MessageType) -> Builder {
@@ -161,6 +198,28 @@ impl Lab {
             .build();
         self.see(Hook::LanIngress, Class::Request, request.clone()).await;
         self.see(Hook::LanEgress, Class::Ack, ack).await;
+    }
+
+    /// Stops the agent, and starts another with the same store.
+    async fn restart(self) -> Self {
+        self.asks.send(Ask::Stop).await.expect("the owner answers");
+        let ended = tokio::time::timeout(PATIENCE, self.owner).await.expect("in time").expect("no panic");
+        assert!(matches!(ended, Ok(Ended::Stopped)));
+        start_in(self.directory)
+    }
+
+    async fn release(&self) {
+        let release = Builder::request(MessageType::Release, MAC, 2).from(MAC, LEASED).ciaddr(LEASED).build();
+        self.see(Hook::LanIngress, Class::Release, release).await;
+    }
+
+    async fn notifications(&self, after: u64) -> Vec<(u64, String)> {
+        let events = self.ask(|reply| Ask::Notifications { after, reply }).await;
+        let told = events.into_iter().map(|event| match event.what {
+            Happening::Notification(told) => (told.sequence, told.parameters[0].value.clone()),
+            other => panic!("{other:?}"),
+        });
+        told.collect()
     }
 
     async fn told(&mut self) -> Happening {
@@ -261,4 +320,87 @@ async fn a_client_that_names_another_directory_does_not_stop_the_agent_and_one_t
     lab.asks.send(Ask::Detach { pin_dir: own, reply, answered }).await.expect("the owner answers");
     let ended = tokio::time::timeout(PATIENCE, lab.owner).await.expect("in time").expect("no panic");
     assert!(matches!(ended, Ok(Ended::Detached { .. })));
+}
+
+/// T-32: numbers are not given out again. T-30: rows are there after a restart, from the first answer on.
+#[tokio::test]
+async fn rows_and_instance_numbers_survive_a_restart() {
+    let mut lab = start();
+    lab.lease().await;
+    assert!(matches!(lab.told().await, Happening::DeviceAdded(_)));
+    let before = lab.ask(|reply| Ask::Devices { after: 0, reply }).await;
+
+    let mut lab = lab.restart().await;
+    let after = lab.ask(|reply| Ask::Devices { after: 0, reply }).await;
+    assert_eq!(after, before);
+    assert_eq!(lab.maps.sticky.lock().expect("nobody panics").len(), 1);
+    assert_eq!(lab.maps.neighbours.lock().expect("nobody panics").len(), 1);
+    lab.release().await;
+    assert!(matches!(lab.told().await, Happening::DeviceRemoved(_)));
+
+    let mut lab = lab.restart().await;
+    assert!(lab.ask(|reply| Ask::Devices { after: 0, reply }).await.is_empty());
+    lab.lease().await;
+    let Happening::DeviceAdded(change) = lab.told().await else { panic!("not an addition") };
+    assert_eq!(change.instance, 2);
+}
+
+#[tokio::test]
+async fn a_row_is_on_the_disk_before_anybody_is_told() {
+    let mut lab = start();
+    lab.lease().await;
+    assert!(matches!(lab.told().await, Happening::DeviceAdded(_)));
+    // What a power failure would leave at this moment.
+    let copy = tempfile::tempdir().expect("a directory");
+    fs::copy(lab.directory.path().join(store::FILE), copy.path().join(store::FILE)).expect("readable");
+    let (_store, kept) = open_store(copy.path(), lan).expect("a store");
+    assert_eq!((kept.rows.len(), kept.next_instance), (1, 2));
+}
+
+/// GW-13, DM-2: additions and removals are told in order. They wait for their acknowledgement, also over a restart.
+#[tokio::test]
+async fn notifications_wait_for_their_acknowledgement_over_a_restart() {
+    let mut lab = start();
+    let path = || "InternetGatewayDevice.ManagementServer.ManageableDeviceNumberOfEntries".to_owned();
+    lab.ask(|reply| Ask::Notify { path: path(), attribute: Notification::Active, reply }).await.expect("accepted");
+    lab.lease().await;
+    assert!(matches!(lab.told().await, Happening::DeviceAdded(_)));
+    let Happening::Notification(told) = lab.told().await else { panic!("not a notification") };
+    assert_eq!((told.sequence, told.kind.as_str(), told.parameters[0].value.as_str()), (1, "4 VALUE CHANGE", "1"));
+
+    let mut lab = lab.restart().await;
+    assert_eq!(lab.notifications(0).await, [(1, "1".to_owned())]);
+    lab.release().await;
+    assert!(matches!(lab.told().await, Happening::DeviceRemoved(_)));
+    assert!(matches!(lab.told().await, Happening::Notification(_)));
+    assert_eq!(lab.notifications(1).await, [(2, "0".to_owned())]);
+    assert!(lab.ask(|reply| Ask::Acknowledge { sequence: 3, reply }).await.is_err());
+    lab.ask(|reply| Ask::Acknowledge { sequence: 1, reply }).await.expect("there was one");
+    let metrics = lab.telemetry.render().expect("encodes");
+    let sent = "tr111_notifications_total{parameter=\"ManageableDeviceNumberOfEntries\",result=\"sent\"} 1\n";
+    assert!(metrics.contains(sent), "{metrics}");
+
+    let lab = lab.restart().await;
+    assert_eq!(lab.notifications(0).await, [(2, "0".to_owned())]);
+    assert!(lab.ask(Ask::Status).await.last_notification.is_some());
+}
+
+/// DM-9: Active on the parameters of rows is refused. DM-10: Passive is not. Both, and values, survive a restart.
+#[tokio::test]
+async fn attributes_and_written_values_survive_a_restart() {
+    let mut lab = start();
+    lab.lease().await;
+    assert!(matches!(lab.told().await, Happening::DeviceAdded(_)));
+    let serial = || "InternetGatewayDevice.ManagementServer.ManageableDevice.1.SerialNumber".to_owned();
+    let limit = || "InternetGatewayDevice.ManagementServer.ManageableDeviceNotificationLimit".to_owned();
+    let active = lab.ask(|reply| Ask::Notify { path: serial(), attribute: Notification::Active, reply }).await;
+    assert_eq!(active.expect_err("refused").code, 9009);
+    lab.ask(|reply| Ask::Notify { path: serial(), attribute: Notification::Passive, reply }).await.expect("accepted");
+    lab.ask(|reply| Ask::Set { parameters: vec![(limit(), "30".to_owned())], by_acs: false, reply })
+        .await
+        .expect("writable");
+
+    let lab = lab.restart().await;
+    let found = lab.ask(|reply| Ask::Get { paths: vec![serial(), limit()], reply }).await.expect("there");
+    assert_eq!((found[0].notification.as_str(), found[1].value.as_str()), ("passive", "30"));
 }

@@ -16,6 +16,8 @@ pub const BROADCAST: Mac = [0xff; 6];
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
+const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 /// Hardware type Ethernet, protocol IPv4, their address lengths (RFC 826).
 const ARP_ETHERNET_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
 const ARP_REQUEST: [u8; 2] = [0, 1];
@@ -224,6 +226,28 @@ impl ArpRequest {
         }
         let address = |at: usize| Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3]);
         Some(Self { sender: (*packet[8..].first_chunk()?, address(14)), target: address(24) })
+    }
+
+    /// The request as a frame to `mac`, with tags of the VLANs `vlan`, outermost first, 0 for none.
+    pub fn to_frame(&self, mac: Mac, vlan: [u16; 2]) -> Vec<u8> {
+        let mut frame = Vec::with_capacity(64);
+        frame.extend(mac);
+        frame.extend(self.sender.0);
+        let tags: Vec<u16> = vlan.into_iter().filter(|id| *id != 0).collect();
+        for (index, id) in tags.iter().enumerate() {
+            // The outer one of two is a service tag (IEEE 802.1ad).
+            let is_service = index + 1 < tags.len();
+            frame.extend(if is_service { ETHERTYPE_SERVICE_VLAN } else { ETHERTYPE_VLAN }.to_be_bytes());
+            frame.extend(id.to_be_bytes());
+        }
+        frame.extend(ETHERTYPE_ARP.to_be_bytes());
+        frame.extend(ARP_ETHERNET_IPV4);
+        frame.extend(ARP_REQUEST);
+        frame.extend(self.sender.0);
+        frame.extend(self.sender.1.octets());
+        frame.extend(mac);
+        frame.extend(self.target.octets());
+        frame
     }
 
     /// The reply that says the address belongs to `mac`.

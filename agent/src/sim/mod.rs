@@ -1,8 +1,8 @@
 //! `tr111 sim`: many LAN devices on one interface, for load and demonstration.
 
 mod fleet;
-mod frames;
-mod socket;
+pub(crate) mod frames;
+pub(crate) mod socket;
 
 use std::{
     net::Ipv4Addr,

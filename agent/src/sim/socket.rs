@@ -50,21 +50,31 @@ pub struct PacketSocket {
 impl PacketSocket {
     /// Opens a socket for all frames on `interface`.
     pub fn open(interface: &str) -> Result<Self, SocketError> {
+        let socket = Self::open_for(interface, Some(SockProtocol::EthAll))?;
+        if setsockopt(socket.descriptor.get_ref(), sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            // Without CAP_NET_ADMIN the limit of the system holds.
+            setsockopt(socket.descriptor.get_ref(), sockopt::RcvBuf, &RECEIVE_BUFFER)
+                .map_err(|source| SocketError::System { interface: interface.to_owned(), source })?;
+        }
+        Ok(socket)
+    }
+
+    /// Opens a socket on `interface` that only sends.
+    pub fn open_to_send(interface: &str) -> Result<Self, SocketError> {
+        Self::open_for(interface, None)
+    }
+
+    fn open_for(interface: &str, protocol: Option<SockProtocol>) -> Result<Self, SocketError> {
         let system = |source| SocketError::System { interface: interface.to_owned(), source };
         let address = link_address(interface)?;
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let descriptor = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll).map_err(
-            |source| match source {
+        let descriptor =
+            socket(AddressFamily::Packet, SockType::Raw, flags, protocol).map_err(|source| match source {
                 Errno::EPERM | Errno::EACCES => SocketError::Unprivileged,
                 _ => system(source),
-            },
-        )?;
+            })?;
         // The protocol in `address` is 0, which keeps the one that the socket was made with (packet(7)).
         bind(descriptor.as_raw_fd(), &address).map_err(system)?;
-        if setsockopt(&descriptor, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-            // Without CAP_NET_ADMIN the limit of the system holds.
-            setsockopt(&descriptor, sockopt::RcvBuf, &RECEIVE_BUFFER).map_err(system)?;
-        }
         #[expect(deprecated, reason = "its successor is unsafe for owners that are not I/O-safe; `OwnedFd` is")]
         let descriptor = AsyncFd::new(descriptor)
             .map_err(|error| system(Errno::from_raw(error.raw_os_error().unwrap_or_default())))?;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use prometheus::{
-    IntCounterVec, IntGauge, Opts,
+    IntCounter, IntCounterVec, IntGauge, Opts,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
@@ -13,22 +13,27 @@ use tr111_common::{
     identity::Refusal,
     insert::Insertion,
 };
-use tr111_core::association::{IdentityResult, Remark, RemovalReason, Source};
+use tr111_core::association::{IdentityResult, ProbeResult, Remark, RemovalReason, Source};
 
 use super::{KernelCounters, TableFacts, lock};
 
 pub(super) struct Mirror<K> {
     kernel: K,
     table: Arc<Mutex<TableFacts>>,
+    probes_sent: IntCounter,
     descriptions: Vec<Desc>,
 }
 
 impl<K: KernelCounters> Mirror<K> {
-    pub(super) fn new(kernel: K, table: Arc<Mutex<TableFacts>>) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(
+        kernel: K,
+        table: Arc<Mutex<TableFacts>>,
+        probes_sent: IntCounter,
+    ) -> Result<Self, prometheus::Error> {
         let nothing = TableFacts::default();
-        let families = Families::new(&Zero, &nothing)?;
+        let families = Families::new(&Zero, &nothing, 0)?;
         let descriptions = families.each().flat_map(Collector::desc).cloned().collect();
-        Ok(Self { kernel, table, descriptions })
+        Ok(Self { kernel, table, probes_sent, descriptions })
     }
 }
 
@@ -39,7 +44,7 @@ impl<K: KernelCounters> Collector for Mirror<K> {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let table = lock(&self.table).clone();
-        match Families::new(&self.kernel, &table) {
+        match Families::new(&self.kernel, &table, self.probes_sent.get()) {
             Ok(families) => families.each().flat_map(Collector::collect).collect(),
             // The same names and labels were accepted in `new`.
             Err(error) => {
@@ -70,7 +75,7 @@ impl Families {
         gauges.chain(self.counters.iter().map(|counter| counter as &dyn Collector))
     }
 
-    fn new(kernel: &impl KernelCounters, table: &TableFacts) -> Result<Self, prometheus::Error> {
+    fn new(kernel: &impl KernelCounters, table: &TableFacts, probes_sent: u64) -> Result<Self, prometheus::Error> {
         let mut families = Self { gauges: Vec::new(), counters: Vec::new() };
         families.gauge("tr111_manageable_devices", "Rows of the ManageableDevice table.", table.rows)?;
         families.gauge("tr111_device_bindings", "DHCP clients of all rows.", table.bindings)?;
@@ -114,7 +119,8 @@ impl Families {
             identities.with_label_values(&[message.label(), result.label()]).inc_by(count);
         }
 
-        let insertions = "OFFERs and ACKs to devices that identified themselves, by what became of the Gateway Identity.";
+        let insertions =
+            "OFFERs and ACKs to devices that identified themselves, by what became of the Gateway Identity.";
         let insertions = families.counter("tr111_identity_insertions_total", insertions, &["message", "result"])?;
         for message in [MessageType::Offer, MessageType::Ack] {
             for result in Insertion::ALL {
@@ -128,6 +134,12 @@ impl Families {
         for &remark in Remark::ALL {
             remarks.with_label_values(&[remark.label()]).inc_by(table.counts.remark(remark));
         }
+
+        let probes = "ARP requests to silent devices, and what came of them.";
+        let probes = families.counter("tr111_liveness_probes_total", probes, &["result"])?;
+        probes.with_label_values(&["sent"]).inc_by(probes_sent);
+        probes.with_label_values(&["answered"]).inc_by(table.counts.probes(ProbeResult::Answered));
+        probes.with_label_values(&["silent"]).inc_by(table.counts.probes(ProbeResult::Unanswered));
 
         let newcomers = "Clients that identified themselves and found the kernel's map of newcomers full.";
         let newcomers = families.counter("tr111_newcomers_lost_total", newcomers, &[])?;

@@ -20,7 +20,10 @@ const LATENCY_BUCKETS: [f64; 12] =
     [10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 10e-3, 50e-3, 250e-3, 1.0];
 
 /// Kernel maps that the agent writes, as values of a label.
-pub const WRITTEN_MAPS: [&str; 3] = ["exchanges", "sticky", "config"];
+pub const WRITTEN_MAPS: [&str; 4] = ["exchanges", "sticky", "config", "neighbours"];
+
+/// What becomes of a change that is to be notified.
+const NOTIFICATION_RESULTS: [&str; 3] = ["sent", "delayed", "coalesced"];
 
 /// What the owner of the table last said about it.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +50,12 @@ pub struct Telemetry {
     pub failed_writes: IntCounterVec,
     /// Clients of the control socket.
     pub control_clients: IntGauge,
+    /// Groups that the store did not write.
+    pub store_errors: IntCounter,
+    /// Changes of parameters with Active notification, by what became of them.
+    pub notifications: IntCounterVec,
+    /// Probes that left.
+    pub probes_sent: IntCounter,
 }
 
 impl Telemetry {
@@ -70,6 +79,15 @@ impl Telemetry {
             )?,
             failed_writes: IntCounterVec::new(writes, &["map"])?,
             control_clients: IntGauge::new("tr111_control_clients", "Clients of the control socket.")?,
+            store_errors: IntCounter::new(
+                "tr111_store_errors_total",
+                "Groups of changes that the store did not write.",
+            )?,
+            notifications: IntCounterVec::new(
+                Opts::new("tr111_notifications_total", "Changes that the ACS is to be told, by what became of them."),
+                &["parameter", "result"],
+            )?,
+            probes_sent: IntCounter::new("unregistered", "Probes that left.")?,
             ready: AtomicBool::new(false),
             table: Arc::clone(&table),
             registry,
@@ -77,13 +95,18 @@ impl Telemetry {
         for map in WRITTEN_MAPS {
             telemetry.failed_writes.with_label_values(&[map]);
         }
+        for result in NOTIFICATION_RESULTS {
+            telemetry.notifications.with_label_values(&["ManageableDeviceNumberOfEntries", result]);
+        }
         let register = |collector| telemetry.registry.register(collector);
         register(Box::new(build))?;
         register(Box::new(telemetry.event_latency.clone()))?;
         register(Box::new(telemetry.damaged_records.clone()))?;
         register(Box::new(telemetry.failed_writes.clone()))?;
         register(Box::new(telemetry.control_clients.clone()))?;
-        register(Box::new(mirror::Mirror::new(kernel, table)?))?;
+        register(Box::new(telemetry.store_errors.clone()))?;
+        register(Box::new(telemetry.notifications.clone()))?;
+        register(Box::new(mirror::Mirror::new(kernel, table, telemetry.probes_sent.clone())?))?;
         Ok(telemetry)
     }
 

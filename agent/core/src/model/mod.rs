@@ -110,6 +110,16 @@ pub trait Source {
     /// `ManagementServer.ManageableDeviceNotificationLimit`, in seconds (DM-3).
     fn notification_limit(&self) -> u32;
 
+    /// `ManagementServer.URL` of the ACS.
+    fn url(&self) -> &str {
+        ""
+    }
+
+    /// `ManagementServer.ConnectionRequestUsername`
+    fn connection_request_username(&self) -> &str {
+        ""
+    }
+
     /// Instance numbers of `ManagementServer.ManageableDevice.{i}.`, growing (DM-4).
     fn instances(&self) -> Vec<u32>;
 
@@ -210,6 +220,15 @@ pub fn number_of_entries(root: Root) -> String {
     format!("{}{}", root.prefix(), schema::NUMBER_OF_ENTRIES)
 }
 
+/// Whether the parameter `path`, below any root, is hidden: it reads as an empty string, and its value is a secret.
+pub fn is_hidden(path: &str) -> bool {
+    [Root::Igd, Root::Device1, Root::Device2].into_iter().any(|root| {
+        Path::parse(root, path).is_ok_and(|path| {
+            !path.is_partial() && schema::entries(root).any(|entry| entry.leaf.is_hidden() && path.reaches(entry))
+        })
+    })
+}
+
 /// What setting `path` to `text` would do. Partial paths cannot be set.
 pub fn check(source: &dyn Source, path: &str, text: &str) -> Result<Setting, Fault> {
     let path = Path::parse(source.root(), path)?;
@@ -220,7 +239,7 @@ pub fn check(source: &dyn Source, path: &str, text: &str) -> Result<Setting, Fau
     if !place.entry.writable {
         return Err(Fault::NonWritable);
     }
-    place.entry.leaf.setting(Value::parse(place.entry.kind, text)?).ok_or(Fault::NonWritable)
+    place.entry.leaf.setting(Value::parse(place.entry.kind, text)?).unwrap_or(Err(Fault::NonWritable))
 }
 
 /// What setting all of `writes` would do, or every fault with its path: one fault refuses all (TR-069 A.3.2.1).
@@ -286,6 +305,9 @@ fn value(source: &dyn Source, leaf: Leaf, instance: Option<u32>) -> Option<Value
         Leaf::ManufacturerOui => text(info.manufacturer_oui.as_str()),
         Leaf::SerialNumber => text(info.serial_number.as_str()),
         Leaf::ProductClass => text(info.product_class.as_str()),
+        Leaf::Url => text(source.url()),
+        Leaf::ConnectionRequestUsername => text(source.connection_request_username()),
+        Leaf::ConnectionRequestPassword => text(""),
         Leaf::NumberOfEntries => Value::UnsignedInt(source.number_of_entries()),
         Leaf::NotificationLimit => Value::UnsignedInt(source.notification_limit()),
         Leaf::DeviceManufacturerOui => text(row()?.manufacturer_oui.as_str()),

@@ -1,6 +1,6 @@
 //! Which parameters there are.
 
-use super::{Kind, Root, Value};
+use super::{Fault, Kind, Root, Value};
 
 /// Stands for an instance number in a path.
 pub(super) const INSTANCE: &str = "{i}";
@@ -26,6 +26,9 @@ pub(super) enum Leaf {
     SerialNumber,
     ProductClass,
     NumberOfEntries,
+    Url,
+    ConnectionRequestUsername,
+    ConnectionRequestPassword,
     NotificationLimit,
     DeviceManufacturerOui,
     DeviceSerialNumber,
@@ -37,7 +40,16 @@ pub(super) enum Leaf {
 pub enum Setting {
     /// `ManageableDeviceNotificationLimit`, in seconds (DM-3).
     NotificationLimit(u32),
+    /// `URL` of the ACS.
+    Url(String),
+    /// `ConnectionRequestUsername`
+    ConnectionRequestUsername(String),
+    /// `ConnectionRequestPassword`, which nobody reads back.
+    ConnectionRequestPassword(String),
 }
+
+/// Most bytes of the strings that may be set (TR-098: `string(256)`).
+const STRING_MAXIMUM: usize = 256;
 
 const ALL: &[Root] = &[Root::Igd, Root::Device1, Root::Device2];
 /// Roots of gateways.
@@ -56,6 +68,9 @@ const SCHEMA: &[Entry] = &[
     read_only("DeviceInfo.ManufacturerOUI", Kind::String, Leaf::ManufacturerOui, ALL),
     read_only("DeviceInfo.SerialNumber", Kind::String, Leaf::SerialNumber, ALL),
     read_only("DeviceInfo.ProductClass", Kind::String, Leaf::ProductClass, ALL),
+    writable("ManagementServer.URL", Kind::String, Leaf::Url, GATEWAY),
+    writable("ManagementServer.ConnectionRequestUsername", Kind::String, Leaf::ConnectionRequestUsername, GATEWAY),
+    writable("ManagementServer.ConnectionRequestPassword", Kind::String, Leaf::ConnectionRequestPassword, GATEWAY),
     read_only(NUMBER_OF_ENTRIES, Kind::UnsignedInt, Leaf::NumberOfEntries, GATEWAY),
     // T-33: not in the profile DeviceAssociation:1, though 1.2.1 needs it.
     writable("ManagementServer.ManageableDeviceNotificationLimit", Kind::UnsignedInt, Leaf::NotificationLimit, GATEWAY),
@@ -97,10 +112,25 @@ impl Leaf {
         matches!(self, Self::DeviceManufacturerOui | Self::DeviceSerialNumber | Self::DeviceProductClass)
     }
 
-    /// What to do for a value of the right type.
-    pub(super) fn setting(self, value: Value) -> Option<Setting> {
+    /// Reads as an empty string, whatever it holds (TR-069).
+    pub(super) fn is_hidden(self) -> bool {
+        matches!(self, Self::ConnectionRequestPassword)
+    }
+
+    /// What to do for a value of the right type; `None` for what nobody sets.
+    pub(super) fn setting(self, value: Value) -> Option<Result<Setting, Fault>> {
+        let short = |text: String, setting: fn(String) -> Setting| {
+            if text.len() > STRING_MAXIMUM { Err(Fault::InvalidParameterValue) } else { Ok(setting(text)) }
+        };
         match (self, value) {
-            (Self::NotificationLimit, Value::UnsignedInt(seconds)) => Some(Setting::NotificationLimit(seconds)),
+            (Self::NotificationLimit, Value::UnsignedInt(seconds)) => Some(Ok(Setting::NotificationLimit(seconds))),
+            (Self::Url, Value::String(text)) => Some(short(text, Setting::Url)),
+            (Self::ConnectionRequestUsername, Value::String(text)) => {
+                Some(short(text, Setting::ConnectionRequestUsername))
+            }
+            (Self::ConnectionRequestPassword, Value::String(text)) => {
+                Some(short(text, Setting::ConnectionRequestPassword))
+            }
             _ => None,
         }
     }

@@ -115,7 +115,7 @@ fn rows_have_three_strings() {
 fn partial_paths_reach_everything_below() {
     let source = gateway(Root::Igd, &[1]);
     for everything in ["", "InternetGatewayDevice."] {
-        assert_eq!(values(&source, everything).len(), 3 + 2 + 3);
+        assert_eq!(values(&source, everything).len(), 3 + 5 + 3);
     }
     assert_eq!(
         values(&source, "InternetGatewayDevice.DeviceInfo."),
@@ -188,6 +188,9 @@ fn names_tell_objects_and_parameters() {
         tell(&source, "InternetGatewayDevice.ManagementServer.", false),
         expected(&[
             ("~ManagementServer.", false),
+            ("~ManagementServer.URL", true),
+            ("~ManagementServer.ConnectionRequestUsername", true),
+            ("~ManagementServer.ConnectionRequestPassword", true),
             ("~ManagementServer.ManageableDeviceNumberOfEntries", false),
             ("~ManagementServer.ManageableDeviceNotificationLimit", true),
             ("~ManagementServer.ManageableDevice.", false),
@@ -201,6 +204,9 @@ fn names_tell_objects_and_parameters() {
         assert_eq!(
             tell(source, "InternetGatewayDevice.ManagementServer.", true),
             expected(&[
+                ("~ManagementServer.URL", true),
+                ("~ManagementServer.ConnectionRequestUsername", true),
+                ("~ManagementServer.ConnectionRequestPassword", true),
                 ("~ManagementServer.ManageableDeviceNumberOfEntries", false),
                 ("~ManagementServer.ManageableDeviceNotificationLimit", true),
                 ("~ManagementServer.ManageableDevice.", false),
@@ -209,7 +215,7 @@ fn names_tell_objects_and_parameters() {
     }
     let many = tell(&gateway(Root::Igd, &[1, 2, 3, 4, 5]), "", false);
     assert_eq!(many.iter().filter(|(name, _)| name == "~ManagementServer.").count(), 1);
-    assert_eq!(many.len(), 1 + 4 + 4 + 5 * 4);
+    assert_eq!(many.len(), 1 + 4 + 7 + 5 * 4);
     assert_eq!(tell(&source, "", true), expected(&[("~", false)]));
     assert_eq!(
         tell(&source, "InternetGatewayDevice.", true),
@@ -218,6 +224,17 @@ fn names_tell_objects_and_parameters() {
     assert_eq!(tell(&source, NUMBER, false), expected(&[(&NUMBER.replace("InternetGatewayDevice.", "~"), false)]));
     assert_eq!(names(&source, NUMBER, true), Err(Fault::InvalidArguments));
     assert_eq!(names(&source, "InternetGatewayDevice.X.", true), Err(Fault::InvalidParameterName));
+}
+
+#[test]
+fn a_password_is_written_and_reads_as_nothing() {
+    let source = gateway(Root::Igd, &[]);
+    let path = "InternetGatewayDevice.ManagementServer.ConnectionRequestPassword";
+    assert_eq!(check(&source, path, "s3cret"), Ok(Setting::ConnectionRequestPassword("s3cret".into())));
+    assert_eq!(values(&source, path), [(path.to_owned(), String::new())]);
+    assert_eq!(check(&source, path, &"x".repeat(257)), Err(Fault::InvalidParameterValue));
+    assert!(is_hidden(path) && is_hidden("Device.ManagementServer.ConnectionRequestPassword"));
+    assert!(!is_hidden("InternetGatewayDevice.ManagementServer.URL") && !is_hidden(""));
 }
 
 #[test]

@@ -1,0 +1,114 @@
+//! What an earlier agent left in the store, read for this one.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use serde::{Deserialize, Serialize};
+use tr111_core::{
+    association::Record,
+    model::Notification,
+    notification::{Kind, Pending, State, Waiting},
+    time::BootTime,
+};
+
+use super::{Clock, parameters::Written};
+use crate::store::{self, Boot, Boots, Contents, DecodeError, Store, Times, decode, decode_row, meta};
+
+/// Notifications without those that wait for their acknowledgement.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct StoredState {
+    pub(super) boot: u32,
+    pub(super) attributes: Vec<(String, u8)>,
+    /// Name, value before, latest value.
+    pub(super) waiting: Vec<(String, String, String)>,
+    pub(super) next_sequence: u64,
+    pub(super) last_notification: Option<u64>,
+    pub(super) last_told: Option<u64>,
+}
+
+/// A notification that waits for its acknowledgement.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct StoredNotification {
+    pub(super) boot: u32,
+    pub(super) time: u64,
+    pub(super) parameters: Vec<(String, String)>,
+}
+
+/// What the store held, on the clock of this boot.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    /// Rows.
+    pub rows: Vec<Record>,
+    /// The next instance number.
+    pub next_instance: u32,
+    /// Values that somebody wrote; `None` at the first start.
+    pub written: Option<Written>,
+    /// Attributes and notifications.
+    pub notifications: State,
+    /// When something was last notified.
+    pub last_told: Option<BootTime>,
+    /// Seed of the hash over clients.
+    pub seed: Option<u64>,
+    /// Boots that rows refer to, this one too.
+    pub boots: Boots,
+    /// The number of this boot.
+    pub boot: u32,
+}
+
+/// Opens the store in `directory` and reads it. `interface` gives the kernel index of a LAN interface. Blocks.
+///
+/// # Errors
+/// There is no store to be had. A damaged one is no error.
+pub fn open(directory: &Path, interface: impl Fn(&str) -> Option<u32>) -> Result<(Store, Kept), store::Error> {
+    let now = Boot { id: boot_id(), unix: Clock::new().boot_unix() };
+    Store::open(directory, |contents| read(&contents, &now, &interface))
+}
+
+fn boot_id() -> String {
+    // Without one, every start counts as a reboot: times go by the system's clock then.
+    let unknown = || format!("unknown-{}", std::process::id());
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| unknown(), |id| id.trim().to_owned())
+}
+
+fn read(contents: &Contents, now: &Boot, interface: impl Fn(&str) -> Option<u32>) -> Result<Kept, DecodeError> {
+    let mut boots: Boots = contents.meta(meta::BOOTS)?.unwrap_or_default();
+    let times = Times::new(&boots, now);
+    let mut used = BTreeSet::new();
+    let mut rows = Vec::with_capacity(contents.rows.len());
+    for (instance, bytes) in &contents.rows {
+        let row = decode_row(*instance, bytes, &times, &interface)?;
+        used.insert(row.boot);
+        rows.push(row.record);
+    }
+    let state: Option<StoredState> = contents.meta(meta::NOTIFICATION_STATE)?;
+    let mut notifications = State::default();
+    let written: Option<Written> = contents.meta(meta::PARAMETERS)?;
+    notifications.limit = written.as_ref().map_or(0, |written| written.notification_limit);
+    let mut last_told = None;
+    if let Some(state) = state {
+        used.insert(state.boot);
+        let at = |time| times.translate(state.boot, BootTime(time));
+        let attribute = |value| if value == 2 { Notification::Active } else { Notification::Passive };
+        let waiting = state.waiting.into_iter().map(|(name, before, value)| Waiting { name, before, value });
+        notifications.waiting = waiting.collect();
+        notifications.attributes = state.attributes.into_iter().map(|(name, value)| (name, attribute(value))).collect();
+        notifications.next_sequence = state.next_sequence;
+        notifications.last_notification = state.last_notification.map(at);
+        last_told = state.last_told.map(at);
+    }
+    for (sequence, bytes) in &contents.notifications {
+        let stored: StoredNotification = decode(bytes)?;
+        used.insert(stored.boot);
+        notifications.pending.push(Pending {
+            sequence: *sequence,
+            time: times.translate(stored.boot, BootTime(stored.time)),
+            parameters: stored.parameters,
+            kind: Kind::ActiveValueChange,
+        });
+    }
+    let (next_instance, seed) = (contents.meta(meta::NEXT_INSTANCE)?, contents.meta(meta::SEED)?);
+    let known = boots.iter().find(|(_, boot)| boot.id == now.id).map(|(number, _)| *number);
+    let boot = known.unwrap_or_else(|| boots.keys().last().map_or(1, |last| last.wrapping_add(1)));
+    boots.retain(|number, _| used.contains(number));
+    boots.insert(boot, now.clone());
+    Ok(Kept { rows, next_instance: next_instance.unwrap_or(1), written, notifications, last_told, seed, boots, boot })
+}

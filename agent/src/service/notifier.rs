@@ -1,0 +1,161 @@
+//! Notifications between the core, the store's keeper and the metrics.
+
+use std::collections::HashSet;
+
+use prometheus::IntCounterVec;
+use tr111_core::{
+    association::{self, Association},
+    model::{self, Fault, Notification, Root},
+    notification::{Cause, Input, Notifications, Output, Pending, Settings, State},
+    time::BootTime,
+};
+
+use super::{Clock, Model};
+use crate::control::message;
+
+/// CWMP's name for why there is a notification (TR-069 A.3.3.1).
+const VALUE_CHANGE: &str = "4 VALUE CHANGE";
+
+/// Owns the notification core.
+#[derive(Debug)]
+pub(super) struct Notifier {
+    core: Notifications,
+    /// Full name of ManageableDeviceNumberOfEntries.
+    number_of_entries: String,
+    /// Full name of the table, with its dot.
+    table: String,
+    rows: u32,
+    last_told: Option<BootTime>,
+    /// Sequence number of the last notification.
+    told: u64,
+    /// Changes that wait, by full name.
+    held_back: HashSet<String>,
+    counter: IntCounterVec,
+}
+
+impl Notifier {
+    pub(super) fn new(
+        root: Root,
+        state: State,
+        last_told: Option<BootTime>,
+        rows: u32,
+        counter: IntCounterVec,
+    ) -> Self {
+        Self {
+            held_back: state.waiting.iter().map(|waiting| waiting.name.clone()).collect(),
+            told: state.next_sequence.saturating_sub(1),
+            core: Notifications::new(root, Settings::default(), state),
+            number_of_entries: model::number_of_entries(root),
+            table: format!("{}ManagementServer.ManageableDevice.", root.prefix()),
+            rows,
+            last_told,
+            counter,
+        }
+    }
+
+    pub(super) fn core(&self) -> &Notifications {
+        &self.core
+    }
+
+    pub(super) fn core_mut(&mut self) -> &mut Notifications {
+        &mut self.core
+    }
+
+    /// When something was last notified.
+    pub(super) fn last_told(&self) -> Option<BootTime> {
+        self.last_told
+    }
+
+    /// Takes what became of the table. Says whether there is something to keep.
+    pub(super) fn table_changed(&mut self, now: BootTime, outputs: &[association::Output]) -> bool {
+        let mut is_changed = false;
+        for output in outputs {
+            let rows = match output {
+                association::Output::DeviceAdded { .. } => self.rows + 1,
+                association::Output::DeviceRemoved { instance, .. } => {
+                    let object = format!("{}{instance}.", self.table);
+                    self.core.handle(now, Input::Gone { object: &object });
+                    self.rows.saturating_sub(1)
+                }
+                _ => continue,
+            };
+            let before = std::mem::replace(&mut self.rows, rows);
+            let name = self.number_of_entries.clone();
+            is_changed |= self.changed(now, &name, &before.to_string(), &rows.to_string(), Cause::Other);
+        }
+        is_changed
+    }
+
+    /// Takes a change of a parameter. Says whether there is something to keep.
+    pub(super) fn changed(&mut self, now: BootTime, name: &str, before: &str, value: &str, cause: Cause) -> bool {
+        let attribute = self.core.attribute(name);
+        if attribute == Notification::Off {
+            return false;
+        }
+        let last = self.last_sequence();
+        self.core.handle(now, Input::Changed { name, before, value, cause });
+        let is_told = self.last_sequence() != last;
+        if attribute == Notification::Active && cause == Cause::Other && !is_told {
+            let result = if self.held_back.insert(name.to_owned()) { "delayed" } else { "coalesced" };
+            self.count(name, result);
+        }
+        true
+    }
+
+    /// What there is to tell now, in order.
+    pub(super) fn poll(&mut self, clock: &Clock) -> Option<(u64, message::Event)> {
+        let Output::Notify { sequence, time, parameters, kind } = self.core.poll_output()?;
+        for (name, _) in &parameters {
+            self.held_back.remove(name);
+            self.count(name, "sent");
+        }
+        self.last_told = Some(time);
+        self.told = sequence;
+        Some((sequence, event(clock, &Pending { sequence, time, parameters, kind })))
+    }
+
+    /// Of the notifications that wait for their acknowledgement.
+    fn last_sequence(&self) -> Option<u64> {
+        self.core.pending(self.told).last().map(|pending| pending.sequence)
+    }
+
+    /// Sets the attribute of what is at and below `path`, or of nothing.
+    pub(super) fn set_attribute(
+        &mut self,
+        model: &Model,
+        table: &Association,
+        path: &str,
+        attribute: Notification,
+    ) -> Result<(), Fault> {
+        // Which parameters there are does not depend on attributes, but the view of them reads both.
+        let before = self.core.clone();
+        self.core.set(&model.view(table, &before), path, attribute)
+    }
+
+    /// Puts an attribute back.
+    pub(super) fn put_attribute(&mut self, model: &Model, table: &Association, name: &str, attribute: Notification) {
+        if let Err(fault) = self.set_attribute(model, table, name, attribute) {
+            tracing::debug!(name, %fault, "an attribute is not what it was");
+        }
+    }
+
+    fn count(&self, name: &str, result: &str) {
+        let parameter = name.rsplit('.').next().unwrap_or(name);
+        self.counter.with_label_values(&[parameter, result]).inc();
+    }
+}
+
+/// A notification as watchers and subscribers see it.
+pub(super) fn event(clock: &Clock, pending: &Pending) -> message::Event {
+    let parameters = pending.parameters.iter();
+    message::Event {
+        time: clock.rfc3339(pending.time),
+        what: message::Happening::Notification(message::Notification {
+            sequence: pending.sequence,
+            kind: VALUE_CHANGE.to_owned(),
+            parameters: parameters
+                .map(|(name, value)| message::ChangedParameter { name: name.clone(), value: value.clone() })
+                .collect(),
+        }),
+    }
+}

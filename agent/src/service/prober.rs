@@ -1,0 +1,131 @@
+//! Unicast ARP requests to devices that were silent (GW-11). The answer is seen by the kernel programs, as every ARP
+//! message of a watched station is; nothing is read here.
+
+use std::{
+    collections::HashMap,
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use nix::ifaddrs::getifaddrs;
+use prometheus::IntCounter;
+use tokio::sync::mpsc;
+use tr111_common::headers::Segment;
+
+use crate::sim::{
+    frames::{ArpRequest, Mac},
+    socket::{PacketSocket, SocketError},
+};
+
+/// How long addresses of an interface are taken to be what they were.
+const FRESH: Duration = Duration::from_secs(10);
+/// Probes that may wait to be sent; the core asks again for those that find no room.
+const QUEUE: usize = 16_384;
+
+/// Whom to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) segment: Segment,
+    pub(super) mac: Mac,
+    pub(super) ip: Ipv4Addr,
+}
+
+/// Hands probes to the task that sends them.
+#[derive(Clone, Debug)]
+pub struct Prober {
+    targets: mpsc::Sender<Target>,
+}
+
+struct Interface {
+    socket: PacketSocket,
+    mac: Mac,
+    addresses: Vec<(Ipv4Addr, Ipv4Addr)>,
+    read: Instant,
+}
+
+impl Prober {
+    /// Starts the task. `names` are the LAN interfaces by kernel index; `sent` counts. Needs a tokio runtime.
+    pub fn start(names: HashMap<u32, String>, sent: IntCounter) -> Self {
+        let (targets, waiting) = mpsc::channel(QUEUE);
+        tokio::spawn(run(names, sent, waiting));
+        Self { targets }
+    }
+
+    /// Asks `target`. A full queue loses the probe, as a wire might.
+    pub(super) fn probe(&self, target: Target) {
+        if self.targets.try_send(target).is_err() {
+            tracing::debug!(?target, "a probe found no room");
+        }
+    }
+}
+
+async fn run(names: HashMap<u32, String>, sent: IntCounter, mut targets: mpsc::Receiver<Target>) {
+    let mut interfaces: HashMap<u32, Interface> = HashMap::new();
+    while let Some(target) = targets.recv().await {
+        let ifindex = target.segment.ifindex;
+        let Some(name) = names.get(&ifindex) else { continue };
+        if interfaces.get(&ifindex).is_none_or(|interface| interface.read.elapsed() > FRESH) {
+            match Interface::open(name) {
+                Ok(interface) => drop(interfaces.insert(ifindex, interface)),
+                Err(error) => {
+                    interfaces.remove(&ifindex);
+                    tracing::debug!(%error, "no probe leaves");
+                    continue;
+                }
+            }
+        }
+        let Some(interface) = interfaces.get(&ifindex) else { continue };
+        let frame = interface.request(&target).to_frame(target.mac, target.segment.vlan);
+        match interface.socket.send(&frame).await {
+            Ok(()) => sent.inc(),
+            Err(error) => {
+                tracing::debug!(%error, interface = name, "a probe was not sent");
+                interfaces.remove(&ifindex);
+            }
+        }
+    }
+}
+
+impl Interface {
+    fn open(name: &str) -> Result<Self, SocketError> {
+        let socket = PacketSocket::open_to_send(name)?;
+        let system = |source| SocketError::System { interface: name.to_owned(), source };
+        let (mut mac, mut addresses) = (None, Vec::new());
+        for entry in getifaddrs().map_err(system)?.filter(|entry| entry.interface_name == name) {
+            let Some(address) = entry.address else { continue };
+            if let Some(link) = address.as_link_addr() {
+                mac = link.addr();
+            }
+            if let Some(inet) = address.as_sockaddr_in() {
+                let mask = entry.netmask.and_then(|mask| Some(mask.as_sockaddr_in()?.ip()));
+                addresses.push((inet.ip(), mask.unwrap_or(Ipv4Addr::BROADCAST)));
+            }
+        }
+        let mac = mac.ok_or_else(|| SocketError::NoInterface(name.to_owned()))?;
+        Ok(Self { socket, mac, addresses, read: Instant::now() })
+    }
+
+    fn request(&self, target: &Target) -> ArpRequest {
+        ArpRequest { sender: (self.mac, sender(&self.addresses, target.ip)), target: target.ip }
+    }
+}
+
+/// The address of the subnet that `target` is in, else the first, else none: an ARP Probe (RFC 5227 2.1.1).
+fn sender(addresses: &[(Ipv4Addr, Ipv4Addr)], target: Ipv4Addr) -> Ipv4Addr {
+    let near = addresses.iter().find(|(address, mask)| *address & *mask == target & *mask);
+    near.or(addresses.first()).map_or(Ipv4Addr::UNSPECIFIED, |(address, _)| *address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sender_is_the_address_of_the_targets_subnet() {
+        let mask = Ipv4Addr::new(255, 255, 255, 0);
+        let addresses = [(Ipv4Addr::new(10, 0, 0, 1), mask), (Ipv4Addr::new(192, 168, 1, 1), mask)];
+        assert_eq!(sender(&addresses, Ipv4Addr::new(192, 168, 1, 77)), Ipv4Addr::new(192, 168, 1, 1));
+        assert_eq!(sender(&addresses, Ipv4Addr::new(172, 16, 0, 1)), Ipv4Addr::new(10, 0, 0, 1));
+        assert_eq!(sender(&[], Ipv4Addr::new(172, 16, 0, 1)), Ipv4Addr::UNSPECIFIED);
+    }
+}

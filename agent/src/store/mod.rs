@@ -1,0 +1,296 @@
+//! What survives the agent: rows with their instance numbers, values and attributes of the data model, notifications.
+//!
+//! One file of an embedded database under `state_dir`. A thread of its own writes it, one group of changes at a time,
+//! and each group is on the disk (fsync) before [`Store::committed`] says so. What the thread cannot write it gives
+//! back as a failure; the owner of the table still has everything and hands it in again.
+
+mod record;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use record::{Boot, Boots, DecodeError, Row, Times, decode, decode_row, encode, encode_row};
+pub use writer::{Committed, Group};
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    panic::{self, AssertUnwindSafe},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use tokio::sync::{Mutex, mpsc};
+
+/// Name of the file in `state_dir`.
+pub const FILE: &str = "tr111.redb";
+/// How long a change may wait for others before it is written.
+pub const LINGER: Duration = Duration::from_millis(25);
+/// Rows that do not wait any longer.
+pub const GROUP: usize = 1_024;
+/// Bytes of the database that stay in memory: rows are read once, at the start.
+const CACHE: usize = 1 << 20;
+/// Layout of the tables.
+const SCHEMA: u32 = 1;
+
+/// Instance number to row.
+const ROWS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("rows");
+/// Sequence number to notification.
+const NOTIFICATIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("notifications");
+/// Name to value.
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+/// Names in the table of everything that is no row.
+pub mod meta {
+    /// Layout of the tables.
+    pub(super) const SCHEMA: &str = "schema";
+    /// The next instance number.
+    pub const NEXT_INSTANCE: &str = "next_instance";
+    /// Seed of the hash over clients.
+    pub const SEED: &str = "seed";
+    /// [`super::Boots`].
+    pub const BOOTS: &str = "boots";
+    /// Values and attributes of the data model.
+    pub const PARAMETERS: &str = "parameters";
+    /// What there is to know of notifications besides those that wait for their acknowledgement.
+    pub const NOTIFICATION_STATE: &str = "notification_state";
+}
+
+/// Why there is no store.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The directory cannot be had.
+    #[error("state directory {}: {source}; name another with --state-dir or agent.state_dir", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Another process has it.
+    #[error("{} is in use by another agent; give each its own --state-dir", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    System {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file is damaged.
+    #[error("{} is damaged: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// How that shows.
+        reason: String,
+    },
+    /// The database refuses.
+    #[error("{}: {reason}", path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What the store held, as bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Rows by instance number.
+    pub rows: Vec<(u32, Vec<u8>)>,
+    /// Notifications by sequence number.
+    pub notifications: Vec<(u64, Vec<u8>)>,
+    /// Everything else by name.
+    pub meta: Vec<(String, Vec<u8>)>,
+}
+
+impl Contents {
+    /// The value of a name, if the store has it.
+    pub fn meta<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, DecodeError> {
+        self.meta.iter().find(|(found, _)| found == name).map(|(_, bytes)| decode(bytes)).transpose()
+    }
+}
+
+/// The open store.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    groups: std::sync::mpsc::Sender<Group>,
+    committed: Arc<Mutex<mpsc::UnboundedReceiver<Committed>>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Store {
+    /// Opens the store in `directory`, which is made if need be, and reads it. Blocks.
+    ///
+    /// A damaged file is moved aside, and the store is empty then; so it is where `sound` refuses what it holds.
+    pub fn open<T>(
+        directory: &Path,
+        mut sound: impl FnMut(Contents) -> Result<T, DecodeError>,
+    ) -> Result<(Self, T), Error> {
+        create(directory)?;
+        let path = directory.join(FILE);
+        let damaged = |reason: String| Error::Damaged { path: path.clone(), reason };
+        let opened = open(&path).and_then(|(database, contents)| {
+            let read = sound(contents).map_err(|error| damaged(error.to_string()))?;
+            Ok((database, read))
+        });
+        let (database, read) = match opened {
+            Err(error @ Error::Damaged { .. }) => {
+                let aside = move_aside(&path)?;
+                tracing::error!(%error, "the store starts empty and rows are learned anew; the old file is now {}", aside.display());
+                let (database, contents) = open(&path)?;
+                (database, sound(contents).map_err(|error| damaged(error.to_string()))?)
+            }
+            other => other?,
+        };
+        let (groups, waiting) = std::sync::mpsc::channel();
+        let (done, committed) = mpsc::unbounded_channel();
+        let writer = writer::Writer::new(path.clone(), database);
+        let thread = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || writer.run(&waiting, &done))
+            .map_err(|source| Error::System { path: path.clone(), source })?;
+        let committed = Arc::new(Mutex::new(committed));
+        Ok((Self { path, groups, committed, thread: Some(thread) }, read))
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Hands in a group, to be written as a whole or not at all.
+    pub fn commit(&self, group: Group) {
+        // The thread ends only with this handle; if it panicked, `committed` says so.
+        let _ = self.groups.send(group);
+    }
+
+    /// What became of the group that was handed in first. Cancel-safe, and borrows nothing.
+    pub fn committed(&self) -> impl Future<Output = Committed> + Send + use<> {
+        let committed = Arc::clone(&self.committed);
+        async move {
+            let ended = || Committed::Failed("the thread of the store has ended".to_owned());
+            committed.lock().await.recv().await.unwrap_or_else(ended)
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // The thread ends with its channel, after what was handed in is written.
+        let (closed, _) = std::sync::mpsc::channel();
+        self.groups = closed;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn create(directory: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Directory { path: directory.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+    let metadata = fs::metadata(directory).map_err(failed)?;
+    // Identities, addresses and a password are nobody else's business.
+    if metadata.permissions().mode() & 0o077 != 0 {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn move_aside(path: &Path) -> Result<PathBuf, Error> {
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".damaged-{unix}"));
+    let aside = PathBuf::from(name);
+    fs::rename(path, &aside).map_err(|source| Error::System { path: path.to_owned(), source })?;
+    Ok(aside)
+}
+
+/// Opens or makes the file, checks every page of it, and reads it.
+fn open(path: &Path) -> Result<(Database, Contents), Error> {
+    // redb refuses what it recognises as damaged; what slips through its checks makes it panic.
+    panic::catch_unwind(AssertUnwindSafe(|| open_unguarded(path)))
+        .unwrap_or_else(|_| Err(Error::Damaged { path: path.to_owned(), reason: "the database panicked".to_owned() }))
+}
+
+fn open_unguarded(path: &Path) -> Result<(Database, Contents), Error> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
+    let database = builder.create(path).map_err(|error| classify(path, error))?;
+    let contents = read(&database).map_err(|error| classify(path, error))?;
+    let schema: Result<Option<u32>, _> = contents.meta(meta::SCHEMA);
+    let fresh = contents == Contents::default();
+    match schema {
+        Ok(Some(SCHEMA)) => {}
+        Ok(None) if fresh => {}
+        other => return Err(Error::Damaged { path: path.to_owned(), reason: format!("layout {other:?}") }),
+    }
+    Ok((database, contents))
+}
+
+fn read(database: &Database) -> Result<Contents, redb::Error> {
+    // Tables that are not there yet read as empty.
+    let transaction = database.begin_read()?;
+    let mut contents = Contents::default();
+    match transaction.open_table(ROWS) {
+        Ok(table) => {
+            for entry in table.iter()? {
+                let (instance, row) = entry?;
+                contents.rows.push((instance.value(), row.value().to_vec()));
+            }
+        }
+        Err(redb::TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    match transaction.open_table(NOTIFICATIONS) {
+        Ok(table) => {
+            for entry in table.iter()? {
+                let (sequence, notification) = entry?;
+                contents.notifications.push((sequence.value(), notification.value().to_vec()));
+            }
+        }
+        Err(redb::TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    match transaction.open_table(META) {
+        Ok(table) => {
+            for entry in table.iter()? {
+                let (name, value) = entry?;
+                contents.meta.push((name.value().to_owned(), value.value().to_vec()));
+            }
+        }
+        Err(redb::TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(contents)
+}
+
+/// Damage is what no later attempt mends; everything else may pass.
+fn classify(path: &Path, error: impl Into<redb::Error>) -> Error {
+    let path = path.to_owned();
+    match error.into() {
+        redb::Error::DatabaseAlreadyOpen => Error::InUse { path },
+        redb::Error::Io(source) => match source.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                Error::Damaged { path, reason: source.to_string() }
+            }
+            _ => Error::System { path, source },
+        },
+        error @ (redb::Error::Corrupted(_)
+        | redb::Error::UpgradeRequired(_)
+        | redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TypeDefinitionChanged { .. }
+        | redb::Error::RepairAborted) => Error::Damaged { path, reason: error.to_string() },
+        error => Error::Database { path, reason: error.to_string() },
+    }
+}

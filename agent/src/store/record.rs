@@ -1,0 +1,206 @@
+//! Rows and times as the store keeps them: compact, versioned, and without anything that means something else after a
+//! reboot. Interfaces stand by name, because their indices are given out anew.
+//!
+//! An instant is kept as the boottime clock gave it, together with the number of its [`Boot`]. In the same boot it is
+//! read as it was, whatever happened to the system's time; after a reboot it goes by Unix time (T-30, T-31).
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tr111_common::{abi::ClientKey, headers::Segment};
+use tr111_core::{
+    association::{Binding, Device, Record, Source},
+    dhcp::HardwareAddress,
+    identity::DeviceIdentity,
+    time::BootTime,
+};
+
+/// Goes first in every value. Another version is not read.
+const VERSION: u8 = 1;
+
+/// Why a value cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Another version of the program wrote it.
+    #[error("version {0} of a record, where this program reads version {VERSION}")]
+    Version(u8),
+    /// It has no bytes.
+    #[error("a record without bytes")]
+    Empty,
+    /// It is cut or changed.
+    #[error("a record that does not read: {0}")]
+    Damaged(#[from] postcard::Error),
+    /// Its parts are no identity.
+    #[error("a record without a valid identity")]
+    Identity,
+}
+
+/// One run of the machine: what its boottime clock means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub id: String,
+    /// Unix time at which the machine booted, in nanoseconds, as it was known last.
+    pub unix: u64,
+}
+
+/// Every boot that records refer to, by number.
+pub type Boots = BTreeMap<u32, Boot>;
+
+/// Translates instants of earlier boots into this one's.
+#[derive(Clone, Debug)]
+pub struct Times<'a> {
+    boots: &'a Boots,
+    now: &'a Boot,
+}
+
+impl<'a> Times<'a> {
+    /// From `boots` to the boot `now`.
+    pub fn new(boots: &'a Boots, now: &'a Boot) -> Self {
+        Self { boots, now }
+    }
+
+    /// `time` of boot number `boot` on the clock of this boot. An instant before this boot is its beginning.
+    pub fn translate(&self, boot: u32, time: BootTime) -> BootTime {
+        match self.boots.get(&boot) {
+            Some(then) if then.id != self.now.id && time != BootTime::NEVER => {
+                BootTime(then.unix.saturating_add(time.0).saturating_sub(self.now.unix))
+            }
+            _ => time,
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredRow<'a> {
+    boot: u32,
+    manufacturer_oui: &'a str,
+    serial_number: &'a str,
+    product_class: &'a str,
+    first_seen: u64,
+    last_seen: u64,
+    #[serde(borrow)]
+    bindings: Vec<StoredBinding<'a>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredBinding<'a> {
+    interface: &'a str,
+    vlan: [u16; 2],
+    /// [`ClientKey`] without its segment.
+    hash: u64,
+    client_id_length: u16,
+    htype: u8,
+    #[serde(borrow)]
+    mac: &'a [u8],
+    client_id: Option<&'a [u8]>,
+    ip: [u8; 4],
+    inform: bool,
+    lease_expires: Option<u64>,
+    server: Option<[u8; 4]>,
+    relayed: bool,
+    last_seen: u64,
+}
+
+/// Bytes of `value`, behind the version.
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    // Plain data into memory: the only error of this flavour is a length that cannot be had, and none is like that.
+    postcard::to_extend(value, vec![VERSION]).unwrap_or_default()
+}
+
+/// What [`encode`] made.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    Ok(postcard::from_bytes(unversioned(bytes)?)?)
+}
+
+fn unversioned(bytes: &[u8]) -> Result<&[u8], DecodeError> {
+    match bytes {
+        [VERSION, rest @ ..] => Ok(rest),
+        [version, ..] => Err(DecodeError::Version(*version)),
+        [] => Err(DecodeError::Empty),
+    }
+}
+
+/// A row, written in boot number `boot`. `interface` names a kernel index.
+pub fn encode_row<'a>(boot: u32, device: &Device<'a>, interface: impl Fn(u32) -> &'a str) -> Vec<u8> {
+    encode(&StoredRow {
+        boot,
+        manufacturer_oui: device.identity.manufacturer_oui.as_str(),
+        serial_number: device.identity.serial_number.as_str(),
+        product_class: device.identity.product_class.as_str(),
+        first_seen: device.first_seen.0,
+        last_seen: device.last_seen.0,
+        bindings: device
+            .bindings
+            .clone()
+            .map(|binding| StoredBinding {
+                interface: interface(binding.segment().ifindex),
+                vlan: binding.segment().vlan,
+                hash: binding.client.hash,
+                client_id_length: binding.client.client_id_length,
+                htype: binding.client.htype,
+                mac: binding.mac.as_bytes(),
+                client_id: binding.client_id.as_deref(),
+                ip: binding.ip.octets(),
+                inform: binding.source == Source::Inform,
+                lease_expires: binding.lease_expires.map(|end| end.0),
+                server: binding.server.map(|server| server.octets()),
+                relayed: binding.relayed,
+                last_seen: binding.last_seen.0,
+            })
+            .collect(),
+    })
+}
+
+/// A row as it was stored, on the clock of this boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The boot in which it was written.
+    pub boot: u32,
+    /// The row, without bindings on interfaces that are not there any more.
+    pub record: Record,
+}
+
+/// The row number `instance`. `interface` gives the kernel index of a name, if the interface is one of the LAN's.
+pub fn decode_row(
+    instance: u32,
+    bytes: &[u8],
+    times: &Times<'_>,
+    interface: impl Fn(&str) -> Option<u32>,
+) -> Result<Row, DecodeError> {
+    let row: StoredRow<'_> = postcard::from_bytes(unversioned(bytes)?)?;
+    let at = |time| times.translate(row.boot, BootTime(time));
+    let identity = DeviceIdentity {
+        manufacturer_oui: row.manufacturer_oui.parse().map_err(|_| DecodeError::Identity)?,
+        serial_number: row.serial_number.parse().map_err(|_| DecodeError::Identity)?,
+        product_class: row.product_class.parse().map_err(|_| DecodeError::Identity)?,
+    };
+    let bindings = row.bindings.iter().filter_map(|stored| {
+        let segment = Segment { ifindex: interface(stored.interface)?, vlan: stored.vlan };
+        Some(Binding {
+            client: ClientKey {
+                segment,
+                hash: stored.hash,
+                client_id_length: stored.client_id_length,
+                htype: stored.htype,
+                reserved: [0; 5],
+            },
+            mac: HardwareAddress::from_bytes(stored.mac)?,
+            client_id: stored.client_id.map(Box::from),
+            ip: Ipv4Addr::from(stored.ip),
+            source: if stored.inform { Source::Inform } else { Source::Request },
+            lease_expires: stored.lease_expires.map(at),
+            server: stored.server.map(Ipv4Addr::from),
+            relayed: stored.relayed,
+            last_seen: at(stored.last_seen),
+        })
+    });
+    let record = Record {
+        instance,
+        identity,
+        first_seen: at(row.first_seen),
+        last_seen: at(row.last_seen),
+        bindings: bindings.collect(),
+    };
+    Ok(Row { boot: row.boot, record })
+}

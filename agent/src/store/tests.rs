@@ -1,0 +1,142 @@
+//! The store over real files.
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use super::*;
+
+fn group(instance: u32, row: &[u8]) -> Group {
+    let meta = vec![(meta::NEXT_INSTANCE, encode(&(instance + 1)))];
+    Group { rows: vec![(instance, Some(row.to_vec()))], meta, ..Group::default() }
+}
+
+fn contents(directory: &Path) -> (Store, Contents) {
+    Store::open(directory, Ok).expect("opens")
+}
+
+#[tokio::test]
+async fn what_was_committed_is_there_after_a_restart_and_what_was_taken_away_is_not() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("state");
+    let (store, found) = contents(&path);
+    assert_eq!(found, Contents::default());
+    for instance in [1, 2] {
+        store.commit(group(instance, b"row"));
+        assert_eq!(store.committed().await, Committed::Done);
+    }
+    store.commit(Group { rows: vec![(1, None)], ..Group::default() });
+    assert_eq!(store.committed().await, Committed::Done);
+    drop(store);
+    let (_store, found) = contents(&path);
+    assert_eq!(found.rows, [(2, b"row".to_vec())]);
+    assert_eq!(found.meta::<u32>(meta::NEXT_INSTANCE), Ok(Some(3)));
+}
+
+#[tokio::test]
+async fn what_was_handed_in_before_the_end_is_written() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (store, _) = contents(directory.path());
+    store.commit(group(7, b"last"));
+    drop(store);
+    assert_eq!(contents(directory.path()).1.rows, [(7, b"last".to_vec())]);
+}
+
+#[test]
+fn the_directory_is_made_for_its_owner_alone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("a/b");
+    let (_store, _) = contents(&path);
+    let mode = fs::metadata(&path).expect("made").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_named_with_the_flag_that_changes_it() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let error = Store::open(&file.path().join("state"), Ok).expect_err("below a file").to_string();
+    assert!(error.contains("--state-dir") && error.contains(&file.path().display().to_string()), "{error}");
+}
+
+#[test]
+fn a_second_agent_is_told_that_the_store_is_in_use() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (_store, _) = contents(directory.path());
+    assert!(matches!(Store::open(directory.path(), Ok), Err(Error::InUse { .. })));
+}
+
+fn aside(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("readable").map(|entry| entry.expect("readable").path());
+    entries.filter(|path| path.to_string_lossy().contains(".redb.damaged-")).collect()
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_moved_aside_whole_and_the_store_starts_empty() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (store, _) = contents(directory.path());
+    for instance in 1..200 {
+        store.commit(group(instance, &[instance as u8; 300]));
+        assert_eq!(store.committed().await, Committed::Done);
+    }
+    drop(store);
+    let path = directory.path().join(FILE);
+    let whole = fs::read(&path).expect("readable");
+    // Every way in which a file goes bad: no database at all, cut, and bytes changed in the middle of its pages.
+    let mut scribbled = whole.clone();
+    let middle = scribbled.len() / 64;
+    scribbled[middle..].iter_mut().step_by(97).for_each(|byte| *byte ^= 0x5a);
+    for damaged in [b"no database".repeat(1_000), whole[..whole.len() / 3].to_vec(), scribbled] {
+        for old in aside(directory.path()) {
+            fs::remove_file(old).expect("removable");
+        }
+        fs::write(&path, &damaged).expect("writable");
+        let (store, found) = contents(directory.path());
+        assert_eq!(found, Contents::default());
+        let [kept] = aside(directory.path()).try_into().expect("one file aside");
+        assert_eq!(fs::read(kept).expect("readable").len(), damaged.len());
+        store.commit(group(1, b"learned anew"));
+        assert_eq!(store.committed().await, Committed::Done);
+    }
+}
+
+#[test]
+fn contents_that_the_agent_cannot_read_are_moved_aside_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (store, _) = contents(directory.path());
+    store.commit(group(1, &[99, 1, 2]));
+    drop(store);
+    let mut calls = 0;
+    let opened = Store::open(directory.path(), |contents| {
+        calls += 1;
+        contents.rows.iter().try_for_each(|(_, row)| decode::<u32>(row).map(drop))
+    });
+    opened.expect("opens empty");
+    assert_eq!((calls, aside(directory.path()).len()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_file_that_is_lost_while_the_agent_runs_is_told_and_made_anew() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join(FILE);
+    let database = open(&path).expect("opens").0;
+    // As after a write that failed: the database has to be opened again, and is not there.
+    drop(database);
+    fs::remove_file(&path).expect("removable");
+    let mut writer = writer::Writer::closed(path);
+    assert_eq!(writer.attempt(&group(1, b"row")), Committed::Emptied);
+    assert_eq!(writer.attempt(&group(1, b"row")), Committed::Done);
+}
+
+#[test]
+fn instants_are_kept_within_a_boot_and_go_by_unix_time_after_a_reboot() {
+    const SECOND: u64 = 1_000_000_000;
+    let boot = |id: &str, unix: u64| Boot { id: id.to_owned(), unix: unix * SECOND };
+    let boots = Boots::from([(1, boot("a", 1_000)), (2, boot("b", 5_000))]);
+    let now = boot("b", 9_000);
+    let times = Times::new(&boots, &now);
+    let at = |seconds: u64| tr111_core::time::BootTime(seconds * SECOND);
+    // This boot, though the system's time was set in between (T-31).
+    assert_eq!(times.translate(2, at(70)), at(70));
+    // Another boot: its 8,500 s after 1,000 are 500 s after 9,000.
+    assert_eq!(times.translate(1, at(8_500)), at(500));
+    assert_eq!(times.translate(1, at(10)), at(0));
+    assert_eq!(times.translate(1, tr111_core::time::BootTime::NEVER), tr111_core::time::BootTime::NEVER);
+}

@@ -1,0 +1,127 @@
+//! The agent ends, and another takes over.
+
+use std::fs;
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tr111_tests::{
+    agent::{Agent, SOON},
+    client::Client,
+    lab::{GATEWAY, Lab, POOL},
+    responder::Responder,
+    vectors::{D1, D2, hex},
+    wait::wait_for,
+    wire::Wire,
+};
+
+const ENTRIES: &str = "InternetGatewayDevice.ManagementServer.ManageableDeviceNumberOfEntries";
+const LIMIT: &str = "InternetGatewayDevice.ManagementServer.ManageableDeviceNotificationLimit";
+
+/// T-30, T-32: rows and their numbers are there from the first answer of the next agent on, after SIGTERM and after
+/// SIGKILL, and a number is not given out again.
+#[test]
+fn rows_and_numbers_are_there_from_the_first_answer_on() -> Result<()> {
+    let lab = Lab::new()?;
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 600)?;
+    let mut agent = Agent::start(&lab, &["lan0"], &[])?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    let (mut first, mut second) = (Client::new(&wire, 1, hex(D1)), Client::new(&wire, 2, hex(D2)));
+    first.bind()?;
+    agent.wait_for_rows(1, SOON)?;
+    second.bind()?;
+    let before = agent.wait_for_rows(2, SOON)?;
+
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        agent.process().signal(signal)?;
+        agent = agent.start_again(&lab, &["lan0"], &[])?;
+        assert_eq!(agent.devices()?, before);
+        assert_eq!(agent.metrics()?.sum("tr111_manageable_devices", &[]), 2);
+        assert_eq!(agent.json(&["get", ENTRIES])?["parameters"][0]["value"], "2");
+    }
+
+    second.release()?;
+    agent.wait_for_rows(1, SOON)?;
+    second.bind()?;
+    let numbers: Vec<u64> = agent.wait_for_rows(2, SOON)?.iter().map(|row| row.instance).collect();
+    assert_eq!(numbers, [1, 3]);
+    Ok(())
+}
+
+/// T-30: what happens while no agent is there is not lost: a device that came, and one that left.
+#[test]
+fn what_happened_meanwhile_is_known_at_the_first_answer() -> Result<()> {
+    let lab = Lab::new()?;
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 600)?;
+    let mut agent = Agent::start(&lab, &["lan0"], &[])?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    let (mut first, mut second) = (Client::new(&wire, 1, hex(D1)), Client::new(&wire, 2, hex(D2)));
+    first.bind()?;
+    agent.wait_for_rows(1, SOON)?;
+    agent.process().signal(Signal::SIGKILL)?;
+    agent.process().wait(SOON)?;
+    second.bind()?;
+    first.release()?;
+    let agent = agent.start_again(&lab, &["lan0"], &[])?;
+    let rows = agent.devices()?;
+    assert_eq!(rows.iter().map(|row| row.identity()).collect::<Vec<_>>(), ["00256D/DEV0001/"]);
+    Ok(())
+}
+
+/// A damaged store is said, moved aside, and what it held is learned anew.
+#[test]
+fn a_damaged_store_is_moved_aside() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut agent = Agent::start(&lab, &["lan0"], &[])?;
+    agent.stop()?;
+    let state = lab.path().join("agent/state");
+    fs::write(state.join("tr111.redb"), b"no database".repeat(500))?;
+    let mut agent = agent.start_again(&lab, &["lan0"], &[])?;
+    assert!(agent.process().stderr().contains("damaged"), "{}", agent.process().stderr());
+    let aside = fs::read_dir(&state)?.filter_map(Result::ok);
+    assert_eq!(aside.filter(|file| file.file_name().to_string_lossy().contains(".damaged-")).count(), 1);
+    Ok(())
+}
+
+/// GW-12, GW-13: with Active, every addition and removal is told, in order, with the number. DM-9: Active on the
+/// parameters of a row is refused with 9009. Attributes, values and what nobody acknowledged survive a restart.
+#[test]
+fn notifications_are_told_until_they_are_acknowledged() -> Result<()> {
+    let lab = Lab::new()?;
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 600)?;
+    let mut agent = Agent::start(&lab, &["lan0"], &[])?;
+    agent.print(&["notify", ENTRIES, "active"])?;
+    agent.print(&["set", LIMIT, "0"])?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    let mut device = Client::new(&wire, 1, hex(D1));
+    device.bind()?;
+    agent.wait_for_rows(1, SOON)?;
+    let refused = agent.ask(&["notify", &ENTRIES.replace("NumberOfEntries", ".1.SerialNumber"), "active"])?;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("9009"), "{refused:?}");
+    assert_eq!(refused.status.code(), Some(1));
+
+    let told = |agent: &Agent<'_>, name: &str, count: usize| -> Result<Vec<Value>> {
+        let watch = agent.background(name, &["watch", "--notifications", "--json"], lab.path())?;
+        wait_for("notifications", SOON, || {
+            let lines = watch.stdout();
+            let lines: Vec<Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+            Ok((lines.len() == count).then_some(lines))
+        })
+    };
+    let first = told(&agent, "first", 1)?;
+    assert_eq!((&first[0]["event"], &first[0]["sequence"]), (&Value::from("notification"), &Value::from(1)));
+    assert_eq!(first[0]["parameters"][0], serde_json::json!({"name": ENTRIES, "value": "1"}));
+
+    agent.process().signal(Signal::SIGKILL)?;
+    let agent = agent.start_again(&lab, &["lan0"], &[])?;
+    assert_eq!(told(&agent, "again", 1)?, first);
+    assert_eq!(agent.json(&["get", ENTRIES])?["parameters"][0]["notification"], "active");
+    device.release()?;
+    agent.wait_for_rows(0, SOON)?;
+    let both = told(&agent, "both", 2)?;
+    assert_eq!((&both[1]["sequence"], &both[1]["parameters"][0]["value"]), (&Value::from(2), &Value::from("0")));
+    agent.print(&["ack", "1"])?;
+    assert_eq!(told(&agent, "acknowledged", 1)?, both[1..]);
+    assert!(agent.json(&["status"])?["last_notification"].is_string());
+    Ok(())
+}
