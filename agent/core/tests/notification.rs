@@ -308,6 +308,21 @@ fn attributes_of_a_row_go_with_it() {
     assert_eq!((acs.core.attribute(SERIAL), acs.core.attribute(ENTRIES)), (Attribute::Off, Attribute::Passive));
 }
 
+/// A change that waits is not told once its parameter is Off, or gone.
+#[test]
+fn what_nobody_wants_any_more_is_not_told() {
+    let mut acs = Acs::new(Settings::default());
+    for name in [SERIAL, LIMIT, ENTRIES] {
+        acs.set(name, Attribute::Passive).unwrap();
+        acs.change(name, "1", "2");
+    }
+    acs.handle(Input::Gone { object: ROW });
+    acs.set(LIMIT, Attribute::Off).unwrap();
+    acs.set(OWN_SERIAL, Attribute::Active).unwrap();
+    acs.change(OWN_SERIAL, "GW", "GW2");
+    assert_eq!(acs.told(), told(&[(0, "SerialNumber=GW2 N=2")]));
+}
+
 /// The numbers of what waits for an acknowledgement.
 fn pending(core: &Notifications, after: u64) -> Vec<u64> {
     core.pending(after).map(|pending| pending.sequence).collect()
