@@ -156,11 +156,15 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         let describer = Describer::new(interfaces.iter().map(|(ifindex, at)| (*ifindex, at.name.clone())).collect());
         let now = Clock::now();
         let mut core = Association::new(settings(&parts.knobs.association(), seed));
-        core.restore(now, std::mem::take(&mut kept.rows), kept.next_instance);
+        let rows = std::mem::take(&mut kept.rows);
+        let instances: Vec<u32> = rows.iter().map(|row| row.instance).collect();
+        core.restore(now, rows, kept.next_instance);
         if let Some(written) = kept.written.take() {
             parts.model.put(written);
         }
-        let keeper = Keeper::new(store, &kept);
+        let mut keeper = Keeper::new(store, &kept);
+        // What was left out of the table goes from the store as well.
+        instances.into_iter().filter(|row| core.device(*row).is_none()).for_each(|row| keeper.row(row));
         let state = std::mem::take(&mut kept.notifications);
         let counter = parts.telemetry.notifications.clone();
         let notifier = Notifier::new(parts.model.root(), state, kept.last_told, core.rows(), counter);

@@ -22,7 +22,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadOnlyDatabase, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{Mutex, mpsc};
 
 /// Name of the file in `state_dir`.
@@ -145,13 +145,20 @@ impl Store {
             Ok((database, read))
         });
         let (database, read) = match opened {
+            Err(error @ (Error::System { .. } | Error::Database { .. })) => {
+                // A full disk, or one that became read-only: what it holds counts all the same.
+                let contents = if path.exists() { read_only(&path) } else { Some(Contents::default()) };
+                let Some(read) = contents.and_then(|contents| sound(contents).ok()) else { return Err(error) };
+                tracing::error!(%error, "the store cannot be written: the agent goes on and tries again");
+                (None, read)
+            }
             Err(error @ Error::Damaged { .. }) => {
                 let aside = move_aside(&path)?;
                 tracing::error!(%error, "the store starts empty and rows are learned anew; the old file is now {}", aside.display());
                 let (database, contents) = open(&path)?;
-                (database, sound(contents).map_err(|error| damaged(error.to_string()))?)
+                (Some(database), sound(contents).map_err(|error| damaged(error.to_string()))?)
             }
-            other => other?,
+            other => other.map(|(database, read)| (Some(database), read))?,
         };
         let (groups, waiting) = std::sync::mpsc::channel();
         let (done, committed) = mpsc::unbounded_channel();
@@ -238,7 +245,14 @@ fn open_unguarded(path: &Path) -> Result<(Database, Contents), Error> {
     Ok((database, contents))
 }
 
-fn read(database: &Database) -> Result<Contents, redb::Error> {
+/// The contents of a file that cannot be written; `None` where they cannot be had that way.
+fn read_only(path: &Path) -> Option<Contents> {
+    let contents = panic::catch_unwind(AssertUnwindSafe(|| read(&ReadOnlyDatabase::open(path).ok()?).ok()));
+    let contents = contents.ok().flatten()?;
+    matches!(contents.meta(meta::SCHEMA), Ok(Some(SCHEMA))).then_some(contents)
+}
+
+fn read(database: &impl ReadableDatabase) -> Result<Contents, redb::Error> {
     // Tables that are not there yet read as empty.
     let transaction = database.begin_read()?;
     let mut contents = Contents::default();

@@ -120,7 +120,23 @@ async fn a_file_that_is_lost_while_the_agent_runs_is_told_and_made_anew() {
     // As after a write that failed: the database has to be opened again, and is not there.
     drop(database);
     fs::remove_file(&path).expect("removable");
-    let mut writer = writer::Writer::closed(path);
+    let mut writer = writer::Writer::new(path, None);
+    assert_eq!(writer.attempt(&group(1, b"row")), Committed::Emptied);
+    assert_eq!(writer.attempt(&group(1, b"row")), Committed::Done);
+}
+
+/// A file of mode 0400 stops no root, so the failure is a directory where the database wants to make its file.
+#[tokio::test]
+async fn a_store_that_cannot_be_written_is_a_failure_each_time_until_it_can() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join(FILE);
+    fs::create_dir(&path).expect("made");
+    let mut writer = writer::Writer::new(path.clone(), None);
+    for _ in 0..2 {
+        let Committed::Failed(reason) = writer.attempt(&group(1, b"row")) else { panic!("written?") };
+        assert!(reason.contains(FILE), "{reason}");
+    }
+    fs::remove_dir(&path).expect("removable");
     assert_eq!(writer.attempt(&group(1, b"row")), Committed::Emptied);
     assert_eq!(writer.attempt(&group(1, b"row")), Committed::Done);
 }

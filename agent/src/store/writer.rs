@@ -40,14 +40,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(path: PathBuf, database: Database) -> Self {
-        Self { path, database: Some(database) }
-    }
-
-    /// As after a failure.
-    #[cfg(test)]
-    pub(super) fn closed(path: PathBuf) -> Self {
-        Self { path, database: None }
+    pub(super) fn new(path: PathBuf, database: Option<Database>) -> Self {
+        Self { path, database }
     }
 
     pub(super) fn run(mut self, groups: &Receiver<Group>, done: &UnboundedSender<Committed>) {
