@@ -1,4 +1,5 @@
-//! The flags of `tr111 run gateway`, which `tr111 check` takes too: each overrides a key of the file.
+//! The flags of `tr111 run gateway`, which `tr111 check` takes too, and of `tr111 run device`: each overrides a key of
+//! the file.
 
 use std::{fs, path::PathBuf};
 
@@ -45,11 +46,7 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// The layers: presets, the file, these flags. Reads the file again each time, for SIGHUP.
     pub(crate) fn layers(&self, control: Option<&PathBuf>) -> Result<Values, Error> {
-        let mut values = Values::default();
-        if let Some(file) = &self.config {
-            let text = fs::read_to_string(file).map_err(|source| Error::Read { file: file.clone(), source })?;
-            values.read(file, &text)?;
-        }
+        let mut values = read(self.config.as_ref())?;
         for (path, flag, given) in [
             ("gateway.manufacturer_oui", "--oui", &self.oui),
             ("gateway.serial_number", "--serial", &self.serial),
@@ -80,5 +77,64 @@ impl Gateway {
     /// There is a file, so it should be complete.
     pub(crate) fn names_a_file(&self) -> bool {
         self.config.is_some()
+    }
+}
+
+/// Presets, and the file.
+fn read(config: Option<&PathBuf>) -> Result<Values, Error> {
+    let mut values = Values::default();
+    if let Some(file) = config {
+        let text = fs::read_to_string(file).map_err(|source| Error::Read { file: file.clone(), source })?;
+        values.read(file, &text)?;
+    }
+    Ok(values)
+}
+
+/// Flags of the device.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Device {
+    /// Configuration file (TOML); flags override it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Interface that faces the gateway
+    #[arg(long, value_name = "IF")]
+    interface: Option<String>,
+    /// How DHCP is spoken: inform (beside an existing DHCP client), dhcp (a full exchange) or off
+    #[arg(long, value_name = "MODE")]
+    mode: Option<String>,
+    /// Manufacturer OUI of this device, six hexadecimal digits
+    #[arg(long, value_name = "HEX6")]
+    oui: Option<String>,
+    /// Serial number of this device
+    #[arg(long, value_name = "S")]
+    serial: Option<String>,
+    /// Product class of this device
+    #[arg(long, value_name = "C")]
+    product_class: Option<String>,
+    /// Address of /metrics, /healthz and /readyz; empty: off
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<String>,
+}
+
+impl Device {
+    /// The layers: presets, the file, these flags. Reads the file again each time, for SIGHUP.
+    pub(crate) fn layers(&self, control: Option<&PathBuf>) -> Result<Values, Error> {
+        let mut values = read(self.config.as_ref())?;
+        for (path, flag, given) in [
+            ("device.interface", "--interface", &self.interface),
+            ("device.mode", "--mode", &self.mode),
+            ("device.manufacturer_oui", "--oui", &self.oui),
+            ("device.serial_number", "--serial", &self.serial),
+            ("device.product_class", "--product-class", &self.product_class),
+            ("agent.metrics", "--metrics", &self.metrics),
+        ] {
+            if let Some(text) = given {
+                values.set(path, text, Origin::Flag(flag))?;
+            }
+        }
+        if let Some(control) = control {
+            values.set("agent.control", &control.to_string_lossy(), Origin::Flag("--control"))?;
+        }
+        Ok(values)
     }
 }

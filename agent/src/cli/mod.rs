@@ -85,6 +85,10 @@ enum Role {
     ///
     /// SIGTERM stops it, SIGHUP reloads the file.
     Gateway(flags::Gateway),
+    /// The device: tells the gateway by DHCP who it is, and learns who the gateway is
+    ///
+    /// SIGTERM stops it; in mode dhcp it gives its address back first.
+    Device(flags::Device),
 }
 
 #[derive(Debug, Subcommand)]
@@ -107,6 +111,7 @@ impl Cli {
         let client = Reach { control: control.clone().unwrap_or_else(|| DEFAULT_PATH.into()) };
         match command {
             Command::Run(Role::Gateway(flags)) => run::gateway(flags, control),
+            Command::Run(Role::Device(flags)) => run::device(flags, control),
             Command::Detach(args) => detach::run(&args, &client, json),
             Command::Devices(args) => devices::run(&args, &client, json),
             Command::Status => status::run(&client, json),

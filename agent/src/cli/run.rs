@@ -5,13 +5,23 @@ use std::path::PathBuf;
 use tokio::runtime;
 
 use super::{Failure, Outcome, flags};
-use crate::{config::Gateway, role, sim};
+use crate::{
+    config::{Device, Gateway},
+    role, sim,
+};
 
 pub(super) fn gateway(flags: flags::Gateway, control: Option<PathBuf>) -> Outcome {
     let values = flags.layers(control.as_ref())?;
     let gateway = Gateway::try_from(&values)?;
     let reload = move || flags.layers(control.as_ref());
     role::gateway::run(&gateway, values, reload).map_err(Failure::failed)
+}
+
+pub(super) fn device(flags: flags::Device, control: Option<PathBuf>) -> Outcome {
+    let values = flags.layers(control.as_ref())?;
+    let device = Device::try_from(&values)?;
+    let reload = move || flags.layers(control.as_ref());
+    role::device::run(&device, values, reload).map_err(Failure::failed)
 }
 
 pub(super) fn sim(mut args: sim::Args, json: bool) -> Outcome {

@@ -34,7 +34,10 @@ fn describe(status: &Status) -> String {
         line("interface", format!("{} ({}): {hooks}", printable(&interface.name), interface.side));
     }
     let table = &status.table;
-    line("table", format!("{} of at most {} rows, {} bindings", table.rows, table.max_rows, table.bindings));
+    // A device has none.
+    if table.max_rows > 0 {
+        line("table", format!("{} of at most {} rows, {} bindings", table.rows, table.max_rows, table.bindings));
+    }
     for ring in &status.rings {
         line("ring", format!("{}: {} events, {} lost", ring.name, ring.events, ring.lost));
     }

@@ -252,16 +252,19 @@ pub const KEYS: &[Key] = &[
     key(MANAGEMENT, "stun_minimum_keep_alive_period", Integer(0, UNSIGNED_INT), Preset::Integer(30), Later)
         .unit("s")
         .help("ManagementServer.STUNMinimumKeepAlivePeriod"),
-    key(DEVICE, "interface", Text(form::interface), Preset::Unset, Later).help("interface that faces the gateway"),
-    key(DEVICE, "mode", Choice(&["inform", "dhcp", "off"]), Preset::Text("inform"), Later)
+    key(DEVICE, "interface", Text(form::interface), Preset::Unset, Start).help("interface that faces the gateway"),
+    key(DEVICE, "mode", Choice(&["inform", "dhcp", "off"]), Preset::Text("inform"), Start)
         .help("INFORM beside an existing DHCP client, a full exchange, or no DHCP"),
-    key(DEVICE, "manufacturer_oui", Text(form::oui), Preset::Unset, Later)
+    key(DEVICE, "inform_interval_s", Integer(60, SECONDS_MAXIMUM), Preset::Integer(3_600), Start)
+        .unit("s")
+        .help("time from an answer to the next INFORM"),
+    key(DEVICE, "manufacturer_oui", Text(form::oui), Preset::Unset, Start)
         .help("DeviceInfo.ManufacturerOUI of this device: six hexadecimal digits"),
-    key(DEVICE, "serial_number", Text(form::serial_number), Preset::Unset, Later)
+    key(DEVICE, "serial_number", Text(form::serial_number), Preset::Unset, Start)
         .help("DeviceInfo.SerialNumber of this device: 1 to 64 bytes"),
-    key(DEVICE, "product_class", Text(form::product_class), Preset::Text(""), Later)
+    key(DEVICE, "product_class", Text(form::product_class), Preset::Text(""), Start)
         .help("DeviceInfo.ProductClass of this device: at most 64 bytes; empty: it has none"),
-    key(DEVICE, "data_model", Choice(&["device1", "igd", "device2"]), Preset::Text("device1"), Later)
+    key(DEVICE, "data_model", Choice(&["device1", "igd", "device2"]), Preset::Text("device1"), Start)
         .help("root of the data model"),
     key(DEVICE, "connection_request_listen", Text(form::address), Preset::Text("0.0.0.0:7547"), Later)
         .help("where UDP Connection Requests arrive; STUN leaves from here"),

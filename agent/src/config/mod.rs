@@ -1,6 +1,8 @@
 //! Configuration: a TOML file, overridden by flags. [`key::KEYS`] lists what exists; [`Values`] holds what was said,
-//! and where; [`Gateway`] is what a role works with.
+//! and where; [`Gateway`] and [`Device`] are what
+//! a role works with.
 
+mod device;
 mod form;
 mod gateway;
 pub mod key;
@@ -10,6 +12,7 @@ mod values;
 
 use std::{io, path::PathBuf};
 
+pub use device::{Device, DeviceMode};
 pub use gateway::{Agent, Association, Gateway, ManagementServer};
 pub use values::{Origin, Values};
 

@@ -253,14 +253,14 @@ fn describe(attachment: &Attachment) -> (u32, message::Interface) {
     (attachment.ifindex, interface)
 }
 
-struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -269,7 +269,7 @@ impl Signals {
     }
 
     /// Tells the owner of the table, until it has ended.
-    async fn pass_on(mut self, asks: mpsc::Sender<Ask>, reload: impl Fn() -> Result<Values, config::Error>) {
+    pub(super) async fn pass_on(mut self, asks: mpsc::Sender<Ask>, reload: impl Fn() -> Result<Values, config::Error>) {
         loop {
             let ask = tokio::select! {
                 _ = self.terminate.recv() => Ask::Stop,

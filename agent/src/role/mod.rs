@@ -1,4 +1,5 @@
 //! Roles: each wires configuration, packet path, cores and services together, and does nothing else.
 
+pub mod device;
 pub mod gateway;
 pub mod privileges;

@@ -3,10 +3,12 @@
 pub mod association;
 mod clock;
 mod describe;
+pub mod device;
 mod keeper;
 mod kept;
 mod kernel;
 mod knobs;
+pub mod link;
 mod network;
 mod notifier;
 mod parameters;

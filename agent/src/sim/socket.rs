@@ -14,6 +14,7 @@ use nix::{
         sockopt,
     },
 };
+use socket2::{SockFilter, SockRef};
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// Bytes that the kernel may keep for the socket while the simulator is busy.
@@ -47,6 +48,32 @@ pub struct PacketSocket {
     descriptor: AsyncFd<OwnedFd>,
 }
 
+/// Lets pass what servers send to DHCP clients: IPv4 without VLAN tag, UDP to port 68, no later fragment. The words of
+/// the kernel's classic BPF (`linux/filter.h`), so that a busy interface does not wake the process for each frame.
+const DHCP_REPLIES: [SockFilter; 11] = [
+    // The Ethernet type is IPv4, the protocol is UDP.
+    SockFilter::new(LOAD_HALF, 0, 0, 12),
+    SockFilter::new(JUMP_IF_EQUAL, 0, 8, 0x0800),
+    SockFilter::new(LOAD_BYTE, 0, 0, 23),
+    SockFilter::new(JUMP_IF_EQUAL, 0, 6, 17),
+    // The fragment offset is 0.
+    SockFilter::new(LOAD_HALF, 0, 0, 20),
+    SockFilter::new(JUMP_IF_SET, 4, 0, 0x1fff),
+    // The destination port, behind a header of four times the low half of its first byte.
+    SockFilter::new(LOAD_HEADER_LENGTH, 0, 0, 14),
+    SockFilter::new(LOAD_HALF_INDEXED, 0, 0, 16),
+    SockFilter::new(JUMP_IF_EQUAL, 0, 1, 68),
+    SockFilter::new(RETURN, 0, 0, 0x0004_0000),
+    SockFilter::new(RETURN, 0, 0, 0),
+];
+const LOAD_HALF: u16 = 0x28;
+const LOAD_BYTE: u16 = 0x30;
+const LOAD_HALF_INDEXED: u16 = 0x48;
+const LOAD_HEADER_LENGTH: u16 = 0xb1;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const JUMP_IF_SET: u16 = 0x45;
+const RETURN: u16 = 0x06;
+
 impl PacketSocket {
     /// Opens a socket for all frames on `interface`.
     pub fn open(interface: &str) -> Result<Self, SocketError> {
@@ -56,6 +83,17 @@ impl PacketSocket {
             setsockopt(socket.descriptor.get_ref(), sockopt::RcvBuf, &RECEIVE_BUFFER)
                 .map_err(|source| SocketError::System { interface: interface.to_owned(), source })?;
         }
+        Ok(socket)
+    }
+
+    /// Opens a socket for what DHCP servers send to clients on `interface`.
+    pub fn open_for_dhcp_replies(interface: &str) -> Result<Self, SocketError> {
+        let socket = Self::open_for(interface, Some(SockProtocol::EthAll))?;
+        let attached = SockRef::from(socket.descriptor.get_ref()).attach_filter(&DHCP_REPLIES);
+        attached.map_err(|error| SocketError::System {
+            interface: interface.to_owned(),
+            source: Errno::from_raw(error.raw_os_error().unwrap_or_default()),
+        })?;
         Ok(socket)
     }
 

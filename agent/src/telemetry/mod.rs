@@ -1,5 +1,6 @@
 //! Metrics and log. One registry holds every metric; what the kernel and the core count is read when somebody scrapes.
 
+mod device;
 pub mod http;
 mod kernel;
 pub mod log;
@@ -10,9 +11,12 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
+};
 use tr111_core::association::Counts;
 
+pub use device::DeviceMetrics;
 pub use kernel::KernelCounters;
 
 /// From the kernel's time of a frame to the table, in seconds.
@@ -59,8 +63,27 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// The metrics of a role. `kernel` reads the programs' counters.
+    /// The metrics of a role with kernel programs and a table. `kernel` reads the programs' counters.
     pub fn new(role: &str, kernel: impl KernelCounters + 'static) -> Result<Self, prometheus::Error> {
+        let telemetry = Self::plain(role)?;
+        for map in WRITTEN_MAPS {
+            telemetry.failed_writes.with_label_values(&[map]);
+        }
+        for result in NOTIFICATION_RESULTS {
+            telemetry.notifications.with_label_values(&["ManageableDeviceNumberOfEntries", result]);
+        }
+        let register = |collector| telemetry.registry.register(collector);
+        register(Box::new(telemetry.event_latency.clone()))?;
+        register(Box::new(telemetry.damaged_records.clone()))?;
+        register(Box::new(telemetry.failed_writes.clone()))?;
+        register(Box::new(telemetry.store_errors.clone()))?;
+        register(Box::new(telemetry.notifications.clone()))?;
+        register(Box::new(mirror::Mirror::new(kernel, Arc::clone(&telemetry.table), telemetry.probes_sent.clone())?))?;
+        Ok(telemetry)
+    }
+
+    /// The metrics that every role has.
+    pub fn plain(role: &str) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let table = Arc::new(Mutex::new(TableFacts::default()));
         let build = Opts::new("tr111_build_info", "Version and role of the agent; always 1.")
@@ -89,25 +112,17 @@ impl Telemetry {
             )?,
             probes_sent: IntCounter::new("unregistered", "Probes that left.")?,
             ready: AtomicBool::new(false),
-            table: Arc::clone(&table),
+            table,
             registry,
         };
-        for map in WRITTEN_MAPS {
-            telemetry.failed_writes.with_label_values(&[map]);
-        }
-        for result in NOTIFICATION_RESULTS {
-            telemetry.notifications.with_label_values(&["ManageableDeviceNumberOfEntries", result]);
-        }
-        let register = |collector| telemetry.registry.register(collector);
-        register(Box::new(build))?;
-        register(Box::new(telemetry.event_latency.clone()))?;
-        register(Box::new(telemetry.damaged_records.clone()))?;
-        register(Box::new(telemetry.failed_writes.clone()))?;
-        register(Box::new(telemetry.control_clients.clone()))?;
-        register(Box::new(telemetry.store_errors.clone()))?;
-        register(Box::new(telemetry.notifications.clone()))?;
-        register(Box::new(mirror::Mirror::new(kernel, table, telemetry.probes_sent.clone())?))?;
+        telemetry.register(Box::new(build))?;
+        telemetry.register(Box::new(telemetry.control_clients.clone()))?;
         Ok(telemetry)
+    }
+
+    /// Adds metrics of a role's own.
+    pub fn register(&self, collector: Box<dyn Collector>) -> Result<(), prometheus::Error> {
+        self.registry.register(collector)
     }
 
     /// Takes what the owner of the table says about it.

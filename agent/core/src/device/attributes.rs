@@ -1,30 +1,32 @@
-use super::GatewayParameter;
-use crate::model::Notification;
+//! Notification attributes of `GatewayInfo`: Active, unless the ACS says otherwise (DEV-6).
 
-/// Notification attributes of the `GatewayInfo` parameters: Active, unless the ACS says otherwise (DEV-6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attributes([Notification; GatewayParameter::ALL.len()]);
+use super::{GatewayInfo, GatewayParameter};
+use crate::{
+    model::{Fault, Notification, Root, Source},
+    notification::{Notifications, State},
+    time::BootTime,
+};
 
-impl Default for Attributes {
-    fn default() -> Self {
-        Self([Notification::Active; GatewayParameter::ALL.len()])
-    }
+/// The notification state of a device that nobody told anything yet (DEV-6).
+pub fn first_state(root: Root) -> State {
+    let active = |parameter| (full_name(root, parameter), Notification::Active);
+    State { attributes: GatewayParameter::ALL.map(active).into(), ..State::default() }
 }
 
-impl Attributes {
-    /// The attribute of a parameter.
-    pub fn get(&self, parameter: GatewayParameter) -> Notification {
-        self.0[parameter as usize]
-    }
+/// `ManagementServer.URL` was written, maybe with the value that it had: the ACS may be another one, and has to learn of
+/// the gateway (DEV-7, T-34).
+pub fn url_written(notifications: &mut Notifications, source: &dyn Source) -> Result<(), Fault> {
+    let object = format!("{}GatewayInfo.", source.root().prefix());
+    notifications.set(source, &object, Notification::Active)
+}
 
-    /// What the ACS wants of a parameter.
-    pub fn set(&mut self, parameter: GatewayParameter, notification: Notification) {
-        self.0[parameter as usize] = notification;
-    }
+/// `GatewayInfo` changed: one notification tells of all that did (DEV-8, T-3).
+pub fn changed(notifications: &mut Notifications, now: BootTime, root: Root, old: &GatewayInfo, new: &GatewayInfo) {
+    let changes =
+        old.changes(new).map(|parameter| (full_name(root, parameter), old.get(parameter), new.get(parameter)));
+    notifications.changed_together(now, changes);
+}
 
-    /// `ManagementServer.URL` was written, maybe with the value that it had: the ACS may be another one, and has to
-    /// learn of the gateway (DEV-7, T-34).
-    pub fn url_written(&mut self) {
-        *self = Self::default();
-    }
+fn full_name(root: Root, parameter: GatewayParameter) -> String {
+    format!("{}{}", root.prefix(), parameter.path())
 }

@@ -6,7 +6,7 @@
 //!
 //! The owner hands [`Device`] what happens, together with the time, and carries out its [`Output`]s.
 
-mod attributes;
+pub mod attributes;
 mod info;
 mod inform;
 mod lease;
@@ -16,7 +16,6 @@ mod tests;
 
 use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
 
-pub use attributes::Attributes;
 pub use info::{GatewayInfo, GatewayParameter};
 
 use self::{inform::Inform, lease::Client, station::Station};

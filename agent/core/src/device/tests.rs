@@ -8,7 +8,8 @@ use super::*;
 use crate::{
     dhcp::{Builder, Message},
     identity::{GatewayIdentity, decode_device},
-    model::Notification,
+    model::{Notification, Root, Side, Source},
+    notification::{self, Notifications},
 };
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -121,7 +122,7 @@ impl Bench {
 
     /// Goes to the next deadline; how long that took.
     fn wait(&mut self) -> Duration {
-        let deadline = self.device.next_deadline().expect("something to wait for");
+        let deadline = self.device.next_deadline().expect("something to wait for").max(self.now);
         let waited = deadline.since(self.now).expect("it is to come");
         self.now = deadline;
         self.handle(Input::Tick);
@@ -429,16 +430,75 @@ fn a_server_that_never_acknowledges_is_given_up_and_discovers_back_off() {
     }
 }
 
+/// A device whose model holds nothing.
+struct Model;
+
+impl Source for Model {
+    fn root(&self) -> Root {
+        Root::Device1
+    }
+
+    fn side(&self) -> Side {
+        Side::Device
+    }
+
+    fn device_info(&self) -> &GatewayIdentity {
+        unreachable!("nobody reads values")
+    }
+
+    fn number_of_entries(&self) -> u32 {
+        0
+    }
+
+    fn notification_limit(&self) -> u32 {
+        0
+    }
+
+    fn instances(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    fn device(&self, _: u32) -> Option<&DeviceIdentity> {
+        None
+    }
+}
+
+const NAMES: [&str; 3] =
+    ["Device.GatewayInfo.ManufacturerOUI", "Device.GatewayInfo.ProductClass", "Device.GatewayInfo.SerialNumber"];
+
+fn notifications() -> Notifications {
+    Notifications::new(Root::Device1, notification::Settings::default(), attributes::first_state(Root::Device1))
+}
+
 /// DEV-6, DEV-7: Active is the default, and comes back with every write of the ACS URL.
 #[test]
 fn attributes_are_active_until_set_and_again_when_the_url_is_written() {
-    let mut attributes = Attributes::default();
-    assert!(GatewayParameter::ALL.iter().all(|parameter| attributes.get(*parameter) == Notification::Active));
-    attributes.set(GatewayParameter::SerialNumber, Notification::Off);
-    assert_eq!(attributes.get(GatewayParameter::SerialNumber), Notification::Off);
-    assert_eq!(attributes.get(GatewayParameter::ProductClass), Notification::Active);
-    attributes.url_written();
-    assert_eq!(attributes, Attributes::default());
+    let mut notifications = notifications();
+    let attributes = |notifications: &Notifications| NAMES.map(|name| notifications.attribute(name));
+    assert_eq!(attributes(&notifications), [Notification::Active; 3]);
+    notifications.set(&Model, "Device.GatewayInfo.", Notification::Off).expect("allowed");
+    assert_eq!(attributes(&notifications), [Notification::Off; 3]);
+    attributes::url_written(&mut notifications, &Model).expect("allowed");
+    assert_eq!(attributes(&notifications), [Notification::Active; 3]);
+}
+
+/// DEV-8, T-3: one notification tells of every parameter that changed, and of no other.
+#[test]
+fn a_change_of_gateway_info_is_one_notification() {
+    let mut notifications = notifications();
+    let mut bench = Bench::informing();
+    for (serial, expected) in [("GW0001", &NAMES[..]), ("GW0002", &NAMES[2..]), ("GW0002", &[])] {
+        let inform = bench.message(MessageType::Inform);
+        bench.reply(MessageType::Ack, &inform, Some(&gateway(serial, "IGD")));
+        for (old, new) in bench.changes.drain(..) {
+            attributes::changed(&mut notifications, bench.now, Root::Device1, &old, &new);
+        }
+        let told: Vec<_> = std::iter::from_fn(|| notifications.poll_output()).collect();
+        let names = told.iter().flat_map(|notification::Output::Notify { parameters, .. }| parameters);
+        assert_eq!(names.map(|(name, _)| name.as_str()).collect::<Vec<_>>(), expected);
+        assert_eq!(told.len(), usize::from(!expected.is_empty()));
+        bench.wait();
+    }
 }
 
 proptest! {

@@ -11,7 +11,7 @@ mod tests;
 mod value;
 
 pub use path::Root;
-pub use schema::Setting;
+pub use schema::{Setting, Side};
 pub use value::{Kind, Value};
 
 use std::collections::HashSet;
@@ -22,7 +22,10 @@ use self::{
     path::Path,
     schema::{Entry, Leaf},
 };
-use crate::identity::{DeviceIdentity, GatewayIdentity};
+use crate::{
+    device::GatewayInfo,
+    identity::{DeviceIdentity, GatewayIdentity},
+};
 
 /// A fault of TR-069 A.5.1; displays as its number and name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
@@ -101,6 +104,11 @@ pub trait Source {
     /// The root object.
     fn root(&self) -> Root;
 
+    /// Whose parameters they are.
+    fn side(&self) -> Side {
+        Side::Gateway
+    }
+
     /// `DeviceInfo.`: what this device itself is.
     fn device_info(&self) -> &GatewayIdentity;
 
@@ -125,6 +133,11 @@ pub trait Source {
 
     /// The row with an instance number (DM-5 to DM-7).
     fn device(&self, instance: u32) -> Option<&DeviceIdentity>;
+
+    /// `GatewayInfo.` of a device (DM-12 to DM-14).
+    fn gateway_info(&self) -> Option<&GatewayInfo> {
+        None
+    }
 
     /// The notification attribute of a parameter, by its full name.
     fn notification(&self, name: &str) -> Notification {
@@ -188,7 +201,7 @@ pub fn names(source: &dyn Source, path: &str, next_level: bool) -> Result<Vec<Na
         add(&name, place.entry.writable);
     }
     // A table without rows is an object all the same.
-    for entry in schema::entries(source.root()).filter(|entry| path.reaches(entry)) {
+    for entry in schema::entries(source.side(), source.root()).filter(|entry| path.reaches(entry)) {
         if let Some(table) = entry.table() {
             add(&format!("{}{table}", source.root().prefix()), false);
         }
@@ -224,7 +237,7 @@ pub fn number_of_entries(root: Root) -> String {
 pub fn is_hidden(path: &str) -> bool {
     [Root::Igd, Root::Device1, Root::Device2].into_iter().any(|root| {
         Path::parse(root, path).is_ok_and(|path| {
-            !path.is_partial() && schema::entries(root).any(|entry| entry.leaf.is_hidden() && path.reaches(entry))
+            !path.is_partial() && schema::entries(Side::Gateway, root).any(|entry| entry.leaf.is_hidden() && path.reaches(entry))
         })
     })
 }
@@ -275,7 +288,7 @@ impl Place {
 
 /// The parameters at and below `path`: the rows of a table one after the other.
 fn find(source: &dyn Source, path: &Path<'_>) -> Result<Vec<Place>, Fault> {
-    let reached: Vec<&'static Entry> = schema::entries(source.root()).filter(|entry| path.reaches(entry)).collect();
+    let reached: Vec<&'static Entry> = schema::entries(source.side(), source.root()).filter(|entry| path.reaches(entry)).collect();
     if reached.is_empty() {
         return Err(Fault::InvalidParameterName);
     }
@@ -310,6 +323,7 @@ fn value(source: &dyn Source, leaf: Leaf, instance: Option<u32>) -> Option<Value
         Leaf::ConnectionRequestPassword => text(""),
         Leaf::NumberOfEntries => Value::UnsignedInt(source.number_of_entries()),
         Leaf::NotificationLimit => Value::UnsignedInt(source.notification_limit()),
+        Leaf::GatewayInfo(parameter) => text(source.gateway_info()?.get(parameter)),
         Leaf::DeviceManufacturerOui => text(row()?.manufacturer_oui.as_str()),
         Leaf::DeviceSerialNumber => text(row()?.serial_number.as_str()),
         Leaf::DeviceProductClass => text(row()?.product_class.as_str()),

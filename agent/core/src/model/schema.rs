@@ -1,6 +1,7 @@
 //! Which parameters there are.
 
 use super::{Fault, Kind, Root, Value};
+use crate::device::GatewayParameter;
 
 /// Stands for an instance number in a path.
 pub(super) const INSTANCE: &str = "{i}";
@@ -33,6 +34,16 @@ pub(super) enum Leaf {
     DeviceManufacturerOui,
     DeviceSerialNumber,
     DeviceProductClass,
+    GatewayInfo(GatewayParameter),
+}
+
+/// Which of TR-111's two ends has the parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// A gateway, with a table of the devices behind it.
+    Gateway,
+    /// A device behind a gateway.
+    Device,
 }
 
 /// A write that passed.
@@ -84,9 +95,28 @@ const SCHEMA: &[Entry] = &[
     read_only("ManagementServer.ManageableDevice.{i}.ProductClass", Kind::String, Leaf::DeviceProductClass, GATEWAY),
 ];
 
-/// The parameters below a root.
-pub(super) fn entries(root: Root) -> impl Iterator<Item = &'static Entry> {
-    SCHEMA.iter().filter(move |entry| entry.roots.contains(&root))
+/// Parameters of devices.
+const DEVICE: &[Entry] = &[
+    read_only("DeviceInfo.ManufacturerOUI", Kind::String, Leaf::ManufacturerOui, ALL),
+    read_only("DeviceInfo.SerialNumber", Kind::String, Leaf::SerialNumber, ALL),
+    read_only("DeviceInfo.ProductClass", Kind::String, Leaf::ProductClass, ALL),
+    writable("ManagementServer.URL", Kind::String, Leaf::Url, ALL),
+    gateway_info(GatewayParameter::ManufacturerOui),
+    gateway_info(GatewayParameter::ProductClass),
+    gateway_info(GatewayParameter::SerialNumber),
+];
+
+const fn gateway_info(parameter: GatewayParameter) -> Entry {
+    read_only(parameter.path(), Kind::String, Leaf::GatewayInfo(parameter), ALL)
+}
+
+/// The parameters of a side below a root.
+pub(super) fn entries(side: Side, root: Root) -> impl Iterator<Item = &'static Entry> {
+    let schema = match side {
+        Side::Gateway => SCHEMA,
+        Side::Device => DEVICE,
+    };
+    schema.iter().filter(move |entry| entry.roots.contains(&root))
 }
 
 impl Entry {

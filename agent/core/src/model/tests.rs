@@ -259,3 +259,68 @@ fn values_read_and_write_as_cwmp_does() {
     assert_eq!(Value::parse(Kind::Boolean, "yes"), Err(Fault::InvalidParameterType));
     assert_eq!(Value::parse(Kind::Int, "2147483648"), Err(Fault::InvalidParameterValue));
 }
+
+/// A device: what it is, and what it knows of its gateway.
+struct DeviceSide(Root, GatewayIdentity, crate::device::GatewayInfo);
+
+impl Source for DeviceSide {
+    fn root(&self) -> Root {
+        self.0
+    }
+
+    fn side(&self) -> Side {
+        Side::Device
+    }
+
+    fn device_info(&self) -> &GatewayIdentity {
+        &self.1
+    }
+
+    fn number_of_entries(&self) -> u32 {
+        0
+    }
+
+    fn notification_limit(&self) -> u32 {
+        0
+    }
+
+    fn instances(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    fn device(&self, _: u32) -> Option<&DeviceIdentity> {
+        None
+    }
+
+    fn gateway_info(&self) -> Option<&crate::device::GatewayInfo> {
+        Some(&self.2)
+    }
+}
+
+/// DM-12, DM-13, DM-14: three read-only texts, empty where no gateway is known; and no table of devices.
+#[test]
+fn a_device_has_gateway_info_below_every_root_and_a_gateway_has_none() {
+    for root in [Root::Device1, Root::Igd, Root::Device2] {
+        let identity = GatewayIdentity {
+            manufacturer_oui: "00256D".parse().expect("an OUI"),
+            serial_number: "DEV0001".parse().expect("text"),
+            product_class: "STB".parse().expect("text"),
+        };
+        let device = DeviceSide(root, identity, crate::device::GatewayInfo::default());
+        let path = |relative: &str| format!("{}{relative}", root.prefix());
+        let found = get(&device, &path("GatewayInfo.")).expect("an object of devices");
+        let names: Vec<_> = found.iter().map(|parameter| parameter.name.clone()).collect();
+        assert_eq!(
+            names,
+            ["ManufacturerOUI", "ProductClass", "SerialNumber"].map(|name| path(&format!("GatewayInfo.{name}")))
+        );
+        assert!(found.iter().all(|parameter| parameter.value == Value::String(String::new()) && !parameter.writable));
+        assert_eq!(check(&device, &path("GatewayInfo.SerialNumber"), "X"), Err(Fault::NonWritable));
+        assert_eq!(
+            check(&device, &path("ManagementServer.URL"), "http://acs"),
+            Ok(Setting::Url("http://acs".to_owned()))
+        );
+        let table = path("ManagementServer.ManageableDeviceNumberOfEntries");
+        assert_eq!(get(&device, &table), Err(Fault::InvalidParameterName));
+    }
+}

@@ -248,6 +248,19 @@ impl Notifications {
         }
     }
 
+    /// Takes changes that belong together, each as full name, value before and value now: one notification tells of
+    /// all.
+    pub fn changed_together<'a>(
+        &mut self,
+        now: BootTime,
+        changes: impl IntoIterator<Item = (String, &'a str, &'a str)>,
+    ) {
+        for (name, before, value) in changes {
+            self.changed(&name, before, value);
+        }
+        self.handle(now, Input::Tick);
+    }
+
     /// The next thing to do for the caller.
     pub fn poll_output(&mut self) -> Option<Output> {
         let fresh = self.pending.get(self.pending.len() - self.fresh)?;

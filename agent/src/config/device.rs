@@ -1,0 +1,74 @@
+//! The configuration of the device role.
+
+use std::time::Duration;
+
+use tr111_core::{identity::DeviceIdentity, model::Root};
+
+use super::{Agent, Error, Values};
+
+/// How the device speaks DHCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceMode {
+    /// INFORM beside a DHCP client that the box has already.
+    Inform,
+    /// A full exchange of its own.
+    Dhcp,
+    /// Not at all.
+    Off,
+}
+
+/// Everything that `tr111 run device` needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Interface that faces the gateway.
+    pub interface: String,
+    /// How the device speaks DHCP.
+    pub mode: DeviceMode,
+    /// Time from an answer to the next INFORM.
+    pub inform_interval: Duration,
+    /// `DeviceInfo` of the device.
+    pub identity: DeviceIdentity,
+    /// Root of the data model.
+    pub data_model: Root,
+    /// `ManagementServer.URL` at the start.
+    pub url: String,
+    /// The process.
+    pub agent: Agent,
+}
+
+impl TryFrom<&Values> for Device {
+    type Error = Error;
+
+    fn try_from(values: &Values) -> Result<Self, Error> {
+        const SECTION: &str = "device";
+        let missing = |name, flag| Error::Missing { name, section: SECTION, flag };
+        // Unset values read as empty texts; whatever is set was checked when it was read.
+        let text = |name| values.text(SECTION, name);
+        let given = |name, flag| Some(text(name)).filter(|text| !text.is_empty()).ok_or_else(|| missing(name, flag));
+        Ok(Self {
+            interface: given("interface", "--interface IF")?.to_owned(),
+            mode: match text("mode") {
+                "dhcp" => DeviceMode::Dhcp,
+                "off" => DeviceMode::Off,
+                _ => DeviceMode::Inform,
+            },
+            inform_interval: Duration::from_secs(values.integer(SECTION, "inform_interval_s").unsigned_abs()),
+            identity: DeviceIdentity {
+                manufacturer_oui: given("manufacturer_oui", "--oui HEX6")?
+                    .parse()
+                    .map_err(|_| missing("manufacturer_oui", "--oui HEX6"))?,
+                serial_number: given("serial_number", "--serial S")?
+                    .parse()
+                    .map_err(|_| missing("serial_number", "--serial S"))?,
+                product_class: text("product_class").parse().unwrap_or_default(),
+            },
+            data_model: match text("data_model") {
+                "igd" => Root::Igd,
+                "device2" => Root::Device2,
+                _ => Root::Device1,
+            },
+            url: values.text("management_server", "url").to_owned(),
+            agent: values.into(),
+        })
+    }
+}

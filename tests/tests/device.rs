@@ -1,0 +1,115 @@
+//! The device role against the real gateway and dnsmasq: it tells who it is, and learns who the gateway is.
+
+use std::{net::Ipv4Addr, process::Command, time::Duration};
+
+use anyhow::{Context, Result};
+use tr111_tests::{
+    agent::{Agent, Files, METRICS, SOON, binary},
+    host::dnsmasq,
+    lab::{Lab, POOL},
+    namespace::Namespace,
+    process::Process,
+    wait::wait_for,
+};
+
+const POOL_END: Ipv4Addr = Ipv4Addr::new(10, 111, 1, 250);
+/// A real server waits a second here and there.
+const SERVER: Duration = Duration::from_secs(20);
+const GATEWAY_INFO: [&str; 3] = ["00256D", "IGD", "GW0001"];
+const NOBODY: [&str; 3] = ["", "", ""];
+
+fn real_server(lab: &Lab) -> Result<Process> {
+    dnsmasq(&lab.gateway, "lan0", (POOL, POOL_END), lab.path(), &[])
+}
+
+fn run_device(namespace: &Namespace, files: &Files, mode: &str) -> Result<Command> {
+    let mut command = namespace.command(binary()?);
+    command.args(["run", "device", "--interface", "eth0", "--mode", mode]);
+    command.args(["--oui", "00256D", "--serial", "DEV0001", "--product-class", "STB"]);
+    command.arg("--control").arg(files.control()).args(["--metrics", METRICS]);
+    command.env_remove("RUST_BACKTRACE");
+    Ok(command)
+}
+
+fn start_device<'a>(lab: &'a Lab, mode: &str) -> Result<Agent<'a>> {
+    let files = Files::new(lab.path(), "device")?;
+    let logs = lab.path().join("device-logs");
+    std::fs::create_dir(&logs)?;
+    let mut command = run_device(&lab.lan, &files, mode)?;
+    Agent::start_command(&lab.lan, files, &mut command, &logs)
+}
+
+/// OUI, class and serial number of `Device.GatewayInfo.`, and the notification attributes.
+fn gateway_info(device: &Agent<'_>) -> Result<(Vec<String>, Vec<String>)> {
+    let answer = device.json(&["get", "Device.GatewayInfo."])?;
+    let parameters = answer["parameters"].as_array().context("no parameters")?;
+    let texts = |key: &str| parameters.iter().filter_map(|one| Some(one[key].as_str()?.to_owned())).collect();
+    Ok((texts("value"), texts("notification")))
+}
+
+fn wait_for_info(device: &Agent<'_>, expected: [&str; 3], limit: Duration) -> Result<()> {
+    let mut seen = Vec::new();
+    wait_for(&format!("GatewayInfo {expected:?}"), limit, || {
+        seen = gateway_info(device)?.0;
+        Ok((seen == expected).then_some(()))
+    })
+    .with_context(|| format!("GatewayInfo is {seen:?}"))
+}
+
+/// DEV-2, DEV-3, DEV-6, DEV-9, DEV-10: a box with an address from elsewhere learns the gateway by INFORM, is a row of
+/// it, and forgets it with its address.
+#[test]
+fn a_device_beside_another_client_learns_its_gateway_by_inform() -> Result<()> {
+    let lab = Lab::new()?;
+    let _server = real_server(&lab)?;
+    let gateway = Agent::start(&lab, &["lan0"], &[])?;
+    let device = start_device(&lab, "inform")?;
+    assert_eq!(gateway_info(&device)?.0, NOBODY);
+    let mut watch = device.background("watch", &["watch", "--json"], lab.path())?;
+    device.wait_for_metrics("the watcher", |metrics| metrics.sum("tr111_control_clients", &[]) >= 1)?;
+
+    lab.lan.ip("addr add 10.111.2.5/16 dev eth0")?;
+    wait_for_info(&device, GATEWAY_INFO, SERVER)?;
+    assert_eq!(gateway_info(&device)?.1, ["active", "active", "active"]);
+    let told = watch.wait_for_line("GW0001", SOON)?;
+    let event: serde_json::Value = serde_json::from_str(&told)?;
+    assert_eq!((&event["event"], &event["sequence"]), (&"notification".into(), &1.into()));
+    let serial = serde_json::json!({"name": "Device.GatewayInfo.SerialNumber", "value": "GW0001"});
+    assert!(event["parameters"].as_array().is_some_and(|all| all.len() == 3 && all.contains(&serial)), "{told}");
+
+    let rows = gateway.wait_for_rows(1, SOON)?;
+    assert_eq!(rows[0].identity(), "00256D/DEV0001/STB");
+    assert_eq!((rows[0].bindings[0].source.as_str(), rows[0].bindings[0].ip.as_str()), ("inform", "10.111.2.5"));
+
+    lab.lan.ip("addr flush dev eth0")?;
+    wait_for_info(&device, NOBODY, SOON)?;
+    watch.wait_for_line("\"sequence\":2", SOON)?;
+    Ok(())
+}
+
+/// DEV-1, DEV-2, DEV-3, DEV-9: the device's own exchange brings an address and the gateway; its release takes both.
+#[test]
+fn a_device_with_its_own_exchange_gets_an_address_and_gives_it_back() -> Result<()> {
+    let lab = Lab::new()?;
+    let _server = real_server(&lab)?;
+    let gateway = Agent::start(&lab, &["lan0"], &[])?;
+    let mut device = start_device(&lab, "dhcp")?;
+    wait_for_info(&device, GATEWAY_INFO, SERVER)?;
+    let addresses = || lab.lan.ip("-4 -o addr show dev eth0");
+    let shown = addresses()?;
+    let rows = gateway.wait_for_rows(1, SOON)?;
+    let binding = &rows[0].bindings[0];
+    assert_eq!((rows[0].identity().as_str(), binding.source.as_str()), ("00256D/DEV0001/STB", "request"));
+    assert!(shown.contains(&format!("{}/16", binding.ip)), "{shown}");
+    let mut watch = device.background("watch", &["watch", "--json"], lab.path())?;
+    device.wait_for_metrics("the watcher", |metrics| metrics.sum("tr111_control_clients", &[]) >= 1)?;
+
+    assert!(device.stop()?.success());
+    let told = watch.wait_for_line("notification", SOON)?;
+    let event: serde_json::Value = serde_json::from_str(&told)?;
+    let values = event["parameters"].as_array().context("no parameters")?;
+    assert!(values.len() == 3 && values.iter().all(|parameter| parameter["value"] == ""), "{told}");
+    gateway.wait_for_rows(0, SOON)?;
+    assert_eq!(addresses()?, "");
+    Ok(())
+}
