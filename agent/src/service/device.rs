@@ -26,6 +26,8 @@ use crate::{
 
 /// Largest frame that carries a DHCP message, with room for jumbo frames.
 const FRAME: usize = 9_216;
+/// Notifications in one answer.
+const PAGE: usize = 256;
 
 /// What the owner works with.
 #[derive(Debug)]
@@ -193,21 +195,16 @@ impl Owner {
     fn notify(&mut self) {
         self.clock.follow();
         let prefix = self.parts.root.prefix();
-        while let Some(notification::Output::Notify { sequence, time, parameters, kind }) =
-            self.notifications.poll_output()
-        {
-            for (name, _) in &parameters {
+        while let Some(output) = self.notifications.poll_output() {
+            let notification::Output::Notify { parameters, .. } = &output;
+            for (name, _) in parameters {
                 let parameter = name.strip_prefix(prefix).unwrap_or(name);
                 self.parts.metrics.notifications.with_label_values(&[parameter, "sent"]).inc();
             }
-            let parameters = parameters.into_iter().map(|(name, value)| ChangedParameter { name, value }).collect();
-            let notification::Kind::ActiveValueChange = kind;
-            let kind = "4 VALUE CHANGE".to_owned();
-            let time = self.clock.rfc3339(time);
-            self.parts.status.last_notification = Some(time.clone());
-            let what = Happening::Notification(message::Notification { sequence, kind, parameters });
+            let event = event(&self.clock, output);
+            self.parts.status.last_notification = Some(event.time.clone());
             // Without watchers nobody misses it.
-            let _ = self.parts.events.send(Arc::new(message::Event { time, what }));
+            let _ = self.parts.events.send(Arc::new(event));
         }
     }
 
@@ -246,8 +243,30 @@ impl Owner {
             Ask::Detach { reply, .. } => {
                 let _ = reply.send(Err("a device has no kernel programs; stop it by SIGTERM".to_owned()));
             }
-            // `Ask::Stop` ends the task, in `run`.
-            _ => {}
+            Ask::Notify { path, attribute, reply } => {
+                let mut notifications = self.notifications.clone();
+                let set = notifications.set(&self.view(), &path, attribute).map_err(|error| fault(error, &path));
+                self.notifications = notifications;
+                let _ = reply.send(set);
+            }
+            Ask::Notifications { after, reply } => {
+                self.clock.follow();
+                let pending = self.notifications.pending(after).take(PAGE);
+                let events = pending.cloned().map(|notification::Pending { sequence, time, parameters, kind }| {
+                    event(&self.clock, notification::Output::Notify { sequence, time, parameters, kind })
+                });
+                let _ = reply.send(events.collect());
+            }
+            Ask::Acknowledge { sequence, reply } => {
+                let known = self.notifications.acknowledge(sequence);
+                let _ =
+                    reply.send(if known { Ok(()) } else { Err(format!("there was no notification {sequence} yet")) });
+                // Changes may have waited for room.
+                self.notifications.handle(Clock::now(), notification::Input::Tick);
+                self.notify();
+            }
+            // It ends the task, in `run`.
+            Ask::Stop => {}
         }
     }
 
@@ -304,6 +323,16 @@ fn is_ours(key: &str) -> bool {
 
 fn fault(fault: model::Fault, path: &str) -> Fault {
     Fault { code: fault.code(), name: fault.name(), path: path.to_owned() }
+}
+
+/// A notification as watchers and subscribers see it.
+fn event(clock: &Clock, output: notification::Output) -> message::Event {
+    let notification::Output::Notify { sequence, time, parameters, kind: notification::Kind::ActiveValueChange } =
+        output;
+    let parameters = parameters.into_iter().map(|(name, value)| ChangedParameter { name, value }).collect();
+    let kind = "4 VALUE CHANGE".to_owned();
+    let what = Happening::Notification(message::Notification { sequence, kind, parameters });
+    message::Event { time: clock.rfc3339(time), what }
 }
 
 async fn receive(socket: Option<&PacketSocket>, frame: &mut [u8]) -> io::Result<usize> {
