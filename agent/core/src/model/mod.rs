@@ -237,7 +237,8 @@ pub fn number_of_entries(root: Root) -> String {
 pub fn is_hidden(path: &str) -> bool {
     [Root::Igd, Root::Device1, Root::Device2].into_iter().any(|root| {
         Path::parse(root, path).is_ok_and(|path| {
-            !path.is_partial() && schema::entries(Side::Gateway, root).any(|entry| entry.leaf.is_hidden() && path.reaches(entry))
+            !path.is_partial()
+                && schema::entries(Side::Gateway, root).any(|entry| entry.leaf.is_hidden() && path.reaches(entry))
         })
     })
 }
@@ -288,7 +289,8 @@ impl Place {
 
 /// The parameters at and below `path`: the rows of a table one after the other.
 fn find(source: &dyn Source, path: &Path<'_>) -> Result<Vec<Place>, Fault> {
-    let reached: Vec<&'static Entry> = schema::entries(source.side(), source.root()).filter(|entry| path.reaches(entry)).collect();
+    let reached: Vec<&'static Entry> =
+        schema::entries(source.side(), source.root()).filter(|entry| path.reaches(entry)).collect();
     if reached.is_empty() {
         return Err(Fault::InvalidParameterName);
     }
