@@ -23,7 +23,7 @@ const REQUESTS: usize = 4;
 /// REQUESTs for a lease after the link came back before it is used as it is (RFC 2131 3.2).
 const REBOOTS: usize = 2;
 /// Between repetitions of a renewal (RFC 2131 4.4.5).
-const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
+const RENEWAL_PAUSE: Duration = Duration::from_mins(1);
 /// Before the search starts again after a NAK, so that a server that always refuses is not asked all the time.
 const NAK_PAUSE: Duration = Duration::from_secs(2);
 
@@ -183,12 +183,11 @@ impl Client {
         }
         match (&self.phase, &self.lease) {
             (Phase::Requesting(_), _) if self.sent >= REQUESTS => self.enter(now, Phase::Selecting, station),
-            (Phase::Selecting | Phase::Requesting(_), _) => self.ask(now, station),
             (Phase::Rebooting, Some(lease)) if self.sent >= REBOOTS => {
                 self.deadline = lease.renew;
                 self.phase = Phase::Bound;
             }
-            (Phase::Rebooting, Some(_)) => self.ask(now, station),
+            (Phase::Selecting | Phase::Requesting(_), _) | (Phase::Rebooting, Some(_)) => self.ask(now, station),
             // An answer has to say which of several renewals it is for, so each is a transaction.
             (Phase::Bound | Phase::Renewing, Some(lease)) if now < lease.rebind => {
                 self.enter(now, Phase::Renewing, station);

@@ -86,7 +86,7 @@ impl Station {
         (delay + Duration::from_nanos(self.draw() % span)).saturating_sub(JITTER)
     }
 
-    /// SplitMix64, which any seed suits.
+    /// `SplitMix64`, which any seed suits.
     fn draw(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.random;

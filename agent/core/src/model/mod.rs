@@ -119,11 +119,13 @@ pub trait Source {
     fn notification_limit(&self) -> u32;
 
     /// `ManagementServer.URL` of the ACS.
+    #[expect(clippy::unnecessary_literal_bound, reason = "sources lend what they own")]
     fn url(&self) -> &str {
         ""
     }
 
     /// `ManagementServer.ConnectionRequestUsername`
+    #[expect(clippy::unnecessary_literal_bound, reason = "sources lend what they own")]
     fn connection_request_username(&self) -> &str {
         ""
     }
