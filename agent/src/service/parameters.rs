@@ -173,7 +173,8 @@ mod tests {
             serial_number: "GW0001".parse().expect("text"),
             product_class: "IGD".parse().expect("text"),
         };
-        let notifications = Notifications::new(Root::Igd, notification::Settings::default(), Default::default());
+        let notifications =
+            Notifications::new(Root::Igd, notification::Settings::default(), notification::State::default());
         let core = Association::new(association::Settings::default());
         (Model::new(Root::Igd, device_info, Written::default()), core, notifications)
     }
