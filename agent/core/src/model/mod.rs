@@ -120,14 +120,12 @@ pub trait Source {
 
     /// `ManagementServer.URL` of the ACS.
     #[expect(clippy::unnecessary_literal_bound, reason = "sources lend what they own")]
-    #[expect(clippy::unnecessary_literal_bound, reason = "only this default is a literal")]
     fn url(&self) -> &str {
         ""
     }
 
     /// `ManagementServer.ConnectionRequestUsername`
     #[expect(clippy::unnecessary_literal_bound, reason = "sources lend what they own")]
-    #[expect(clippy::unnecessary_literal_bound, reason = "only this default is a literal")]
     fn connection_request_username(&self) -> &str {
         ""
     }
