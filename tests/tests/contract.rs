@@ -123,7 +123,9 @@ fn status_has_its_keys() -> Result<()> {
 fn watch_tells_what_happens() -> Result<()> {
     let lab = Lab::new()?;
     let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 120)?;
-    let mut agent = Agent::start(&lab, &["lan0"], &[])?;
+    // A device that comes and goes until both commands listen sends more than its budget.
+    let file = lab.write("gateway.toml", "[gateway.association]\nmac_budget_pps = 0\n")?;
+    let mut agent = Agent::start(&lab, &["lan0"], &["--config", &file])?;
     let mut watch = agent.background("watch", &["watch", "--json"], lab.path())?;
     let mut devices = agent.background("devices", &["devices", "--watch", "--json"], lab.path())?;
     let wire = Wire::open(&lab.lan, "eth0")?;
