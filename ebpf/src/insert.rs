@@ -88,7 +88,7 @@ pub fn gateway_identity(
 fn fits_interface(packet: &SkbFrame<'_>, growth: u32) -> bool {
     let mut mtu = 0u32;
     // SAFETY: interface 0 means the frame's own; `mtu` outlives the call (Linux 5.12).
-    unsafe { bpf_check_mtu(packet.skb().cast::<c_void>(), 0, &raw mut mtu, growth as i32, 0) == 0 }
+    unsafe { bpf_check_mtu(packet.skb().cast::<c_void>(), 0, &raw mut mtu, growth.cast_signed(), 0) == 0 }
 }
 
 /// Writes the new bytes, then the lengths, then the checksums.
@@ -230,7 +230,5 @@ impl Step for Padding<'_> {
 /// Copies the option without its first `SKIP` bytes.
 #[inline(always)]
 fn copy<const SKIP: usize>(from: &[u8; OPTION_BYTES], to: &mut [u8; TAIL_CAPACITY]) {
-    for index in SKIP..OPTION_BYTES {
-        to[index - SKIP] = from[index];
-    }
+    to[..OPTION_BYTES - SKIP].copy_from_slice(&from[SKIP..]);
 }

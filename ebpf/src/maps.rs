@@ -194,13 +194,13 @@ pub fn remember_newcomer(client: &ClientKey, now: u64) {
 #[inline(always)]
 pub fn budget(address: u64) -> Option<&'static mut Budget> {
     // SAFETY: the map gave a live pointer. Two CPUs may update it at once: then one message more or less is let by.
-    BUDGETS.get_ptr_mut(&address).map(|budget| unsafe { &mut *budget })
+    BUDGETS.get_ptr_mut(address).map(|budget| unsafe { &mut *budget })
 }
 
 /// Opens the budget of a hardware address.
 #[inline(always)]
 pub fn open_budget(address: u64, budget: &Budget) {
-    let _ = BUDGETS.insert(&address, budget, 0);
+    let _ = BUDGETS.insert(address, budget, 0);
 }
 
 #[inline(always)]

@@ -6,7 +6,7 @@ use anyhow::Result;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tr111_tests::{
-    agent::{Agent, SOON},
+    agent::{Agent, Device, SOON},
     client::Client,
     lab::{GATEWAY, Lab, POOL},
     responder::Responder,
@@ -64,7 +64,7 @@ fn what_happened_meanwhile_is_known_at_the_first_answer() -> Result<()> {
     first.release()?;
     let agent = agent.start_again(&lab, &["lan0"], &[])?;
     let rows = agent.devices()?;
-    assert_eq!(rows.iter().map(|row| row.identity()).collect::<Vec<_>>(), ["00256D/DEV0001/"]);
+    assert_eq!(rows.iter().map(Device::identity).collect::<Vec<_>>(), ["00256D/DEV0001/"]);
     Ok(())
 }
 

@@ -74,7 +74,7 @@ pub(super) struct SetArgs {
     by_acs: bool,
 }
 
-pub(super) fn set(args: SetArgs, reach: &Reach) -> Outcome {
+pub(super) fn set(args: &SetArgs, reach: &Reach) -> Outcome {
     let parameters = match (&args.value_file, args.writes.as_slice()) {
         (Some(file), [path]) => vec![(path.clone(), value_of(file)?)],
         (Some(_), _) => return Err(Failure::Usage("--value-file takes one PATH and no VALUE".to_owned())),

@@ -116,7 +116,7 @@ impl Cli {
             Command::Devices(args) => devices::run(&args, &client, json),
             Command::Status => status::run(&client, json),
             Command::Get(args) => get::run(args, &client, json),
-            Command::Set(args) => get::set(args, &client),
+            Command::Set(args) => get::set(&args, &client),
             Command::Notify(args) => get::notify(args, &client),
             Command::Ack(args) => get::acknowledge(&args, &client),
             Command::Watch(args) => watch::run(&args, &client, json),

@@ -68,7 +68,7 @@ impl Pins {
     /// Where a map is pinned.
     pub(super) fn map(&self, name: &str) -> Result<PathBuf, Error> {
         let directory = self.directory.join(format!("abi-{ABI}"));
-        self.make(&directory)?;
+        make(&directory)?;
         Ok(directory.join(name))
     }
 
@@ -95,7 +95,7 @@ impl Pins {
     pub(super) fn keep(&self, link: FdLink, interface: &str, program: &str, mode: &str) -> Result<(), Error> {
         let path = self.link_path(interface, program, mode);
         if let Some(parent) = path.parent() {
-            self.make(parent)?;
+            make(parent)?;
         }
         link.pin(&path)
             .map(drop)
@@ -138,10 +138,10 @@ impl Pins {
     fn link_path(&self, interface: &str, program: &str, mode: &str) -> PathBuf {
         self.directory.join("links").join(file_name(interface)).join(format!("{program}-{mode}"))
     }
+}
 
-    fn make(&self, directory: &Path) -> Result<(), Error> {
-        fs::create_dir_all(directory).map_err(|source| Error::Pins { directory: directory.to_owned(), source })
-    }
+fn make(directory: &Path) -> Result<(), Error> {
+    fs::create_dir_all(directory).map_err(|source| Error::Pins { directory: directory.to_owned(), source })
 }
 
 /// An interface's name as a bpffs takes it: dots are reserved there (Linux 4.4).

@@ -303,7 +303,9 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                     self.parts.telemetry.store_errors.inc();
                 }
                 let undone = self.keeper.conclude(&committed, &whole!(self), &self.parts.events);
-                undone.into_iter().for_each(|undo| self.undo(undo));
+                for undo in undone {
+                    self.undo(undo);
+                }
             }
         }
     }

@@ -60,7 +60,7 @@ impl Link {
             new_multicast_connection(&[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr])?;
         tokio::spawn(connection);
         let first = read(&handle, name).await?.ok_or_else(|| LinkError::NoInterface(name.to_owned()))?;
-        let (changed, changes) = mpsc::channel(16);
+        let (told, changes) = mpsc::channel(16);
         let (watched, asked) = (name.to_owned(), handle.clone());
         tokio::spawn(async move {
             let mut known = Some(first);
@@ -75,7 +75,7 @@ impl Link {
                 };
                 if now != known {
                     known = now;
-                    if changed.send(now).await.is_err() {
+                    if told.send(now).await.is_err() {
                         return;
                     }
                 }

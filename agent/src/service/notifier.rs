@@ -20,7 +20,7 @@ const VALUE_CHANGE: &str = "4 VALUE CHANGE";
 #[derive(Debug)]
 pub(super) struct Notifier {
     core: Notifications,
-    /// Full name of ManageableDeviceNumberOfEntries.
+    /// Full name of `ManageableDeviceNumberOfEntries`.
     number_of_entries: String,
     /// Full name of the table, with its dot.
     table: String,

@@ -229,7 +229,7 @@ impl ArpRequest {
     }
 
     /// The request as a frame to `mac`, with tags of the VLANs `vlan`, outermost first, 0 for none.
-    pub fn to_frame(&self, mac: Mac, vlan: [u16; 2]) -> Vec<u8> {
+    pub fn to_frame(self, mac: Mac, vlan: [u16; 2]) -> Vec<u8> {
         let mut frame = Vec::with_capacity(64);
         frame.extend(mac);
         frame.extend(self.sender.0);
