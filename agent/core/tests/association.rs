@@ -16,7 +16,7 @@ use tr111_core::{
 
 const HOUR: u32 = 3_600;
 
-/// GW-6: a row appears with the ACK, and not before.
+/// GW-6, T-5: a row appears with the ACK, and not before; an OFFER makes none.
 #[test]
 fn a_row_appears_at_the_ack() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
