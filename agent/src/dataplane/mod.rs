@@ -51,7 +51,8 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// Loads the programs and attaches them to every interface; on an error nothing new stays attached.
+    /// Loads the programs and attaches them to every interface. On an error nothing stays attached, except what was
+    /// pinned: that goes on, and the next start adopts it.
     ///
     /// With `pins`, what an earlier agent left is adopted: its maps stay, its links get the new programs, and no frame
     /// passes without one. Needs a tokio runtime.
