@@ -2,72 +2,25 @@
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
-    io,
-    net::SocketAddr,
     sync::Arc,
-    time::Duration,
 };
 
-use tokio::{
-    runtime,
-    sync::{broadcast, mpsc},
-    task,
-    time::timeout,
-};
 use tr111_core::device::{Mode, Settings};
 
-use super::gateway::Signals;
+use super::start::{self, Endpoints, Error, system};
 use crate::{
     config::{self, Device, DeviceMode, Values},
-    control::{self, BindError, Limits, Listener, message},
+    control::message,
     service::{
         Clock, Knobs,
         device::{Owner, Parts},
-        link::{Link, LinkError},
+        link::Link,
     },
     sim::socket::{PacketSocket, SocketError},
-    telemetry::{
-        DeviceMetrics, Telemetry,
-        http::{self, HttpError},
-        log::Log,
-    },
+    telemetry::{DeviceMetrics, Telemetry, log::Log},
 };
 
 const ROLE: &str = "device";
-/// Questions that wait for the owner of the device.
-const ASKS: usize = 64;
-/// Happenings that a watcher may be behind before it misses some.
-const EVENTS: usize = 256;
-/// How long watchers may take to hear of the release.
-const FAREWELL: Duration = Duration::from_secs(1);
-
-/// Why the device does not run, or ended by itself.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The interface.
-    #[error("{0}")]
-    Link(#[from] LinkError),
-    /// The packet socket.
-    #[error("{0}")]
-    Socket(#[from] SocketError),
-    /// The control socket.
-    #[error("{0}")]
-    Control(#[from] BindError),
-    /// The address of the metrics.
-    #[error("{0}")]
-    Http(#[from] HttpError),
-    /// The metrics contradict each other.
-    #[error("the metrics cannot be registered: {0}")]
-    Metrics(#[from] prometheus::Error),
-    /// The system refuses.
-    #[error("cannot {what}: {source}")]
-    System {
-        /// What was tried.
-        what: &'static str,
-        /// Why not.
-        source: io::Error,
-    },
-}
 
 /// Runs the device until a signal ends it. `reload` reads the configuration again, for SIGHUP.
 pub fn run(
@@ -75,12 +28,7 @@ pub fn run(
     values: Values,
     reload: impl Fn() -> Result<Values, config::Error> + Send + 'static,
 ) -> Result<(), Error> {
-    let log = Log::start(&device.agent.log);
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| Error::System { what: "start the runtime", source })?;
-    runtime.block_on(serve(device, values, log, reload))
+    start::run(&device.agent.log, async |log| serve(device, values, log, reload).await)
 }
 
 async fn serve(
@@ -89,7 +37,6 @@ async fn serve(
     log: Log,
     reload: impl Fn() -> Result<Values, config::Error> + Send + 'static,
 ) -> Result<(), Error> {
-    let system = |what| move |source| Error::System { what, source };
     let agent = &device.agent;
     let link = Link::watch(&device.interface).await?;
     if device.mode != DeviceMode::Off {
@@ -99,25 +46,9 @@ async fn serve(
             Err(error) => return Err(error.into()),
         }
     }
-    let listener = Listener::bind(&agent.control)?;
-    let http = match agent.metrics {
-        Some(address) => Some(http::bind(address).await?),
-        None => None,
-    };
-    let signals = Signals::new().map_err(system("listen for signals"))?;
+    let endpoints = Endpoints::take(ROLE, agent).await?;
     let telemetry = Arc::new(Telemetry::plain(ROLE)?);
     let metrics = DeviceMetrics::register(&telemetry)?;
-    let address = http.as_ref().and_then(|listener| listener.local_addr().ok()).as_ref().map(SocketAddr::to_string);
-    let (asks, asked) = mpsc::channel(ASKS);
-    let (events, _) = broadcast::channel(EVENTS);
-    let happened = events.clone();
-    let service = control::Service {
-        role: ROLE,
-        asks: asks.clone(),
-        events: events.clone(),
-        clients: telemetry.control_clients.clone(),
-        limits: Limits::default(),
-    };
     let mode = match device.mode {
         DeviceMode::Inform => Some(Mode::Inform { interval: device.inform_interval }),
         DeviceMode::Dhcp => Some(Mode::Dhcp),
@@ -125,7 +56,7 @@ async fn serve(
     };
     let mac = link.first.mac;
     let owner = Owner::new(Parts {
-        status: status(device, address),
+        status: status(device, endpoints.metrics()),
         started: Clock::now(),
         interface: device.interface.clone(),
         link,
@@ -137,33 +68,15 @@ async fn serve(
         log,
         telemetry: Arc::clone(&telemetry),
         metrics,
-        events,
+        events: endpoints.events.clone(),
     });
 
-    let clients = tokio::spawn(control::serve(listener, service));
-    if let Some(http) = http {
-        tokio::spawn(async move {
-            if let Err(error) = http::serve(http, telemetry).await {
-                tracing::error!(%error, "metrics are not served any more");
-            }
-        });
-    }
-    tokio::spawn(signals.pass_on(asks, reload));
+    let (served, asked) = endpoints.serve(telemetry, reload);
     tracing::info!(interface = device.interface, mode = ?device.mode, control = %agent.control.display(), "device runs");
 
     owner.run(asked).await.map_err(system("wait for events"))?;
-    // Watchers hear of the release.
-    let heard = async {
-        while !happened.is_empty() {
-            task::yield_now().await;
-        }
-        task::yield_now().await;
-    };
-    let _ = timeout(FAREWELL, heard).await;
     tracing::info!("device ends");
-    // Ends with its listener, which takes its socket away.
-    clients.abort();
-    let _ = clients.await;
+    served.close().await;
     Ok(())
 }
 

@@ -3,3 +3,6 @@
 pub mod device;
 pub mod gateway;
 pub mod privileges;
+mod start;
+
+pub use start::Error;

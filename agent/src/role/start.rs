@@ -1,0 +1,205 @@
+//! How every role starts and ends: runtime and log, the endpoints that clients meet, signals, and a farewell.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    runtime,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{broadcast, mpsc},
+    task::{self, JoinHandle},
+    time::timeout,
+};
+
+use super::privileges;
+use crate::{
+    config::{self, Agent, Values},
+    control::{self, BindError, Limits, Listener, message::Event},
+    dataplane,
+    service::{Ask, link::LinkError},
+    sim::socket::SocketError,
+    store,
+    telemetry::{
+        Telemetry,
+        http::{self, HttpError},
+        log::Log,
+    },
+};
+
+/// Questions that wait for the owner of a role.
+const ASKS: usize = 64;
+/// Happenings that a watcher may be behind before it misses some.
+const EVENTS: usize = 4_096;
+/// How long clients may take to hear the last things.
+pub(super) const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Why a role does not run, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Capabilities are missing.
+    #[error("{} missing; {}", missing.join(", "), privileges::HINT)]
+    Privileges {
+        /// Their names.
+        missing: Vec<&'static str>,
+    },
+    /// The packet path.
+    #[error("{0}")]
+    Dataplane(#[from] dataplane::Error),
+    /// The interface.
+    #[error("{0}")]
+    Link(#[from] LinkError),
+    /// The packet socket.
+    #[error("{0}")]
+    Socket(#[from] SocketError),
+    /// The control socket.
+    #[error("{0}")]
+    Control(#[from] BindError),
+    /// The address of the metrics.
+    #[error("{0}")]
+    Http(#[from] HttpError),
+    /// The store.
+    #[error("{0}")]
+    Store(#[from] store::Error),
+    /// The metrics contradict each other.
+    #[error("the metrics cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The system refuses.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// What the system refused.
+pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::System { what, source }
+}
+
+/// Starts the log, which `directives` say what of, and runs `role` to its end.
+pub(super) fn run(directives: &str, role: impl AsyncFnOnce(Log) -> Result<(), Error>) -> Result<(), Error> {
+    let log = Log::start(directives);
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(system("start the runtime"))?;
+    runtime.block_on(role(log))
+}
+
+/// What clients, scrapers and the init system meet a role by. All of it is taken before anything on the network
+/// changes, and none of it answers yet.
+pub(super) struct Endpoints {
+    role: &'static str,
+    listener: Listener,
+    http: Option<TcpListener>,
+    signals: Signals,
+    asks: mpsc::Sender<Ask>,
+    asked: mpsc::Receiver<Ask>,
+    /// Where the owner tells what happens.
+    pub(super) events: broadcast::Sender<Arc<Event>>,
+}
+
+impl Endpoints {
+    /// Takes them.
+    pub(super) async fn take(role: &'static str, agent: &Agent) -> Result<Self, Error> {
+        let listener = Listener::bind(&agent.control)?;
+        let http = match agent.metrics {
+            Some(address) => Some(http::bind(address).await?),
+            None => None,
+        };
+        let signals = Signals::new().map_err(system("listen for signals"))?;
+        let (asks, asked) = mpsc::channel(ASKS);
+        let (events, _) = broadcast::channel(EVENTS);
+        Ok(Self { role, listener, http, signals, asks, asked, events })
+    }
+
+    /// The address of the metrics, if there is one.
+    pub(super) fn metrics(&self) -> Option<String> {
+        self.http.as_ref()?.local_addr().ok().map(|address| address.to_string())
+    }
+
+    /// Answers from now on, by what the owner of the role says to the questions that come out of here. `reload` reads
+    /// the configuration again, for SIGHUP.
+    pub(super) fn serve(
+        self,
+        telemetry: Arc<Telemetry>,
+        reload: impl Fn() -> Result<Values, config::Error> + Send + 'static,
+    ) -> (Served, mpsc::Receiver<Ask>) {
+        let Self { role, listener, http, signals, asks, asked, events } = self;
+        let service = control::Service {
+            role,
+            asks: asks.clone(),
+            events: events.clone(),
+            clients: telemetry.control_clients.clone(),
+            limits: Limits::default(),
+        };
+        let clients = tokio::spawn(control::serve(listener, service));
+        if let Some(http) = http {
+            tokio::spawn(async move {
+                if let Err(error) = http::serve(http, telemetry).await {
+                    tracing::error!(%error, "metrics are not served any more");
+                }
+            });
+        }
+        tokio::spawn(signals.pass_on(asks, reload));
+        (Served { clients, events }, asked)
+    }
+}
+
+/// Endpoints that answer.
+pub(super) struct Served {
+    clients: JoinHandle<()>,
+    events: broadcast::Sender<Arc<Event>>,
+}
+
+impl Served {
+    /// Lets watchers hear the last happenings, and closes.
+    pub(super) async fn close(self) {
+        let heard = async {
+            while !self.events.is_empty() {
+                task::yield_now().await;
+            }
+            // The last one is written in the turn after it was taken.
+            task::yield_now().await;
+        };
+        let _ = timeout(FAREWELL, heard).await;
+        // Ends with its listener, which takes its socket away.
+        self.clients.abort();
+        let _ = self.clients.await;
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Tells the owner of the role, until it has ended.
+    async fn pass_on(mut self, asks: mpsc::Sender<Ask>, reload: impl Fn() -> Result<Values, config::Error>) {
+        loop {
+            let ask = tokio::select! {
+                _ = self.terminate.recv() => Ask::Stop,
+                _ = self.interrupt.recv() => Ask::Stop,
+                _ = self.hang_up.recv() => match reload() {
+                    Ok(values) => Ask::Reload(Box::new(values)),
+                    Err(error) => {
+                        tracing::error!(%error, "the configuration stays as it was");
+                        continue;
+                    }
+                },
+            };
+            if asks.send(ask).await.is_err() {
+                return;
+            }
+        }
+    }
+}
