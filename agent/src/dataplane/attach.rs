@@ -99,6 +99,12 @@ pub struct Attachment {
     pub programs: Vec<ProgramMode>,
 }
 
+impl Attachment {
+    pub(super) fn place(&self) -> Place<'_> {
+        Place { interface: &self.interface, ifindex: self.ifindex }
+    }
+}
+
 /// Whether this kernel is the named one or newer.
 pub(super) fn kernel_at_least(major: u8, minor: u8) -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(major, minor, 0))
@@ -109,13 +115,29 @@ pub(super) fn ifindex(interface: &str) -> Result<u32, Error> {
     nix::net::if_::if_nametoindex(interface).map_err(|_| Error::NoInterface(interface.to_owned()))
 }
 
+/// An interface as it is now: it may go, and its name come back with another index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place<'a> {
+    /// Name of the interface.
+    pub(super) interface: &'a str,
+    /// Its kernel index.
+    pub(super) ifindex: u32,
+}
+
+impl<'a> Place<'a> {
+    /// The interface of that name in this network namespace.
+    pub(super) fn find(interface: &'a str) -> Result<Self, Error> {
+        Ok(Self { interface, ifindex: ifindex(interface)? })
+    }
+}
+
 /// Refuses an interface where a program of another agent is attached. What this agent's pins hold is its own. Kernels
 /// before 6.6 cannot be asked, and there the control socket tells.
 pub(super) fn refuse_second_agent(interface: &str, pins: Option<&Pins>) -> Result<(), Error> {
-    ifindex(interface)?;
+    let place = Place::find(interface)?;
     let Ok((_, programs)) = SchedClassifier::query_tcx(interface, TcAttachType::Egress) else { return Ok(()) };
     let attached = programs.iter().filter(|info| info.name_as_str() == Some(program::LAN_EGRESS)).count();
-    let own = pins.is_some_and(|pins| pins.has_link(interface, program::LAN_EGRESS, Mode::Tc.label()));
+    let own = pins.is_some_and(|pins| pins.has_link(place, program::LAN_EGRESS, Mode::Tc));
     if attached > usize::from(own) {
         return Err(Error::AlreadyRunning { interface: interface.to_owned() });
     }
@@ -124,7 +146,14 @@ pub(super) fn refuse_second_agent(interface: &str, pins: Option<&Pins>) -> Resul
 
 /// A link that ends with the agent, because it is not pinned.
 #[derive(Debug)]
-pub(super) enum Held {
+pub(super) struct Held {
+    /// Where it is attached.
+    pub(super) interface: String,
+    _link: HeldLink,
+}
+
+#[derive(Debug)]
+enum HeldLink {
     Xdp(#[expect(dead_code, reason = "held for its drop")] XdpLink),
     Tc(#[expect(dead_code, reason = "held for its drop")] SchedClassifierLink),
 }
@@ -132,41 +161,63 @@ pub(super) enum Held {
 /// Where programs are attached from.
 pub(super) struct Attacher<'a> {
     /// The programs.
-    pub(super) loaded: &'a mut Loaded,
+    loaded: &'a mut Loaded,
     /// Where links are pinned.
-    pub(super) pins: Option<&'a Pins>,
+    pins: Option<&'a Pins>,
     /// Links that are not.
-    pub(super) held: &'a mut Vec<Held>,
+    held: &'a mut Vec<Held>,
+    /// What was pinned here and now, and not found: its place, program and mode.
+    pinned: Vec<(Place<'a>, &'static str, Mode)>,
 }
 
-impl Attacher<'_> {
+impl<'a> Attacher<'a> {
+    pub(super) fn new(loaded: &'a mut Loaded, pins: Option<&'a Pins>, held: &'a mut Vec<Held>) -> Self {
+        Self { loaded, pins, held, pinned: Vec::new() }
+    }
+
+    /// Attaches to every interface, or to none: what an earlier agent left stays, and what is new goes again.
+    pub(super) fn all<S: AsRef<str>>(
+        &mut self,
+        interfaces: &'a [S],
+        wanted: XdpMode,
+    ) -> Result<Vec<Attachment>, Error> {
+        let attached = interfaces.iter().map(|name| self.lan(name.as_ref(), wanted)).collect();
+        if let (Err(_), Some(pins)) = (&attached, self.pins) {
+            for (place, program, mode) in self.pinned.drain(..) {
+                pins.forget(place, program, mode);
+            }
+        }
+        attached
+    }
+
     /// Attaches the LAN programs to an interface, or gives the links that are there the new programs.
-    pub(super) fn lan(&mut self, interface: &str, wanted: XdpMode) -> Result<Attachment, Error> {
-        let ifindex = ifindex(interface)?;
+    fn lan(&mut self, interface: &'a str, wanted: XdpMode) -> Result<Attachment, Error> {
+        let place = Place::find(interface)?;
         // Egress first: a request that is seen must find its reply watched.
-        self.classifier(interface, program::LAN_EGRESS, TcAttachType::Egress)?;
-        let mode = self.lan_ingress(interface, wanted)?;
+        self.classifier(place, program::LAN_EGRESS, TcAttachType::Egress)?;
+        let mode = self.lan_ingress(place, wanted)?;
         info!(interface, %mode, "LAN programs attached");
         let programs = vec![
             ProgramMode { program: program::LAN_INGRESS, mode },
             ProgramMode { program: program::LAN_EGRESS, mode: Mode::Tc },
         ];
-        Ok(Attachment { interface: interface.to_owned(), ifindex, side: Side::Lan, programs })
+        Ok(Attachment { interface: interface.to_owned(), ifindex: place.ifindex, side: Side::Lan, programs })
     }
 
-    fn lan_ingress(&mut self, interface: &str, wanted: XdpMode) -> Result<Mode, Error> {
+    fn lan_ingress(&mut self, place: Place<'a>, wanted: XdpMode) -> Result<Mode, Error> {
+        let Place { interface, .. } = place;
         let mode = match wanted {
             XdpMode::Auto | XdpMode::Native => Mode::Native,
             XdpMode::Generic => Mode::Generic,
             XdpMode::Tc => Mode::Tc,
         };
-        self.leave_other_modes(interface, wanted);
-        if mode == Mode::Tc || (wanted == XdpMode::Auto && self.is_pinned(interface, program::LAN_INGRESS_TC, Mode::Tc))
-        {
-            self.classifier(interface, program::LAN_INGRESS_TC, TcAttachType::Ingress)?;
+        self.leave_other_modes(place, wanted);
+        let is_at_tc = || self.pins.is_some_and(|pins| pins.has_link(place, program::LAN_INGRESS_TC, Mode::Tc));
+        if mode == Mode::Tc || (wanted == XdpMode::Auto && is_at_tc()) {
+            self.classifier(place, program::LAN_INGRESS_TC, TcAttachType::Ingress)?;
             return Ok(Mode::Tc);
         }
-        let Err(error) = self.xdp(interface, mode) else { return Ok(mode) };
+        let Err(error) = self.xdp(place, mode) else { return Ok(mode) };
         let reason = match error {
             XdpFailure::Other(error) => return Err(error),
             XdpFailure::Impossible(reason) => reason,
@@ -175,12 +226,12 @@ impl Attacher<'_> {
             return Err(Error::Xdp { interface: interface.to_owned(), mode: mode.label(), reason });
         }
         warn!(interface, reason, "native XDP is not possible, falling back to TC ingress");
-        self.classifier(interface, program::LAN_INGRESS_TC, TcAttachType::Ingress)?;
+        self.classifier(place, program::LAN_INGRESS_TC, TcAttachType::Ingress)?;
         Ok(Mode::Tc)
     }
 
     /// Takes off what an earlier agent attached in a mode that is no longer wanted.
-    fn leave_other_modes(&self, interface: &str, wanted: XdpMode) {
+    fn leave_other_modes(&self, place: Place<'_>, wanted: XdpMode) {
         let Some(pins) = self.pins else { return };
         let (native, generic, tc) = match wanted {
             XdpMode::Auto => (true, false, true),
@@ -194,62 +245,50 @@ impl Attacher<'_> {
             (tc, program::LAN_INGRESS_TC, Mode::Tc),
         ] {
             if !stays {
-                pins.forget(interface, program, mode.label());
+                pins.forget(place, program, mode);
             }
         }
     }
 
-    fn is_pinned(&self, interface: &str, program: &str, mode: Mode) -> bool {
-        self.pins.is_some_and(|pins| pins.has_link(interface, program, mode.label()))
-    }
-
-    fn xdp(&mut self, interface: &str, mode: Mode) -> Result<(), XdpFailure> {
+    fn xdp(&mut self, place: Place<'a>, mode: Mode) -> Result<(), XdpFailure> {
         let name = program::LAN_INGRESS;
         let program = self.loaded.xdp(name)?;
-        if let Some(pins) = self.pins
-            && let Some(link) = pins.link(interface, name, mode.label())
-        {
-            match XdpLink::try_from(link).map_err(link_error).and_then(|link| program.attach_to_link(link)) {
-                // The pin keeps the link; this agent's hold on it may go.
-                Ok(id) => return program.take_link(id).map(drop).map_err(|error| XdpFailure::from(&error)),
-                Err(error) => {
-                    info!(interface, program = name, reason = reason(&error), "what was pinned no longer holds");
-                    pins.forget(interface, name, mode.label());
-                }
-            }
+        let is_adopted = adopt(self.pins, place, name, mode, |link| {
+            let id = program.attach_to_link(XdpLink::try_from(link).map_err(link_error)?)?;
+            // The pin keeps the link; this agent's hold on it may go.
+            program.take_link(id).map(drop)
+        });
+        if is_adopted {
+            return Ok(());
         }
         let flag = if mode == Mode::Generic { xdp::XdpMode::Skb } else { xdp::XdpMode::Driver };
-        let id = program.attach(interface, flag).map_err(|error| XdpFailure::from(&error))?;
+        let id = program.attach(place.interface, flag).map_err(|error| XdpFailure::from(&error))?;
         let link = program.take_link(id).map_err(|error| XdpFailure::from(&error))?;
         match self.pins {
             Some(pins) => {
                 let link = FdLink::try_from(link).map_err(|error| XdpFailure::from(&link_error(error)))?;
-                pins.keep(link, interface, name, mode.label())?;
+                pins.keep(link, place, name, mode)?;
+                self.pinned.push((place, name, mode));
             }
-            None => self.held.push(Held::Xdp(link)),
+            None => self.hold(place, HeldLink::Xdp(link)),
         }
         Ok(())
     }
 
     /// Attaches a TC program: first at ingress, to see what the wire brought; last at egress, to see what it gets.
-    fn classifier(&mut self, interface: &str, name: &'static str, attach_type: TcAttachType) -> Result<(), Error> {
-        let mode = Mode::Tc.label();
+    fn classifier(&mut self, place: Place<'a>, name: &'static str, attach_type: TcAttachType) -> Result<(), Error> {
+        let Place { interface, .. } = place;
         let fail = |error: &ProgramError| match errno(error) {
             Some(libc::EPERM) => Error::Privileges,
             _ => Error::Tc { interface: interface.to_owned(), program: name, reason: reason(error) },
         };
         let program = self.loaded.classifier(name)?;
-        if let Some(pins) = self.pins
-            && let Some(link) = pins.link(interface, name, mode)
-        {
-            let adopted = SchedClassifierLink::try_from(link).map_err(link_error);
-            match adopted.and_then(|link| program.attach_to_link(link)) {
-                Ok(id) => return program.take_link(id).map(drop).map_err(|error| fail(&error)),
-                Err(error) => {
-                    info!(interface, program = name, reason = reason(&error), "what was pinned no longer holds");
-                    pins.forget(interface, name, mode);
-                }
-            }
+        let is_adopted = adopt(self.pins, place, name, Mode::Tc, |link| {
+            let id = program.attach_to_link(SchedClassifierLink::try_from(link).map_err(link_error)?)?;
+            program.take_link(id).map(drop)
+        });
+        if is_adopted {
+            return Ok(());
         }
         // TCX is there from Linux 6.6.
         let tcx = kernel_at_least(6, 6);
@@ -267,14 +306,33 @@ impl Attacher<'_> {
         match self.pins {
             Some(pins) if tcx => {
                 let link = FdLink::try_from(link).map_err(|error| fail(&link_error(error)))?;
-                pins.keep(link, interface, name, mode)
+                pins.keep(link, place, name, Mode::Tc)?;
+                self.pinned.push((place, name, Mode::Tc));
             }
-            _ => {
-                self.held.push(Held::Tc(link));
-                Ok(())
-            }
+            _ => self.hold(place, HeldLink::Tc(link)),
         }
+        Ok(())
     }
+
+    fn hold(&mut self, place: Place<'_>, link: HeldLink) {
+        self.held.push(Held { interface: place.interface.to_owned(), _link: link });
+    }
+}
+
+/// Gives the link that an earlier agent pinned this agent's program by `take_over`. Without one, or where it is the
+/// link of an interface that is gone, the program is to be attached anew.
+fn adopt(
+    pins: Option<&Pins>,
+    place: Place<'_>,
+    program: &'static str,
+    mode: Mode,
+    take_over: impl FnOnce(FdLink) -> Result<(), ProgramError>,
+) -> bool {
+    let Some((pins, link)) = pins.and_then(|pins| Some((pins, pins.link(place, program, mode)?))) else { return false };
+    let Err(error) = take_over(link) else { return true };
+    info!(interface = place.interface, program, reason = reason(&error), "what was pinned no longer holds");
+    pins.forget(place, program, mode);
+    false
 }
 
 /// What a link's error means for its program.

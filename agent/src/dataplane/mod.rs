@@ -13,6 +13,7 @@ mod ring;
 use tr111_common::config::Config;
 use tracing::warn;
 
+use self::attach::{Attacher, Held};
 pub use self::{
     attach::{Attachment, Mode, ProgramMode, Side, XdpMode},
     counters::Counters,
@@ -43,7 +44,8 @@ pub struct Options {
 pub struct Dataplane {
     loaded: Loaded,
     pins: Option<Pins>,
-    held: Vec<attach::Held>,
+    held: Vec<Held>,
+    xdp_mode: XdpMode,
     attachments: Vec<Attachment>,
     counters: Counters,
     marks: Marks,
@@ -51,8 +53,8 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// Loads the programs and attaches them to every interface. On an error nothing stays attached, except what was
-    /// pinned: that goes on, and the next start adopts it.
+    /// Loads the programs and attaches them to every interface. On an error nothing stays attached but what an earlier
+    /// agent had pinned: that goes on, and the next start adopts it.
     ///
     /// With `pins`, what an earlier agent left is adopted: its maps stay, its links get the new programs, and no frame
     /// passes without one. Needs a tokio runtime.
@@ -61,7 +63,17 @@ impl Dataplane {
     /// What is missing, in words for who installs the agent.
     pub fn start(options: &Options, pins: Option<Pins>) -> Result<Self, Error> {
         refuse_second_agent(&options.lan, pins.as_ref())?;
-        let mut loaded = Loaded::load(options.log_programs, pins.as_ref())?;
+        let had_maps = pins.as_ref().is_none_or(Pins::has_maps);
+        let started = Self::load(options, pins.as_ref());
+        if let (Err(_), false, Some(pins)) = (&started, had_maps, &pins) {
+            pins.forget_maps();
+        }
+        Ok(Self { pins, ..started? })
+    }
+
+    /// What [`Dataplane::start`] gives, but for `pins`.
+    fn load(options: &Options, pins: Option<&Pins>) -> Result<Self, Error> {
+        let mut loaded = Loaded::load(options.log_programs, pins)?;
         let counters = Counters::new(loaded.take_map(tr111_common::abi::map::COUNTERS)?)?;
         let marks = Marks::new(&mut loaded, options.config.seed)?;
         // Before the first frame: what the programs are told, and what they insert.
@@ -72,14 +84,32 @@ impl Dataplane {
             forward_logs(loaded.logger()?)?;
         }
         let mut held = Vec::new();
-        let mut attacher = attach::Attacher { loaded: &mut loaded, pins: pins.as_ref(), held: &mut held };
-        let attachments =
-            options.lan.iter().map(|name| attacher.lan(name, options.xdp_mode)).collect::<Result<_, _>>()?;
-        if let Some(pins) = &pins {
-            pins.tidy(&options.lan);
+        let attachments = Attacher::new(&mut loaded, pins, &mut held).all(&options.lan, options.xdp_mode)?;
+        if let Some(pins) = pins {
+            pins.tidy(attachments.iter().map(Attachment::place));
         }
         memory::trim();
-        Ok(Self { loaded, pins, held, attachments, counters, marks, ring: Some(ring) })
+        let ring = Some(ring);
+        Ok(Self { loaded, pins: None, held, xdp_mode: options.xdp_mode, attachments, counters, marks, ring })
+    }
+
+    /// Attaches to an interface that came back.
+    ///
+    /// # Errors
+    /// What is missing, in words for who runs the agent.
+    pub fn attach(&mut self, interface: &str) -> Result<Attachment, Error> {
+        attach::refuse_second_agent(interface, self.pins.as_ref())?;
+        let mut attacher = Attacher::new(&mut self.loaded, self.pins.as_ref(), &mut self.held);
+        let mut attached = attacher.all(&[interface], self.xdp_mode)?;
+        attached.pop().ok_or_else(|| Error::NoInterface(interface.to_owned()))
+    }
+
+    /// Takes off what is attached to an interface, or was while it was there.
+    pub fn release(&mut self, interface: &str) {
+        self.held.retain(|held| held.interface != interface);
+        if let Some(pins) = &self.pins {
+            pins.forget_interface(interface);
+        }
     }
 
     /// Whether the programs outlive the agent.

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! PIN_DIR/abi-N/MAP             maps, by the layout that programs and agent agree on
-//! PIN_DIR/links/INTERFACE/PROGRAM-MODE
+//! PIN_DIR/links/INTERFACE:INDEX/PROGRAM-MODE
 //! ```
 //!
 //! While an agent runs it holds a lock on `PIN_DIR`. What it leaves goes on: frames are classified, identities inserted,
 //! events wait in the ring. The next agent adopts the maps, and gives the links its own programs in one step each.
 
 use std::{
+    fmt::Display,
     fs::{self, File},
     io::{self, ErrorKind},
     path::{Path, PathBuf},
@@ -22,7 +23,10 @@ use nix::{
 use tr111_common::abi::{ABI, map};
 use tracing::{debug, warn};
 
-use super::Error;
+use super::{
+    Error,
+    attach::{Mode, Place},
+};
 
 /// Maps that outlive the agent. Scratch space does not.
 pub(super) const MAPS: [&str; 10] = [
@@ -72,28 +76,38 @@ impl Pins {
         Ok(directory.join(name))
     }
 
+    /// Whether an earlier agent left maps of this layout.
+    pub(super) fn has_maps(&self) -> bool {
+        self.directory.join(format!("abi-{ABI}")).exists()
+    }
+
+    /// Removes the maps: nobody is to find them.
+    pub(super) fn forget_maps(&self) {
+        remove_tree(&self.directory.join(format!("abi-{ABI}")));
+    }
+
     /// The link of a program, if an earlier agent left one that still holds.
-    pub(super) fn link(&self, interface: &str, program: &str, mode: &str) -> Option<FdLink> {
-        let path = self.link_path(interface, program, mode);
+    pub(super) fn link(&self, place: Place<'_>, program: &str, mode: Mode) -> Option<FdLink> {
+        let path = self.link_path(place, program, mode);
         match PinnedLink::from_pin(&path) {
             Ok(link) => Some(FdLink::from(link)),
             Err(LinkError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => None,
             Err(error) => {
                 debug!(path = %path.display(), %error, "a pinned link is of no use");
-                self.forget(interface, program, mode);
+                self.forget(place, program, mode);
                 None
             }
         }
     }
 
     /// Whether an earlier agent left a link of the program.
-    pub(super) fn has_link(&self, interface: &str, program: &str, mode: &str) -> bool {
-        self.link_path(interface, program, mode).exists()
+    pub(super) fn has_link(&self, place: Place<'_>, program: &str, mode: Mode) -> bool {
+        self.link_path(place, program, mode).exists()
     }
 
     /// Pins a link, so that it outlives the agent.
-    pub(super) fn keep(&self, link: FdLink, interface: &str, program: &str, mode: &str) -> Result<(), Error> {
-        let path = self.link_path(interface, program, mode);
+    pub(super) fn keep(&self, link: FdLink, place: Place<'_>, program: &str, mode: Mode) -> Result<(), Error> {
+        let path = self.link_path(place, program, mode);
         if let Some(parent) = path.parent() {
             make(parent)?;
         }
@@ -103,8 +117,8 @@ impl Pins {
     }
 
     /// Removes the pin of a link, which takes its program off unless somebody holds it.
-    pub(super) fn forget(&self, interface: &str, program: &str, mode: &str) {
-        let path = self.link_path(interface, program, mode);
+    pub(super) fn forget(&self, place: Place<'_>, program: &str, mode: Mode) {
+        let path = self.link_path(place, program, mode);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 warn!(path = %path.display(), %error, "a pinned link cannot be removed");
@@ -113,21 +127,28 @@ impl Pins {
         }
     }
 
-    /// Removes what agents left for other interfaces, and maps of other layouts.
-    pub(super) fn tidy(&self, interfaces: &[String]) {
+    /// Removes every link of an interface, whatever index it had.
+    pub(super) fn forget_interface(&self, interface: &str) {
+        let prefix = directory_name(interface, "");
+        self.remove_links(|name| name.starts_with(&prefix));
+    }
+
+    /// Removes what agents left for interfaces other than these, and maps of other layouts.
+    pub(super) fn tidy<'a>(&self, places: impl Iterator<Item = Place<'a>>) {
         let current = format!("abi-{ABI}");
         for entry in entries(&self.directory) {
-            let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = file_name(&entry);
             if name.starts_with("abi-") && name != current {
                 remove_tree(&entry);
             }
         }
-        for entry in entries(&self.directory.join("links")) {
-            let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if !interfaces.iter().any(|interface| file_name(interface) == name) {
-                remove_tree(&entry);
-            }
-        }
+        let kept: Vec<String> = places.map(|place| directory_name(place.interface, place.ifindex)).collect();
+        self.remove_links(|name| !kept.iter().any(|kept| kept == name));
+    }
+
+    fn remove_links(&self, goes: impl Fn(&str) -> bool) {
+        let links = entries(&self.directory.join("links")).into_iter();
+        links.filter(|entry| goes(&file_name(entry))).for_each(|entry| remove_tree(&entry));
     }
 
     /// Removes everything, the directory too: the programs end.
@@ -135,8 +156,9 @@ impl Pins {
         remove_tree(&self.directory);
     }
 
-    fn link_path(&self, interface: &str, program: &str, mode: &str) -> PathBuf {
-        self.directory.join("links").join(file_name(interface)).join(format!("{program}-{mode}"))
+    fn link_path(&self, place: Place<'_>, program: &str, mode: Mode) -> PathBuf {
+        let directory = directory_name(place.interface, place.ifindex);
+        self.directory.join("links").join(directory).join(format!("{program}-{mode}"))
     }
 }
 
@@ -144,9 +166,13 @@ fn make(directory: &Path) -> Result<(), Error> {
     fs::create_dir_all(directory).map_err(|source| Error::Pins { directory: directory.to_owned(), source })
 }
 
-/// An interface's name as a bpffs takes it: dots are reserved there (Linux 4.4).
-fn file_name(interface: &str) -> String {
-    interface.replace('.', "%2E")
+/// An interface's name as a bpffs takes it: dots are reserved there (Linux 4.4). No interface has a colon in its name.
+fn directory_name(interface: &str, ifindex: impl Display) -> String {
+    format!("{}:{ifindex}", interface.replace('.', "%2E"))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Whether the directory, or the first parent that exists, lies in a bpffs.
