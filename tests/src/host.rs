@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
+use serde_json::json;
 
 use crate::{namespace::Namespace, process::Process, wait::wait_for};
 
@@ -48,6 +49,36 @@ pub fn dnsmasq(
             .any(|line| line.split_whitespace().nth(1).is_some_and(|local| local.ends_with(":0043")))
             .then_some(()))
     })?;
+    Ok(process)
+}
+
+/// Starts ISC's Kea as a DHCP server on `interface` (of a /16), with leases of two minutes. `socket` is its
+/// `dhcp-socket-type`: `raw` writes whole frames, `udp` leaves headers and checksums to the kernel.
+///
+/// # Errors
+/// It is not installed, or does not come up.
+pub fn kea(
+    namespace: &Namespace,
+    interface: &str,
+    (first, last): (Ipv4Addr, Ipv4Addr),
+    directory: &Path,
+    socket: &str,
+) -> Result<Process> {
+    let [a, b, ..] = first.octets();
+    let configuration = json!({"Dhcp4": {
+        "interfaces-config": {"interfaces": [interface], "dhcp-socket-type": socket},
+        "lease-database": {"type": "memfile", "persist": false},
+        "valid-lifetime": 120,
+        "authoritative": true,
+        "subnet4": [{"subnet": format!("{a}.{b}.0.0/16"), "pools": [{"pool": format!("{first}-{last}")}]}],
+        "loggers": [{"name": "kea-dhcp4", "severity": "INFO", "output_options": [{"output": "stdout"}]}],
+    }});
+    let file = directory.join(format!("kea-{interface}.json"));
+    fs::write(&file, configuration.to_string())?;
+    let mut command = namespace.command("kea-dhcp4");
+    command.arg("-c").arg(&file).env("KEA_PIDFILE_DIR", directory).env("KEA_LOCKFILE_DIR", "none");
+    let mut process = Process::start(&format!("kea-{interface}"), &mut command, directory)?;
+    process.wait_for_line("DHCP4_STARTED", START)?;
     Ok(process)
 }
 
@@ -97,7 +128,12 @@ pub fn dhclient(namespace: &Namespace, interface: &str, option: &[u8], directory
     )?;
     let mut command = namespace.command("dhclient");
     command.args(["-d", "-4", "-sf", "/bin/true", "-cf"]).arg(&configuration);
-    command.arg("-lf").arg(directory.join("dhclient.leases"));
+    command.arg("-lf").arg(leases_of_dhclient(directory));
     command.arg("-pf").arg(directory.join("dhclient.pid")).arg(interface);
     Process::start("dhclient", &mut command, directory)
+}
+
+/// The file where dhclient keeps its leases, with every option that came.
+pub fn leases_of_dhclient(directory: &Path) -> PathBuf {
+    directory.join("dhclient.leases")
 }

@@ -17,6 +17,7 @@ pub mod namespace;
 pub mod process;
 pub mod programs;
 pub mod responder;
+pub mod tshark;
 pub mod vectors;
 pub mod wait;
 pub mod wire;
