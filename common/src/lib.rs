@@ -15,3 +15,4 @@ pub mod frame;
 pub mod headers;
 pub mod identity;
 pub mod insert;
+pub mod stun;

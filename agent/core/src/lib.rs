@@ -9,6 +9,7 @@
 //! * [`device`]: the device's side of the exchange, and what it learns of its gateway (TR-111 1.2.2).
 //! * [`model`]: the data model (TR-111 1.2.6) by path, with TR-069's types and faults.
 //! * [`notification`]: notification attributes, and what changes tell the ACS (TR-111 1.2.1).
+//! * [`stun`]: classic STUN (RFC 3489) with the attributes of TR-111 2.2.1.3.
 //! * [`time`]: the boottime clock as a type.
 #![forbid(unsafe_code)]
 
@@ -18,4 +19,5 @@ pub mod dhcp;
 pub mod identity;
 pub mod model;
 pub mod notification;
+pub mod stun;
 pub mod time;

@@ -5,7 +5,7 @@
 
 mod codec;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use codec::conclude;
 pub use codec::{Decoded, GatewayParts, IdentityError, Notes, decode_device, decode_gateway, decode_gateway_parts};

@@ -1,0 +1,296 @@
+//! Attributes (RFC 3489 11.2, TR-111 Table 5): one type for reading and for writing.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use tr111_common::stun::{ATTRIBUTE_HEADER, CONNECTION_REQUEST_BINDING, attribute as code};
+
+use super::{ParseError, TransactionId};
+
+const FAMILY_IPV4: u8 = 1;
+const ADDRESS: usize = 8;
+const CHANGE_IP: u8 = 0x04;
+const CHANGE_PORT: u8 = 0x02;
+/// Every length is a multiple of it (RFC 3489 11.2).
+const ALIGNMENT: usize = 4;
+
+/// One attribute. MESSAGE-INTEGRITY is not among them: it ends a message and covers the others, so
+/// [`Message::verify`](super::Message::verify) and [`Builder::sign`](super::Builder::sign) have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attribute<'a> {
+    /// Source of the request as the server sees it.
+    MappedAddress(SocketAddrV4),
+    /// Where the response shall go.
+    ResponseAddress(SocketAddrV4),
+    /// From which of its addresses the server shall answer.
+    ChangeRequest(ChangeRequest),
+    /// Where the response comes from.
+    SourceAddress(SocketAddrV4),
+    /// Where it would come from with both changes.
+    ChangedAddress(SocketAddrV4),
+    /// Who signed, or who asks (TR-111 2.2.1.3).
+    Username(Username<'a>),
+    /// Why a request failed.
+    ErrorCode(ErrorCode<'a>),
+    /// The attributes that the server had to understand and did not.
+    UnknownAttributes(UnknownAttributes<'a>),
+    /// Source of the request that asked for a response to elsewhere.
+    ReflectedFrom(SocketAddrV4),
+    /// Source of the request in the form of servers newer than RFC 3489 (T-20).
+    XorMappedAddress(SocketAddrV4),
+    /// The request's source listens for UDP Connection Requests (STUN-1).
+    ConnectionRequestBinding,
+    /// The binding changed (STUN-2).
+    BindingChange,
+    /// An attribute that is none of the above, or has the type of one of TR-111's without its value.
+    Other {
+        /// Type of the attribute.
+        code: u16,
+        /// Its value.
+        value: &'a [u8],
+    },
+}
+
+/// The flags of CHANGE-REQUEST.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChangeRequest {
+    /// Answer from the other address.
+    pub ip: bool,
+    /// Answer from the other port.
+    pub port: bool,
+}
+
+/// A USERNAME as it came. Senders pad it with spaces to a multiple of four bytes (T-37).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Username<'a>(pub &'a [u8]);
+
+impl<'a> Username<'a> {
+    /// The bytes without the spaces and NULs at their end.
+    pub fn trimmed(self) -> &'a [u8] {
+        let end = self.0.iter().rposition(|&byte| byte != b' ' && byte != 0).map_or(0, |last| last + 1);
+        &self.0[..end]
+    }
+}
+
+/// ERROR-CODE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorCode<'a> {
+    /// 100 to 699.
+    pub code: u16,
+    /// Reason phrase in UTF-8, padded with spaces.
+    pub reason: &'a [u8],
+}
+
+impl ErrorCode<'static> {
+    /// The request was malformed.
+    pub const BAD_REQUEST: Self = Self::new(400, b"Bad Request");
+    /// The request has to be signed.
+    pub const UNAUTHORIZED: Self = Self::new(401, b"Unauthorized");
+    /// The request has an attribute that has to be understood and is not.
+    pub const UNKNOWN_ATTRIBUTE: Self = Self::new(420, b"Unknown Attribute");
+    /// Nobody has this USERNAME, or has it no longer.
+    pub const STALE_CREDENTIALS: Self = Self::new(430, b"Stale Credentials");
+    /// MESSAGE-INTEGRITY is not right.
+    pub const INTEGRITY_CHECK_FAILURE: Self = Self::new(431, b"Integrity Check Failure");
+    /// MESSAGE-INTEGRITY came without USERNAME.
+    pub const MISSING_USERNAME: Self = Self::new(432, b"Missing Username");
+    /// Shared secrets are given over TLS only.
+    pub const USE_TLS: Self = Self::new(433, b"Use TLS");
+    /// The server failed for now.
+    pub const SERVER_ERROR: Self = Self::new(500, b"Server Error");
+    /// The server will not answer this request, and no other server will.
+    pub const GLOBAL_FAILURE: Self = Self::new(600, b"Global Failure");
+
+    const fn new(code: u16, reason: &'static [u8]) -> Self {
+        Self { code, reason }
+    }
+}
+
+impl ErrorCode<'_> {
+    /// Hundreds of the code: 1 to 6.
+    pub fn class(self) -> u8 {
+        (self.code / 100) as u8
+    }
+}
+
+/// The list in UNKNOWN-ATTRIBUTES.
+#[derive(Clone, Copy, Debug)]
+pub struct UnknownAttributes<'a>(Types<'a>);
+
+#[derive(Clone, Copy, Debug)]
+enum Types<'a> {
+    Wire(&'a [u8]),
+    List(&'a [u16]),
+}
+
+impl<'a> UnknownAttributes<'a> {
+    /// The list of `codes`; an odd one is written with its last type twice (RFC 3489 11.2.10).
+    pub fn new(codes: &'a [u16]) -> Self {
+        Self(Types::List(codes))
+    }
+
+    /// The types, as they stand on the wire.
+    pub fn iter(self) -> impl Iterator<Item = u16> + use<'a> {
+        let (wire, list): (&[u8], &[u16]) = match self.0 {
+            Types::Wire(wire) => (wire, &[]),
+            Types::List(list) => (&[], list),
+        };
+        let repeated = list.last().filter(|_| list.len() % 2 == 1);
+        wire.chunks_exact(2)
+            .map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
+            .chain(list.iter().chain(repeated).copied())
+    }
+}
+
+/// By what stands on the wire.
+impl PartialEq for UnknownAttributes<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for UnknownAttributes<'_> {}
+
+/// Where an attribute stands, for the errors.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) offset: usize,
+    pub(super) remaining: usize,
+}
+
+impl<'a> Attribute<'a> {
+    /// Type of the attribute.
+    pub fn code(self) -> u16 {
+        match self {
+            Self::MappedAddress(_) => code::MAPPED_ADDRESS,
+            Self::ResponseAddress(_) => code::RESPONSE_ADDRESS,
+            Self::ChangeRequest(_) => code::CHANGE_REQUEST,
+            Self::SourceAddress(_) => code::SOURCE_ADDRESS,
+            Self::ChangedAddress(_) => code::CHANGED_ADDRESS,
+            Self::Username(_) => code::USERNAME,
+            Self::ErrorCode(_) => code::ERROR_CODE,
+            Self::UnknownAttributes(_) => code::UNKNOWN_ATTRIBUTES,
+            Self::ReflectedFrom(_) => code::REFLECTED_FROM,
+            Self::XorMappedAddress(_) => code::XOR_MAPPED_ADDRESS_OPTIONAL,
+            Self::ConnectionRequestBinding => code::CONNECTION_REQUEST_BINDING,
+            Self::BindingChange => code::BINDING_CHANGE,
+            Self::Other { code, .. } => code,
+        }
+    }
+
+    /// Whether a receiver that does not know this attribute has to refuse the message.
+    pub fn is_unknown_and_mandatory(self) -> bool {
+        // PASSWORD is known, and of no use here. The XOR form in the mandatory range is let through: a modern server's
+        // response is usable without it (T-20).
+        matches!(self, Self::Other { code, .. } if code <= code::MANDATORY_MAXIMUM
+            && !matches!(code, code::PASSWORD | code::XOR_MAPPED_ADDRESS))
+    }
+
+    /// Reads a value. Attributes that may be ignored are never an error.
+    pub(super) fn read(
+        code: u16,
+        value: &'a [u8],
+        place: Place,
+        TransactionId(id): &TransactionId,
+    ) -> Result<Self, ParseError> {
+        let Place { offset, remaining } = place;
+        let form = || ParseError::Form { offset, code, declared: value.len(), remaining };
+        let address = || {
+            let &[_, family, high, low, ref ip @ ..]: &[u8; ADDRESS] = value.try_into().map_err(|_| form())?;
+            if family != FAMILY_IPV4 {
+                return Err(ParseError::Family { offset, family });
+            }
+            Ok(SocketAddrV4::new(Ipv4Addr::from(*ip), u16::from_be_bytes([high, low])))
+        };
+        Ok(match code {
+            code::MAPPED_ADDRESS => Self::MappedAddress(address()?),
+            code::RESPONSE_ADDRESS => Self::ResponseAddress(address()?),
+            code::SOURCE_ADDRESS => Self::SourceAddress(address()?),
+            code::CHANGED_ADDRESS => Self::ChangedAddress(address()?),
+            code::REFLECTED_FROM => Self::ReflectedFrom(address()?),
+            code::CHANGE_REQUEST => {
+                let &[_, _, _, flags]: &[u8; 4] = value.try_into().map_err(|_| form())?;
+                Self::ChangeRequest(ChangeRequest { ip: flags & CHANGE_IP != 0, port: flags & CHANGE_PORT != 0 })
+            }
+            code::USERNAME => Self::Username(Username(value)),
+            code::ERROR_CODE => {
+                let Some((&[_, _, class, number], reason)) = value.split_first_chunk() else { return Err(form()) };
+                let class = class & 0x07;
+                if !(1..=6).contains(&class) || number > 99 {
+                    return Err(ParseError::ErrorNumber { offset, class, number });
+                }
+                Self::ErrorCode(ErrorCode { code: u16::from(class) * 100 + u16::from(number), reason })
+            }
+            code::UNKNOWN_ATTRIBUTES if value.len().is_multiple_of(2) => {
+                Self::UnknownAttributes(UnknownAttributes(Types::Wire(value)))
+            }
+            code::UNKNOWN_ATTRIBUTES => return Err(form()),
+            code::XOR_MAPPED_ADDRESS | code::XOR_MAPPED_ADDRESS_OPTIONAL => match address() {
+                Ok(address) => Self::XorMappedAddress(masked(address, id)),
+                Err(_) => Self::Other { code, value },
+            },
+            code::CONNECTION_REQUEST_BINDING if value == CONNECTION_REQUEST_BINDING => Self::ConnectionRequestBinding,
+            code::BINDING_CHANGE if value.is_empty() => Self::BindingChange,
+            _ => Self::Other { code, value },
+        })
+    }
+
+    /// Writes type, length and value.
+    pub(super) fn write(self, message: &mut Vec<u8>, TransactionId(id): &TransactionId) {
+        let start = message.len();
+        message.extend(self.code().to_be_bytes());
+        message.extend([0, 0]);
+        let address = |message: &mut Vec<u8>, address: SocketAddrV4| {
+            message.extend([0, FAMILY_IPV4]);
+            message.extend(address.port().to_be_bytes());
+            message.extend(address.ip().octets());
+        };
+        match self {
+            Self::MappedAddress(value)
+            | Self::ResponseAddress(value)
+            | Self::SourceAddress(value)
+            | Self::ChangedAddress(value)
+            | Self::ReflectedFrom(value) => address(message, value),
+            Self::XorMappedAddress(value) => address(message, masked(value, id)),
+            Self::ChangeRequest(ChangeRequest { ip, port }) => {
+                message.extend([0, 0, 0, (u8::from(ip) * CHANGE_IP) | (u8::from(port) * CHANGE_PORT)]);
+            }
+            Self::Username(Username(value)) => {
+                message.extend(value);
+                pad(message, start, b' ');
+            }
+            Self::ErrorCode(ErrorCode { code, reason }) => {
+                message.extend([0, 0, (code / 100) as u8, (code % 100) as u8]);
+                message.extend(reason);
+                pad(message, start, b' ');
+            }
+            Self::UnknownAttributes(types) => message.extend(types.iter().flat_map(u16::to_be_bytes)),
+            Self::ConnectionRequestBinding => message.extend(CONNECTION_REQUEST_BINDING),
+            Self::BindingChange => {}
+            Self::Other { value, .. } => {
+                message.extend(value);
+                pad(message, start, 0);
+            }
+        }
+        // The longest value that a caller has is STUNUsername, of at most 256 bytes.
+        let length = (message.len() - start - ATTRIBUTE_HEADER) as u16;
+        message[start + 2..start + ATTRIBUTE_HEADER].copy_from_slice(&length.to_be_bytes());
+    }
+}
+
+/// Padding counts as value: RFC 3489 knows no other.
+fn pad(message: &mut Vec<u8>, start: usize, filler: u8) {
+    let length = (message.len() - start).next_multiple_of(ALIGNMENT);
+    message.resize(start + length, filler);
+}
+
+/// XOR with the first bytes of the transaction id, which are the cookie where both sides know of it.
+fn masked(address: SocketAddrV4, &[a, b, c, d, ..]: &[u8; 16]) -> SocketAddrV4 {
+    let ip = u32::from(*address.ip()) ^ u32::from_be_bytes([a, b, c, d]);
+    SocketAddrV4::new(ip.into(), address.port() ^ u16::from_be_bytes([a, b]))
+}
+
+impl std::fmt::Debug for Username<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "\"{}\"", self.0.escape_ascii())
+    }
+}

@@ -1,0 +1,80 @@
+//! Classic STUN (RFC 3489) as TR-111 Part 2 uses it, with the attributes of TR-111 Table 5.
+//!
+//! | type | is |
+//! | --- | --- |
+//! | [`Header`] | message type and [`TransactionId`], from twenty bytes |
+//! | [`Message`] | a datagram whose attributes were walked once and are whole; it borrows, so hostile bytes cost no memory |
+//! | [`Attribute`] | one attribute, the same type for reading and for writing |
+//! | [`Builder`] | writes a message, signed with [`SharedSecret`] or not |
+//! | [`Transaction`] | one request, its retransmissions and the checks of its responses (RFC 3489 9.3, 12; SEC-3) |
+//!
+//! Only what RFC 3489 calls a STUN message is read: there is no magic cookie. A request of RFC 5389 is one as well,
+//! with its cookie as the first four bytes of the transaction id.
+
+mod attribute;
+mod builder;
+mod error;
+mod integrity;
+mod message;
+mod transaction;
+
+use tr111_common::stun::message as wire;
+
+pub use attribute::{Attribute, ChangeRequest, ErrorCode, UnknownAttributes, Username};
+pub use builder::Builder;
+pub use error::ParseError;
+pub use integrity::{IntegrityError, SharedSecret, Variant, Variants};
+pub use message::{Attributes, Header, Message};
+pub use transaction::{Attack, Discarded, GIVE_UP, INTERVALS, LISTEN, Progress, Response, Transaction};
+
+/// The 128 bits that tie a response to its request (RFC 3489 11.1). Whoever owns a core draws them at random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TransactionId(pub [u8; 16]);
+
+/// What a message is (RFC 3489 11.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum MessageType {
+    /// Binding Request.
+    BindingRequest = wire::BINDING_REQUEST,
+    /// Binding Response.
+    BindingResponse = wire::BINDING_RESPONSE,
+    /// Binding Error Response.
+    BindingErrorResponse = wire::BINDING_ERROR_RESPONSE,
+    /// Shared Secret Request.
+    SharedSecretRequest = wire::SHARED_SECRET_REQUEST,
+    /// Shared Secret Response.
+    SharedSecretResponse = wire::SHARED_SECRET_RESPONSE,
+    /// Shared Secret Error Response.
+    SharedSecretErrorResponse = wire::SHARED_SECRET_ERROR_RESPONSE,
+}
+
+impl MessageType {
+    /// The type with number `value`.
+    pub fn from_wire(value: u16) -> Option<Self> {
+        Some(match value {
+            wire::BINDING_REQUEST => Self::BindingRequest,
+            wire::BINDING_RESPONSE => Self::BindingResponse,
+            wire::BINDING_ERROR_RESPONSE => Self::BindingErrorResponse,
+            wire::SHARED_SECRET_REQUEST => Self::SharedSecretRequest,
+            wire::SHARED_SECRET_RESPONSE => Self::SharedSecretResponse,
+            wire::SHARED_SECRET_ERROR_RESPONSE => Self::SharedSecretErrorResponse,
+            _ => return None,
+        })
+    }
+
+    /// The value of the metric's `type` label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::BindingRequest => "binding_request",
+            Self::BindingResponse => "binding_response",
+            Self::BindingErrorResponse => "binding_error_response",
+            Self::SharedSecretRequest => "shared_secret_request",
+            Self::SharedSecretResponse => "shared_secret_response",
+            Self::SharedSecretErrorResponse => "shared_secret_error_response",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+use std::net::SocketAddrV4;
+
+use proptest::{collection::vec, prelude::*};
+use tr111_common::stun::attribute;
+
+use super::vectors::secret;
+use crate::stun::*;
+
+const TYPES: [MessageType; 6] = [
+    MessageType::BindingRequest,
+    MessageType::BindingResponse,
+    MessageType::BindingErrorResponse,
+    MessageType::SharedSecretRequest,
+    MessageType::SharedSecretResponse,
+    MessageType::SharedSecretErrorResponse,
+];
+
+/// What an [`Attribute`] borrows.
+#[derive(Debug, Clone)]
+enum Owned {
+    Address(u8, SocketAddrV4),
+    Change(bool, bool),
+    Name(Vec<u8>),
+    Error(u16, Vec<u8>),
+    Unknown(Vec<u16>),
+    Binding,
+    Changed,
+    Other(u16, Vec<u8>),
+}
+
+impl Owned {
+    fn attribute(&self) -> Attribute<'_> {
+        match self {
+            Self::Address(0, address) => Attribute::MappedAddress(*address),
+            Self::Address(1, address) => Attribute::ResponseAddress(*address),
+            Self::Address(2, address) => Attribute::SourceAddress(*address),
+            Self::Address(3, address) => Attribute::ChangedAddress(*address),
+            Self::Address(4, address) => Attribute::ReflectedFrom(*address),
+            Self::Address(_, address) => Attribute::XorMappedAddress(*address),
+            Self::Change(ip, port) => Attribute::ChangeRequest(ChangeRequest { ip: *ip, port: *port }),
+            Self::Name(name) => Attribute::Username(Username(name)),
+            Self::Error(code, reason) => Attribute::ErrorCode(ErrorCode { code: *code, reason }),
+            Self::Unknown(codes) => Attribute::UnknownAttributes(UnknownAttributes::new(codes)),
+            Self::Binding => Attribute::ConnectionRequestBinding,
+            Self::Changed => Attribute::BindingChange,
+            Self::Other(code, value) => Attribute::Other { code: *code, value },
+        }
+    }
+}
+
+/// Bytes of a length that needs no filling.
+fn aligned(words: usize) -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<[u8; 4]>(), 0..words).prop_map(|words| words.concat())
+}
+
+fn attributes() -> impl Strategy<Value = Owned> {
+    prop_oneof![
+        (0..6u8, any::<SocketAddrV4>()).prop_map(|(which, address)| Owned::Address(which, address)),
+        any::<(bool, bool)>().prop_map(|(ip, port)| Owned::Change(ip, port)),
+        aligned(64).prop_map(Owned::Name),
+        (100..700u16, aligned(16)).prop_map(|(code, reason)| Owned::Error(code, reason)),
+        vec(any::<u16>(), 0..8).prop_map(Owned::Unknown),
+        Just(Owned::Binding),
+        Just(Owned::Changed),
+        (0x4000..0x8000u16, aligned(8)).prop_map(|(code, value)| Owned::Other(code, value)),
+    ]
+}
+
+/// Bytes that get past the first checks often: a header that tells the truth, and attributes of known types.
+fn plausible() -> impl Strategy<Value = Vec<u8>> {
+    let codes = prop_oneof![1..0x0cu16, Just(attribute::CONNECTION_REQUEST_BINDING), any::<u16>()];
+    let attribute = (codes, 0..12u16, vec(any::<u8>(), 0..12));
+    (0..6usize, vec(attribute, 0..8)).prop_map(|(kind, attributes)| {
+        let mut datagram = Builder::new(TYPES[kind], TransactionId([7; 16])).build();
+        for (code, length, value) in attributes {
+            datagram.extend(code.to_be_bytes());
+            datagram.extend(length.to_be_bytes());
+            datagram.extend(value);
+        }
+        let length = datagram.len() as u16 - 20;
+        datagram[2..4].copy_from_slice(&length.to_be_bytes());
+        datagram
+    })
+}
+
+fn read(datagram: &[u8]) {
+    let Ok(message) = Message::parse(datagram) else { return };
+    let walked = message.attributes().map(|attribute| format!("{attribute:?}").len()).sum::<usize>();
+    let looked_at = [message.mapped_address(), message.xor_mapped_address(), message.response_address()];
+    let _ = (walked, looked_at, message.username().map(Username::trimmed), message.error_code());
+    let _ =
+        (message.has_binding_change(), message.not_understood().count(), message.verify(&secret(), Variants::FIELD));
+    let _ = message.unknown_attributes().map(|list| list.iter().count());
+}
+
+proptest! {
+    /// STUN-1: no bytes make the parser panic.
+    #[test]
+    fn any_bytes_are_read_without_panic(datagram in vec(any::<u8>(), 0..256), plausible in plausible()) {
+        read(&datagram);
+        read(&plausible);
+        // The walk saw every attribute as the iterator gives it.
+        if let Ok(message) = Message::parse(&plausible) {
+            prop_assert_eq!(message.transaction_id(), TransactionId([7; 16]));
+        }
+    }
+
+    /// STUN-1, T-19: what is written is read again, signed or not.
+    #[test]
+    fn what_is_written_is_read(
+        kind in 0..6usize,
+        id: [u8; 16],
+        owned in vec(attributes(), 0..8),
+        variant in prop_oneof![Just(Variant::A), Just(Variant::B), Just(Variant::E)],
+    ) {
+        let write = || owned.iter().fold(Builder::new(TYPES[kind], TransactionId(id)), |builder, owned| {
+            builder.attribute(owned.attribute())
+        });
+        for datagram in [write().build(), write().sign(&secret(), variant)] {
+            let message = Message::parse(&datagram).unwrap();
+            prop_assert_eq!(message.message_type(), TYPES[kind]);
+            prop_assert_eq!(message.transaction_id(), TransactionId(id));
+            let written: Vec<_> = owned.iter().map(Owned::attribute).collect();
+            prop_assert_eq!(message.attributes().collect::<Vec<_>>(), written);
+            if message.is_signed() {
+                prop_assert_eq!(message.verify(&secret(), variant.into()), Ok(variant));
+            }
+        }
+    }
+}
