@@ -268,7 +268,7 @@ pub struct Walk {
     pub identity: Scan,
 }
 
-/// Most options that one walk reads. A message of 16 KiB could hold more, but no sane one does; what lies behind is
+/// Most options that one walk reads, four PADs counted as one. A message of 16 KiB could hold more, but no sane one does; what lies behind is
 /// [`WalkEnd::Damaged`].
 pub const OPTIONS_MAXIMUM: u32 = 1024;
 
@@ -329,7 +329,8 @@ impl<O: Octets + ?Sized, R: Repeat> Step for WalkStep<'_, O, R> {
         }
         let code = self.octets.octet(at);
         if code == option::PAD {
-            walk.at = at + 1;
+            let many = at + 4 <= walk.end && self.octets.be32(at) == 0;
+            walk.at = at + if many { 4 } else { 1 };
             return true;
         }
         if code == option::END {
@@ -381,10 +382,10 @@ struct ClientIdStep<'a, O: ?Sized> {
 impl<O: Octets + ?Sized> Step for ClientIdStep<'_, O> {
     #[inline(always)]
     fn step(&mut self, index: u32) -> bool {
-        let mut word = 0;
-        for offset in index * 8..index * 8 + 8 {
-            let byte = if offset < self.length { self.octets.octet(self.at + offset) } else { 0 };
-            word = word << 8 | u64::from(byte);
+        let left = self.length - index * 8;
+        let mut word = self.octets.be64(self.at + index * 8);
+        if left < 8 {
+            word &= u64::MAX << (64 - 8 * left);
         }
         self.hash.add(word);
         true

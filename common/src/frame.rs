@@ -45,6 +45,12 @@ pub trait Octets {
         u32::from_be_bytes(self.four(at))
     }
 
+    /// Eight bytes in network order.
+    #[inline(always)]
+    fn be64(&self, at: u32) -> u64 {
+        u64::from(self.be32(at)) << 32 | u64::from(self.be32(at + 4))
+    }
+
     /// Four bytes as they stand.
     fn four(&self, at: u32) -> [u8; 4] {
         [self.octet(at), self.octet(at + 1), self.octet(at + 2), self.octet(at + 3)]

@@ -143,7 +143,8 @@ pub struct Scan {
     damaged: bool,
     duplicate: bool,
     nul: bool,
-    oui: [u8; OUI_BYTES],
+    /// The first bytes of the OUI, the first one on top.
+    oui: u64,
     /// Where the length byte of the first element of [`DSL_FORUM`] stands in the frame, 0 without one.
     element_length_at: u32,
     fields: [Field; KEPT],
@@ -172,91 +173,123 @@ impl Scan {
             damaged: false,
             duplicate: false,
             nul: false,
-            oui: [0; OUI_BYTES],
+            oui: 0,
             element_length_at: 0,
             fields: [Field { start: 0, length: 0, present: false, control: false, nuls: 0 }; KEPT],
         }
     }
 
-    /// Takes the next bytes of the joined option from `at`, at most `available` of them, and returns how many: one of
-    /// a header, or up to [`RUN`] of a text, so that the kernel's loop turns once for eight bytes.
+    /// Takes the next bytes of the joined option from `at`, at most `available` of them, and returns how many, so that
+    /// the kernel's loop turns once for a sub-option of up to [`RUN`] bytes. A header that is cut by the end of an
+    /// instance of the option (RFC 3396) is taken byte by byte.
     #[inline(always)]
     pub fn feed<O: Octets + ?Sized>(&mut self, octets: &O, at: u32, available: u32, config: &Config) -> u32 {
-        if self.stage == DATA || self.stage == FOREIGN {
-            let run = if self.stage == DATA { self.left } else { self.element_left };
-            let run = u32::from(run).min(available).min(RUN);
-            if self.stage == DATA && self.keep {
-                self.keep_run(octets, at, run);
-            }
-            self.position = self.position.wrapping_add(run as u16);
-            self.element_left -= run as u8;
-            self.left = self.left.wrapping_sub(run as u8);
-            if self.stage == DATA && self.left == 0 {
-                self.close_field();
-            } else if self.element_left == 0 {
-                self.stage = ENTERPRISE;
-            }
-            return run;
+        let mut taken = 0;
+        if self.stage == CODE && available >= 2 && self.element_left >= 2 {
+            self.take_code(octets.octet(at));
+            self.take_length(octets.octet(at + 1));
+            taken = 2;
+        } else if self.stage == ENTERPRISE && self.enterprise_bytes == 0 && available >= 5 {
+            self.element_start = self.position;
+            self.enterprise = octets.be32(at);
+            self.position = self.position.wrapping_add(4);
+            self.take_element_length(octets.octet(at + 4), at + 4, config);
+            taken = 5;
+        } else if self.stage != DATA && self.stage != FOREIGN {
+            self.take_header_byte(octets.octet(at), at, config);
+            taken = 1;
         }
-        self.feed_header(octets.octet(at), at, config);
-        1
+        if self.stage == DATA || self.stage == FOREIGN {
+            taken += self.take_run(octets, at + taken, available - taken);
+        }
+        taken
+    }
+
+    /// Takes up to [`RUN`] bytes of a text, or of an element that is not ours.
+    #[inline(always)]
+    fn take_run<O: Octets + ?Sized>(&mut self, octets: &O, at: u32, available: u32) -> u32 {
+        let left = if self.stage == DATA { self.left } else { self.element_left };
+        let run = u32::from(left).min(available).min(RUN);
+        if self.stage == DATA && self.keep {
+            self.keep_run(octets, at, run);
+        }
+        self.position = self.position.wrapping_add(run as u16);
+        self.element_left -= run as u8;
+        self.left = self.left.wrapping_sub(run as u8);
+        if self.stage == DATA && self.left == 0 {
+            self.close_field();
+        } else if self.element_left == 0 {
+            self.stage = ENTERPRISE;
+        }
+        run
     }
 
     /// Takes one byte of an enterprise number, a code or a length.
     #[inline(always)]
-    fn feed_header(&mut self, byte: u8, at: u32, config: &Config) {
-        let here = self.position;
-        self.position = here.wrapping_add(1);
+    fn take_header_byte(&mut self, byte: u8, at: u32, config: &Config) {
         match self.stage {
             ENTERPRISE => {
                 if self.enterprise_bytes == 0 {
                     self.enterprise = 0;
-                    self.element_start = here;
+                    self.element_start = self.position;
                 }
+                self.position = self.position.wrapping_add(1);
                 self.enterprise = self.enterprise << 8 | u32::from(byte);
                 self.enterprise_bytes += 1;
                 if self.enterprise_bytes == 4 {
                     self.stage = ELEMENT_LENGTH;
                 }
             }
-            ELEMENT_LENGTH => {
-                if self.enterprise == DSL_FORUM && self.element_length_at == 0 {
-                    self.element_length_at = at;
-                }
-                self.element_left = byte;
-                self.enterprise_bytes = 0;
-                self.stage = if config.accepts(self.enterprise) {
-                    self.ours = true;
-                    CODE
-                } else {
-                    FOREIGN
-                };
-                if byte == 0 {
-                    self.stage = ENTERPRISE;
-                }
-            }
-            CODE => {
-                self.code = byte;
-                self.element_left -= 1;
-                self.stage = LENGTH;
-                if self.element_left == 0 {
-                    // A code without a length.
-                    self.discard_element();
-                }
-            }
-            _ => {
-                self.element_left -= 1;
-                self.left = byte;
-                if byte > self.element_left {
-                    self.discard_element();
-                    return;
-                }
-                self.open_field();
-                self.stage = DATA;
-                if byte == 0 {
-                    self.close_field();
-                }
-            }
+            ELEMENT_LENGTH => self.take_element_length(byte, at, config),
+            CODE => self.take_code(byte),
+            _ => self.take_length(byte),
+        }
+    }
+
+    #[inline(always)]
+    fn take_element_length(&mut self, byte: u8, at: u32, config: &Config) {
+        self.position = self.position.wrapping_add(1);
+        if self.enterprise == DSL_FORUM && self.element_length_at == 0 {
+            self.element_length_at = at;
+        }
+        self.element_left = byte;
+        self.enterprise_bytes = 0;
+        self.stage = if config.accepts(self.enterprise) {
+            self.ours = true;
+            CODE
+        } else {
+            FOREIGN
+        };
+        if byte == 0 {
+            self.stage = ENTERPRISE;
+        }
+    }
+
+    #[inline(always)]
+    fn take_code(&mut self, byte: u8) {
+        self.position = self.position.wrapping_add(1);
+        self.code = byte;
+        self.element_left -= 1;
+        self.stage = LENGTH;
+        if self.element_left == 0 {
+            // A code without a length.
+            self.discard_element();
+        }
+    }
+
+    #[inline(always)]
+    fn take_length(&mut self, byte: u8) {
+        self.position = self.position.wrapping_add(1);
+        self.element_left -= 1;
+        self.left = byte;
+        if byte > self.element_left {
+            self.discard_element();
+            return;
+        }
+        self.open_field();
+        self.stage = DATA;
+        if byte == 0 {
+            self.close_field();
         }
     }
 
@@ -359,6 +392,9 @@ impl Scan {
     fn open_field(&mut self) {
         let start = self.position;
         self.keep = false;
+        if self.code == sub_option::DEVICE_MANUFACTURER_OUI && !self.fields[0].present {
+            self.oui = 0;
+        }
         if let Some(field) = self.field() {
             if field.present {
                 self.duplicate = true;
@@ -369,32 +405,43 @@ impl Scan {
         }
     }
 
+    /// Keeps what matters of the next `run` bytes of a text: where its last byte stands that is not NUL, and whether a
+    /// control character or an inner NUL is among them. All eight bytes of a word are judged at once, each in its own
+    /// byte of the masks.
     #[inline(always)]
     fn keep_run<O: Octets + ?Sized>(&mut self, octets: &O, at: u32, run: u32) {
-        let is_oui = self.code == sub_option::DEVICE_MANUFACTURER_OUI;
-        let position = self.position;
-        let mut oui = self.oui;
-        let Some(field) = self.field() else { return };
-        let mut kept = *field;
-        let first = position.wrapping_sub(kept.start);
-        for index in 0..RUN {
-            if index < run {
-                let byte = octets.octet(at + index);
-                let offset = first.wrapping_add(index as u16);
-                if byte == 0 {
-                    kept.nuls += 1;
-                } else {
-                    kept.control |= byte < 0x20 || byte == 0x7f || kept.nuls != 0;
-                    kept.nuls = 0;
-                    kept.length = offset + 1;
-                }
-                if is_oui && usize::from(offset) < OUI_BYTES {
-                    oui[usize::from(offset) & (OUI_BYTES - 1)] = byte;
-                }
-            }
+        const HIGH: u64 = 0x8080_8080_8080_8080;
+        const LOW_SEVEN: u64 = !HIGH;
+        const BELOW_SPACE: u64 = 0x6060_6060_6060_6060;
+
+        if run == 0 {
+            return;
         }
-        *field = kept;
-        self.oui = oui;
+        let word = octets.be64(at) & (u64::MAX << (64 - 8 * (run & 15)));
+        let low = word & LOW_SEVEN;
+        let text = ((low + LOW_SEVEN) | word) & HIGH;
+        let printable = (low + BELOW_SPACE) | word;
+        let delete = word ^ LOW_SEVEN;
+        let not_delete = ((delete & LOW_SEVEN) + LOW_SEVEN) | delete;
+        let control = text & !(printable & not_delete) != 0;
+
+        let position = self.position;
+        let is_oui = self.code == sub_option::DEVICE_MANUFACTURER_OUI;
+        let Some(field) = self.field() else { return };
+        let first = position.wrapping_sub(field.start);
+        if text == 0 {
+            field.nuls += run as u16;
+        } else {
+            let behind = text.trailing_zeros() / 8;
+            let length = RUN - behind;
+            let inner_nul = field.nuls != 0 || text >> (8 * behind) != HIGH >> (8 * behind);
+            field.control |= control || inner_nul;
+            field.nuls = (run - length) as u16;
+            field.length = first + length as u16;
+        }
+        if is_oui && usize::from(first) < OUI_BYTES {
+            self.oui |= word >> (8 * first);
+        }
     }
 
     #[inline(always)]
@@ -421,7 +468,7 @@ impl Scan {
 
     #[inline(always)]
     fn oui_digits(&self, field: Field, config: &Config) -> Option<[u8; 6]> {
-        let raw = self.oui;
+        let raw = self.oui.to_be_bytes();
         let digits = match field.length {
             6 => [raw[0], raw[1], raw[2], raw[3], raw[4], raw[5]],
             8 if config.lenient_oui != 0 && is_separator(raw[2]) && raw[2] == raw[5] => {

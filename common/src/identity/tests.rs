@@ -262,3 +262,41 @@ fn reads_the_layout_of_tr124_as_the_dialect_says() {
     let option = element(&[sub(1, b"00256D"), sub(2, b"S"), sub(4, b"00256D"), sub(5, b"GW")]);
     assert!(!scan(&option, &config).conclude(&config).unwrap().tr124);
 }
+
+/// SEC-9: every byte value at every place of a text longer than two words is judged as the byte that it is.
+#[test]
+fn every_byte_is_judged_at_every_place() {
+    let config = Config::default();
+    for place in 0..17 {
+        for byte in 0..=u8::MAX {
+            let mut serial = [b'x'; 17];
+            serial[place] = byte;
+            let option = element(&[sub(1, b"00256D"), sub(2, &serial)]);
+            let scan = scan(&option, &config);
+            let found = scan.conclude(&config);
+            let at = (byte, place);
+            if byte == 0 && place == 16 {
+                assert_eq!(found.map(|found| found.serial_number.length), Ok(16), "{at:?}");
+                assert!(scan.has_trailing_nul(), "{at:?}");
+            } else if byte < 0x20 || byte == 0x7f {
+                assert_eq!(found, Err(Refusal::ControlCharacter), "{at:?}");
+            } else {
+                assert_eq!(found.map(|found| found.serial_number.length), Ok(17), "{at:?}");
+                assert!(!scan.has_trailing_nul(), "{at:?}");
+            }
+        }
+    }
+}
+
+/// T-18: trailing NULs may fill words of their own; a byte behind them makes them inner ones.
+#[test]
+fn nuls_over_several_words_are_trailing_or_inner() {
+    let config = Config::default();
+    let mut serial = [0; 30];
+    serial[0] = b'a';
+    let found = scan(&element(&[sub(1, b"00256D"), sub(2, &serial)]), &config).conclude(&config);
+    assert_eq!(found.map(|found| found.serial_number.length), Ok(1));
+    serial[29] = b'b';
+    let found = scan(&element(&[sub(1, b"00256D"), sub(2, &serial)]), &config).conclude(&config);
+    assert_eq!(found, Err(Refusal::ControlCharacter));
+}
