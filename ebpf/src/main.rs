@@ -59,6 +59,12 @@ pub fn bench_empty(_: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
+/// The same at TC.
+#[classifier]
+pub fn bench_empty_tc(_: TcContext) -> i32 {
+    NEXT
+}
+
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

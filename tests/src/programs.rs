@@ -15,8 +15,9 @@ use tr111_common::{
     identity::Refusal,
 };
 
-/// The program that does nothing, as the object file has it.
+/// The programs that do nothing, as the object file has them.
 const BENCH_EMPTY: &str = "bench_empty";
+const BENCH_EMPTY_TC: &str = "bench_empty_tc";
 /// Largest frame that comes back.
 const FRAME_MAXIMUM: usize = 20 * 1024;
 
@@ -36,13 +37,15 @@ pub enum Program {
     Egress,
     /// The program that does nothing, at XDP.
     Empty,
+    /// The program that does nothing, at TC.
+    EmptyTc,
 }
 
 impl Program {
     /// The hook whose frames it counts.
     pub fn hook(self) -> Hook {
         match self {
-            Self::Egress => Hook::LanEgress,
+            Self::Egress | Self::EmptyTc => Hook::LanEgress,
             Self::IngressXdp | Self::IngressTc | Self::Empty => Hook::LanIngress,
         }
     }
@@ -84,6 +87,7 @@ impl Programs {
     pub fn load() -> Result<Self> {
         let mut loaded = Loaded::load(false, None)?;
         loaded.xdp(BENCH_EMPTY)?.load().context("bench_empty")?;
+        loaded.classifier(BENCH_EMPTY_TC)?.load().context("bench_empty_tc")?;
         Ok(Self {
             counters: Counters::new(loaded.take_map(map::COUNTERS)?)?,
             marks: Marks::new(&mut loaded, 0)?,
@@ -124,6 +128,16 @@ impl Programs {
         records
     }
 
+    /// Runs a program on a frame once; the records that it left in the ring, as they are.
+    ///
+    /// # Errors
+    /// The kernel refuses to run the frame.
+    pub fn records(&mut self, program: Program, frame: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.drain();
+        self.time(program, frame, 1)?;
+        Ok(std::iter::from_fn(|| self.ring.next().map(|record| record.to_vec())).collect())
+    }
+
     /// The programs, for attaching.
     pub fn loaded(&mut self) -> &mut Loaded {
         &mut self.loaded
@@ -140,7 +154,7 @@ impl Programs {
         let result = self.test_run(program, options)?;
         let passed = match program {
             Program::IngressXdp | Program::Empty => result.return_value == XDP_PASS,
-            Program::IngressTc | Program::Egress => result.return_value.cast_signed() == TCX_NEXT,
+            Program::IngressTc | Program::Egress | Program::EmptyTc => result.return_value.cast_signed() == TCX_NEXT,
         };
         out.truncate(result.data_size_out as usize);
         let after = self.counted()?;
@@ -190,6 +204,7 @@ impl Programs {
             Program::Empty => self.loaded.xdp(BENCH_EMPTY)?.test_run(options)?,
             Program::IngressTc => self.loaded.classifier(program::LAN_INGRESS_TC)?.test_run(options)?,
             Program::Egress => self.loaded.classifier(program::LAN_EGRESS)?.test_run(options)?,
+            Program::EmptyTc => self.loaded.classifier(BENCH_EMPTY_TC)?.test_run(options)?,
         })
     }
 

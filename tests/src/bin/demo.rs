@@ -4,13 +4,11 @@ use std::{
     io::{IsTerminal, Write, stdout},
     net::Ipv4Addr,
     process::ExitCode,
-    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
-use tokio::signal::unix::{SignalKind, signal};
 use tr111_tests::{
     agent::{Agent, Files, GATEWAY_IDENTITY, attached_programs, binary},
     host::{dnsmasq, udhcpc, udhcpc_environment},
@@ -19,7 +17,7 @@ use tr111_tests::{
     process::Process,
     responder::Responder,
     vectors::identity,
-    wait::{interrupt, is_interrupted, wait_for, wait_until},
+    wait::{catch_interrupts, is_interrupted, wait_for, wait_until},
 };
 
 /// Simulated devices on the first LAN.
@@ -42,26 +40,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Turns Ctrl-C into the end of every wait, so that what was made is taken down in order.
-fn catch_interrupts() -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut interrupted, mut terminated) = {
-        let _inside = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
-    };
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        runtime.block_on(async {
-            loop {
-                tokio::select! {
-                    _ = interrupted.recv() => interrupt(),
-                    _ = terminated.recv() => interrupt(),
-                }
-            }
-        });
-    })?;
-    Ok(())
 }
 
 fn heading(number: u32, title: &str) {

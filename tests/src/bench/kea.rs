@@ -1,0 +1,95 @@
+//! What the agent leaves of a busy DHCP server: Kea on one core, perfdhcp and the agent on the other, offered more than
+//! Kea can do, with the agent and without, in alternation.
+//!
+//! perfdhcp gives every client the same option 125, so all of them are bindings of one row, which is the dearest there
+//! is: each change writes the whole row to the store.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, Result, ensure};
+use tr111_common::{counter::Outcome, dhcp4::MessageType};
+
+use super::{Report, Row, median, on_core, percentile, report::number};
+use crate::{
+    agent::Agent,
+    host::kea,
+    lab::{GATEWAY, Lab, POOL},
+    process::{output, text},
+    vectors::{D1, hex},
+};
+
+/// Pairs of runs; an odd number has a median.
+const PAIRS: usize = 7;
+/// Exchanges a second that perfdhcp offers.
+const OFFERED: u32 = 20_000;
+/// Seconds of one run.
+const SECONDS: u32 = 5;
+/// Clients, each with a MAC address of its own.
+const CLIENTS: u32 = 40_000;
+const LAST: Ipv4Addr = Ipv4Addr::new(10, 111, 250, 250);
+/// perfdhcp's own address, as of a relay.
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 111, 0, 2);
+
+const SERVER_CORE: usize = 0;
+const CLIENT_CORE: usize = 1;
+
+/// Kea under perfdhcp, with the agent against without.
+pub(super) fn kea_under_load(report: &mut Report) -> Result<()> {
+    let mut ratios = Vec::new();
+    let mut alone = Vec::new();
+    let mut rows = Vec::new();
+    for pair in 0..PAIRS {
+        // Who goes first alternates, so that a machine that becomes slower favours nobody.
+        let (without, with) = if pair % 2 == 0 {
+            let without = exchanges(None)?;
+            (without, exchanges(Some(&mut rows))?)
+        } else {
+            let with = exchanges(Some(&mut rows))?;
+            (exchanges(None)?, with)
+        };
+        ratios.push(with / without);
+        alone.push(without);
+    }
+    let [least, most] = [percentile(&mut ratios, 0), percentile(&mut ratios, 100)];
+    let note = format!(
+        "{PAIRS} pairs, {least:.3} to {most:.3}; {} exchanges/s without; one identity, {} bindings",
+        number(median(&mut alone).round()),
+        number(median(&mut rows)),
+    );
+    report.add(
+        &Row::new("Kea under perfdhcp, with the agent over without", median(&mut ratios), "").at_least(0.95).note(note),
+    );
+    Ok(())
+}
+
+/// Complete exchanges a second in one run. With an agent, where `bindings` goes, its bindings are added there.
+fn exchanges(bindings: Option<&mut Vec<f64>>) -> Result<f64> {
+    let lab = Lab::new()?;
+    lab.lan.ip(&format!("addr add {CLIENT}/16 dev eth0"))?;
+    let _server = on_core(SERVER_CORE, || kea(&lab.gateway, "lan0", (POOL, LAST), lab.path(), "raw"))?;
+    on_core(CLIENT_CORE, || {
+        let agent = bindings.is_some().then(|| Agent::start(&lab, &["lan0"], &[])).transpose()?;
+        let rate = perfdhcp(&lab)?;
+        if let (Some(agent), Some(bindings)) = (agent, bindings) {
+            let metrics = agent.metrics()?;
+            ensure!(metrics.identities(MessageType::Request.label(), "accepted") > 0, "the agent saw no identity");
+            ensure!(metrics.packets_by_outcome(Outcome::HandedUp) > 0, "the agent saw nothing");
+            let held = metrics.sum("tr111_device_bindings", &[]);
+            bindings.push(f64::from(u32::try_from(held)?));
+        }
+        Ok(rate)
+    })
+}
+
+fn perfdhcp(lab: &Lab) -> Result<f64> {
+    let option: Vec<String> = hex(D1)[2..].iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut command = lab.lan.command("perfdhcp");
+    command.args(["-4", "-l", "eth0", "-r", &OFFERED.to_string(), "-p", &SECONDS.to_string()]);
+    command.args(["-R", &CLIENTS.to_string(), "-o", &format!("125,{}", option.concat()), &GATEWAY.to_string()]);
+    // Its status says that requests were lost, which is the point.
+    let output = output(&mut command)?;
+    let printed = text(&output.stdout);
+    let rate = printed.lines().find_map(|line| line.strip_prefix("Rate: ")?.split_whitespace().next());
+    let rate = rate.with_context(|| format!("perfdhcp says no rate:\n{printed}\n{}", text(&output.stderr)))?;
+    Ok(rate.parse()?)
+}
