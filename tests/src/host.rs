@@ -82,6 +82,24 @@ pub fn kea(
     Ok(process)
 }
 
+/// Starts ISC's dhcrelay, which adds option 82 to what comes by `downlink` and takes it out of the answers.
+///
+/// # Errors
+/// It is not installed, or does not come up.
+pub fn dhcrelay(
+    namespace: &Namespace,
+    downlink: &str,
+    uplink: &str,
+    server: Ipv4Addr,
+    directory: &Path,
+) -> Result<Process> {
+    let mut command = namespace.command("dhcrelay");
+    command.args(["-4", "-d", "--no-pid", "-a", "-id", downlink, "-iu", uplink]).arg(server.to_string());
+    let process = Process::start("dhcrelay", &mut command, directory)?;
+    wait_for("dhcrelay on both sides", START, || Ok(process.stderr().contains("Socket/fallback").then_some(())))?;
+    Ok(process)
+}
+
 /// Starts busybox's udhcpc on `interface`; `option` is option 125 as code, length and value, or empty.
 ///
 /// # Errors

@@ -49,7 +49,7 @@ const fn tool(level: Level, program: &'static str, package: &'static str) -> Too
     Tool { program, package, level }
 }
 
-const TOOLS: [Tool; 15] = [
+const TOOLS: [Tool; 16] = [
     tool(Level::Build, "cc", "gcc"),
     tool(Level::Test, "ip", "iproute2"),
     tool(Level::Test, "ethtool", "ethtool"),
@@ -59,6 +59,7 @@ const TOOLS: [Tool; 15] = [
     tool(Level::Test, "dnsmasq", "dnsmasq-base"),
     tool(Level::Test, "udhcpc", "udhcpc"),
     tool(Level::Test, "dhclient", "isc-dhcp-client"),
+    tool(Level::Test, "dhcrelay", "isc-dhcp-relay"),
     tool(Level::Test, "kea-dhcp4", "kea-dhcp4-server"),
     tool(Level::Test, "perfdhcp", "kea-admin"),
     tool(Level::Test, "tcpdump", "tcpdump"),
