@@ -314,14 +314,3 @@ fn instance_numbers_are_never_reused() {
     lan.join(&Client::new(1, "S1"), ip(1), HOUR);
     assert_eq!(lan.core.devices().map(|device| device.instance).collect::<Vec<_>>(), [5]);
 }
-
-#[test]
-fn rows_go_with_their_interface() {
-    let mut lan = Lan::new();
-    lan.join(&Client::new(1, "A"), ip(1), HOUR);
-    lan.inform(&Client::new(2, "B"), ip(2));
-    lan.handle(Input::LinkGone { ifindex: lan::LAN + 1 });
-    assert_eq!(lan.changes(), ["+A", "+B"]);
-    lan.handle(Input::LinkGone { ifindex: lan::LAN });
-    assert_eq!(lan.changes(), ["-A disconnected", "-B disconnected"]);
-}

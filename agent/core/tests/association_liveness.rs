@@ -5,7 +5,7 @@ mod lan;
 use std::{collections::HashSet, time::Duration};
 
 use lan::{Client, Lan, ip};
-use tr111_core::association::{Input, Output, ProbeResult, Settings};
+use tr111_core::association::{Input, Output, ProbeResult, Record, Settings};
 
 const HOUR: u32 = 3_600;
 /// Longer than the probe interval and three unanswered probes.
@@ -213,5 +213,74 @@ fn one_second_and_one_probe_keep_who_answers() {
     lan.inform(&gone, ip(2));
     lan.off.insert(gone.mac);
     lan.pass_s(100);
+    assert_eq!(lan.changes(), ["+A", "+B", "-B disconnected"]);
+}
+
+/// GW-11: a link that is down for as long as a silent device gets has lost everybody behind it, and nobody else.
+#[test]
+fn rows_go_with_a_link_that_stays_down() {
+    let mut lan = lan();
+    lan.join(&Client::new(1, "A"), ip(1), HOUR);
+    lan.pass_s(30);
+    lan.inform(&Client::new(2, "B"), ip(2));
+    lan.handle(Input::LinkDown { ifindex: lan::LAN + 1 });
+    lan.handle(Input::LinkDown { ifindex: lan::LAN });
+    // Saying it again changes nothing.
+    lan.pass_s(20);
+    lan.handle(Input::LinkDown { ifindex: lan::LAN });
+    lan.pass_s(WINDOW_S - 1 - 20 - 1);
+    assert_eq!(lan.changes(), ["+A", "+B"]);
+    lan.pass_s(2);
+    let mut gone = lan.changes();
+    gone.sort();
+    assert_eq!(gone, ["-A disconnected", "-B disconnected"]);
+    assert_eq!(lan.probes.len(), 0, "nobody can be asked behind a link that is down");
+}
+
+/// GW-11: a link that flaps costs no row, also of who was silent and half probed; who is gone behind it goes by the
+/// probes that follow.
+#[test]
+fn a_link_that_flaps_costs_no_row_but_of_who_does_not_answer_after() {
+    let (mut lan, stays, leaves) = (lan(), Client::new(1, "A"), Client::new(2, "B"));
+    lan.join(&stays, ip(1), HOUR);
+    lan.join(&leaves, ip(2), HOUR);
+    lan.off.extend([stays.mac, leaves.mac]);
+    while lan.probes.len() < 2 {
+        lan.pass_s(1);
+    }
+    lan.handle(Input::LinkDown { ifindex: lan::LAN });
+    lan.pass_s(50);
+    lan.off.remove(&stays.mac);
+    lan.handle(Input::LinkUp { ifindex: lan::LAN, was: lan::LAN });
+    assert_eq!(lan.changes(), ["+A", "+B"]);
+    lan.pass_s(WINDOW_S);
+    assert_eq!(lan.changes(), ["-B disconnected"]);
+    lan.pass_s(WINDOW_S);
+    assert_eq!(lan.changes(), [""; 0]);
+}
+
+/// An interface that is made anew has another index: rows keep their numbers and bindings, programs know the clients
+/// by the new one, and liveness, lease and RELEASE go on there.
+#[test]
+fn bindings_move_to_the_interface_that_was_made_anew() {
+    let (mut lan, stays, leaves) = (lan(), Client::new(1, "A"), Client::new(2, "B"));
+    lan.join(&stays, ip(1), HOUR);
+    lan.join(&leaves, ip(2), HOUR);
+    let before = lan.records();
+    let new = lan::LAN + 1;
+    lan.handle(Input::LinkDown { ifindex: lan::LAN });
+    lan.pass_s(10);
+    lan.handle(Input::LinkUp { ifindex: new, was: lan::LAN });
+    let moved: Vec<_> = lan.records();
+    let segments: HashSet<u32> = moved.iter().map(|row| row.bindings[0].segment().ifindex).collect();
+    assert_eq!(segments, HashSet::from([new]));
+    let facts = |rows: &[Record]| -> Vec<_> {
+        rows.iter().map(|row| (row.instance, row.bindings[0].ip, row.bindings[0].lease_expires)).collect()
+    };
+    assert_eq!(facts(&moved), facts(&before));
+    assert!(lan.sticky.iter().all(|client| client.segment.ifindex == new));
+    assert!(lan.neighbours.keys().all(|neighbour| neighbour.segment.ifindex == new));
+    lan.off.insert(leaves.mac);
+    lan.pass_s(2 * WINDOW_S);
     assert_eq!(lan.changes(), ["+A", "+B", "-B disconnected"]);
 }

@@ -31,7 +31,8 @@ fn describe(status: &Status) -> String {
     for interface in &status.interfaces {
         let hooks = interface.hooks.iter().map(|hook| format!("{} {}", hook.program, hook.mode));
         let hooks = hooks.collect::<Vec<_>>().join(", ");
-        line("interface", format!("{} ({}): {hooks}", printable(&interface.name), interface.side));
+        let state = if hooks.is_empty() { interface.state.clone() } else { format!("{}, {hooks}", interface.state) };
+        line("interface", format!("{} ({}): {state}", printable(&interface.name), interface.side));
     }
     let table = &status.table;
     // A device has none.
@@ -62,6 +63,7 @@ mod tests {
             interfaces: vec![Interface {
                 name: "lan0".to_owned(),
                 side: "lan".to_owned(),
+                state: "up".to_owned(),
                 hooks: vec![Hook { program: "lan_ingress".to_owned(), mode: "native".to_owned() }],
             }],
             table: Table { rows: 1, bindings: 1, max_rows: 65_536 },
@@ -73,14 +75,14 @@ mod tests {
         let value = serde_json::to_value(&status).expect("plain data");
         let documented = serde_json::json!({
             "role": "gateway", "version": "0.1.0", "started": "2026-01-01T00:00:00Z",
-            "interfaces": [{"name": "lan0", "side": "lan", "hooks": [{"program": "lan_ingress", "mode": "native"}]}],
+            "interfaces": [{"name": "lan0", "side": "lan", "state": "up", "hooks": [{"program": "lan_ingress", "mode": "native"}]}],
             "table": {"rows": 1, "bindings": 1, "max_rows": 65_536},
             "rings": [{"name": "lan", "events": 1, "lost": 0}], "last_notification": null
         });
         for (key, expected) in documented.as_object().expect("an object") {
             assert_eq!(value.get(key), Some(expected), "{key}");
         }
-        assert!(describe(&status).contains("lan0 (lan): lan_ingress native"));
+        assert!(describe(&status).contains("lan0 (lan): up, lan_ingress native"));
         assert!(describe(&status).contains("1m 30s ago"));
     }
 }

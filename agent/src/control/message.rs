@@ -247,6 +247,8 @@ pub struct Interface {
     pub name: String,
     /// `lan` or `wan`.
     pub side: String,
+    /// `up`, `down` (no carrier), `detached` (the programs are not on it) or `gone`.
+    pub state: String,
     /// What is attached.
     pub hooks: Vec<Hook>,
 }

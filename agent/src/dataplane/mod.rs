@@ -100,8 +100,8 @@ impl Dataplane {
     pub fn attach(&mut self, interface: &str) -> Result<Attachment, Error> {
         attach::refuse_second_agent(interface, self.pins.as_ref())?;
         let mut attacher = Attacher::new(&mut self.loaded, self.pins.as_ref(), &mut self.held);
-        let mut attached = attacher.all(&[interface], self.xdp_mode)?;
-        attached.pop().ok_or_else(|| Error::NoInterface(interface.to_owned()))
+        let mut attachments = attacher.all(&[interface], self.xdp_mode)?;
+        attachments.pop().ok_or_else(|| Error::NoInterface(interface.to_owned()))
     }
 
     /// Takes off what is attached to an interface, or was while it was there.

@@ -82,7 +82,12 @@ async fn serve(
 
 /// A device has neither table nor rings.
 fn status(device: &Device, metrics: Option<String>) -> message::Status {
-    let interface = message::Interface { name: device.interface.clone(), side: "wan".to_owned(), hooks: Vec::new() };
+    let interface = message::Interface {
+        name: device.interface.clone(),
+        side: "wan".to_owned(),
+        state: String::new(),
+        hooks: Vec::new(),
+    };
     message::Status {
         role: ROLE.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use nix::net::if_::if_nametoindex;
-use tokio::time::timeout;
+use tokio::{sync::mpsc, time::timeout};
 use tr111_common::counter::Counter;
 
 use super::{
@@ -18,9 +18,9 @@ use super::{
 use crate::{
     config::{self, Gateway, Values},
     control::message,
-    dataplane::{self, Attachment, Counters, Dataplane, Pins},
+    dataplane::{self, Attachment, Counters, Dataplane, Pins, ProgramMode},
     service::{
-        Clock, Knobs, Model, Prober, Written,
+        Clock, InterfaceState, Knobs, Lan, Model, Prober, Written,
         association::{Ended, Facts, Owner, Parts},
         open_store, watch_network,
     },
@@ -28,6 +28,8 @@ use crate::{
 };
 
 const ROLE: &str = "gateway";
+/// Changes of interfaces that wait for the owner of the table.
+const CHANGES: usize = 16;
 
 impl KernelCounters for Counters {
     fn read(&self, counter: Counter) -> u64 {
@@ -80,6 +82,7 @@ async fn serve(
         log_programs: agent.log_programs,
     };
     let mut dataplane = Dataplane::start(&options, pins)?;
+    let (told, changes) = mpsc::channel(CHANGES);
     let seed = dataplane.marks().seed();
     let Some(ring) = dataplane.take_lan_ring() else {
         return Err(dataplane::Error::Missing("LAN ring").into());
@@ -87,13 +90,12 @@ async fn serve(
 
     let telemetry = Arc::new(Telemetry::new(ROLE, dataplane.counters())?);
     let metrics = endpoints.metrics();
-    let names = dataplane.attachments().iter().map(|one| (one.ifindex, one.interface.clone())).collect();
     let owner = Owner::new(
         Parts {
             facts: Facts {
                 role: ROLE,
                 started,
-                interfaces: dataplane.attachments().iter().map(describe).collect(),
+                interfaces: dataplane.attachments().iter().cloned().map(|one| (one.ifindex, one.into())).collect(),
                 pin_dir: agent.pin_dir.clone(),
                 metrics: metrics.clone(),
             },
@@ -104,7 +106,7 @@ async fn serve(
             knobs: Knobs::new(values),
             model: Model::new(gateway.data_model, gateway.identity.clone(), written),
             log,
-            prober: Prober::start(names, telemetry.probes_sent.clone()),
+            prober: Prober::start(telemetry.probes_sent.clone()),
         },
         kept,
         seed,
@@ -119,7 +121,9 @@ async fn serve(
         "gateway runs"
     );
 
-    let ended = owner.run(ring, asked, network).await.map_err(system("wait for events"))?;
+    let keep = Lan::new(dataplane).keep(network, told);
+    let (ended, dataplane) = tokio::join!(owner.run(ring, asked, changes), keep);
+    let ended = ended.map_err(system("wait for events"))?;
     if dataplane.is_pinned() && !agent.detach_on_exit && matches!(ended, Ended::Stopped) {
         drop(dataplane);
         tracing::info!("gateway ends, its programs go on; `tr111 detach` takes them off");
@@ -159,15 +163,17 @@ fn seed() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-fn describe(attachment: &Attachment) -> (u32, message::Interface) {
-    let hooks = attachment
-        .programs
-        .iter()
-        .map(|program| message::Hook { program: program.program.to_owned(), mode: program.mode.label().to_owned() });
-    let interface = message::Interface {
-        name: attachment.interface.clone(),
-        side: attachment.side.label().to_owned(),
-        hooks: hooks.collect(),
-    };
-    (attachment.ifindex, interface)
+impl From<Attachment> for message::Interface {
+    fn from(attachment: Attachment) -> Self {
+        let hook = |program: ProgramMode| message::Hook {
+            program: program.program.to_owned(),
+            mode: program.mode.label().to_owned(),
+        };
+        Self {
+            name: attachment.interface,
+            side: attachment.side.label().to_owned(),
+            state: InterfaceState::Up.label().to_owned(),
+            hooks: attachment.programs.into_iter().map(hook).collect(),
+        }
+    }
 }

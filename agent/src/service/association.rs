@@ -18,7 +18,7 @@ use tr111_core::{
 };
 
 use super::{
-    Ask, Clock, Fault, Kept, Model, NetworkChange, Prober,
+    Ask, Clock, Fault, InterfaceState, Kept, LanChange, Model, Prober,
     describe::Describer,
     keeper::{Keeper, Step, Told, Undo, Whole},
     kernel::{Events, Programs},
@@ -31,7 +31,7 @@ use super::{
 use crate::{
     config,
     control::message::{self, Device, Interface, Status},
-    dataplane,
+    dataplane::{self, Attachment},
     store::{Committed, Store},
     telemetry::{KernelCounters, Telemetry, log::Log},
 };
@@ -182,7 +182,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         mut self,
         mut ring: impl Events,
         mut asks: mpsc::Receiver<Ask>,
-        mut network: mpsc::Receiver<NetworkChange>,
+        mut network: mpsc::Receiver<LanChange>,
     ) -> io::Result<Ended> {
         let mut timer = Timer::new()?;
         let mut network_is_watched = true;
@@ -215,8 +215,8 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                     }
                 }
                 change = network.recv(), if network_is_watched => match change {
-                    Some(NetworkChange::Addresses(addresses)) => self.addresses(addresses),
-                    Some(NetworkChange::LinkGone { ifindex }) => self.link_gone(ifindex),
+                    Some(LanChange::Addresses(addresses)) => self.addresses(addresses),
+                    Some(LanChange::Interface { name, state, attached }) => self.interface(&name, state, attached),
                     None => network_is_watched = false,
                 },
                 ask = asks.recv() => match ask {
@@ -246,13 +246,9 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
 
     /// Reads what waited in the ring while no agent was there, and what the ring lost (T-29, T-30). Nobody is answered
     /// before, so nobody sees a table that lacks what happened meanwhile.
-    async fn catch_up(
-        &mut self,
-        ring: &mut impl Events,
-        network: &mut mpsc::Receiver<NetworkChange>,
-    ) -> io::Result<()> {
+    async fn catch_up(&mut self, ring: &mut impl Events, network: &mut mpsc::Receiver<LanChange>) -> io::Result<()> {
         // An ACK counts only from a server of this gateway's own.
-        if let Ok(Some(NetworkChange::Addresses(addresses))) = timeout(DRAIN, network.recv()).await {
+        if let Ok(Some(LanChange::Addresses(addresses))) = timeout(DRAIN, network.recv()).await {
             self.addresses(addresses);
         }
         let end = Instant::now() + DRAIN;
@@ -432,15 +428,28 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         self.handle(Input::LocalAddresses(addresses));
     }
 
-    fn link_gone(&mut self, ifindex: u32) {
-        let interfaces = &mut self.parts.facts.interfaces;
-        let Some((_, interface)) = interfaces.iter_mut().find(|(index, _)| *index == ifindex) else { return };
-        tracing::warn!(
-            interface = interface.name,
-            "the interface is gone, and the programs with it; restart the agent when it is back"
-        );
-        interface.hooks.clear();
-        self.handle(Input::LinkGone { ifindex });
+    /// A LAN interface changed, and may have come back with another index.
+    fn interface(&mut self, name: &str, state: InterfaceState, attached: Option<Attachment>) {
+        let mut interfaces = self.parts.facts.interfaces.iter_mut();
+        let Some((index, interface)) = interfaces.find(|(_, interface)| interface.name == name) else { return };
+        let (was, is_attached) = (*index, attached.is_some());
+        match attached {
+            Some(attachment) => (*index, *interface) = (attachment.ifindex, attachment.into()),
+            None if matches!(state, InterfaceState::Detached | InterfaceState::Gone) => interface.hooks.clear(),
+            None => {}
+        }
+        state.label().clone_into(&mut interface.state);
+        let ifindex = *index;
+        if is_attached || state == InterfaceState::Up {
+            self.describer.rename(ifindex, name);
+            self.handle(Input::LinkUp { ifindex, was });
+        }
+        if was != ifindex {
+            self.describer.forget(was);
+        }
+        if state != InterfaceState::Up {
+            self.handle(Input::LinkDown { ifindex });
+        }
     }
 
     fn tell_telemetry(&self) {

@@ -22,6 +22,16 @@ impl Describer {
         Self { names }
     }
 
+    /// An interface has a new index.
+    pub(super) fn rename(&mut self, ifindex: u32, name: &str) {
+        self.names.insert(ifindex, name.to_owned());
+    }
+
+    /// An index names no interface of the LAN any more.
+    pub(super) fn forget(&mut self, ifindex: u32) {
+        self.names.remove(&ifindex);
+    }
+
     /// The name of an interface; empty where it is none of the LAN's.
     pub(super) fn interface(&self, ifindex: u32) -> &str {
         self.names.get(&ifindex).map_or("", String::as_str)

@@ -14,7 +14,7 @@ use tr111_core::{
 };
 
 use super::{
-    Ask, Clock, Fault, Knobs,
+    Ask, Clock, Fault, InterfaceState, Knobs,
     link::{Link, LinkState},
     timer::Timer,
 };
@@ -215,7 +215,14 @@ impl Owner {
                 self.clock.follow();
                 let uptime_s = Clock::now().since(self.parts.started).unwrap_or_default().as_secs();
                 let started = self.clock.rfc3339(self.parts.started);
-                let _ = reply.send(Status { started, uptime_s, ..self.parts.status.clone() });
+                let state = match self.state {
+                    None => InterfaceState::Gone,
+                    Some(state) if state.up => InterfaceState::Up,
+                    Some(_) => InterfaceState::Down,
+                };
+                let mut status = Status { started, uptime_s, ..self.parts.status.clone() };
+                status.interfaces.iter_mut().for_each(|interface| state.label().clone_into(&mut interface.state));
+                let _ = reply.send(status);
             }
             Ask::Devices { reply, .. } => {
                 let _ = reply.send(Vec::new());

@@ -1,4 +1,4 @@
-//! What changes around the agent: its own addresses, and interfaces that go. By netlink, which follows the network
+//! What changes around the agent: its own addresses, and interfaces. By netlink, which follows the network
 //! namespace.
 
 use std::{
@@ -11,7 +11,11 @@ use futures_util::{StreamExt, TryStreamExt};
 use rtnetlink::{
     Handle, MulticastGroup, new_multicast_connection,
     packet_core::NetlinkPayload,
-    packet_route::{RouteNetlinkMessage, address::AddressAttribute},
+    packet_route::{
+        AddressFamily, RouteNetlinkMessage,
+        address::AddressAttribute,
+        link::{LinkAttribute, LinkFlags, LinkMessage},
+    },
 };
 use tokio::sync::mpsc;
 
@@ -20,6 +24,10 @@ use tokio::sync::mpsc;
 pub enum NetworkChange {
     /// All IPv4 addresses that this machine has now.
     Addresses(Vec<Ipv4Addr>),
+    /// All interfaces that this machine has now.
+    Links(Vec<Link>),
+    /// An interface as it is now.
+    Link(Link),
     /// An interface is gone.
     LinkGone {
         /// Its kernel index.
@@ -27,7 +35,18 @@ pub enum NetworkChange {
     },
 }
 
-/// Starts to watch. The first message holds the addresses of this moment.
+/// An interface of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its kernel index.
+    pub ifindex: u32,
+    /// Its name.
+    pub name: String,
+    /// It is up and has a carrier.
+    pub is_up: bool,
+}
+
+/// Starts to watch. The first message holds the addresses of this moment, the second the interfaces.
 pub fn watch() -> io::Result<mpsc::Receiver<NetworkChange>> {
     let (connection, handle, mut messages) =
         new_multicast_connection(&[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr])?;
@@ -47,26 +66,57 @@ pub fn watch() -> io::Result<mpsc::Receiver<NetworkChange>> {
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "the addresses of this machine could not be read"),
             }
-            // Whatever says that addresses changed, or that messages were lost: they are read again, all.
+            match links(&handle).await {
+                Ok(now) => {
+                    if changes.send(NetworkChange::Links(now)).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "the interfaces of this machine could not be read"),
+            }
+            // Whatever says that addresses changed, or that messages were lost: everything is read again.
             loop {
                 let Some((message, _)) = messages.next().await else {
                     tracing::warn!("netlink ended: changes of addresses and interfaces are not seen any more");
                     return;
                 };
-                match message.payload {
+                let change = match message.payload {
+                    // A bridge tells of its ports in messages of its own: a port that leaves it is not gone.
+                    NetlinkPayload::InnerMessage(
+                        RouteNetlinkMessage::DelLink(link) | RouteNetlinkMessage::NewLink(link),
+                    ) if link.header.interface_family != AddressFamily::Unspec => continue,
                     NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
-                        let gone = NetworkChange::LinkGone { ifindex: link.header.index };
-                        if changes.send(gone).await.is_err() {
-                            return;
-                        }
+                        NetworkChange::LinkGone { ifindex: link.header.index }
                     }
-                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(_)) => {}
+                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => match Link::read(&link) {
+                        Some(link) => NetworkChange::Link(link),
+                        None => continue,
+                    },
                     _ => break,
+                };
+                if changes.send(change).await.is_err() {
+                    return;
                 }
             }
         }
     });
     Ok(receiver)
+}
+
+impl Link {
+    fn read(message: &LinkMessage) -> Option<Self> {
+        let name = message.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.clone()),
+            _ => None,
+        });
+        let is_up = message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
+        Some(Self { ifindex: message.header.index, name: name?, is_up })
+    }
+}
+
+async fn links(handle: &Handle) -> Result<Vec<Link>, rtnetlink::Error> {
+    let found = handle.link().get().execute().try_filter_map(async |message| Ok(Link::read(&message)));
+    found.try_collect().await
 }
 
 async fn addresses(handle: &Handle) -> Result<BTreeSet<Ipv4Addr>, rtnetlink::Error> {
@@ -88,10 +138,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_first_message_holds_the_loopback_address() {
+    async fn the_first_messages_hold_the_loopback_address_and_its_interface() {
         let mut changes = watch().expect("netlink");
         let first = tokio::time::timeout(std::time::Duration::from_secs(10), changes.recv()).await.expect("in time");
         let Some(NetworkChange::Addresses(addresses)) = first else { panic!("{first:?}") };
         assert!(addresses.contains(&Ipv4Addr::LOCALHOST), "{addresses:?}");
+        let second = tokio::time::timeout(std::time::Duration::from_secs(10), changes.recv()).await.expect("in time");
+        let Some(NetworkChange::Links(links)) = second else { panic!("{second:?}") };
+        assert!(links.contains(&Link { ifindex: 1, name: "lo".to_owned(), is_up: true }), "{links:?}");
     }
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::ifaddrs::getifaddrs;
+use nix::{ifaddrs::getifaddrs, net::if_::if_indextoname};
 use prometheus::IntCounter;
 use tokio::sync::mpsc;
 use tr111_common::headers::Segment;
@@ -44,10 +44,10 @@ struct Interface {
 }
 
 impl Prober {
-    /// Starts the task. `names` are the LAN interfaces by kernel index; `sent` counts. Needs a tokio runtime.
-    pub fn start(names: HashMap<u32, String>, sent: IntCounter) -> Self {
+    /// Starts the task; `sent` counts. Needs a tokio runtime.
+    pub fn start(sent: IntCounter) -> Self {
         let (targets, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(run(names, sent, waiting));
+        tokio::spawn(run(sent, waiting));
         Self { targets }
     }
 
@@ -59,13 +59,14 @@ impl Prober {
     }
 }
 
-async fn run(names: HashMap<u32, String>, sent: IntCounter, mut targets: mpsc::Receiver<Target>) {
+async fn run(sent: IntCounter, mut targets: mpsc::Receiver<Target>) {
     let mut interfaces: HashMap<u32, Interface> = HashMap::new();
     while let Some(target) = targets.recv().await {
         let ifindex = target.segment.ifindex;
-        let Some(name) = names.get(&ifindex) else { continue };
         if interfaces.get(&ifindex).is_none_or(|interface| interface.read.elapsed() > FRESH) {
-            match Interface::open(name) {
+            // Those that are gone are not asked for again.
+            interfaces.retain(|_, interface| interface.read.elapsed() <= FRESH);
+            match Interface::open(ifindex) {
                 Ok(interface) => drop(interfaces.insert(ifindex, interface)),
                 Err(error) => {
                     interfaces.remove(&ifindex);
@@ -79,7 +80,7 @@ async fn run(names: HashMap<u32, String>, sent: IntCounter, mut targets: mpsc::R
         match interface.socket.send(&frame).await {
             Ok(()) => sent.inc(),
             Err(error) => {
-                tracing::debug!(%error, interface = name, "a probe was not sent");
+                tracing::debug!(%error, ifindex, "a probe was not sent");
                 interfaces.remove(&ifindex);
             }
         }
@@ -87,11 +88,13 @@ async fn run(names: HashMap<u32, String>, sent: IntCounter, mut targets: mpsc::R
 }
 
 impl Interface {
-    fn open(name: &str) -> Result<Self, SocketError> {
+    fn open(ifindex: u32) -> Result<Self, SocketError> {
+        let name = if_indextoname(ifindex).ok().and_then(|name| name.into_string().ok());
+        let name = &name.ok_or_else(|| SocketError::NoInterface(format!("number {ifindex}")))?;
         let socket = PacketSocket::open_to_send(name)?;
-        let system = |source| SocketError::System { interface: name.to_owned(), source };
+        let system = |source| SocketError::System { interface: name.clone(), source };
         let (mut mac, mut addresses) = (None, Vec::new());
-        for entry in getifaddrs().map_err(system)?.filter(|entry| entry.interface_name == name) {
+        for entry in getifaddrs().map_err(system)?.filter(|entry| entry.interface_name == *name) {
             let Some(address) = entry.address else { continue };
             if let Some(link) = address.as_link_addr() {
                 mac = link.addr();
@@ -101,7 +104,7 @@ impl Interface {
                 addresses.push((inet.ip(), mask.unwrap_or(Ipv4Addr::BROADCAST)));
             }
         }
-        let mac = mac.ok_or_else(|| SocketError::NoInterface(name.to_owned()))?;
+        let mac = mac.ok_or_else(|| SocketError::NoInterface(name.clone()))?;
         Ok(Self { socket, mac, addresses, read: Instant::now() })
     }
 

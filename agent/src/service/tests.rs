@@ -124,7 +124,7 @@ impl KernelCounters for NoCounters {
 struct Lab {
     ring: mpsc::Sender<Record>,
     asks: mpsc::Sender<Ask>,
-    network: mpsc::Sender<NetworkChange>,
+    network: mpsc::Sender<LanChange>,
     watcher: broadcast::Receiver<Arc<message::Event>>,
     maps: Maps,
     telemetry: Arc<Telemetry>,
@@ -148,7 +148,7 @@ fn start_in(directory: Arc<TempDir>) -> Lab {
         serial_number: "GW0001".parse().expect("text"),
         product_class: "IGD".parse().expect("text"),
     };
-    let lan0 = Interface { name: "lan0".to_owned(), side: "lan".to_owned(), hooks: Vec::new() };
+    let lan0 = Interface { name: "lan0".to_owned(), side: "lan".to_owned(), state: "up".to_owned(), hooks: Vec::new() };
     let (store, kept) = open_store(directory.path(), lan).expect("a store");
     let parts = Parts {
         facts: Facts {
@@ -165,9 +165,9 @@ fn start_in(directory: Arc<TempDir>) -> Lab {
         knobs: Knobs::new(Values::default()),
         model: Model::new(Root::Igd, device_info, Written::default()),
         log: Log::start("off"),
-        prober: Prober::start(HashMap::new(), telemetry.probes_sent.clone()),
+        prober: Prober::start(telemetry.probes_sent.clone()),
     };
-    network.try_send(NetworkChange::Addresses(vec![GATEWAY])).expect("room");
+    network.try_send(LanChange::Addresses(vec![GATEWAY])).expect("room");
     let owner = tokio::spawn(Owner::new(parts, kept, 1, store).run(Ring(records), asked, changes));
     Lab { ring, asks, network, watcher, maps, telemetry, owner, directory }
 }
@@ -263,15 +263,20 @@ async fn an_acknowledged_request_reaches_programs_watchers_clients_and_metrics_a
     assert!(lab.maps.sticky.lock().expect("nobody panics").is_empty());
 }
 
+/// GW-11: a link that stays down takes its devices with it after the probe window; another's does not.
 #[tokio::test]
-async fn an_interface_that_goes_takes_its_devices_with_it() {
+async fn an_interface_that_stays_away_takes_its_devices_with_it() {
     let mut lab = start();
+    let knobs = ["probe_interval_s", "probe_count"].map(|key| (format!("gateway.association.{key}"), "1".to_owned()));
+    lab.ask(|reply| Ask::Tune { settings: knobs.to_vec(), reply }).await.expect("in range");
     lab.lease().await;
     assert!(matches!(lab.told().await, Happening::DeviceAdded(_)));
-    lab.network.send(NetworkChange::LinkGone { ifindex: LAN + 1 }).await.expect("the owner reads");
-    lab.network.send(NetworkChange::LinkGone { ifindex: LAN }).await.expect("the owner reads");
+    let gone = |name: &str| LanChange::Interface { name: name.to_owned(), state: InterfaceState::Gone, attached: None };
+    lab.network.send(gone("lan1")).await.expect("the owner reads");
+    lab.network.send(gone("lan0")).await.expect("the owner reads");
     let Happening::DeviceRemoved(removal) = lab.told().await else { panic!("not a removal") };
     assert_eq!(removal.reason, "disconnected");
+    assert_eq!(lab.ask(Ask::Status).await.interfaces[0].state, "gone");
 }
 
 #[tokio::test]

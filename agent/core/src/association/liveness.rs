@@ -10,7 +10,7 @@ use super::{Association, Binding, Output, ProbeResult, RemovalReason};
 use crate::time::BootTime;
 
 /// How long a station may take to answer a probe.
-const ANSWER: Duration = Duration::from_secs(1);
+pub(super) const ANSWER: Duration = Duration::from_secs(1);
 /// The part of the interval by which clients differ, so that those who came together are not probed together.
 const JITTER: u32 = 8;
 
@@ -57,6 +57,16 @@ impl Association {
 
     /// The time for the next step has come.
     pub(super) fn look_after(&mut self, now: BootTime, id: u32) {
+        if let Some(end) = self.unreachable_until(id) {
+            if end <= now {
+                self.remove(id, RemovalReason::Disconnected);
+            } else {
+                let liveness = self.table.liveness_mut(id);
+                *liveness = Liveness { due: end, ..Liveness::heard(liveness.heard) };
+                self.schedule(id);
+            }
+            return;
+        }
         let held = self.table.held(id);
         let (client, neighbour) = (held.binding.client, held.binding.neighbour());
         match neighbour {

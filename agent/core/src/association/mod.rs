@@ -14,6 +14,7 @@ mod binding;
 mod counts;
 mod exchange;
 mod keys;
+mod link;
 mod liveness;
 mod place;
 mod reconcile;
@@ -54,10 +55,17 @@ pub enum Input<'a> {
     Tick,
     /// The operator changed settings. A smaller table keeps the rows that it has.
     Settings(Settings),
-    /// A LAN interface is no more, and nothing is connected to it.
-    LinkGone {
+    /// A LAN interface lost its carrier or its programs, or is gone. Once is enough.
+    LinkDown {
         /// Its kernel index.
         ifindex: u32,
+    },
+    /// A LAN interface works again.
+    LinkUp {
+        /// Its kernel index.
+        ifindex: u32,
+        /// The index that it had before: another one, where it was made anew.
+        was: u32,
     },
     /// How an exchange ended, from the programs' map `LAST_ACK`: at start, and after the ring lost events (T-29).
     ///
@@ -162,6 +170,8 @@ pub struct Association {
     table: Table,
     exchanges: Exchanges,
     local_addresses: Vec<Ipv4Addr>,
+    /// Links that are down, and when that will have been too long.
+    down: Vec<(u32, BootTime)>,
     outputs: VecDeque<Output>,
     counts: Counts,
 }
@@ -174,6 +184,7 @@ impl Association {
             table: Table::new(keys, settings.max_rows),
             exchanges: Exchanges::new(keys),
             local_addresses: Vec::new(),
+            down: Vec::new(),
             outputs: VecDeque::new(),
             counts: Counts::default(),
             settings,
@@ -191,7 +202,8 @@ impl Association {
             Input::LocalAddresses(addresses) => self.local_addresses = addresses,
             Input::Tick => self.expire(now),
             Input::Settings(settings) => self.set_settings(now, settings),
-            Input::LinkGone { ifindex } => self.disconnect(ifindex),
+            Input::LinkDown { ifindex } => self.link_down(now, ifindex),
+            Input::LinkUp { ifindex, was } => self.link_up(now, ifindex, was),
             Input::LastAck { client, ack } => self.last_ack(now, client, ack),
             Input::Seen { client, at } => {
                 if let Some(id) = self.table.client(&client) {
@@ -286,14 +298,6 @@ impl Association {
         let age = u64::try_from(self.settings.exchange_age.as_nanos()).unwrap_or(u64::MAX);
         if let Some(time) = now.0.checked_sub(age) {
             self.exchanges.forget_until(BootTime(time));
-        }
-    }
-
-    fn disconnect(&mut self, ifindex: u32) {
-        let gone = self.table.iter().filter(|(_, held)| held.binding.segment().ifindex == ifindex);
-        let ids: Vec<u32> = gone.map(|(id, _)| id).collect();
-        for id in ids {
-            self.remove(id, RemovalReason::Disconnected);
         }
     }
 }

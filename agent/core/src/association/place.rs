@@ -87,7 +87,7 @@ impl Association {
     }
 
     /// The station of a binding that is out now is watched no more.
-    fn unwatch(&mut self, neighbour: Option<NeighbourKey>) {
+    pub(super) fn unwatch(&mut self, neighbour: Option<NeighbourKey>) {
         if let Some(neighbour) = neighbour.filter(|neighbour| self.table.bindings_of(neighbour) == 0) {
             self.outputs.push_back(Output::Unwatch(neighbour));
         }

@@ -241,7 +241,8 @@ impl Table {
         row
     }
 
-    /// Puts a newer binding of the same client in place of the one that is there, and ends a grace.
+    /// Puts a newer binding of the same client in place of the one that is there, and ends a grace. The client may be
+    /// on another interface now, where it has no binding yet.
     pub(super) fn replace(&mut self, id: u32, binding: Binding) {
         let keys = self.keys;
         let (old, new) = (hashes(keys, &self.held[id].binding), hashes(keys, &binding));
@@ -251,6 +252,10 @@ impl Table {
         row.last_seen = row.last_seen.max(binding.last_seen);
         held.binding = binding;
         let held = &self.held;
+        if old.client != new.client {
+            forget(&mut self.by_client, old.client, id);
+            self.by_client.insert_unique(new.client, id, |id| keys.client(&held[*id].binding.client));
+        }
         if old.address != new.address {
             forget(&mut self.by_address, old.address, id);
             self.by_address.insert_unique(new.address, id, |id| address_hash(keys, &held[*id].binding));

@@ -1,0 +1,170 @@
+//! Keeps the programs on the LAN interfaces, which may go and come back: a bridge that is made anew, a USB adapter, a
+//! driver that is loaded again. The name is what lasts; the kernel index is another one each time.
+
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::network::{Link, NetworkChange};
+use crate::dataplane::{Attachment, Dataplane};
+
+/// How an interface is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InterfaceState {
+    /// It has programs and a carrier.
+    Up,
+    /// It has programs and no carrier.
+    Down,
+    /// It is there, and the programs are not on it.
+    Detached,
+    /// There is no interface of its name.
+    Gone,
+}
+
+impl InterfaceState {
+    /// The word for people and for JSON.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Detached => "detached",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// What the owner of the table has to know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LanChange {
+    /// All IPv4 addresses that this machine has now.
+    Addresses(Vec<std::net::Ipv4Addr>),
+    /// A LAN interface is another way than before.
+    Interface {
+        /// Its name.
+        name: String,
+        /// How it is.
+        state: InterfaceState,
+        /// What was attached to it just now.
+        attached: Option<Attachment>,
+    },
+}
+
+/// A LAN interface as it is known.
+#[derive(Debug)]
+struct Known {
+    name: String,
+    /// Where the programs are.
+    ifindex: Option<u32>,
+    state: InterfaceState,
+    /// Why they are not, as it was told.
+    complaint: String,
+}
+
+/// The LAN interfaces and what is attached to them.
+#[derive(Debug)]
+pub struct Lan {
+    dataplane: Dataplane,
+    interfaces: Vec<Known>,
+}
+
+impl Lan {
+    /// As [`Dataplane::start`] left them.
+    pub fn new(dataplane: Dataplane) -> Self {
+        let known = |one: &Attachment| Known {
+            name: one.interface.clone(),
+            ifindex: Some(one.ifindex),
+            state: InterfaceState::Up,
+            complaint: String::new(),
+        };
+        Self { interfaces: dataplane.attachments().iter().map(known).collect(), dataplane }
+    }
+
+    /// Works until nobody listens any more, and gives the programs back.
+    pub async fn keep(
+        mut self,
+        mut network: mpsc::Receiver<NetworkChange>,
+        told: mpsc::Sender<LanChange>,
+    ) -> Dataplane {
+        loop {
+            let change = tokio::select! {
+                change = network.recv() => change,
+                () = told.closed() => None,
+            };
+            let Some(change) = change else { return self.dataplane };
+            for change in self.follow(change) {
+                // Whoever does not listen any more has ended.
+                let _ = told.send(change).await;
+            }
+        }
+    }
+
+    fn follow(&mut self, change: NetworkChange) -> Vec<LanChange> {
+        match change {
+            NetworkChange::Addresses(addresses) => vec![LanChange::Addresses(addresses)],
+            NetworkChange::LinkGone { ifindex } => self.gone(|known| known == ifindex),
+            NetworkChange::Link(link) => self.link(&link),
+            NetworkChange::Links(links) => {
+                let mut changes = self.gone(|known| links.iter().all(|link| link.ifindex != known));
+                changes.extend(links.iter().flat_map(|link| self.link(link)));
+                changes
+            }
+        }
+    }
+
+    /// The interfaces whose index `is_gone` are no more, or have another name.
+    fn gone(&mut self, is_gone: impl Fn(u32) -> bool) -> Vec<LanChange> {
+        let mut changes = Vec::new();
+        for known in self.interfaces.iter_mut().filter(|known| known.ifindex.is_some_and(&is_gone)) {
+            warn!(interface = known.name, "the interface is gone; its programs attach again when it is back");
+            self.dataplane.release(&known.name);
+            (known.ifindex, known.state) = (None, InterfaceState::Gone);
+            changes.push(LanChange::Interface { name: known.name.clone(), state: known.state, attached: None });
+        }
+        changes
+    }
+
+    fn link(&mut self, link: &Link) -> Vec<LanChange> {
+        let is_renamed = |known: &Known| known.ifindex == Some(link.ifindex) && known.name != link.name;
+        let mut changes = Vec::new();
+        if self.interfaces.iter().any(is_renamed) {
+            changes = self.gone(|known| known == link.ifindex);
+        }
+        let Some(known) = self.interfaces.iter_mut().find(|known| known.name == link.name) else { return changes };
+        let mut attached = None;
+        if known.ifindex != Some(link.ifindex) {
+            self.dataplane.release(&known.name);
+            match self.dataplane.attach(&known.name) {
+                Ok(attachment) => {
+                    info!(interface = known.name, ifindex = attachment.ifindex, "the interface is back");
+                    known.complaint.clear();
+                    known.ifindex = Some(attachment.ifindex);
+                    attached = Some(attachment);
+                }
+                Err(error) => {
+                    known.ifindex = None;
+                    let complaint = error.to_string();
+                    // Each message about the interface is another try.
+                    if complaint != known.complaint {
+                        warn!(interface = known.name, %error, "the programs are not on the interface");
+                        known.complaint = complaint;
+                    }
+                }
+            }
+        }
+        let state = match known.ifindex {
+            None => InterfaceState::Detached,
+            Some(_) if link.is_up => InterfaceState::Up,
+            Some(_) => InterfaceState::Down,
+        };
+        if state == known.state && attached.is_none() {
+            return changes;
+        }
+        match (known.state, state) {
+            (InterfaceState::Up, InterfaceState::Down) => info!(interface = known.name, "no carrier"),
+            (InterfaceState::Down, InterfaceState::Up) => info!(interface = known.name, "the carrier is back"),
+            _ => {}
+        }
+        known.state = state;
+        changes.push(LanChange::Interface { name: known.name.clone(), state, attached });
+        changes
+    }
+}
