@@ -4,20 +4,24 @@
 //! with the time, and carries out what it puts out: `handle(now, input)`, `poll_output()`, `next_deadline()`.
 //!
 //! * [`identity`]: Device and Gateway Identity in DHCP option 125 (TR-111 1.2.5).
+//! * [`connreq`]: UDP Connection Requests (TR-111 2.2.1.4, 2.2.2.3), received and sent.
 //! * [`dhcp`]: DHCP messages, read from frames and built into frames.
 //! * [`association`]: from DHCP exchanges to the ManageableDevice table (TR-111 1.2.1).
 //! * [`device`]: the device's side of the exchange, and what it learns of its gateway (TR-111 1.2.2).
 //! * [`model`]: the data model (TR-111 1.2.6) by path, with TR-069's types and faults.
 //! * [`notification`]: notification attributes, and what changes tell the ACS (TR-111 1.2.1).
+//! * [`secret`]: passwords as keys of HMAC-SHA1.
 //! * [`stun`]: classic STUN (RFC 3489) with the attributes of TR-111 2.2.1.3.
 //! * [`time`]: the boottime clock as a type.
 #![forbid(unsafe_code)]
 
 pub mod association;
+pub mod connreq;
 pub mod device;
 pub mod dhcp;
 pub mod identity;
 pub mod model;
 pub mod notification;
+pub mod secret;
 pub mod stun;
 pub mod time;

@@ -29,6 +29,10 @@ impl Add<Duration> for BootTime {
     }
 }
 
+/// Seconds since 1970, for what comes from other machines: never for lengths of time here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnixTime(pub u64);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 
 use tr111_common::stun::{HEADER, attribute as code};
 
-use super::{Attribute, MessageType, SharedSecret, TransactionId, Variant, integrity::DIGEST};
+use super::{Attribute, MessageType, SharedSecret, TransactionId, Variant, integrity};
 
 /// Writes a message attribute by attribute.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ impl Builder {
     /// The message with MESSAGE-INTEGRITY as its last attribute. A client signs by [`Variant::A`]; a server answers
     /// with the variant that the request had (T-19).
     pub fn sign(self, secret: &SharedSecret, variant: Variant) -> Vec<u8> {
-        let digest = secret.digest(&self.message, variant);
-        self.attribute(Attribute::Other { code: code::MESSAGE_INTEGRITY, value: &digest as &[u8; DIGEST] }).build()
+        let digest = integrity::digest(secret, &self.message, variant);
+        self.attribute(Attribute::Other { code: code::MESSAGE_INTEGRITY, value: &digest }).build()
     }
 }

@@ -2,13 +2,11 @@
 
 use std::{fmt, str::FromStr};
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha1::Sha1;
 use thiserror::Error;
 use tr111_common::stun::{ATTRIBUTE_HEADER, HEADER};
 
-/// Length of HMAC-SHA1.
-pub(super) const DIGEST: usize = 20;
+use crate::secret::{DIGEST, SharedSecret, Signature};
+
 const BLOCK: usize = 64;
 
 /// How a sender computes MESSAGE-INTEGRITY.
@@ -106,47 +104,30 @@ impl IntegrityError {
     }
 }
 
-/// A password, as the HMAC that starts with it. RFC 3489 takes its bytes as they are.
-#[derive(Clone)]
-pub struct SharedSecret(Hmac<Sha1>);
-
-impl SharedSecret {
-    /// The secret of `password`.
-    pub fn new(password: &[u8]) -> Self {
-        Self(Hmac::new_from_slice(password).expect("HMAC takes keys of any length"))
-    }
-
-    /// The digest over `message`, which ends where MESSAGE-INTEGRITY begins.
-    pub(super) fn digest(&self, message: &[u8], variant: Variant) -> [u8; DIGEST] {
-        self.hmac(message, variant).finalize().into_bytes().into()
-    }
-
-    /// Whether `digest` is that of `message`, compared in constant time.
-    pub(super) fn verifies(&self, message: &[u8], variant: Variant, digest: &[u8; DIGEST]) -> bool {
-        self.hmac(message, variant).verify(digest.into()).is_ok()
-    }
-
-    fn hmac(&self, message: &[u8], variant: Variant) -> Hmac<Sha1> {
-        let length = match variant {
-            Variant::A | Variant::B => message.len() - HEADER + ATTRIBUTE_HEADER + DIGEST,
-            Variant::E => 0,
-        };
-        let fill = match variant {
-            Variant::A => message.len().next_multiple_of(BLOCK) - message.len(),
-            Variant::B | Variant::E => 0,
-        };
-        // A message fits a datagram, so its length fits 16 bits.
-        self.0
-            .clone()
-            .chain_update(&message[..2])
-            .chain_update((length as u16).to_be_bytes())
-            .chain_update(&message[4..])
-            .chain_update(&[0; BLOCK][..fill])
-    }
+/// The digest over `message`, which ends where MESSAGE-INTEGRITY begins.
+pub(super) fn digest(secret: &SharedSecret, message: &[u8], variant: Variant) -> [u8; DIGEST] {
+    hmac(secret, message, variant).finish()
 }
 
-impl fmt::Debug for SharedSecret {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("SharedSecret(..)")
-    }
+/// Whether `digest` is that of `message`, compared in constant time.
+pub(super) fn verifies(secret: &SharedSecret, message: &[u8], variant: Variant, digest: &[u8; DIGEST]) -> bool {
+    hmac(secret, message, variant).verifies(digest)
+}
+
+fn hmac(secret: &SharedSecret, message: &[u8], variant: Variant) -> Signature {
+    let length = match variant {
+        Variant::A | Variant::B => message.len() - HEADER + ATTRIBUTE_HEADER + DIGEST,
+        Variant::E => 0,
+    };
+    let fill = match variant {
+        Variant::A => message.len().next_multiple_of(BLOCK) - message.len(),
+        Variant::B | Variant::E => 0,
+    };
+    let mut signature = secret.signature();
+    signature.cover(&message[..2]);
+    // A message fits a datagram, so its length fits 16 bits.
+    signature.cover(&(length as u16).to_be_bytes());
+    signature.cover(&message[4..]);
+    signature.cover(&[0; BLOCK][..fill]);
+    signature
 }

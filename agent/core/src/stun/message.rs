@@ -6,8 +6,9 @@ use tr111_common::stun::{ATTRIBUTE_HEADER, HEADER, attribute as code};
 
 use super::{
     Attribute, ChangeRequest, ErrorCode, IntegrityError, MessageType, ParseError, SharedSecret, TransactionId,
-    UnknownAttributes, Username, Variant, Variants, attribute::Place, integrity::DIGEST,
+    UnknownAttributes, Username, Variant, Variants, attribute::Place, integrity,
 };
+use crate::secret::DIGEST;
 
 /// The first twenty bytes of a message, without its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +157,10 @@ impl<'a> Message<'a> {
     pub fn verify(&self, secret: &SharedSecret, variants: Variants) -> Result<Variant, IntegrityError> {
         let Integrity { offset, digest } = self.integrity.ok_or(IntegrityError::Missing)?;
         let signed = &self.datagram[..offset];
-        variants.iter().find(|&variant| secret.verifies(signed, variant, digest)).ok_or(IntegrityError::Mismatch)
+        variants
+            .iter()
+            .find(|&variant| integrity::verifies(secret, signed, variant, digest))
+            .ok_or(IntegrityError::Mismatch)
     }
 
     fn find<T>(&self, wanted: impl FnMut(Attribute<'a>) -> Option<T>) -> Option<T> {

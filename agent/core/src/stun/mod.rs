@@ -23,9 +23,11 @@ use tr111_common::stun::message as wire;
 pub use attribute::{Attribute, ChangeRequest, ErrorCode, UnknownAttributes, Username};
 pub use builder::Builder;
 pub use error::ParseError;
-pub use integrity::{IntegrityError, SharedSecret, Variant, Variants};
+pub use integrity::{IntegrityError, Variant, Variants};
 pub use message::{Attributes, Header, Message};
 pub use transaction::{Attack, Discarded, GIVE_UP, INTERVALS, LISTEN, Progress, Response, Transaction};
+
+pub use crate::secret::SharedSecret;
 
 /// The 128 bits that tie a response to its request (RFC 3489 11.1). Whoever owns a core draws them at random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,0 +1,307 @@
+//! The HTTP request around the query (RFC 2616 5, RFC 3986, T-22).
+//!
+//! TR-111 puts the query straight behind the authority, which parsers for the web read in different ways or not at
+//! all; the grammar that is left is small enough to be read here once, from front to back.
+
+use super::{
+    Number, Refusal, Settings,
+    query::{Encoded, Fields, Query},
+};
+use crate::secret::DIGEST;
+
+/// What a datagram on the port that STUN and Connection Requests share is (UCR-17).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload<'a> {
+    /// Begins with 0 or 1: for [`crate::stun`].
+    Stun(&'a [u8]),
+    /// Begins with a letter.
+    ConnectionRequest(Datagram<'a>),
+    /// Neither.
+    Other,
+}
+
+impl<'a> Payload<'a> {
+    /// Tells by the first byte, as TR-111 2.2.1.4 suggests.
+    pub fn of(datagram: &'a [u8]) -> Self {
+        match datagram {
+            [0 | 1, ..] => Self::Stun(datagram),
+            [b'A'..=b'Z' | b'a'..=b'z', ..] => Self::ConnectionRequest(Datagram(datagram)),
+            _ => Self::Other,
+        }
+    }
+}
+
+/// A datagram that is a Connection Request if it is anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram<'a>(pub &'a [u8]);
+
+/// An HTTP/1.1 request with the five fields of TR-111, each in its form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParsedRequest<'a>(pub(super) Query<'a>);
+
+impl<'a> ParsedRequest<'a> {
+    /// `ts`.
+    pub fn timestamp(&self) -> Number<'a> {
+        self.0.timestamp
+    }
+
+    /// `id`.
+    pub fn id(&self) -> Number<'a> {
+        self.0.id
+    }
+
+    /// `un`.
+    pub fn username(&self) -> Encoded<'a> {
+        self.0.username
+    }
+
+    /// `cn`.
+    pub fn nonce(&self) -> Encoded<'a> {
+        self.0.nonce
+    }
+
+    /// `sig`.
+    pub fn signature(&self) -> [u8; DIGEST] {
+        self.0.signature.value()
+    }
+}
+
+impl<'a> Datagram<'a> {
+    /// Reads the request line and the headers. A body is not looked at (UCR-16).
+    pub fn parse(self, settings: Settings) -> Result<ParsedRequest<'a>, Refusal> {
+        let mut reader = Reader { datagram: self.0, at: 0 };
+        reader.method()?;
+        reader.authority(settings)?;
+        reader.path()?;
+        let fields = reader.query()?;
+        reader.version()?;
+        reader.headers(settings)?;
+        fields.finish().map(ParsedRequest)
+    }
+}
+
+/// Byte classes, so that every byte is looked at once.
+mod class {
+    /// RFC 3986: unreserved, sub-delims, `:`, `@`, `/`, `?`; without those below.
+    pub(super) const URI: u8 = 1;
+    /// `+` and `%`.
+    pub(super) const ESCAPE: u8 = 2;
+    /// `&`.
+    pub(super) const AMPERSAND: u8 = 4;
+    /// `=`.
+    pub(super) const EQUALS: u8 = 8;
+    /// A byte of a header's name (RFC 2616 2.2, token).
+    pub(super) const TOKEN: u8 = 16;
+    /// A byte of a header's value: no control character but the tabulator.
+    pub(super) const TEXT: u8 = 32;
+    /// RFC 3986: a byte of an authority, brackets of IPv6 included.
+    pub(super) const AUTHORITY: u8 = 64;
+
+    pub(super) const OF: [u8; 256] = {
+        let mut table = [0; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            let octet = byte as u8;
+            let mut class = match octet {
+                b'+' | b'%' => ESCAPE,
+                b'&' => AMPERSAND,
+                b'=' => EQUALS,
+                b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'\'' | b'(' | b')' | b'*' | b',' | b';' | b':' | b'@'
+                | b'/' | b'?' => URI,
+                _ if octet.is_ascii_alphanumeric() => URI,
+                _ => 0,
+            };
+            if class != 0 && !matches!(octet, b'/' | b'?') || matches!(octet, b'[' | b']') {
+                class |= AUTHORITY;
+            }
+            if octet.is_ascii_alphanumeric()
+                || matches!(
+                    octet,
+                    b'!' | b'#'
+                        | b'$'
+                        | b'%'
+                        | b'&'
+                        | b'\''
+                        | b'*'
+                        | b'+'
+                        | b'-'
+                        | b'.'
+                        | b'^'
+                        | b'_'
+                        | b'`'
+                        | b'|'
+                        | b'~'
+                )
+            {
+                class |= TOKEN;
+            }
+            if !octet.is_ascii_control() || octet == b'\t' {
+                class |= TEXT;
+            }
+            table[byte] = class;
+            byte += 1;
+        }
+        table
+    };
+}
+
+struct Reader<'a> {
+    datagram: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn rest(&self) -> &'a [u8] {
+        &self.datagram[self.at..]
+    }
+
+    fn malformed(&self) -> Refusal {
+        Refusal::Malformed { offset: self.at, length: self.datagram.len() }
+    }
+
+    /// Steps over bytes of `classes`, and says which classes they had.
+    #[inline(always)]
+    fn run(&mut self, classes: u8) -> (&'a [u8], u8) {
+        let rest = self.rest();
+        let mut seen = 0;
+        let mut length = 0;
+        while let Some(&byte) = rest.get(length) {
+            let class = class::OF[usize::from(byte)];
+            if class & classes == 0 {
+                break;
+            }
+            seen |= class;
+            length += 1;
+        }
+        self.at += length;
+        (&rest[..length], seen)
+    }
+
+    /// Steps over `text`, if it stands here in any case.
+    fn step(&mut self, text: &[u8]) -> bool {
+        let here = self.rest().get(..text.len()).is_some_and(|here| here.eq_ignore_ascii_case(text));
+        self.at += if here { text.len() } else { 0 };
+        here
+    }
+
+    /// The method and the space behind it. Methods are case-sensitive (RFC 2616 5.1.1).
+    fn method(&mut self) -> Result<(), Refusal> {
+        let (method, _) = self.run(class::TOKEN);
+        if self.rest().first() != Some(&b' ') {
+            return Err(self.malformed());
+        }
+        self.at += 1;
+        if method == b"GET" { Ok(()) } else { Err(Refusal::WrongMethod) }
+    }
+
+    /// Scheme and authority. The port in it is not compared with ours: a NAT lies between (T-22).
+    fn authority(&mut self, settings: Settings) -> Result<(), Refusal> {
+        if !self.step(b"http://") {
+            return match self.rest().first() {
+                Some(b'/' | b'?') if settings.accept_relative => Ok(()),
+                Some(b'/' | b'?') => Err(Refusal::RelativeUri),
+                Some(byte) if byte.is_ascii_alphabetic() => Err(self.other_scheme()),
+                _ => Err(self.malformed()),
+            };
+        }
+        match self.run(class::AUTHORITY) {
+            ([] | [b':', ..], _) => Err(self.malformed()),
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn other_scheme(&self) -> Refusal {
+        let rest = self.rest();
+        let length = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+        if rest[length..].starts_with(b"://") { Refusal::WrongScheme } else { self.malformed() }
+    }
+
+    /// Nothing or a slash (T-50), and the question mark.
+    fn path(&mut self) -> Result<(), Refusal> {
+        let path = match self.rest() {
+            [b'?', ..] => 1,
+            [b'/', b'?', ..] => 2,
+            [b'/', ..] => return Err(Refusal::WrongPath),
+            [b' ', ..] => return Err(Refusal::MissingField(super::Field::Ts)),
+            _ => return Err(self.malformed()),
+        };
+        self.at += path;
+        Ok(())
+    }
+
+    fn query(&mut self) -> Result<Fields<'a>, Refusal> {
+        let mut fields = Fields::default();
+        loop {
+            let (name, _) = self.run(class::URI | class::ESCAPE);
+            if self.rest().first() == Some(&b'=') {
+                self.at += 1;
+                let (value, seen) = self.run(class::URI | class::ESCAPE | class::EQUALS);
+                fields.note(name, value, seen & class::ESCAPE != 0)?;
+            }
+            match self.rest().first() {
+                Some(b'&') => self.at += 1,
+                Some(b' ') => return Ok(fields),
+                _ => return Err(self.malformed()),
+            }
+        }
+    }
+
+    fn version(&mut self) -> Result<(), Refusal> {
+        self.at += 1;
+        match self.rest() {
+            // RFC 2616 3.1: HTTP-Version is case-sensitive.
+            rest if rest.starts_with(b"HTTP/1.1\r") || rest.starts_with(b"HTTP/1.1\n") => self.at += 8,
+            rest if rest.starts_with(b"HTTP/1.1") => {
+                self.at += 8;
+                return Err(if rest.len() == 8 { self.no_blank_line() } else { self.malformed() });
+            }
+            rest if rest.starts_with(b"HTTP/") => return Err(Refusal::WrongVersion),
+            _ => return Err(self.malformed()),
+        }
+        self.line_end()
+    }
+
+    fn line_end(&mut self) -> Result<(), Refusal> {
+        match self.rest() {
+            [b'\r', b'\n', ..] => self.at += 2,
+            [b'\n', ..] => return Err(Refusal::BareLineFeed { offset: self.at }),
+            [] | [b'\r'] => return Err(self.no_blank_line()),
+            _ => return Err(self.malformed()),
+        }
+        Ok(())
+    }
+
+    fn no_blank_line(&self) -> Refusal {
+        Refusal::NoBlankLine { length: self.datagram.len() }
+    }
+
+    /// The headers and the empty line behind them. The value of Host is ignored (RFC 2616 5.2).
+    fn headers(&mut self, settings: Settings) -> Result<(), Refusal> {
+        let mut hosts = 0;
+        while !matches!(self.rest(), [b'\r', ..]) {
+            let (name, _) = self.run(class::TOKEN);
+            match (name, self.rest()) {
+                (_, []) => return Err(self.no_blank_line()),
+                ([], [b'\n', ..]) => return Err(Refusal::BareLineFeed { offset: self.at }),
+                ([], _) | (_, [0..=b'9' | b';'..=0xff, ..]) => return Err(self.malformed()),
+                (_, [b':', ..]) => {}
+            }
+            hosts += u32::from(name.eq_ignore_ascii_case(b"host"));
+            // A value goes on in lines that begin with a blank (RFC 2616 2.2).
+            loop {
+                self.run(class::TEXT);
+                self.line_end()?;
+                if !matches!(self.rest(), [b' ' | b'\t', ..]) {
+                    break;
+                }
+            }
+        }
+        self.line_end()?;
+        match hosts {
+            0 if settings.require_host => Err(Refusal::NoHost),
+            0 | 1 => Ok(()),
+            _ => Err(Refusal::DuplicateHost),
+        }
+    }
+}

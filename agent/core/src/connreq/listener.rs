@@ -1,0 +1,223 @@
+//! The CPE that a request is for: what it remembers, and the checks in the order of their cost (T-62).
+
+use std::time::Duration;
+
+use subtle::ConstantTimeEq;
+
+use super::{Datagram, Encoded, ParsedRequest, Refusal, Settings, TimestampUnit, query::Query};
+use crate::{secret::SharedSecret, time::UnixTime};
+
+/// How far a `ts` may be ahead of a trusted clock. Wide for clocks that drift, and far below the factor of ten by
+/// which a digit moved from `id` to `ts` would raise it (SEC-5, UCR-10).
+const AHEAD: Duration = Duration::from_hours(24);
+
+/// The bound without a trusted clock (T-56).
+const LATEST: u64 = u32::MAX as u64;
+
+/// Digits of a `ts` in milliseconds, from 2001 to 2286.
+const MILLISECOND_DIGITS: usize = 13;
+
+/// Longest ConnectionRequestUsername (TR-069 table 47), in bytes.
+const USERNAME_MAXIMUM: usize = 256;
+
+/// ConnectionRequestUsername and ConnectionRequestPassword.
+#[derive(Clone, Debug)]
+pub struct Credential {
+    username: Box<[u8]>,
+    secret: SharedSecret,
+}
+
+impl Credential {
+    /// The two parameters' values.
+    pub fn new(username: &[u8], password: &[u8]) -> Self {
+        Self { username: username.into(), secret: SharedSecret::new(password) }
+    }
+}
+
+/// What stays of the last accepted request, over restarts of the agent too (UCR-7, T-57).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LastAccepted {
+    /// Its `ts` in seconds; 0 before the first.
+    pub timestamp: u64,
+    /// The last accepted `ts` that counted milliseconds; 0 before the first (T-55).
+    pub milliseconds: u64,
+    /// Its `id`; `None` before the first.
+    pub id: Option<u64>,
+}
+
+/// A request that is newer than the last accepted one, and for this CPE.
+#[derive(Clone, Copy, Debug)]
+pub struct ValidRequest<'a> {
+    query: Query<'a>,
+    timestamp: Timestamp,
+}
+
+/// A request that was signed with ConnectionRequestPassword: the CPE shall call its ACS (UCR-14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuthenticRequest {
+    timestamp: Timestamp,
+    id: u64,
+}
+
+impl AuthenticRequest {
+    /// `ts` as it came, in whichever unit.
+    pub fn timestamp(&self) -> u64 {
+        match self.timestamp {
+            Timestamp::Seconds(value) | Timestamp::Milliseconds(value) => value,
+        }
+    }
+
+    /// `id`.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timestamp {
+    Seconds(u64),
+    Milliseconds(u64),
+}
+
+impl Timestamp {
+    fn seconds(self) -> u64 {
+        match self {
+            Self::Seconds(value) => value,
+            Self::Milliseconds(value) => value / 1000,
+        }
+    }
+}
+
+/// Takes the requests for one CPE.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    credential: Credential,
+    settings: Settings,
+    last: LastAccepted,
+}
+
+impl Listener {
+    /// A listener that remembers `last`.
+    pub fn new(credential: Credential, settings: Settings, last: LastAccepted) -> Self {
+        Self { credential, settings, last }
+    }
+
+    /// What a restart has to be given.
+    pub fn last_accepted(&self) -> LastAccepted {
+        self.last
+    }
+
+    /// Forgets the last accepted request, by an operator's word (T-55).
+    pub fn reset(&mut self) {
+        self.last = LastAccepted::default();
+    }
+
+    /// Takes other credentials.
+    pub fn set_credential(&mut self, credential: Credential) {
+        self.credential = credential;
+    }
+
+    /// Takes other knobs.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    /// Goes through all checks, and remembers a request that passes them. `now` is `None` where the clock is not
+    /// trusted (T-56).
+    pub fn receive(&mut self, now: Option<UnixTime>, datagram: Datagram<'_>) -> Result<AuthenticRequest, Refusal> {
+        let parsed = datagram.parse(self.settings)?;
+        let valid = self.validate(now, parsed)?;
+        let authentic = self.authenticate(&valid)?;
+        self.remember(authentic);
+        Ok(authentic)
+    }
+
+    /// The checks that cost no HMAC (UCR-6, UCR-10 to UCR-12).
+    pub fn validate<'a>(
+        &self,
+        now: Option<UnixTime>,
+        ParsedRequest(query): ParsedRequest<'a>,
+    ) -> Result<ValidRequest<'a>, Refusal> {
+        let timestamp = self.timestamp(now, &query)?;
+        if self.last.id == Some(query.id.value) {
+            return Err(Refusal::SameId);
+        }
+        if !self.is_mine(query.username) {
+            return Err(Refusal::UnknownUser);
+        }
+        if self.credential.secret.is_empty() && !self.settings.allow_empty_password {
+            return Err(Refusal::NoPassword);
+        }
+        Ok(ValidRequest { query, timestamp })
+    }
+
+    /// Compares the signature in constant time (UCR-13).
+    pub fn authenticate(
+        &self,
+        ValidRequest { query, timestamp }: &ValidRequest<'_>,
+    ) -> Result<AuthenticRequest, Refusal> {
+        let escaped = query.username.is_escaped() || query.nonce.is_escaped();
+        let raw = || self.settings.raw_fallback && escaped && self.verifies(query, |value, sink| sink(value.wire()));
+        if self.verifies(query, |value, sink| value.decode(sink)) || raw() {
+            Ok(AuthenticRequest { timestamp: *timestamp, id: query.id.value })
+        } else {
+            Err(Refusal::BadSignature)
+        }
+    }
+
+    /// Remembers what was accepted: only this changes the state (UCR-8, SEC-6).
+    pub fn remember(&mut self, AuthenticRequest { timestamp, id }: AuthenticRequest) {
+        match timestamp {
+            Timestamp::Seconds(value) => self.last.timestamp = value,
+            Timestamp::Milliseconds(value) => self.last.milliseconds = value,
+        }
+        self.last.id = Some(id);
+    }
+
+    fn timestamp(&self, now: Option<UnixTime>, query: &Query<'_>) -> Result<Timestamp, Refusal> {
+        let value = query.timestamp.value;
+        let timestamp = match (query.timestamp.digits.len(), self.settings.timestamp_unit) {
+            (MILLISECOND_DIGITS, TimestampUnit::Any) => Timestamp::Milliseconds(value),
+            (MILLISECOND_DIGITS, TimestampUnit::Seconds) => return Err(Refusal::MillisecondTimestamp),
+            _ => Timestamp::Seconds(value),
+        };
+        let latest = now.map_or(LATEST, |UnixTime(now)| now.saturating_add(AHEAD.as_secs()));
+        if timestamp.seconds() > latest {
+            return Err(Refusal::FutureTimestamp);
+        }
+        // Each unit has its own last value, and rises over the seconds of the other: else three digits moved from `id`
+        // would make milliseconds of an accepted request in seconds (SEC-5).
+        let newer = match timestamp {
+            Timestamp::Seconds(value) => value > self.last.timestamp && value > self.last.milliseconds / 1000,
+            Timestamp::Milliseconds(value) => value > self.last.milliseconds && value / 1000 > self.last.timestamp,
+        };
+        if newer { Ok(timestamp) } else { Err(Refusal::StaleTimestamp) }
+    }
+
+    fn is_mine(&self, username: Encoded<'_>) -> bool {
+        let mine = |name: &[u8]| bool::from(name.ct_eq(&self.credential.username));
+        if !username.is_escaped() {
+            return mine(username.wire());
+        }
+        let mut decoded = [0; USERNAME_MAXIMUM];
+        let mut length = 0;
+        username.decode(|piece| {
+            if let Some(room) = decoded.get_mut(length..length + piece.len()) {
+                room.copy_from_slice(piece);
+            }
+            length += piece.len();
+        });
+        decoded.get(..length).is_some_and(mine) || (self.settings.raw_fallback && mine(username.wire()))
+    }
+
+    /// Whether the signature is that over ts, id, un and cn, with nothing between them (UCR-41).
+    fn verifies(&self, query: &Query<'_>, value: impl Fn(Encoded<'_>, &mut dyn FnMut(&[u8]))) -> bool {
+        let mut signature = self.credential.secret.signature();
+        signature.cover(query.timestamp.digits);
+        signature.cover(query.id.digits);
+        for part in [query.username, query.nonce] {
+            value(part, &mut |piece| signature.cover(piece));
+        }
+        signature.verifies(&query.signature.value())
+    }
+}

@@ -1,0 +1,157 @@
+//! The form-encoded query (TR-111 2.2.2.3, HTML 4.01 17.13.4).
+
+use super::{Field, Refusal};
+use crate::secret::DIGEST;
+
+const SHA256_DIGITS: usize = 64;
+
+/// A canonical decimal: its digits go into the signature, its value into the checks (T-53).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Number<'a> {
+    /// The digits, without a leading zero.
+    pub digits: &'a [u8],
+    /// What they say.
+    pub value: u64,
+}
+
+impl<'a> Number<'a> {
+    fn read(digits: &'a [u8], field: Field) -> Result<Self, Refusal> {
+        let canonical = matches!(digits, [b'0'] | [b'1'..=b'9', ..]);
+        let step = |value: u64, &byte: &u8| {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 { None } else { value.checked_mul(10)?.checked_add(digit.into()) }
+        };
+        canonical
+            .then(|| digits.iter().try_fold(0, step))
+            .flatten()
+            .map(|value| Self { digits, value })
+            .ok_or(Refusal::BadNumber(field))
+    }
+}
+
+/// A value as it stands on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encoded<'a> {
+    wire: &'a [u8],
+    escaped: bool,
+}
+
+impl<'a> Encoded<'a> {
+    fn read(wire: &'a [u8], escaped: bool, field: Field) -> Result<Self, Refusal> {
+        let sound = |(at, &byte): (usize, &u8)| {
+            byte != b'%' || wire.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+        };
+        if escaped && !wire.iter().enumerate().all(sound) {
+            return Err(Refusal::BadEncoding(field));
+        }
+        Ok(Self { wire, escaped })
+    }
+
+    /// The bytes as they stand on the wire.
+    pub fn wire(self) -> &'a [u8] {
+        self.wire
+    }
+
+    /// Whether the value differs from its bytes on the wire.
+    pub fn is_escaped(self) -> bool {
+        self.escaped
+    }
+
+    /// Gives the value to `sink`, piece by piece, without memory of its own.
+    pub fn decode(self, mut sink: impl FnMut(&[u8])) {
+        let mut rest = self.wire;
+        if !self.escaped {
+            return sink(rest);
+        }
+        while let Some(at) = rest.iter().position(|byte| matches!(byte, b'+' | b'%')) {
+            sink(&rest[..at]);
+            let (byte, length) = match rest[at..] {
+                [b'%', high, low, ..] => (digit(high) << 4 | digit(low), 3),
+                _ => (b' ', 1),
+            };
+            sink(&[byte]);
+            rest = &rest[at + length..];
+        }
+        sink(rest);
+    }
+}
+
+/// The value of a hexadecimal digit; other bytes were refused before.
+fn digit(byte: u8) -> u8 {
+    match byte {
+        b'0'..=b'9' => byte - b'0',
+        _ => (byte | 0x20).wrapping_sub(b'a').wrapping_add(10) & 0x0f,
+    }
+}
+
+/// The digits of a signature; their value is asked for only where an HMAC is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SignatureDigits<'a>(&'a [u8; 2 * DIGEST]);
+
+impl<'a> SignatureDigits<'a> {
+    fn read(wire: &'a [u8]) -> Result<Self, Refusal> {
+        // Without an early end, so that the compiler looks at many bytes at once.
+        if !wire.iter().fold(true, |all, byte| all & byte.is_ascii_hexdigit()) {
+            return Err(Refusal::SignatureForm);
+        }
+        match (wire.try_into(), wire.len()) {
+            (Ok(digits), _) => Ok(Self(digits)),
+            (_, SHA256_DIGITS) => Err(Refusal::Sha256Signature),
+            _ => Err(Refusal::SignatureForm),
+        }
+    }
+
+    pub(super) fn value(self) -> [u8; DIGEST] {
+        std::array::from_fn(|at| digit(self.0[2 * at]) << 4 | digit(self.0[2 * at + 1]))
+    }
+}
+
+/// The five fields as they are met. Unknown names are skipped, and the order is free (T-52).
+#[derive(Default)]
+pub(super) struct Fields<'a> {
+    ts: Option<Encoded<'a>>,
+    id: Option<Encoded<'a>>,
+    un: Option<Encoded<'a>>,
+    cn: Option<Encoded<'a>>,
+    sig: Option<Encoded<'a>>,
+}
+
+impl<'a> Fields<'a> {
+    /// Notes `name=value`; `escaped` says whether the value has a `+` or a `%`.
+    #[inline]
+    pub(super) fn note(&mut self, name: &[u8], value: &'a [u8], escaped: bool) -> Result<(), Refusal> {
+        let (slot, field) = match name {
+            b"ts" => (&mut self.ts, Field::Ts),
+            b"id" => (&mut self.id, Field::Id),
+            b"un" => (&mut self.un, Field::Un),
+            b"cn" => (&mut self.cn, Field::Cn),
+            b"sig" => (&mut self.sig, Field::Sig),
+            _ => return Ok(()),
+        };
+        match slot.replace(Encoded::read(value, escaped, field)?) {
+            Some(_) => Err(Refusal::DuplicateField(field)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn finish(self) -> Result<Query<'a>, Refusal> {
+        let present = |value: Option<Encoded<'a>>, field| value.ok_or(Refusal::MissingField(field));
+        Ok(Query {
+            timestamp: Number::read(present(self.ts, Field::Ts)?.wire, Field::Ts)?,
+            id: Number::read(present(self.id, Field::Id)?.wire, Field::Id)?,
+            username: present(self.un, Field::Un)?,
+            nonce: present(self.cn, Field::Cn)?,
+            signature: SignatureDigits::read(present(self.sig, Field::Sig)?.wire)?,
+        })
+    }
+}
+
+/// The fields of a request, each in its form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Query<'a> {
+    pub(super) timestamp: Number<'a>,
+    pub(super) id: Number<'a>,
+    pub(super) username: Encoded<'a>,
+    pub(super) nonce: Encoded<'a>,
+    pub(super) signature: SignatureDigits<'a>,
+}

@@ -1,0 +1,62 @@
+use proptest::{collection::vec, prelude::*};
+
+use super::vectors::*;
+use crate::{connreq::*, secret::SharedSecret};
+
+proptest! {
+    /// UCR-15: no bytes make the listener panic, accept or remember anything.
+    #[test]
+    fn any_bytes_are_refused(datagram in vec(any::<u8>(), 0..256)) {
+        let mut listener = listener();
+        prop_assert!(listener.receive(NOW, Datagram(&datagram)).is_err());
+        prop_assert_eq!(listener.last_accepted(), LastAccepted::default());
+    }
+
+    /// UCR-4, UCR-13: whatever is done to one byte of a genuine request, it is that request still, or refused.
+    #[test]
+    fn a_changed_byte_never_makes_another_request(at in 0..U1.len(), byte: u8) {
+        let mut datagram = U1.as_bytes().to_vec();
+        datagram[at] = byte;
+        if let Ok(accepted) = listener().receive(NOW, Datagram(&datagram)) {
+            prop_assert_eq!((accepted.timestamp(), accepted.id()), (1_700_000_000, 1234));
+        }
+    }
+
+    /// SEC-5, T-60: wherever the border between ts and id is moved, only the request itself is accepted.
+    #[test]
+    fn no_other_border_is_accepted(
+        timestamp in 1_000_000_000..1_700_086_460u64,
+        id: u64,
+        cut in 0..30usize,
+        any_unit: bool,
+    ) {
+        let digits = format!("{timestamp}{id}");
+        prop_assume!(cut <= digits.len() && cut != 10);
+        let moved = format!("ts={}&id={}&", &digits[..cut], &digits[cut..]);
+        let shifted = signed(timestamp, id).replace(&format!("ts={timestamp}&id={id}&"), &moved);
+        let timestamp_unit = if any_unit { TimestampUnit::Any } else { TimestampUnit::Seconds };
+        let mut listener = with(Settings { timestamp_unit, ..Settings::default() });
+        prop_assert!(receive(&mut listener, &signed(timestamp, id)).is_ok());
+        prop_assert!(receive(&mut listener, &shifted).is_err());
+    }
+
+    /// UCR-25, UCR-36, T-51: what an ACS builds, its CPE accepts, whatever the name is made of.
+    #[test]
+    fn what_is_sent_is_accepted(
+        username in "\\PC{0,40}",
+        nonce in "\\PC{0,40}",
+        password in vec(any::<u8>(), 1..100),
+        timestamp in 1..1_700_086_460u64,
+        id: u64,
+        host in "[a-z0-9.-]{1,20}",
+        port in 1..=u16::MAX,
+    ) {
+        let authority = Authority { host, port };
+        let request = ConnectionRequest { authority, timestamp, id, username: &username, nonce: &nonce };
+        let datagram = request.sign(&SharedSecret::new(&password)).unwrap();
+        let credential = Credential::new(username.as_bytes(), &password);
+        let mut listener = Listener::new(credential, Settings::default(), LastAccepted::default());
+        prop_assert!(listener.receive(NOW, Datagram(&datagram)).is_ok());
+        prop_assert_eq!(listener.receive(NOW, Datagram(&datagram)), Err(Refusal::StaleTimestamp));
+    }
+}

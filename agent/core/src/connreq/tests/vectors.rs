@@ -1,0 +1,45 @@
+//! H.3.
+
+use crate::{connreq::*, time::UnixTime};
+
+/// U1 as a datagram.
+pub const U1: &str = "GET http://198.51.100.7:40001?ts=1700000000&id=1234&un=CPE57689&cn=XTGRWIPC6D3IPXS3\
+                      &sig=A326A08B40711E38DE468EF86B9C21B0B3C3EAAC HTTP/1.1\r\nHost: 198.51.100.7:40001\r\n\r\n";
+
+/// The example of TR-111 2.2.2.3; its password is not told.
+pub const SPEC: &str = "http://10.1.1.1:8080?ts=1120673700&id=1234&un=CPE57689&cn=XTGRWIPC6D3IPXS3\
+                        &sig=3545F7B5820D76A3DF45A3A509DA8D8C38F13512";
+
+pub const PASSWORD: &[u8] = b"cr-secret-01";
+
+/// A minute after U1 was made.
+pub const NOW: Option<UnixTime> = Some(UnixTime(1_700_000_060));
+
+pub fn listener() -> Listener {
+    with(Settings::default())
+}
+
+pub fn with(settings: Settings) -> Listener {
+    Listener::new(Credential::new(b"CPE57689", PASSWORD), settings, LastAccepted::default())
+}
+
+/// What U1 with `from` replaced by `to` is taken for.
+pub fn changed(from: &str, to: &str) -> Result<AuthenticRequest, Refusal> {
+    assert!(U1.contains(from), "{from}");
+    receive(&mut listener(), &U1.replace(from, to))
+}
+
+/// Receives a datagram at [`NOW`]; a refused one leaves no trace (UCR-8).
+pub fn receive(listener: &mut Listener, datagram: &str) -> Result<AuthenticRequest, Refusal> {
+    let before = listener.last_accepted();
+    let result = listener.receive(NOW, Datagram(datagram.as_bytes()));
+    assert_eq!(result.is_err(), listener.last_accepted() == before);
+    result
+}
+
+/// A request of the CPE's ACS.
+pub fn signed(timestamp: u64, id: u64) -> String {
+    let authority = "198.51.100.7:40001".parse().unwrap();
+    let request = ConnectionRequest { authority, timestamp, id, username: "CPE57689", nonce: "XTGRWIPC6D3IPXS3" };
+    String::from_utf8(request.sign(&crate::secret::SharedSecret::new(PASSWORD)).unwrap()).unwrap()
+}
