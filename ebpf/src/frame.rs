@@ -3,7 +3,7 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::__sk_buff,
-    helpers::generated::{bpf_loop, bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    helpers::generated::{bpf_loop, bpf_skb_load_bytes, bpf_skb_vlan_push, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::{TcContext, XdpContext},
 };
 use core::ffi::c_void;
@@ -115,6 +115,13 @@ impl SkbFrame<'_> {
     #[inline(always)]
     pub fn skb(&self) -> *mut __sk_buff {
         self.ctx.skb.skb
+    }
+
+    /// Puts a VLAN tag of type 0x8100 into metadata; one that is there moves into the frame.
+    #[inline(always)]
+    pub fn push_tag(&self, tag: u16) {
+        // SAFETY: the context is the one the kernel gave. Where the helper fails, the frame stays as it is.
+        unsafe { bpf_skb_vlan_push(self.skb(), 0x8100_u16.to_be(), tag) };
     }
 }
 

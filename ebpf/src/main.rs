@@ -65,6 +65,14 @@ pub fn bench_empty_tc(_: TcContext) -> i32 {
     NEXT
 }
 
+/// Puts VLAN 5 into the metadata of every frame, as a VLAN device or a network card does: for tests, which attach it in
+/// front of ours.
+#[classifier]
+pub fn test_push_vlan(ctx: TcContext) -> i32 {
+    frame::SkbFrame::new(&ctx).push_tag(5);
+    NEXT
+}
+
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

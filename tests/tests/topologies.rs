@@ -7,16 +7,18 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use aya::programs::{LinkOrder, TcAttachType, tc::TcAttachOptions};
 use nix::sys::socket::{setsockopt, sockopt};
 use tr111_tests::{
-    agent::{Agent, SOON},
+    agent::{Agent, Device, SOON},
     client::Client,
     frame::{Message, Packet, Received, kind},
     host::{dnsmasq, udhcpc},
     lab::{GATEWAY, Lab, POOL},
     namespace::Namespace,
+    programs::Programs,
     responder::Responder,
-    vectors::{D1, D2, hex, identity},
+    vectors::{D1, D2, G1, hex, identity},
     wait::wait_for,
     wire::Wire,
 };
@@ -102,17 +104,22 @@ fn the_wan_side_is_not_looked_at() -> Result<()> {
     Ok(())
 }
 
-/// Plays client and server by hand in VLANs: the responder's socket would not see the tags.
-fn exchange_in_vlan(lab: &Lab, tags: &[(u16, u16)], number: u8, serial_number: &str) -> Result<()> {
+/// Protocol and control information of a VLAN tag.
+type Tag = (u16, u16);
+
+/// Plays client and server by hand in VLANs: the responder's socket would not see the tags. `tags` are those of the
+/// request and of the reply as they stand in the frames. The ACK as it arrived.
+fn exchange_in_vlan(lab: &Lab, tags: [&[Tag]; 2], number: u8, serial_number: &str) -> Result<Received> {
     let device = Wire::open(&lab.lan, "eth0")?;
     let server = Wire::open(&lab.gateway, "lan0")?;
     let mut client = Client::new(&device, number, identity("00256D", serial_number, "STB"));
     let address = Ipv4Addr::new(10, 111, 3, number);
+    let mut replies = Vec::new();
     for (kind, answer) in [(kind::DISCOVER, kind::OFFER), (kind::REQUEST, kind::ACK)] {
         let message = client.message(kind);
         let mut request = Packet::from_client(client.mac, message.bytes());
         let untagged = Received::parse(&request.bytes()).context("a message")?;
-        request.tags = tags.to_vec();
+        request.tags = tags[0].to_vec();
         device.send(&request.bytes())?;
         // The reply must not overtake the request: wait until the gateway has it.
         let xid = message.xid.to_be_bytes();
@@ -122,28 +129,77 @@ fn exchange_in_vlan(lab: &Lab, tags: &[(u16, u16)], number: u8, serial_number: &
         let mut reply = Message::answer(&untagged, answer, GATEWAY).option(51, &120u32.to_be_bytes());
         reply.yiaddr = address;
         let mut reply = Packet::from_server(lab.gateway.mac("lan0")?, GATEWAY, reply.bytes());
-        reply.tags = tags.to_vec();
+        reply.tags = tags[1].to_vec();
         server.send(&reply.bytes())?;
+        replies.push(device.expect("reply at the device", SOON, |frame| {
+            Received::parse(&without_tags(frame)).filter(|reply| reply.op == 2 && reply.xid == message.xid)
+        })?);
     }
-    Ok(())
+    replies.pop().context("an ACK")
 }
 
-/// GW-1: tagged devices are seen with one VLAN and with two, and their rows name them; at XDP, which sees tags in the
-/// frame, and at TC, which sees the outer one in metadata.
+/// The frame as a host hands it to its stack; the kernel takes out only the outer tag.
+fn without_tags(frame: &[u8]) -> Vec<u8> {
+    let (addresses, mut rest) = frame.split_at(12);
+    while let [0x81, 0x00, _, _, after @ ..] | [0x88, 0xa8, _, _, after @ ..] = rest {
+        rest = after;
+    }
+    [addresses, rest].concat()
+}
+
+/// Serial number and VLANs of each row, in order.
+fn vlans_of(rows: &[Device]) -> Vec<(&str, Vec<u64>)> {
+    let mut vlans: Vec<_> = rows.iter().map(|row| (row.serial_number.as_str(), row.bindings[0].vlan.clone())).collect();
+    vlans.sort_unstable();
+    vlans
+}
+
+/// GW-1, GW-4: tagged devices are seen with one VLAN and with two, their rows name them, and the Gateway Identity goes
+/// into their replies; at XDP, which sees tags in the frame, and at TC, which sees the outer one in metadata.
 #[test]
 fn tagged_devices_become_rows_that_name_their_vlans() -> Result<()> {
     for mode in ["native", "tc"] {
         let lab = Lab::new()?;
         let agent = Agent::start(&lab, &["lan0"], &["--xdp-mode", mode])?;
         assert_eq!(mode_of(&agent, "lan0", "lan_ingress")?, mode);
-        exchange_in_vlan(&lab, &[(0x8100, 5)], 1, "ONE-TAG")?;
-        exchange_in_vlan(&lab, &[(0x88a8, 7), (0x8100, 5)], 2, "TWO-TAGS")?;
-        exchange_in_vlan(&lab, &[], 3, "NO-TAG")?;
+        let cases: [(&[Tag], _); 3] =
+            [(&[(0x8100, 5)], "ONE-TAG"), (&[(0x88a8, 7), (0x8100, 5)], "TWO-TAGS"), (&[], "NO-TAG")];
+        for (number, (tags, serial_number)) in (1..).zip(cases) {
+            let ack = exchange_in_vlan(&lab, [tags, tags], number, serial_number)?;
+            assert_eq!(ack.option(125), Some(&hex(G1)[2..]), "{serial_number}, --xdp-mode {mode}");
+        }
         let rows = agent.wait_for_rows(3, SOON).with_context(|| format!("--xdp-mode {mode}"))?;
-        let mut vlans: Vec<_> =
-            rows.iter().map(|row| (row.serial_number.as_str(), row.bindings[0].vlan.clone())).collect();
-        vlans.sort_unstable();
-        assert_eq!(vlans, [("NO-TAG", vec![]), ("ONE-TAG", vec![5]), ("TWO-TAGS", vec![7, 5])], "--xdp-mode {mode}");
+        let expected = [("NO-TAG", vec![]), ("ONE-TAG", vec![5]), ("TWO-TAGS", vec![7, 5])];
+        assert_eq!(vlans_of(&rows), expected, "--xdp-mode {mode}");
+    }
+    Ok(())
+}
+
+/// GW-1, GW-4: a tag that a program in front of ours put into metadata counts like one in the frame: the reply finds
+/// the exchange of its request whichever of them has it where, and the row names the VLAN.
+#[test]
+fn tags_in_metadata_are_those_of_the_frame() -> Result<()> {
+    const OUTER: Tag = (0x8100, 5);
+    const INNER: Tag = (0x8100, 9);
+    // Ingress mode, where VLAN 5 is pushed, and the tags of request and reply in the frame, by one VLAN and by two.
+    let cases: [(_, _, [[&[Tag]; 2]; 2]); 2] = [
+        ("native", TcAttachType::Egress, [[&[OUTER], &[]], [&[OUTER, INNER], &[INNER]]]),
+        ("tc", TcAttachType::Ingress, [[&[], &[OUTER]], [&[INNER], &[OUTER, INNER]]]),
+    ];
+    let mut programs = Programs::load()?;
+    let pusher = programs.loaded().classifier("test_push_vlan")?;
+    pusher.load()?;
+    for (mode, side, [one, two]) in cases {
+        let lab = Lab::new()?;
+        let agent = Agent::start(&lab, &["lan0"], &["--xdp-mode", mode])?;
+        let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+        lab.gateway.enter(|| pusher.attach_with_options("lan0", side, first))?;
+        for (number, tags, serial_number) in [(1, one, "ONE-TAG"), (2, two, "TWO-TAGS")] {
+            let ack = exchange_in_vlan(&lab, tags, number, serial_number)?;
+            assert_eq!(ack.option(125), Some(&hex(G1)[2..]), "{serial_number}, pushed at {side:?}");
+        }
+        let rows = agent.wait_for_rows(2, SOON)?;
+        assert_eq!(vlans_of(&rows), [("ONE-TAG", vec![5]), ("TWO-TAGS", vec![5, 9])], "pushed at {side:?}");
     }
     Ok(())
 }
