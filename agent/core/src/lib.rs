@@ -7,6 +7,7 @@
 //! * [`connreq`]: UDP Connection Requests (TR-111 2.2.1.4, 2.2.2.3), received and sent.
 //! * [`dhcp`]: DHCP messages, read from frames and built into frames.
 //! * [`association`]: from DHCP exchanges to the ManageableDevice table (TR-111 1.2.1).
+//! * [`binding`]: the NAT binding on which the CPE hears UDP Connection Requests (TR-111 2.2.1).
 //! * [`device`]: the device's side of the exchange, and what it learns of its gateway (TR-111 1.2.2).
 //! * [`model`]: the data model (TR-111 1.2.6) by path, with TR-069's types and faults.
 //! * [`notification`]: notification attributes, and what changes tell the ACS (TR-111 1.2.1).
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod association;
+pub mod binding;
 pub mod connreq;
 pub mod device;
 pub mod dhcp;

@@ -1,0 +1,241 @@
+//! What the server's responses do to a session.
+
+use std::net::SocketAddrV4;
+
+use tr111_common::stun::attribute as code;
+
+use super::{
+    Alarm, Output, Phase, Socket, Verdict,
+    context::Context,
+    exchange::{Aim, Exchange, Probe, Purpose},
+    session::{Binding, Reflection, Session},
+};
+use crate::{
+    stun::{Discarded, LISTEN, Message, Response, UnknownAttributes},
+    time::BootTime,
+};
+
+/// BINDING-CHANGEs in a row that are answered with yet another binding, before the next one waits for a refresh: a NAT
+/// that maps every datagram anew would be asked without end.
+const HOPS: u8 = 3;
+
+const UNAUTHORIZED: u16 = 401;
+const GLOBAL_FAILURE: u16 = 600;
+
+impl Session {
+    /// A datagram came in.
+    pub(super) fn receive(
+        &mut self,
+        now: BootTime,
+        socket: Socket,
+        source: SocketAddrV4,
+        datagram: &[u8],
+        context: &mut Context,
+    ) {
+        if socket == Socket::Primary {
+            self.activity.heard(now);
+        }
+        let message = match Message::parse(datagram) {
+            Ok(message) => message,
+            Err(error) => return context.count("unreadable", error.label()),
+        };
+        let label = message.message_type().label();
+        let is_its = |exchange: &Exchange| exchange.transaction.id() == message.transaction_id();
+        if let Some(position) = self.running.iter().position(is_its) {
+            match self.running[position].transaction.receive(now, source, &message) {
+                Ok(response) => {
+                    context.count(label, "accepted");
+                    let exchange = self.running.remove(position);
+                    let (purpose, is_signed) = (exchange.purpose, exchange.is_signed);
+                    self.answered.push(exchange);
+                    self.answer(now, socket, purpose, is_signed, response, &message, context);
+                }
+                Err(discarded) => context.count(label, discarded.label()),
+            }
+        } else if let Some(exchange) = self.answered.iter_mut().find(|exchange| is_its(exchange)) {
+            let purpose = exchange.purpose;
+            let Err(discarded) = exchange.transaction.receive(now, source, &message) else { return };
+            context.count(label, discarded.label());
+            if matches!(discarded, Discarded::Attack(_)) {
+                self.contradicted(now, purpose, context);
+            }
+        } else {
+            context.count(label, Discarded::OtherTransaction.label());
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a response, with all that it is judged by")]
+    fn answer(
+        &mut self,
+        now: BootTime,
+        socket: Socket,
+        purpose: Purpose,
+        is_signed: bool,
+        response: Response,
+        message: &Message<'_>,
+        context: &mut Context,
+    ) {
+        match (purpose, response) {
+            // CPE-13, T-39: the same again, signed, as a transaction of its own.
+            (_, Response::Refused { code: UNAUTHORIZED }) if !is_signed && context.parameters.secret().is_some() => {
+                self.begin(now, purpose, true, context);
+            }
+            (Purpose::Probe(probe), Response::Bound { mapped_address }) => {
+                self.probed(now, socket, probe, mapped_address, context);
+            }
+            (Purpose::Probe(probe), Response::Refused { code }) => {
+                self.probe_refused(now, probe, code, message, context);
+            }
+            (_, Response::Bound { mapped_address }) => self.bound(now, purpose, mapped_address, context),
+            (_, Response::Refused { code }) => {
+                context.raise(Alarm::of_code(code));
+                // A BINDING-CHANGE that failed is not repeated (CPE-36, T-38).
+                if purpose == Purpose::Refresh {
+                    self.silent_since = None;
+                    self.failed(now, context);
+                    if code >= GLOBAL_FAILURE {
+                        self.interval = context.bounds.clamp(context.settings.longest_pause);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The server says as what it sees the primary socket (CPE-11, CPE-12).
+    fn bound(&mut self, now: BootTime, purpose: Purpose, mapped: SocketAddrV4, context: &mut Context) {
+        for alarm in Alarm::UNTIL_ANSWERED {
+            context.clear(alarm);
+        }
+        self.failures = 0;
+        self.silent_since = None;
+        self.forget = BootTime::NEVER;
+        self.is_lost = false;
+        if self.binding.is_none_or(|binding| binding.mapped != mapped) {
+            // The binding before, unless it is so young that it may be contradicted as well.
+            let settled =
+                |binding: Binding| if binding.is_settled(now) { Some(binding.mapped) } else { binding.before };
+            let before = self.binding.and_then(settled);
+            // A change that no test caused: perhaps the binding did not survive the period.
+            if self.binding.is_some() && !self.is_change_expected {
+                self.search.doubt();
+            }
+            self.binding = Some(Binding { mapped, since: now, before });
+        }
+        self.is_change_expected = false;
+        if purpose == Purpose::Refresh {
+            self.search.refreshed();
+            self.hops = 0;
+            if self.doubtful.is_some() {
+                self.doubtful = Some(now + LISTEN);
+            }
+        }
+        if self.announced == Some(mapped) {
+            if purpose == Purpose::Refresh {
+                context.clear(Alarm::Unstable);
+                context.clear(Alarm::Contradiction);
+            }
+        } else if purpose == Purpose::Change && self.hops >= HOPS {
+            context.raise(Alarm::Unstable);
+        } else {
+            self.hops += u8::from(purpose == Purpose::Change);
+            self.announced = Some(mapped);
+            self.begin(now, Purpose::Change, false, context);
+        }
+        self.schedule(context);
+    }
+
+    /// Two responses say different things: neither counts (SEC-3).
+    fn contradicted(&mut self, now: BootTime, purpose: Purpose, context: &mut Context) {
+        context.raise(Alarm::Contradiction);
+        if matches!(purpose, Purpose::Probe(_)) {
+            return;
+        }
+        // A binding that was known before these responses stays.
+        if let Some(binding) = self.binding.filter(|binding| !binding.is_settled(now)) {
+            self.binding = binding.before.map(|mapped| Binding { mapped, since: binding.since, before: Some(mapped) });
+        }
+        self.running.retain(|exchange| exchange.purpose != Purpose::Change);
+        self.doubtful = Some(BootTime::NEVER);
+        self.schedule(context);
+        self.interval = context.bounds.minimum;
+    }
+
+    /// A test was answered: on the primary socket, if the binding is still there (D.1). Its MAPPED-ADDRESS is that of
+    /// the secondary socket, and says nothing of the binding (T-73).
+    fn probed(
+        &mut self,
+        now: BootTime,
+        socket: Socket,
+        probe: Probe,
+        mapped_address: SocketAddrV4,
+        context: &mut Context,
+    ) {
+        match (socket, probe.aim) {
+            (Socket::Primary, Aim::Server) => {
+                self.reflection = Reflection::Honoured;
+                context.clear(Alarm::ProbeUnsupported);
+                self.search.doubt();
+                self.schedule(context);
+            }
+            (Socket::Primary, Aim::Period { .. }) => self.judged(now, probe, Verdict::Alive, context),
+            // The NAT gave the lapsed binding's port to the secondary socket.
+            (Socket::Secondary, Aim::Period { .. }) if mapped_address == probe.target => {
+                self.judged(now, probe, Verdict::Lapsed, context);
+            }
+            // The server answers the sender.
+            (Socket::Secondary, _) => self.unsupported(now, context),
+        }
+    }
+
+    fn probe_refused(&mut self, now: BootTime, probe: Probe, error: u16, message: &Message<'_>, context: &mut Context) {
+        let mut unknown = message.unknown_attributes().into_iter().flat_map(UnknownAttributes::iter);
+        let is_unknown = unknown.any(|attribute| attribute == code::RESPONSE_ADDRESS);
+        context.count("probe", if is_unknown { "response_address_unknown" } else { "refused" });
+        match probe.aim {
+            // The server has a bad moment, and the test says nothing.
+            Aim::Period { .. } if (500..GLOBAL_FAILURE).contains(&error) => self.is_refresh_due = true,
+            _ => self.unsupported(now, context),
+        }
+    }
+
+    /// Nobody answered a test.
+    pub(super) fn missed(&mut self, now: BootTime, probe: Probe, context: &mut Context) {
+        match probe.aim {
+            Aim::Server => self.unsupported(now, context),
+            Aim::Period { .. } => self.judged(now, probe, Verdict::Lapsed, context),
+        }
+    }
+
+    /// The period cannot be learned from this server; perhaps it can another day (T-46).
+    fn unsupported(&mut self, now: BootTime, context: &mut Context) {
+        self.reflection = Reflection::Ignored;
+        self.look = now + context.settings.look_higher;
+        context.raise(Alarm::ProbeUnsupported);
+        self.schedule(context);
+    }
+
+    fn judged(&mut self, now: BootTime, probe: Probe, verdict: Verdict, context: &mut Context) {
+        let Aim::Period { candidate, quiet } = probe.aim else { return };
+        context.count("probe", if verdict == Verdict::Alive { "alive" } else { "lapsed" });
+        let known = self.search.learned();
+        // A test that came late says that a shorter period holds, and not that it does not.
+        self.search.judge(if verdict == Verdict::Alive { candidate } else { quiet }, verdict);
+        self.is_refresh_due = true;
+        self.is_change_expected = verdict == Verdict::Lapsed;
+        self.schedule(context);
+        if self.search.phase() == Phase::Discovery {
+            return;
+        }
+        match self.search.learned() {
+            Some(period) if known != Some(period) => {
+                self.look = now + context.settings.look_higher;
+                context.clear(Alarm::MinimumTooLong);
+                if context.learned.replace(period) != Some(period) {
+                    context.outputs.push_back(Output::Learned { period });
+                }
+            }
+            Some(_) => {}
+            None => context.raise(Alarm::MinimumTooLong),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What the parts of the machine share: settings, randomness, outputs, counts.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    hash::Hasher,
+    time::Duration,
+};
+
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+use super::{Alarm, Bounds, Output, Parameters, Settings};
+use crate::stun::TransactionId;
+
+/// Messages so far, by type and result (`tr111_stun_messages_total`).
+pub type Counts = BTreeMap<(&'static str, &'static str), u64>;
+
+/// What the parts share.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) settings: Settings,
+    pub(super) parameters: Parameters,
+    pub(super) bounds: Bounds,
+    pub(super) outputs: VecDeque<Output>,
+    pub(super) counts: Counts,
+    /// The period that was learned last.
+    pub(super) learned: Option<Duration>,
+    raised: BTreeSet<Alarm>,
+    random: Random,
+}
+
+impl Context {
+    pub(super) fn new(settings: Settings, parameters: Parameters, learned: Option<Duration>) -> Self {
+        Self {
+            bounds: Bounds::new(&parameters, &settings),
+            random: Random { key: settings.seed, drawn: 0 },
+            settings,
+            parameters,
+            outputs: VecDeque::new(),
+            counts: Counts::new(),
+            learned,
+            raised: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn count(&mut self, message_type: &'static str, result: &'static str) {
+        *self.counts.entry((message_type, result)).or_default() += 1;
+    }
+
+    pub(super) fn raise(&mut self, alarm: Alarm) {
+        if self.raised.insert(alarm) {
+            self.outputs.push_back(Output::Alarm(alarm));
+        }
+    }
+
+    pub(super) fn clear(&mut self, alarm: Alarm) {
+        if self.raised.remove(&alarm) {
+            self.outputs.push_back(Output::Cleared(alarm));
+        }
+    }
+
+    pub(super) fn clear_all(&mut self) {
+        self.outputs.extend(std::mem::take(&mut self.raised).into_iter().map(Output::Cleared));
+    }
+
+    pub(super) fn alarms(&self) -> impl Iterator<Item = Alarm> {
+        self.raised.iter().copied()
+    }
+
+    /// An id that nobody guesses who does not know the seed.
+    pub(super) fn transaction_id(&mut self) -> TransactionId {
+        TransactionId(self.random.draw().to_be_bytes())
+    }
+
+    /// `period` less up to a twentieth, so that devices that started together drift apart. Never above, because the
+    /// binding may not live longer.
+    pub(super) fn jittered(&mut self, period: Duration) -> Duration {
+        let span = (period / 20).as_nanos() as u64;
+        period.saturating_sub(Duration::from_nanos((self.random.draw() >> 64) as u64 % (span + 1)))
+    }
+}
+
+/// A keyed hash of a counter: unpredictable as long as the key is.
+#[derive(Debug)]
+struct Random {
+    key: [u64; 2],
+    drawn: u64,
+}
+
+impl Random {
+    fn draw(&mut self) -> u128 {
+        let mut hasher = SipHasher24::new_with_keys(self.key[0], self.key[1]);
+        hasher.write_u64(self.drawn);
+        self.drawn += 1;
+        hasher.finish128().as_u128()
+    }
+}

@@ -1,0 +1,143 @@
+//! What the ACS may read and is told: `UDPConnectionRequestAddress` and `NATDetected` (TR-111 2.2.1.3).
+//!
+//! Reading always gives the truth. Telling keeps to `UDPConnectionRequestAddressNotificationLimit` (CPE-40), and waits
+//! a while where the binding is about to change again (CPE-41).
+
+use std::{net::SocketAddrV4, time::Duration};
+
+use crate::time::BootTime;
+
+/// The two values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// `UDPConnectionRequestAddress`: the public address of the binding where one is known to be in use, else that of
+    /// the listener itself (CPE-37, CPE-42, T-44). `None` without an interface address.
+    pub address: Option<SocketAddrV4>,
+    /// `NATDetected`.
+    pub nat_detected: bool,
+}
+
+impl Report {
+    /// `UDPConnectionRequestAddress` as CWMP reads it. The port is always written: DM-20 lets it be left out only
+    /// where it is 80, and never asks for that.
+    pub fn udp_connection_request_address(&self) -> String {
+        self.address.map(|address| address.to_string()).unwrap_or_default()
+    }
+}
+
+/// Which report was told last, and when the present one may be.
+#[derive(Clone, Debug)]
+pub(super) struct Teller {
+    limit: Duration,
+    damping: Duration,
+    told: Option<Report>,
+    /// When it was told.
+    last: Option<BootTime>,
+    /// The report now, and since when it differs from what was told.
+    report: Report,
+    since: Option<BootTime>,
+}
+
+impl Teller {
+    pub(super) fn new(damping: Duration, told: Option<Report>) -> Self {
+        Self { limit: Duration::ZERO, damping, told, last: None, report: Report::default(), since: None }
+    }
+
+    pub(super) fn report(&self) -> Report {
+        self.report
+    }
+
+    /// What was told last.
+    pub(super) fn told(&self) -> Option<Report> {
+        self.told
+    }
+
+    pub(super) fn set_limit(&mut self, seconds: u32) {
+        self.limit = Duration::from_secs(seconds.into());
+    }
+
+    /// Takes the values of now. Says whether they changed.
+    pub(super) fn set(&mut self, now: BootTime, report: Report) -> bool {
+        let changed = self.report != report;
+        self.report = report;
+        // A change that was undone before it was told is no news.
+        self.since = (self.told != Some(report)).then(|| self.since.unwrap_or(now));
+        changed
+    }
+
+    /// When the report is to be told; `is_restless` says that the binding is about to change.
+    pub(super) fn due(&self, is_restless: bool) -> Option<BootTime> {
+        // Without an address there is no way to tell anybody.
+        let since = self.since.filter(|_| self.report.address.is_some())?;
+        let allowed = self.last.map_or(since, |last| last + self.limit);
+        let calm = if is_restless { since + self.damping } else { since };
+        Some(allowed.max(calm))
+    }
+
+    /// Tells it.
+    pub(super) fn tell(&mut self, now: BootTime) -> Report {
+        self.told = Some(self.report);
+        self.last = Some(now);
+        self.since = None;
+        self.report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> BootTime {
+        BootTime::default() + Duration::from_secs(seconds)
+    }
+
+    fn report(port: u16) -> Report {
+        Report { address: Some(SocketAddrV4::new([198, 51, 100, 7].into(), port)), nat_detected: true }
+    }
+
+    fn teller(limit: u32) -> Teller {
+        let mut teller = Teller::new(Duration::from_mins(5), None);
+        teller.set_limit(limit);
+        teller
+    }
+
+    /// DM-20: with its port, whichever that is.
+    #[test]
+    fn the_address_is_host_and_port() {
+        assert_eq!(report(80).udp_connection_request_address(), "198.51.100.7:80");
+        assert_eq!(report(40_001).udp_connection_request_address(), "198.51.100.7:40001");
+        assert_eq!(Report::default().udp_connection_request_address(), "");
+    }
+
+    /// CPE-40: the first change goes at once, one within the limit waits and goes with the latest value.
+    #[test]
+    fn a_change_within_the_limit_waits_for_it() {
+        let mut teller = teller(60);
+        assert!(teller.set(at(100), report(1)));
+        assert_eq!(teller.due(false), Some(at(100)));
+        teller.tell(at(100));
+        teller.set(at(105), report(2));
+        teller.set(at(110), report(3));
+        assert_eq!(teller.due(false), Some(at(160)));
+        assert_eq!(teller.tell(at(160)), report(3));
+        assert_eq!(teller.due(false), None);
+        // A limit that the ACS lowers counts at once.
+        teller.set(at(161), report(4));
+        teller.set_limit(0);
+        assert!(teller.due(false).unwrap() <= at(161));
+    }
+
+    /// CPE-41: a binding that is about to change is told later, but not for ever.
+    #[test]
+    fn a_restless_binding_is_told_within_the_damping() {
+        let mut teller = teller(0);
+        teller.set(at(100), report(1));
+        teller.set(at(200), report(2));
+        assert_eq!(teller.due(true), Some(at(400)));
+        assert!(teller.due(false).unwrap() <= at(200));
+        teller.tell(at(200));
+        teller.set(at(201), report(1));
+        teller.set(at(202), report(2));
+        assert_eq!(teller.due(false), None);
+    }
+}

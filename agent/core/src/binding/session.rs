@@ -1,0 +1,303 @@
+//! One address of the CPE's against one server: what is sent, and when.
+
+use std::{net::SocketAddrV4, time::Duration};
+
+use super::{
+    Alarm, Output, Search, Socket,
+    context::Context,
+    exchange::{Aim, Exchange, Probe, Purpose},
+    keepalive::{Activity, PATIENCE},
+};
+use crate::{
+    stun::{GIVE_UP, LISTEN, Progress},
+    time::BootTime,
+};
+
+/// Whether the server sends a response where RESPONSE-ADDRESS says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reflection {
+    /// Not tested.
+    Unknown,
+    Honoured,
+    /// Not honoured, or refused (T-46).
+    Ignored,
+}
+
+/// A binding that a response told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Binding {
+    pub(super) mapped: SocketAddrV4,
+    pub(super) since: BootTime,
+    /// What holds if the response turns out to be contradicted (SEC-3).
+    pub(super) before: Option<SocketAddrV4>,
+}
+
+impl Binding {
+    /// Its responses cannot be contradicted any more (RFC 3489 9.4).
+    pub(super) fn is_settled(&self, now: BootTime) -> bool {
+        now >= self.since + LISTEN
+    }
+}
+
+/// A session with a server.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) local: SocketAddrV4,
+    pub(super) server: SocketAddrV4,
+    pub(super) activity: Activity,
+    /// When the newest transaction of the primary socket began.
+    pub(super) begun: Option<BootTime>,
+    /// When the first one may.
+    start: BootTime,
+    /// Requests that wait for an answer: at most one for each purpose.
+    pub(super) running: Vec<Exchange>,
+    /// Requests that have one, and might get another (SEC-3).
+    pub(super) answered: Vec<Exchange>,
+    pub(super) binding: Option<Binding>,
+    /// The binding that the latest BINDING-CHANGE was about.
+    pub(super) announced: Option<SocketAddrV4>,
+    /// BINDING-CHANGEs in a row whose own answer showed yet another binding.
+    pub(super) hops: u8,
+    pub(super) search: Search,
+    pub(super) reflection: Reflection,
+    /// From what was sent last to the next refresh, where no test comes before it.
+    pub(super) interval: Duration,
+    /// A test is over, and the binding is to be refreshed as soon as the minimum allows (T-47).
+    pub(super) is_refresh_due: bool,
+    /// A test showed that the binding was gone, so that the next answer brings another one.
+    pub(super) is_change_expected: bool,
+    /// Refreshes in a row that failed.
+    pub(super) failures: u32,
+    /// When the first refresh began that nobody answered.
+    pub(super) silent_since: Option<BootTime>,
+    /// When the binding is not believed in any more (T-44).
+    pub(super) forget: BootTime,
+    /// When to look whether something got better.
+    pub(super) look: BootTime,
+    /// Until when a contradiction makes every report doubtful (CPE-41).
+    pub(super) doubtful: Option<BootTime>,
+    /// The server should be looked up again.
+    pub(super) is_lost: bool,
+}
+
+impl Session {
+    /// A session whose first request leaves at `start`.
+    pub(super) fn new(local: SocketAddrV4, server: SocketAddrV4, start: BootTime, context: &Context) -> Self {
+        let bounds = context.bounds;
+        let search = match context.learned {
+            Some(learned) => Search::resume(bounds.minimum, bounds.longest, learned),
+            None => Search::new(bounds.minimum, bounds.longest),
+        };
+        Self {
+            local,
+            server,
+            activity: Activity::default(),
+            begun: None,
+            start,
+            running: Vec::new(),
+            answered: Vec::new(),
+            binding: None,
+            announced: None,
+            hops: 0,
+            search,
+            reflection: Reflection::Unknown,
+            interval: bounds.minimum,
+            is_refresh_due: false,
+            is_change_expected: false,
+            failures: 0,
+            silent_since: None,
+            forget: BootTime::NEVER,
+            look: BootTime::NEVER,
+            doubtful: None,
+            is_lost: false,
+        }
+    }
+
+    /// The public address of the binding, if translation is in use (CPE-10).
+    pub(super) fn translated(&self) -> Option<SocketAddrV4> {
+        self.binding.map(|binding| binding.mapped).filter(|mapped| *mapped != self.local)
+    }
+
+    /// The binding is likely to change again soon (CPE-41): nothing is known yet, tests let it lapse, or responses
+    /// contradict each other.
+    pub(super) fn is_restless(&self, now: BootTime) -> bool {
+        let is_first = self.binding.is_none() && self.failures == 0;
+        let is_searching = self.reflection == Reflection::Honoured && self.search.disturbs();
+        is_first || is_searching || self.doubtful.is_some_and(|until| now < until)
+    }
+
+    /// The bounds changed.
+    pub(super) fn rebound(&mut self, context: &mut Context) {
+        self.search.rebound(context.bounds.minimum, context.bounds.longest);
+        self.schedule(context);
+    }
+
+    /// There are other credentials: what the server refused may go now.
+    pub(super) fn try_anew(&mut self, context: &mut Context) {
+        self.failures = 0;
+        self.schedule(context);
+    }
+
+    /// The period that keeps the binding, as far as is known.
+    pub(super) fn period(&self, context: &Context) -> Duration {
+        let is_learned =
+            context.bounds.is_open && self.translated().is_some() && self.reflection == Reflection::Honoured;
+        let period = if is_learned { self.search.period() } else { context.settings.default_period };
+        context.bounds.clamp(period)
+    }
+
+    /// Draws the time to the next refresh.
+    pub(super) fn schedule(&mut self, context: &mut Context) {
+        let pause = self.failures.checked_sub(1).map(|doublings| {
+            let pause = context.bounds.minimum.saturating_mul(1 << doublings.min(16));
+            context.bounds.clamp(pause.min(context.settings.longest_pause))
+        });
+        let period = pause.unwrap_or_else(|| self.period(context));
+        self.interval = context.jittered(period).max(context.bounds.minimum);
+    }
+
+    /// For how long the binding is to be left alone for a test; `None` where the next thing is a refresh.
+    fn plan(&self, context: &Context) -> Option<Duration> {
+        let is_wanted = context.bounds.is_open && self.translated().is_some();
+        let is_possible = self.failures == 0 && self.running.is_empty() && self.activity.is_quiet();
+        if !is_wanted || !is_possible || self.is_refresh_due {
+            return None;
+        }
+        match self.reflection {
+            Reflection::Unknown => Some(Duration::ZERO),
+            Reflection::Honoured => self.search.candidate(),
+            Reflection::Ignored => None,
+        }
+    }
+
+    /// When the next refresh is due: by the period, or at the latest that the maximum allows while a test is planned
+    /// or an answer is waited for.
+    fn refresh_at(&self, context: &Context) -> BootTime {
+        let Some(begun) = self.begun else { return self.start };
+        let waits = self.running.iter().any(|exchange| exchange.purpose != Purpose::Change);
+        if waits || self.plan(context).is_some() {
+            return self.activity.refresh_at(context.bounds.maximum);
+        }
+        let interval = if self.is_refresh_due { Duration::ZERO } else { self.interval };
+        // CPE-21.
+        self.activity.refresh_at(interval).max(begun + context.bounds.minimum)
+    }
+
+    fn probe_at(&self, context: &Context) -> BootTime {
+        self.plan(context).map_or(BootTime::NEVER, |quiet| self.activity.quiet_at(quiet))
+    }
+
+    /// When something is to be done.
+    pub(super) fn deadline(&self, context: &Context) -> BootTime {
+        let waits = self.running.iter().map(|exchange| match exchange.purpose {
+            Purpose::Probe(probe) => exchange.wake.min(probe.deadline),
+            _ => exchange.wake,
+        });
+        let doubtful = self.doubtful.unwrap_or(BootTime::NEVER);
+        let timers = [self.refresh_at(context), self.probe_at(context), self.forget, self.look, doubtful];
+        waits.chain(timers).min().unwrap_or(BootTime::NEVER)
+    }
+
+    /// Does what is due.
+    pub(super) fn tick(&mut self, now: BootTime, context: &mut Context) {
+        self.doubtful = self.doubtful.filter(|until| now < *until);
+        self.answered.retain_mut(|exchange| !matches!(exchange.transaction.poll(now), Progress::Done));
+        self.advance(now, context);
+        if now >= self.forget {
+            self.forget = BootTime::NEVER;
+            self.binding = None;
+            self.announced = None;
+        }
+        if now >= self.look {
+            self.look = now + context.settings.look_higher;
+            match self.reflection {
+                Reflection::Ignored => self.reflection = Reflection::Unknown,
+                _ => self.search.look_higher(),
+            }
+        }
+        if now >= self.refresh_at(context) {
+            self.begin(now, Purpose::Refresh, false, context);
+        } else if now >= self.probe_at(context)
+            && let Some(candidate) = self.plan(context)
+            && let Some(target) = self.translated()
+        {
+            let aim = match self.reflection {
+                Reflection::Honoured => Aim::Period { candidate, quiet: self.activity.quiet(now) },
+                _ => Aim::Server,
+            };
+            let deadline = (now + PATIENCE).min(self.activity.refresh_at(context.bounds.maximum));
+            self.begin(now, Purpose::Probe(Probe { aim, target, deadline }), false, context);
+        }
+    }
+
+    /// Begins a transaction, in place of one that has the same purpose (T-42), and sends its first copy.
+    pub(super) fn begin(&mut self, now: BootTime, purpose: Purpose, sign: bool, context: &mut Context) {
+        self.running.retain(|exchange| !purpose.supersedes(exchange.purpose));
+        if purpose.socket() == Socket::Primary {
+            self.begun = Some(now);
+        }
+        if purpose == Purpose::Refresh {
+            self.is_refresh_due = false;
+            // With a maximum below RFC 3489's schedule, silence shows over several transactions.
+            if self.silent_since.and_then(|since| now.since(since)).is_some_and(|silence| silence >= GIVE_UP) {
+                self.unanswered(now, context);
+            }
+            self.silent_since.get_or_insert(now);
+        }
+        self.running.push(Exchange::new(now, self.server, purpose, sign, context));
+        self.advance(now, context);
+    }
+
+    /// Sends the copies that are due, and ends what has no hope.
+    fn advance(&mut self, now: BootTime, context: &mut Context) {
+        let mut ended = Vec::new();
+        let mut position = 0;
+        while let Some(exchange) = self.running.get_mut(position) {
+            let purpose = exchange.purpose;
+            if matches!(purpose, Purpose::Probe(probe) if now >= probe.deadline) {
+                ended.push(self.running.remove(position).purpose);
+                continue;
+            }
+            match exchange.transaction.poll(now) {
+                Progress::Transmit(request) => {
+                    let (socket, to, datagram) = (purpose.socket(), self.server, request.to_vec());
+                    context.outputs.push_back(Output::Transmit { socket, to, datagram });
+                    context.count("binding_request", "sent");
+                    if socket == Socket::Primary {
+                        self.activity.sent(now);
+                    }
+                }
+                Progress::Wait(until) => {
+                    exchange.wake = until;
+                    position += 1;
+                }
+                Progress::TimedOut | Progress::Done => ended.push(self.running.remove(position).purpose),
+            }
+        }
+        for purpose in ended {
+            match purpose {
+                Purpose::Refresh => self.unanswered(now, context),
+                // CPE-36: no further attempt until the binding changes again.
+                Purpose::Change => {}
+                Purpose::Probe(probe) => self.missed(now, probe, context),
+            }
+        }
+    }
+
+    /// Nobody answers the refreshes.
+    fn unanswered(&mut self, now: BootTime, context: &mut Context) {
+        context.raise(Alarm::ServerUnreachable);
+        self.is_lost = true;
+        self.silent_since = None;
+        self.failed(now, context);
+    }
+
+    /// A refresh told nothing of the binding.
+    pub(super) fn failed(&mut self, now: BootTime, context: &mut Context) {
+        if self.binding.is_some() && self.forget == BootTime::NEVER {
+            self.forget = now + self.period(context);
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.schedule(context);
+    }
+}

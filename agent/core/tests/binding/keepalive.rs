@@ -1,0 +1,105 @@
+//! Keeping the binding between the minimum and the maximum (CPE-20 to CPE-23).
+
+use std::time::Duration;
+
+use tr111_core::binding::{Input, Phase};
+
+use crate::sim::*;
+
+/// CPE-20: refreshes leave from the listener's socket, and the binding never lapses.
+#[test]
+fn a_learned_binding_never_lapses() {
+    for timeout in [15, 30, 60, 300] {
+        let mut world = World::new(enabled(10, -1), Some(seconds(timeout)));
+        world.pass_until(seconds(10_000), |world| world.learned().is_some());
+        world.pass(seconds(1));
+        let mapping = world.mapping().expect("it was just refreshed");
+        for _ in 0..6_000 {
+            world.pass(Duration::from_millis(100));
+            assert_eq!(world.mapping(), Some(mapping), "lapsed with {timeout} s: {:?}", world.cpe);
+        }
+    }
+}
+
+/// CPE-23: minimum equal to maximum is the period, without any test.
+#[test]
+fn equal_bounds_are_the_period() {
+    let mut world = World::new(enabled(20, 20), Some(seconds(60)));
+    world.pass(seconds(3_600));
+    assert_eq!(world.probes().count(), 0);
+    assert_eq!((world.cpe.period(), world.cpe.phase()), (Some(seconds(20)), None));
+    world.assert_periods(seconds(20), Some(seconds(20)));
+}
+
+/// CPE-21, CPE-22: in every phase, for days.
+#[test]
+fn no_gap_is_below_the_minimum_or_above_the_maximum() {
+    for (minimum, maximum, timeout) in
+        [(10, 120, 60), (10, 60, 300), (20, 40, 15), (1, 5, 30), (30, 31, 60), (0, 0, 60)]
+    {
+        let mut world = World::new(enabled(minimum, maximum), Some(seconds(timeout)));
+        world.pass(seconds(86_400 * 2));
+        world.assert_periods(seconds(minimum.max(1).into()), Some(seconds(maximum.max(1).cast_unsigned().into())));
+        let period = world.cpe.period().unwrap();
+        assert!(period < seconds(timeout) || period == seconds(minimum.into()), "{period:?}");
+    }
+}
+
+/// CPE-22: the maximum holds while the server is silent, and the minimum as well.
+#[test]
+fn the_bounds_hold_while_the_server_is_silent() {
+    for (minimum, maximum) in [(10, 60), (1, 2), (1, 1), (300, 300), (30, 3_600)] {
+        let mut world = World::new(enabled(minimum, maximum), Some(seconds(60)));
+        world.pass(seconds(5));
+        world.server.is_silent = true;
+        world.pass(seconds(86_400));
+        world.server.is_silent = false;
+        world.pass(seconds(86_400));
+        world.assert_periods(seconds(minimum.into()), Some(seconds(maximum.cast_unsigned().into())));
+    }
+}
+
+/// Without a maximum, a silent server is asked ever more rarely.
+#[test]
+fn a_silent_server_is_asked_with_back_off() {
+    let mut world = World::new(enabled(10, -1), Some(seconds(60)));
+    world.server.is_silent = true;
+    world.pass(seconds(86_400));
+    let count = world.requests().count();
+    assert!((140..180).contains(&count), "{count} requests in a day");
+}
+
+/// T-47: other traffic leaves unclear how long the binding was left alone, so it is refreshed and not tested.
+#[test]
+fn traffic_postpones_tests_and_not_refreshes() {
+    let mut world = World::new(enabled(10, -1), Some(seconds(60)));
+    world.nat.refreshed_by_answers = true;
+    world.pass(seconds(1));
+    let probes = world.probes().count();
+    for _ in 0..200 {
+        world.pass(seconds(4));
+        world.handle(Input::Heard);
+    }
+    assert_eq!(world.probes().count(), probes);
+    assert_eq!(world.cpe.phase(), Some(Phase::Discovery));
+    world.assert_periods(seconds(10), Some(seconds(11)));
+    world.pass_until(seconds(1_000), |world| world.learned().is_some());
+}
+
+/// DM-27, DM-28: bounds that change count at once.
+#[test]
+fn bounds_change_at_run_time() {
+    let mut world = World::new(enabled(10, -1), Some(seconds(300)));
+    world.pass_until(seconds(10_000), |world| world.learned().is_some());
+    world.set(enabled(10, 40));
+    let sent = world.sent.len();
+    world.pass(seconds(3_600));
+    world.sent.drain(..sent);
+    world.assert_periods(seconds(10), Some(seconds(40)));
+    assert!(world.cpe.period().unwrap() > seconds(35));
+    world.set(enabled(50, 50));
+    let sent = world.sent.len();
+    world.pass(seconds(3_600));
+    world.sent.drain(..sent);
+    world.assert_periods(seconds(50), Some(seconds(50)));
+}

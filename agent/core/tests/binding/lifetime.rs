@@ -1,0 +1,172 @@
+//! The search for the binding's lifetime against a NAT (CPE-23 to CPE-25, T-46, T-47, T-73).
+
+use std::{net::SocketAddrV4, time::Duration};
+
+use tr111_core::binding::{Alarm, Memory, Output, Phase};
+
+use crate::sim::*;
+
+fn assert_learned(world: &World, timeout: u64) {
+    let learned = world.learned().unwrap();
+    assert!(learned <= seconds(timeout), "{learned:?} is above {timeout} s");
+    assert!(learned * 10 >= seconds(timeout) * 9, "{learned:?} is more than a tenth below {timeout} s");
+}
+
+/// CPE-23, CPE-24: within a tenth below the true value, never above, in at most eight probes, the test of the server
+/// among them; whether or not the NAT is refreshed by what comes in, and whether or not it moves the port.
+#[test]
+fn the_lifetime_is_found_in_at_most_eight_probes() {
+    for timeout in [15, 30, 60] {
+        for (moves, refreshed_by_answers) in [(true, true), (true, false), (false, true), (false, false)] {
+            let mut world = World::new(enabled(10, -1), Some(seconds(timeout)));
+            (world.nat.moves, world.nat.refreshed_by_answers) = (moves, refreshed_by_answers);
+            world.pass_until(seconds(2_000), |world| world.learned().is_some());
+            assert!(world.probes().count() <= 8, "{} probes for {timeout} s", world.probes().count());
+            assert_learned(&world, timeout);
+            assert_eq!(world.cpe.phase(), Some(Phase::Monitoring));
+        }
+    }
+}
+
+/// CPE-23: longer lifetimes take a probe more for each doubling.
+#[test]
+fn a_long_lifetime_is_found() {
+    let mut world = World::new(enabled(10, -1), Some(seconds(300)));
+    world.pass_until(seconds(10_000), |world| world.learned().is_some());
+    assert!(world.probes().count() <= 10);
+    assert_learned(&world, 300);
+}
+
+/// CPE-23: the requirement's own example.
+#[test]
+fn forty_five_seconds_between_ten_and_a_hundred_and_twenty() {
+    let mut world = World::new(enabled(10, 120), Some(seconds(45)));
+    world.pass_until(seconds(2_000), |world| world.learned().is_some());
+    let learned = world.learned().unwrap();
+    assert!(seconds(30) < learned && learned <= seconds(45));
+}
+
+/// CPE-24, CPE-26: tests leave from the secondary socket, for the binding of that moment, also sooner than the minimum.
+#[test]
+fn a_test_names_the_binding() {
+    let mut world = World::new(enabled(10, -1), Some(seconds(60)));
+    world.pass(seconds(5));
+    let probe = world.probes().next().unwrap();
+    assert_eq!(probe.response_address, world.mapping());
+    assert!(probe.at.since(world.sent[0].at).unwrap() < seconds(1));
+    assert!(!probe.is_change && probe.username.is_none());
+}
+
+/// T-73: the answer to a test has the secondary socket's mapping, which is not the binding.
+#[test]
+fn answers_to_tests_do_not_touch_the_binding() {
+    let mut world = World::new(enabled(10, -1), Some(seconds(60)));
+    world.pass(seconds(15));
+    assert!(world.probes().count() >= 2);
+    assert_eq!(world.cpe.current().address, Some(SocketAddrV4::new(PUBLIC, 40_001)));
+    assert_eq!(world.changes().count(), 1);
+}
+
+/// T-47: the verdict is followed by a refresh at once, so a lapsed binding is soon another.
+#[test]
+fn a_lapsed_binding_is_renewed_right_after_the_verdict() {
+    let mut world = World::new(enabled(10, -1), Some(seconds(15)));
+    world.pass(seconds(1));
+    world.pass_until(seconds(100), |world| world.cpe.current().address != Some(SocketAddrV4::new(PUBLIC, 40_001)));
+    let probe = world.probes().last().unwrap().at;
+    let renewed = world.requests().find(|request| request.at > probe).unwrap().at;
+    assert!(renewed.since(probe).unwrap() <= Duration::from_millis(3_100));
+    assert_eq!(world.cpe.current().address, world.mapping());
+}
+
+/// T-46: a server that answers the sender is noticed by the first test; the period is the default, and an alarm says
+/// so. There is no further test.
+#[test]
+fn a_server_that_ignores_response_address_is_noticed() {
+    let mut world = World::new(enabled(10, -1), Some(seconds(300)));
+    world.server.honours_response_address = false;
+    world.pass(seconds(3_600));
+    assert!(world.has_raised(Alarm::ProbeUnsupported));
+    assert_eq!(world.probes().count(), 1);
+    assert_eq!((world.cpe.period(), world.learned()), (Some(seconds(30)), None));
+    world.assert_periods(seconds(10), Some(seconds(30)));
+    // The next day it can.
+    world.server.honours_response_address = true;
+    world.pass(seconds(2 * 86_400));
+    assert_learned(&world, 300);
+    assert!(!world.cpe.alarms().any(|alarm| alarm == Alarm::ProbeUnsupported));
+}
+
+/// T-46: the bounds hold for the default, too.
+#[test]
+fn the_default_period_keeps_to_the_bounds() {
+    for (minimum, maximum, period) in [(40, -1, 40), (5, 20, 18)] {
+        let mut world = World::new(enabled(minimum, maximum), Some(seconds(300)));
+        world.server.honours_response_address = false;
+        world.pass(seconds(600));
+        assert_eq!(world.cpe.period(), Some(seconds(period)));
+    }
+}
+
+/// T-46: a server that refuses the attribute is one that does not honour it.
+#[test]
+fn a_server_that_refuses_response_address_is_noticed() {
+    let mut world = World::new(enabled(10, -1), Some(seconds(300)));
+    world.server.unknown = Some(0x0002);
+    world.pass(seconds(3_600));
+    assert!(world.has_raised(Alarm::ProbeUnsupported));
+    assert_eq!(world.probes().count(), 1);
+}
+
+/// CPE-25: a timeout that is halved at run time is noticed by monitoring, and learned.
+#[test]
+fn a_shrunken_timeout_is_learned() {
+    for moves in [true, false] {
+        let mut world = World::new(enabled(10, -1), Some(seconds(60)));
+        world.nat.moves = moves;
+        world.pass_until(seconds(2_000), |world| world.learned().is_some());
+        world.nat.timeout = Some(seconds(30));
+        world.pass_until(seconds(3_000), |world| world.learned().is_some_and(|learned| learned <= seconds(30)));
+        assert_learned(&world, 30);
+    }
+}
+
+/// CPE-25: a timeout that grew is learned within a day or so, and looking for it costs one test a day.
+#[test]
+fn a_grown_timeout_is_learned() {
+    let mut world = World::new(enabled(10, -1), Some(seconds(30)));
+    world.pass(seconds(2 * 86_400));
+    assert_learned(&world, 30);
+    world.nat.timeout = Some(seconds(300));
+    world.pass(seconds(86_400 + 7_200));
+    assert_learned(&world, 300);
+    let learned = |(_, output): &&(_, Output)| matches!(output, Output::Learned { .. });
+    assert!(world.outputs.iter().filter(learned).count() >= 2);
+}
+
+/// CPE-21: a binding that does not survive the minimum is an alarm, and no reason to send more often.
+#[test]
+fn a_timeout_below_the_minimum_is_an_alarm() {
+    let mut world = World::new(enabled(30, -1), Some(seconds(15)));
+    world.pass(seconds(86_400));
+    assert!(world.has_raised(Alarm::MinimumTooLong));
+    world.assert_periods(seconds(30), None);
+    assert_eq!((world.cpe.period(), world.learned()), (Some(seconds(30)), None));
+    world.nat.timeout = Some(seconds(60));
+    world.pass(seconds(86_400));
+    assert_learned(&world, 60);
+    assert!(world.cpe.alarms().next().is_none());
+}
+
+/// What was learned before a restart is confirmed by a test and a look higher, not searched.
+#[test]
+fn a_restart_confirms_what_was_learned() {
+    let mut world = World::new(enabled(10, -1), Some(seconds(60)));
+    world.pass_until(seconds(2_000), |world| world.learned().is_some());
+    let memory = world.cpe.memory();
+    let mut world = World::silent(enabled(10, -1), Some(seconds(60)), memory);
+    world.set_local(Some(LOCAL));
+    world.pass_until(seconds(400), |world| world.cpe.phase() == Some(Phase::Monitoring));
+    assert_eq!((world.probes().count(), world.learned()), (3, memory.learned));
+    assert_ne!(memory, Memory::default());
+}

@@ -1,0 +1,108 @@
+//! Any order of troubles, against what TR-111 promises at every moment.
+
+use std::net::SocketAddrV4;
+
+use proptest::prelude::*;
+use tr111_core::binding::Memory;
+
+use crate::sim::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Pass(u64),
+    Timeout(u64),
+    Reboot,
+    Silent(bool),
+    Demand(Demand),
+    Error(Option<u16>),
+    Forged(bool),
+    Honours(bool),
+    Refreshed(bool),
+    Traffic,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => prop_oneof![0u64..20, 0u64..5_000].prop_map(Step::Pass),
+        2 => prop_oneof![Just(15u64), Just(30), Just(60), Just(300), 5u64..400].prop_map(Step::Timeout),
+        1 => Just(Step::Reboot),
+        2 => any::<bool>().prop_map(Step::Silent),
+        1 => prop_oneof![Just(Demand::Nothing), Just(Demand::Changes), Just(Demand::Everything)].prop_map(Step::Demand),
+        1 => prop_oneof![2 => Just(None), 1 => (400u16..=699).prop_map(Some)].prop_map(Step::Error),
+        1 => any::<bool>().prop_map(Step::Forged),
+        1 => any::<bool>().prop_map(Step::Honours),
+        1 => any::<bool>().prop_map(Step::Refreshed),
+        1 => Just(Step::Traffic),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    /// CPE-21, CPE-22: never sooner than the minimum and never later than the maximum, whatever server and NAT do.
+    /// CPE-17, CPE-28, CPE-29, CPE-32: what every request has and has not. The simulator checks those.
+    #[test]
+    fn the_bounds_hold_in_any_trouble(
+        minimum in 0u32..100,
+        width in prop::option::of(0u32..200),
+        credentials in any::<bool>(),
+        limit in prop_oneof![Just(0u32), 1u32..100],
+        steps in prop::collection::vec(step(), 1..30),
+    ) {
+        let maximum = width.map_or(-1, |width| (minimum + width).cast_signed());
+        let mut parameters = if credentials { provisioned(minimum, maximum) } else { enabled(minimum, maximum) };
+        parameters.notification_limit = limit;
+        let mut world = World::silent(parameters, Some(seconds(60)), Memory::default());
+        world.set_local(Some(LOCAL));
+        for step in steps {
+            match step {
+                Step::Pass(time) => world.pass(seconds(time)),
+                Step::Timeout(timeout) => world.nat.timeout = Some(seconds(timeout)),
+                Step::Reboot => world.nat.reboot(),
+                Step::Silent(silent) => world.server.is_silent = silent,
+                Step::Demand(demand) => world.server.demand = demand,
+                Step::Error(error) => world.server.error = error,
+                Step::Forged(forged) => {
+                    world.server.forged = forged.then_some(SocketAddrV4::new([192, 0, 2, 66].into(), 53));
+                }
+                Step::Honours(honours) => world.server.honours_response_address = honours,
+                Step::Refreshed(refreshed) => world.nat.refreshed_by_answers = refreshed,
+                Step::Traffic => world.handle(tr111_core::binding::Input::Heard),
+            }
+            // What is reported is a form that DM-20 allows, and NATDetected agrees with it.
+            let report = world.cpe.current();
+            prop_assert_eq!(report.nat_detected, report.address != Some(LOCAL));
+        }
+        let floor = seconds(minimum.max(1).into());
+        let ceiling = if maximum < 0 { seconds(3_600) } else { seconds(maximum.cast_unsigned().into()) };
+        world.assert_periods(floor, Some(ceiling.max(floor)));
+        // CPE-36: one BINDING-CHANGE for a determination, at most one determination for a request that is none, and a
+        // few more where the answer to a change shows another one.
+        let refreshes = world.requests().filter(|request| !request.is_change).count();
+        prop_assert!(world.changes().count() <= refreshes * 8);
+        // CPE-40.
+        let told = world.notified();
+        for pair in told.windows(2) {
+            prop_assert!(pair[1].0.since(pair[0].0).unwrap() >= seconds(limit.into()));
+        }
+        // Once all troubles are over, the truth is known within the longest pause.
+        world.server.is_silent = false;
+        world.server.error = None;
+        world.server.forged = None;
+        world.server.demand = Demand::Nothing;
+        world.nat.timeout = Some(seconds(500));
+        world.pass(seconds(3_700).max(ceiling.min(seconds(700)) * 2));
+        prop_assert!(world.cpe.current().nat_detected, "{:?}", world.cpe);
+    }
+
+    /// CPE-23: every timeout between the bounds is learned within a tenth below, and never above.
+    #[test]
+    fn every_timeout_is_learned(timeout in 11_000u64..900_000, refreshed in any::<bool>(), moves in any::<bool>()) {
+        let timeout = std::time::Duration::from_millis(timeout);
+        let mut world = World::new(enabled(10, -1), Some(timeout));
+        (world.nat.refreshed_by_answers, world.nat.moves) = (refreshed, moves);
+        world.pass_until(seconds(20_000), |world| world.learned().is_some());
+        let learned = world.learned().unwrap();
+        prop_assert!(learned <= timeout && learned * 10 >= timeout * 9, "{:?} of {:?}", learned, timeout);
+    }
+}

@@ -1,0 +1,439 @@
+//! A CPE, a NAT and a STUN server under a clock of their own: days pass in milliseconds.
+//!
+//! Every datagram that the CPE sends is read back and checked against what TR-111 says of all of them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
+
+use tr111_core::{
+    binding::{Alarm, Cpe, Input, Memory, Output, Parameters, Report, Settings, Socket},
+    stun::{
+        Attribute, Builder, ErrorCode, Message, MessageType, SharedSecret, TransactionId, UnknownAttributes, Variant,
+    },
+    stun::{GIVE_UP, Variants},
+    time::BootTime,
+};
+
+pub const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 10), 3478);
+pub const OTHER_SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 20), 3478);
+pub const LOCAL: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 100), 7547);
+const SECONDARY_PORT: u16 = 7548;
+pub const PUBLIC: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+/// From the CPE to the server, and back.
+pub const WAY: Duration = Duration::from_millis(20);
+pub const USERNAME: &str = "CPE57689";
+pub const PASSWORD: &str = "stunpassword1234";
+
+pub const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Parameters of a CPE that uses STUN.
+pub fn enabled(minimum: u32, maximum: i32) -> Parameters {
+    Parameters {
+        stun_enable: true,
+        stun_server_address: SERVER.ip().to_string(),
+        stun_minimum_keep_alive_period: minimum,
+        stun_maximum_keep_alive_period: maximum,
+        ..Parameters::default()
+    }
+}
+
+/// The same with credentials.
+pub fn provisioned(minimum: u32, maximum: i32) -> Parameters {
+    Parameters { stun_username: USERNAME.to_owned(), stun_password: PASSWORD.to_owned(), ..enabled(minimum, maximum) }
+}
+
+/// Translates like Linux: a mapping for each socket and destination, which lets in only what comes from there.
+#[derive(Debug)]
+pub struct Nat {
+    /// `None`: there is no NAT.
+    pub timeout: Option<Duration>,
+    /// A new mapping gets another port.
+    pub moves: bool,
+    /// What comes in keeps a mapping, too.
+    pub refreshed_by_answers: bool,
+    mappings: HashMap<(SocketAddrV4, SocketAddrV4), (u16, BootTime)>,
+    next_port: u16,
+}
+
+impl Nat {
+    fn out(&mut self, now: BootTime, source: SocketAddrV4, destination: SocketAddrV4) -> SocketAddrV4 {
+        let Some(timeout) = self.timeout else { return source };
+        let mapping = self.mappings.entry((source, destination)).or_insert((0, BootTime::default()));
+        if now >= mapping.1 {
+            mapping.0 = if self.moves || mapping.0 == 0 { self.next_port } else { mapping.0 };
+            self.next_port += 1;
+        }
+        mapping.1 = now + timeout;
+        SocketAddrV4::new(PUBLIC, mapping.0)
+    }
+
+    fn back(&mut self, now: BootTime, source: SocketAddrV4, destination: SocketAddrV4) -> Option<SocketAddrV4> {
+        let Some(timeout) = self.timeout else { return Some(destination) };
+        let ((inside, _), (_, end)) = self.mappings.iter_mut().find(|((_, server), (port, end))| {
+            *server == source && *destination.ip() == PUBLIC && destination.port() == *port && now < *end
+        })?;
+        if self.refreshed_by_answers {
+            *end = now + timeout;
+        }
+        Some(*inside)
+    }
+
+    /// All mappings are lost.
+    pub fn reboot(&mut self) {
+        self.mappings.clear();
+    }
+}
+
+/// Which requests the server wants signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    Nothing,
+    /// Those with BINDING-CHANGE (STUN-23).
+    Changes,
+    Everything,
+}
+
+#[derive(Debug)]
+pub struct Server {
+    pub honours_response_address: bool,
+    pub demand: Demand,
+    /// With what it signs; `None`: it forgets to.
+    pub password: Option<&'static str>,
+    pub is_silent: bool,
+    /// Every request gets this error.
+    pub error: Option<u16>,
+    /// Refused as unknown (420).
+    pub unknown: Option<u16>,
+    /// A forged answer follows each genuine one, with this mapping.
+    pub forged: Option<SocketAddrV4>,
+    /// Every datagram seems to come from another port.
+    pub scatters: bool,
+}
+
+/// A datagram of the CPE's, as it was sent.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub at: BootTime,
+    pub socket: Socket,
+    pub to: SocketAddrV4,
+    pub id: TransactionId,
+    /// The first copy.
+    pub is_new: bool,
+    pub is_change: bool,
+    pub is_signed: bool,
+    pub username: Option<Vec<u8>>,
+    pub response_address: Option<SocketAddrV4>,
+    pub datagram: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Travelling {
+    ToServer { source: SocketAddrV4, destination: SocketAddrV4, datagram: Vec<u8> },
+    ToNat { source: SocketAddrV4, destination: SocketAddrV4, datagram: Vec<u8> },
+}
+
+pub struct World {
+    pub now: BootTime,
+    pub cpe: Cpe,
+    pub nat: Nat,
+    pub server: Server,
+    pub local: Option<SocketAddrV4>,
+    pub sent: Vec<Sent>,
+    pub outputs: Vec<(BootTime, Output)>,
+    travelling: BTreeMap<(BootTime, u64), Travelling>,
+    serial: u64,
+    served: u16,
+    refused: Vec<TransactionId>,
+    /// What a name means.
+    pub names: HashMap<String, Vec<Ipv4Addr>>,
+}
+
+impl World {
+    /// A CPE with these parameters and an address, behind a NAT with this timeout.
+    pub fn new(parameters: Parameters, timeout: Option<Duration>) -> Self {
+        let mut world = Self::silent(parameters, timeout, Memory::default());
+        world.set_local(Some(LOCAL));
+        world
+    }
+
+    /// A CPE that has no address yet.
+    pub fn silent(parameters: Parameters, timeout: Option<Duration>, memory: Memory) -> Self {
+        let settings = Settings { seed: [0x5eed, 0xfeed], variants: Variants::STRICT, ..Settings::default() };
+        Self {
+            now: BootTime::default() + seconds(1_000),
+            cpe: Cpe::new(settings, parameters, memory),
+            nat: Nat { timeout, moves: true, refreshed_by_answers: true, mappings: HashMap::new(), next_port: 40_001 },
+            server: Server {
+                honours_response_address: true,
+                demand: Demand::Nothing,
+                password: Some(PASSWORD),
+                is_silent: false,
+                error: None,
+                unknown: None,
+                forged: None,
+                scatters: false,
+            },
+            local: None,
+            sent: Vec::new(),
+            outputs: Vec::new(),
+            travelling: BTreeMap::new(),
+            serial: 0,
+            served: 0,
+            refused: Vec::new(),
+            names: HashMap::new(),
+        }
+    }
+
+    pub fn set_local(&mut self, local: Option<SocketAddrV4>) {
+        self.local = local;
+        self.handle(Input::Local(local));
+    }
+
+    pub fn set(&mut self, parameters: Parameters) {
+        self.handle(Input::Parameters(parameters));
+    }
+
+    pub fn handle(&mut self, input: Input<'_>) {
+        self.cpe.handle(self.now, input);
+        self.collect();
+    }
+
+    /// Lets time pass.
+    pub fn pass(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        let mut steps = 0;
+        loop {
+            let arrival = self.travelling.keys().next().map_or(BootTime::NEVER, |(at, _)| *at);
+            let next = arrival.min(self.cpe.next_deadline().unwrap_or(BootTime::NEVER));
+            if next > end {
+                break;
+            }
+            steps = if next > self.now { 0 } else { steps + 1 };
+            assert!(steps < 1_000, "the machine does not rest at {:?}: {:?}", self.now, self.cpe);
+            self.now = self.now.max(next);
+            if arrival <= self.now {
+                let (_, travelling) = self.travelling.pop_first().unwrap();
+                self.arrive(travelling);
+            } else {
+                self.handle(Input::Tick);
+            }
+        }
+        self.now = end;
+    }
+
+    /// Lets time pass until `done`, at most `limit`; says how long it took.
+    pub fn pass_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> Duration {
+        let start = self.now;
+        while !done(self) {
+            let passed = self.now.since(start).unwrap();
+            assert!(passed < limit, "not within {limit:?}: {:?}", self.cpe);
+            self.pass(Duration::from_millis(100));
+        }
+        self.now.since(start).unwrap()
+    }
+
+    fn collect(&mut self) {
+        while let Some(output) = self.cpe.poll_output() {
+            match &output {
+                Output::Transmit { socket, to, datagram } => self.transmit(*socket, *to, datagram),
+                Output::Resolve { host } => {
+                    let (host, addresses) = (host.clone(), self.names.get(host).cloned().unwrap_or_default());
+                    self.outputs.push((self.now, output));
+                    self.handle(Input::Resolved { host: &host, addresses: &addresses });
+                    continue;
+                }
+                _ => {}
+            }
+            self.outputs.push((self.now, output));
+        }
+    }
+
+    fn transmit(&mut self, socket: Socket, to: SocketAddrV4, datagram: &[u8]) {
+        let message = Message::parse(datagram).expect("the CPE sends messages");
+        assert_eq!(message.message_type(), MessageType::BindingRequest);
+        let id = message.transaction_id();
+        // Copies follow within seconds, so the last few datagrams are enough to look through.
+        let first = self.sent.iter().rev().take(100).find(|sent| sent.id == id);
+        // RFC 3489 9.3: copies are bit-identical.
+        assert!(first.is_none_or(|first| first.datagram == datagram && first.to == to));
+        let sent = Sent {
+            at: self.now,
+            socket,
+            to,
+            id,
+            is_new: first.is_none(),
+            is_change: message.has_binding_change(),
+            is_signed: message.is_signed(),
+            username: message.username().map(|username| username.0.to_vec()),
+            response_address: message.response_address(),
+            datagram: datagram.to_vec(),
+        };
+        let is_primary = socket == Socket::Primary;
+        // CPE-28, CPE-29.
+        assert_eq!(message.has_connection_request_binding(), is_primary);
+        // CPE-32: neither RESPONSE-ADDRESS nor CHANGE-REQUEST.
+        assert_eq!(sent.response_address.is_some(), !is_primary);
+        assert_eq!(message.change_request(), tr111_core::stun::ChangeRequest::default());
+        if sent.is_signed && sent.is_new {
+            // CPE-17: only in answer to a 401.
+            assert!(self.refused.pop().is_some(), "signed on its own: {sent:?}");
+            assert!(message.verify(&SharedSecret::new(PASSWORD.as_bytes()), Variant::A.into()).is_ok());
+        }
+        self.sent.push(sent);
+        let local = self.local.expect("nothing leaves without an address");
+        let source = if is_primary { local } else { SocketAddrV4::new(*local.ip(), SECONDARY_PORT) };
+        let source = self.nat.out(self.now, source, to);
+        self.travel(Travelling::ToServer { source, destination: to, datagram: datagram.to_vec() });
+    }
+
+    fn travel(&mut self, travelling: Travelling) {
+        self.serial += 1;
+        self.travelling.insert((self.now + WAY, self.serial), travelling);
+    }
+
+    /// A datagram from outside.
+    pub fn send_from(&mut self, source: SocketAddrV4, destination: SocketAddrV4, datagram: Vec<u8>) {
+        self.travel(Travelling::ToNat { source, destination, datagram });
+    }
+
+    fn arrive(&mut self, travelling: Travelling) {
+        match travelling {
+            Travelling::ToServer { source, destination, datagram } => self.serve(source, destination, &datagram),
+            Travelling::ToNat { source, destination, datagram } => {
+                let Some(inside) = self.nat.back(self.now, source, destination) else { return };
+                let Some(local) = self.local.filter(|local| local.ip() == inside.ip()) else { return };
+                let socket = if inside.port() == local.port() { Socket::Primary } else { Socket::Secondary };
+                self.handle(match (datagram[0], socket) {
+                    (b'G', Socket::Primary) => Input::Heard,
+                    _ => Input::Received { socket, source, datagram: &datagram },
+                });
+            }
+        }
+    }
+
+    /// What the server does, in RFC 3489's order of checks (D.1).
+    fn serve(&mut self, source: SocketAddrV4, destination: SocketAddrV4, datagram: &[u8]) {
+        let message = Message::parse(datagram).unwrap();
+        let id = message.transaction_id();
+        let source = if self.server.scatters {
+            self.served += 1;
+            SocketAddrV4::new(*source.ip(), 50_000 + self.served % 10_000)
+        } else {
+            source
+        };
+        if self.server.is_silent {
+            return;
+        }
+        let wants_signature = match self.server.demand {
+            Demand::Nothing => false,
+            Demand::Changes => message.has_binding_change(),
+            Demand::Everything => true,
+        };
+        let error = |code| Builder::new(MessageType::BindingErrorResponse, id).attribute(Attribute::ErrorCode(code));
+        let refusal = match (self.server.error, self.server.unknown) {
+            (Some(code), _) => Some(error(ErrorCode { code, reason: b"Scripted" })),
+            _ if wants_signature && !message.is_signed() => {
+                self.refused.push(id);
+                Some(error(ErrorCode::UNAUTHORIZED))
+            }
+            (_, Some(code)) if message.attributes().any(|attribute| attribute.code() == code) => {
+                let list = [code];
+                let list = Attribute::UnknownAttributes(UnknownAttributes::new(&list));
+                Some(error(ErrorCode::UNKNOWN_ATTRIBUTE).attribute(list))
+            }
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            let seen = self.nat_address(source);
+            return self.send_from(destination, seen, refusal.build());
+        }
+        let response_address = message.response_address().filter(|_| self.server.honours_response_address);
+        let answer = |mapped| {
+            let response = Builder::new(MessageType::BindingResponse, id)
+                .attribute(Attribute::MappedAddress(mapped))
+                .attribute(Attribute::SourceAddress(destination))
+                .attribute(Attribute::ChangedAddress(destination));
+            match self.server.password.filter(|_| message.is_signed()) {
+                Some(password) => response.sign(&SharedSecret::new(password.as_bytes()), Variant::A),
+                None => response.build(),
+            }
+        };
+        let genuine = answer(source);
+        let forged = self.server.forged.map(answer);
+        let to = response_address.unwrap_or_else(|| self.nat_address(source));
+        self.send_from(destination, to, genuine);
+        if let Some(forged) = forged {
+            self.send_from(destination, to, forged);
+        }
+    }
+
+    /// Where a datagram to this source has to go while the server scatters.
+    fn nat_address(&self, source: SocketAddrV4) -> SocketAddrV4 {
+        if !self.server.scatters {
+            return source;
+        }
+        let port = self.nat.mappings.iter().find(|((inside, _), _)| Some(*inside) == self.local).map(|(_, m)| m.0);
+        SocketAddrV4::new(*source.ip(), port.unwrap_or(LOCAL.port()))
+    }
+
+    /// First copies from the primary socket.
+    pub fn requests(&self) -> impl Iterator<Item = &Sent> {
+        self.sent.iter().filter(|sent| sent.socket == Socket::Primary && sent.is_new)
+    }
+
+    /// First copies with BINDING-CHANGE.
+    pub fn changes(&self) -> impl Iterator<Item = &Sent> {
+        self.requests().filter(|sent| sent.is_change)
+    }
+
+    /// First copies from the secondary socket.
+    pub fn probes(&self) -> impl Iterator<Item = &Sent> {
+        self.sent.iter().filter(|sent| sent.socket == Socket::Secondary && sent.is_new)
+    }
+
+    pub fn notified(&self) -> Vec<(BootTime, Report)> {
+        let notified = |(at, output): &(BootTime, Output)| match output {
+            Output::Notify(report) => Some((*at, *report)),
+            _ => None,
+        };
+        self.outputs.iter().filter_map(notified).collect()
+    }
+
+    pub fn has_raised(&self, alarm: Alarm) -> bool {
+        self.outputs.iter().any(|(_, output)| *output == Output::Alarm(alarm))
+    }
+
+    pub fn learned(&self) -> Option<Duration> {
+        self.cpe.memory().learned
+    }
+
+    /// The public address of the binding, as the NAT has it.
+    pub fn mapping(&self) -> Option<SocketAddrV4> {
+        let mapping = self.nat.mappings.get(&(self.local?, SERVER))?;
+        (self.now < mapping.1).then(|| SocketAddrV4::new(PUBLIC, mapping.0))
+    }
+
+    /// CPE-21: a refresh comes no sooner than the minimum after the request before it. CPE-22: no gap is longer than
+    /// the maximum.
+    pub fn assert_periods(&self, minimum: Duration, maximum: Option<Duration>) {
+        let primary: Vec<&Sent> = self.sent.iter().filter(|sent| sent.socket == Socket::Primary).collect();
+        for pair in primary.windows(2) {
+            let gap = pair[1].at.since(pair[0].at).unwrap();
+            assert!(maximum.is_none_or(|maximum| gap <= maximum), "silent for {gap:?}: {pair:?}");
+        }
+        let new: Vec<&Sent> = self.requests().collect();
+        for pair in new.windows(2) {
+            let gap = pair[1].at.since(pair[0].at).unwrap();
+            let is_exempt = pair[1].is_change || pair[1].is_signed;
+            assert!(is_exempt || gap >= minimum, "after {gap:?}: {pair:?}");
+        }
+    }
+}
+
+/// Time for a silent server to show.
+pub const SILENCE: Duration = GIVE_UP;

@@ -1,0 +1,79 @@
+//! What the ACS is told, and when (CPE-39 to CPE-41, SEC-4).
+
+use tr111_core::binding::{Memory, Output, Parameters};
+
+use crate::sim::*;
+
+/// CPE-39: the first binding is told as soon as it is known, and once.
+#[test]
+fn the_first_binding_is_told_at_once() {
+    let mut world = World::new(enabled(10, 20), Some(seconds(300)));
+    world.pass(seconds(600));
+    let told = world.notified();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].0.since(world.sent[0].at), Some(WAY * 2));
+    assert_eq!(told[0].1, world.cpe.current());
+}
+
+/// CPE-40: changes within the limit wait for it, and the latest value is told.
+#[test]
+fn the_limit_delays_and_the_latest_value_is_told() {
+    let parameters = Parameters { notification_limit: 60, ..enabled(5, 5) };
+    let mut world = World::new(parameters, Some(seconds(300)));
+    world.pass(seconds(1));
+    for _ in 0..2 {
+        world.nat.reboot();
+        world.pass(seconds(5));
+    }
+    assert_eq!(world.notified().len(), 1);
+    world.pass(seconds(100));
+    let told = world.notified();
+    assert_eq!(told.len(), 2);
+    assert_eq!(told[1].0.since(told[0].0), Some(seconds(60)));
+    assert_eq!(told[1].1, world.cpe.current());
+}
+
+/// SEC-4: a binding that flaps is told once in the limit, however often it changes.
+#[test]
+fn a_flapping_binding_is_told_once_in_the_limit() {
+    let parameters = Parameters { notification_limit: 60, ..enabled(1, 1) };
+    let mut world = World::new(parameters, Some(seconds(300)));
+    for _ in 0..600 {
+        world.nat.reboot();
+        world.pass(seconds(1));
+    }
+    let told = world.notified();
+    assert!((9..=11).contains(&told.len()), "{} in ten minutes", told.len());
+    assert!(told.windows(2).all(|pair| pair[1].0.since(pair[0].0).unwrap() >= seconds(60)));
+}
+
+/// CPE-41: while tests let the binding lapse, its changes are told after the search, or in five minutes.
+#[test]
+fn a_search_is_damped() {
+    let mut world = World::new(enabled(10, -1), Some(seconds(60)));
+    world.pass_until(seconds(2_000), |world| world.learned().is_some());
+    world.pass(seconds(1));
+    let is_change = |(_, output): &&(_, Output)| matches!(output, Output::Changed(_));
+    let changes = world.outputs.iter().filter(is_change).count();
+    assert!(changes > world.notified().len() + 1, "{changes} changes");
+    assert!(world.notified().len() <= 3, "{:?}", world.notified());
+    assert_eq!(world.notified().last().unwrap().1, world.cpe.current());
+}
+
+/// CPE-39: what the ACS knows from before a restart is not told again.
+#[test]
+fn the_same_binding_is_not_told_after_a_restart() {
+    let mut world = World::new(enabled(10, 20), Some(seconds(300)));
+    world.pass(seconds(5));
+    let memory = world.cpe.memory();
+    assert_eq!(memory.told, Some(world.cpe.current()));
+    let mut again = World::silent(enabled(10, 20), Some(seconds(300)), memory);
+    again.set_local(Some(LOCAL));
+    again.pass(seconds(60));
+    assert_eq!(again.cpe.current(), world.cpe.current());
+    assert!(again.notified().is_empty());
+    let mut fresh = World::silent(enabled(10, 20), Some(seconds(300)), Memory::default());
+    fresh.set_local(Some(LOCAL));
+    fresh.pass(seconds(60));
+    assert_eq!(fresh.notified().len(), 1);
+}
