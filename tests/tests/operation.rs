@@ -138,6 +138,7 @@ fn a_wrong_configuration_is_one_line_that_helps() -> Result<()> {
     let cases = [
         ("[gateway]\nlan = [\"lan0\"]\nserial_numbr = \"X\"\n", ":3", "serial_number"),
         ("[gateway.association]\nmax_rows = \"many\"\n", ":2", "max_rows"),
+        ("[gateway.association]\n\ndeny = [\"00256D/A\", \"00256D-B\"]\n", ":3", "OUI/SERIAL/CLASS"),
         ("[gateway.asociation]\nmax_rows = 5\n", ":1", "gateway.association"),
         ("[gateway]\ndata_model = \"tr069\"\n", ":2", "device2"),
     ];

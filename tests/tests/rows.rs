@@ -282,3 +282,43 @@ fn the_ack_of_a_foreign_server_makes_no_row() -> Result<()> {
     assert_eq!(rows[0].serial_number, "OWN");
     Ok(())
 }
+
+/// GW-16: who is denied in the file, or by `tune`, gets no row, whatever class it gives; it is told, counted and logged,
+/// and still gets its address. SIGHUP takes the rule back.
+#[test]
+fn a_denied_device_gets_no_row_until_the_rule_goes() -> Result<()> {
+    let lab = Lab::new()?;
+    let rules = |rules: &str| lab.write("gateway.toml", &format!("[gateway.association]\ndeny = [{rules}]\n"));
+    let file = rules("\"00256D/DEV0001\"")?;
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 120)?;
+    let mut agent = Agent::start(&lab, &["lan0"], &["--config", &file])?;
+    let watch = agent.background("watch", &["watch", "--json"], lab.path())?;
+    agent.wait_for_metrics("the watcher", |metrics| metrics.sum("tr111_control_clients", &[]) >= 1)?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    let (mut denied, mut other) =
+        (Client::new(&wire, 1, hex(D1)), Client::new(&wire, 2, identity("00256D", "OTHER", "")));
+    denied.bind()?;
+    other.bind()?;
+    let rows = agent.wait_for_rows(1, SOON)?;
+    assert_eq!(rows[0].serial_number, "OTHER");
+    let refused = [("message", "request"), ("result", "denied")];
+    assert_eq!(agent.metrics()?.sum("tr111_device_identities_total", &refused), 1);
+    let told = wait_for("the refusal", SOON, || {
+        Ok(watch.stdout().lines().find(|line| line.contains("device_refused")).map(str::to_owned))
+    })?;
+    let told: serde_json::Value = serde_json::from_str(&told)?;
+    assert_eq!((&told["result"], &told["serial_number"]), (&"denied".into(), &"DEV0001".into()));
+    assert_eq!(told["bindings"][0]["mac"], "02:00:00:00:00:01");
+    let log = agent.process().stderr() + &agent.process().stdout();
+    assert!(log.contains("a device that is denied gets no row"), "{log}");
+
+    agent.print(&["tune", "gateway.association.deny=02:00:00:00:00:02"])?;
+    agent.wait_for_rows(0, SOON)?;
+    rules("")?;
+    agent.process().signal(nix::sys::signal::Signal::SIGHUP)?;
+    wait_for("no rule", SOON, || Ok((!agent.print(&["tune"])?.contains("02:00:00:00:00:02")).then_some(())))?;
+    denied.renew()?;
+    other.renew()?;
+    agent.wait_for_rows(2, SOON)?;
+    Ok(())
+}

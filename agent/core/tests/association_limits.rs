@@ -12,7 +12,7 @@ use tr111_common::{
     headers::Segment,
     identity::Refusal,
 };
-use tr111_core::association::{IdentityResult, Input, Remark, Settings};
+use tr111_core::association::{IdentityResult, Input, Output, Remark, Settings};
 
 const HOUR: u32 = 3_600;
 
@@ -222,4 +222,42 @@ fn extreme_times_do_no_harm() {
     lan.join(&Client::new(2, "B"), ip(2), 0);
     lan.pass(Duration::from_hours(24 * 365 * 300));
     assert_eq!(lan.core.rows(), 2);
+}
+
+/// GW-16: who is denied by identity, with any class or one, or by hardware address gets no row, and is counted and told;
+/// others do. A rule that comes later takes the row away, and one that goes lets the device in.
+#[test]
+fn a_denied_device_gets_no_row() {
+    let deny = |rules: &[&str]| -> Vec<_> { rules.iter().map(|rule| rule.parse().unwrap()).collect() };
+    let settings = |rules: &[&str]| Settings { deny: deny(rules), ..Settings::default() };
+    let mut lan = Lan::with(settings(&["00256D/A", "00256D/B/STB", "00256D/B2/none", "02:00:00:00:00:03"]));
+    for (number, serial) in (1..).zip(["A", "B", "C", "D", "B2"]) {
+        lan.join(&Client::new(number, serial), ip(number), HOUR);
+    }
+    let denied = |lan: &Lan| -> Vec<String> {
+        let refused = lan.outputs.iter().filter_map(|output| match output {
+            Output::DeviceRefused { identity, result: IdentityResult::Denied, .. } => Some(identity),
+            _ => None,
+        });
+        refused.map(|identity| identity.serial_number.to_string()).collect()
+    };
+    assert_eq!(denied(&lan), ["A", "B", "C"]);
+    let count = |lan: &Lan| -> u64 {
+        let counts = lan.core.counts().identities().filter(|(_, result, _)| *result == IdentityResult::Denied);
+        counts.map(|(_, _, count)| count).sum()
+    };
+    assert_eq!(count(&lan), 3);
+    assert_eq!(lan.changes(), ["+D", "+B2"]);
+
+    lan.handle(Input::Settings(settings(&["00256D/D"])));
+    assert_eq!(lan.changes(), ["-D denied"]);
+    lan.renew(&Client::new(1, "A"), ip(1), HOUR);
+    lan.renew(&Client::new(4, "D"), ip(4), HOUR);
+    assert_eq!((lan.changes(), count(&lan)), (vec!["+A".to_owned()], 4));
+
+    // A rule that came while no agent was there.
+    let kept = lan.records();
+    let mut lan = Lan::with(settings(&["00256D/A"]));
+    lan.restart_with(kept, 9);
+    assert_eq!(lan.records().iter().map(|row| row.identity.serial_number.as_str()).collect::<Vec<_>>(), ["B2"]);
 }

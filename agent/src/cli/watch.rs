@@ -9,7 +9,7 @@ use super::{
 };
 use crate::control::{
     ClientError,
-    message::{Change, ChangedParameter, Event, Happening, Notification, Reply, Request},
+    message::{Binding, Change, ChangedParameter, Event, Happening, Notification, Refused, Reply, Request},
 };
 
 /// Pause before an agent that is not there is looked for again.
@@ -120,6 +120,11 @@ fn describe(event: &Event) -> String {
         Happening::DeviceRemoved(removal) => (format!("device removed ({})", removal.reason), &removal.change),
         Happening::DeviceBindingAdded(change) => ("binding added".to_owned(), change),
         Happening::DeviceBindingRemoved(removal) => (format!("binding removed ({})", removal.reason), &removal.change),
+        Happening::DeviceRefused(refused) => {
+            let Refused { result, manufacturer_oui, serial_number, product_class, bindings } = refused;
+            let identity = [manufacturer_oui, product_class, serial_number];
+            return format!("{}  device refused ({result}): {}", event.time, device(identity, bindings));
+        }
         Happening::Notification(Notification { sequence, kind, parameters }) => {
             let mut line = format!("{}  notification {sequence} ({kind}):", event.time);
             for ChangedParameter { name, value } in parameters {
@@ -129,7 +134,13 @@ fn describe(event: &Event) -> String {
         }
     };
     let Change { instance, manufacturer_oui, serial_number, product_class, bindings } = change;
-    let mut line = format!("{}  {what}: {instance}  {manufacturer_oui}", event.time);
+    let identity = [manufacturer_oui, product_class, serial_number];
+    format!("{}  {what}: {instance}  {}", event.time, device(identity, bindings))
+}
+
+/// An identity as TR-069 writes it, and where the device is.
+fn device([manufacturer_oui, product_class, serial_number]: [&String; 3], bindings: &[Binding]) -> String {
+    let mut line = manufacturer_oui.clone();
     for part in [product_class, serial_number] {
         if !part.is_empty() {
             line.push('-');

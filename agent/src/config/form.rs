@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tr111_core::identity::Oui;
+use tr111_core::{association::Deny, identity::Oui};
 
 /// Linux's `IFNAMSIZ` without the terminating NUL.
 const INTERFACE_MAXIMUM: usize = 15;
@@ -90,6 +90,14 @@ pub fn mark(text: &str) -> Judged {
         Some((value, mask)) if mask != 0 && value & !mask == 0 => Ok(text.to_owned()),
         Some(_) => Err("the mask has to cover the value and must not be 0".to_owned()),
         None => Err(format!("expected VALUE/MASK such as \"0x01000000/0x01000000\", not \"{}\"", text.escape_debug())),
+    }
+}
+
+/// Who gets no row.
+pub fn deny(text: &str) -> Judged {
+    match text.parse::<Deny>() {
+        Ok(deny) => Ok(deny.to_string()),
+        Err(error) => Err(format!("{error} such as \"00256D/DEV0001\", not \"{}\"", text.escape_debug())),
     }
 }
 

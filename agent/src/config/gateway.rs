@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use tr111_common::config::{Config as Kernel, Dialect};
-use tr111_core::{identity::GatewayIdentity, model::Root};
+use tr111_core::{association::Deny, identity::GatewayIdentity, model::Root};
 
 use super::{Error, Values};
 use crate::dataplane::XdpMode;
@@ -13,6 +13,8 @@ use crate::dataplane::XdpMode;
 pub struct Association {
     /// Rows of the table.
     pub max_rows: u32,
+    /// Who gets no row.
+    pub deny: Vec<Deny>,
     /// Identities that one MAC address may hold at a time.
     pub max_identities_per_mac: u32,
     /// How sub-options are read.
@@ -109,6 +111,8 @@ impl From<&Values> for Association {
         }
         Self {
             max_rows: count("max_rows"),
+            // Their form was checked when they were read.
+            deny: values.texts(SECTION, "deny").iter().filter_map(|deny| deny.parse().ok()).collect(),
             max_identities_per_mac: count("max_identities_per_mac"),
             dialect: match values.text(SECTION, "dialect") {
                 "tr111" => Dialect::Tr111,

@@ -188,6 +188,8 @@ pub const KEYS: &[Key] = &[
         .help("where UDP Connection Requests arrive; STUN leaves from here"),
     key(ASSOCIATION, "max_rows", Integer(1, MAX_ROWS), Preset::Integer(MAX_ROWS), Live)
         .help("rows of the ManageableDevice table; a full table refuses newcomers"),
+    key(ASSOCIATION, "deny", Texts(form::deny), Preset::Texts(&[]), Live)
+        .help("devices that get no row: OUI/SERIAL, OUI/SERIAL/CLASS or a MAC address"),
     key(ASSOCIATION, "max_identities_per_mac", Integer(1, 65_535), Preset::Integer(16), Live)
         .help("identities that one MAC address may hold at a time"),
     key(ASSOCIATION, "dialect", Choice(&["auto", "tr111", "tr124"]), Preset::Text("auto"), Live)

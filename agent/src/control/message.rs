@@ -321,12 +321,29 @@ pub enum Happening {
     DeviceAdded(Change),
     /// A row went, with its last binding.
     DeviceRemoved(Removal),
+    /// A client gave an identity, has its address, and gets no row.
+    DeviceRefused(Refused),
     /// A row has one binding more.
     DeviceBindingAdded(Change),
     /// A row has one binding less, and others left.
     DeviceBindingRemoved(Removal),
     /// The ACS is to be told of something.
     Notification(Notification),
+}
+
+/// A device without a row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// `denied`, `table_full` or `mac_cap`, as in the metric of identities.
+    pub result: String,
+    /// Six upper-case hexadecimal digits.
+    pub manufacturer_oui: String,
+    /// 1 to 64 bytes.
+    pub serial_number: String,
+    /// At most 64 bytes; empty where the device gives none.
+    pub product_class: String,
+    /// What would have been its binding.
+    pub bindings: Vec<Binding>,
 }
 
 /// What the ACS is to be told.
@@ -367,7 +384,7 @@ pub struct Change {
 /// A change, and its reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removal {
-    /// `released`, `expired`, `declined`, `refused`, `disconnected` or `identity_changed`.
+    /// `released`, `expired`, `declined`, `refused`, `disconnected`, `identity_changed` or `denied`.
     pub reason: String,
     /// What went.
     #[serde(flatten)]

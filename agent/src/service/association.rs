@@ -11,7 +11,7 @@ use tr111_common::{
     event::{Event, RecordError},
 };
 use tr111_core::{
-    association::{Association, Input, Output, Settings},
+    association::{Association, IdentityResult, Input, Output, Settings},
     model::Notification,
     notification::{self, Cause},
     time::BootTime,
@@ -47,6 +47,8 @@ const QUIET: Duration = Duration::from_millis(20);
 const DRAIN: Duration = Duration::from_secs(3);
 /// How often losses of the ring are looked for.
 const LOSSES: Duration = Duration::from_secs(1);
+/// At most so often the log tells of devices that are denied: anybody on the LAN can be one, all the time.
+const DENIALS: Duration = Duration::from_secs(10);
 /// How long the last group may take when the agent ends.
 const LAST_GROUP: Duration = Duration::from_secs(5);
 
@@ -114,6 +116,8 @@ pub struct Owner<K, C> {
     seed: u64,
     /// Kept between events, for its memory.
     outputs: Vec<Output>,
+    /// When the next device that is denied is told to the log.
+    next_denial: BootTime,
     /// Events that the ring had lost when the table was last reconciled.
     lost: u64,
 }
@@ -137,6 +141,7 @@ macro_rules! whole {
 pub fn settings(association: &config::Association, seed: u64) -> Settings {
     Settings {
         max_rows: association.max_rows,
+        deny: association.deny.clone(),
         max_identities_per_mac: association.max_identities_per_mac,
         nak_grace: association.nak_grace,
         expiry_guard: association.expiry_grace,
@@ -169,8 +174,18 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         let counter = parts.telemetry.notifications.clone();
         let notifier = Notifier::new(parts.model.root(), state, kept.last_told, core.rows(), counter);
         let lost = parts.counters.read(Counter::RingLost(Ring::Lan));
-        let mut owner =
-            Self { core, parts, keeper, notifier, clock: Clock::new(), describer, seed, outputs: Vec::new(), lost };
+        let mut owner = Self {
+            core,
+            parts,
+            keeper,
+            notifier,
+            clock: Clock::new(),
+            describer,
+            seed,
+            outputs: Vec::new(),
+            next_denial: now,
+            lost,
+        };
         // Clients are told to the programs again, and leases that are over go.
         owner.handle(Input::Tick);
         owner.tell_telemetry();
@@ -364,6 +379,12 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             | Output::BindingRenewed { instance, .. } = output
             {
                 self.keeper.row(*instance);
+            }
+            if let Output::DeviceRefused { identity, binding, result: IdentityResult::Denied } = output
+                && now >= self.next_denial
+            {
+                tracing::info!(%identity, mac = %binding.mac, "a device that is denied gets no row");
+                self.next_denial = now + DENIALS;
             }
         }
         if self.parts.events.receiver_count() > 0 {

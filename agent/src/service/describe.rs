@@ -9,7 +9,7 @@ use tr111_core::{
 };
 
 use super::Clock;
-use crate::control::message::{Binding, Change, Device, Event, Happening, Removal};
+use crate::control::message::{Binding, Change, Device, Event, Happening, Refused, Removal};
 
 /// Knows the names of interfaces.
 #[derive(Debug)]
@@ -81,6 +81,13 @@ impl Describer {
                 }
                 Output::DeviceRemoved { instance, identity, binding, reason } => {
                     Happening::DeviceRemoved(removal(reason, change(*instance, Some(identity), binding)))
+                }
+                Output::DeviceRefused { identity, binding, result } => {
+                    let Change { manufacturer_oui, serial_number, product_class, bindings, .. } =
+                        change(0, Some(identity), binding);
+                    let result = result.label().to_owned();
+                    let refused = Refused { result, manufacturer_oui, serial_number, product_class, bindings };
+                    Happening::DeviceRefused(refused)
                 }
                 Output::BindingAdded { instance, binding } => {
                     let identity = identity_of(*instance, core, outputs);

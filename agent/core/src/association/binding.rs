@@ -46,12 +46,21 @@ pub enum RemovalReason {
     Disconnected,
     /// The client has another identity now (T-11).
     IdentityChanged,
+    /// The operator denies it a row (GW-16).
+    Denied,
 }
 
 impl RemovalReason {
     /// Every reason.
-    pub const ALL: [Self; 6] =
-        [Self::Released, Self::Expired, Self::Declined, Self::Refused, Self::Disconnected, Self::IdentityChanged];
+    pub const ALL: [Self; 7] = [
+        Self::Released,
+        Self::Expired,
+        Self::Declined,
+        Self::Refused,
+        Self::Disconnected,
+        Self::IdentityChanged,
+        Self::Denied,
+    ];
 
     /// The word for it in JSON and metrics.
     pub const fn label(self) -> &'static str {
@@ -62,6 +71,7 @@ impl RemovalReason {
             Self::Refused => "refused",
             Self::Disconnected => "disconnected",
             Self::IdentityChanged => "identity_changed",
+            Self::Denied => "denied",
         }
     }
 }

@@ -18,11 +18,13 @@ pub enum IdentityResult {
     TableFull,
     /// Accepted, but at its ACK its hardware address had brought enough identities (SEC-8).
     MacCap,
+    /// Accepted, but the operator denies it a row (GW-16).
+    Denied,
 }
 
 impl IdentityResult {
     /// Every result.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Accepted,
         Self::Refused(Refusal::Absent),
         Self::Refused(Refusal::WrongEnterprise),
@@ -34,6 +36,7 @@ impl IdentityResult {
         Self::NotUtf8,
         Self::TableFull,
         Self::MacCap,
+        Self::Denied,
     ];
 
     /// The value of the metric's `result` label.
@@ -44,6 +47,7 @@ impl IdentityResult {
             Self::NotUtf8 => "not_utf8",
             Self::TableFull => "table_full",
             Self::MacCap => "mac_cap",
+            Self::Denied => "denied",
         }
     }
 

@@ -12,6 +12,7 @@
 
 mod binding;
 mod counts;
+mod deny;
 mod exchange;
 mod keys;
 mod link;
@@ -28,6 +29,7 @@ mod wheel;
 
 pub use binding::{Binding, Device, Record, RemovalReason, Source};
 pub use counts::{Counts, IdentityResult, ProbeResult, Remark};
+pub use deny::{Deny, DenyError};
 pub use settings::Settings;
 pub use table::Bindings;
 
@@ -125,6 +127,15 @@ pub enum Output {
         binding: Binding,
         /// Why it went.
         reason: RemovalReason,
+    },
+    /// A client that gave an identity has its address now, and gets no row.
+    DeviceRefused {
+        /// What it says it is.
+        identity: DeviceIdentity,
+        /// What would have been its binding.
+        binding: Binding,
+        /// Why.
+        result: IdentityResult,
     },
     /// An ACK extended or changed what is known of a binding: its lease, its address, when it was seen.
     BindingRenewed {
@@ -267,6 +278,11 @@ impl Association {
         self.settings.kernel.seed = seed;
         let ids: Vec<u32> = self.table.iter().map(|(id, _)| id).collect();
         for id in ids {
+            let mac = self.table.held(id).binding.mac;
+            if self.is_denied(self.table.identity_of(id), &mac) {
+                self.remove(id, RemovalReason::Denied);
+                continue;
+            }
             if is_probed_otherwise {
                 self.review(id, now);
             }

@@ -3,7 +3,7 @@
 use tr111_common::{abi::NeighbourKey, dhcp4::MessageType};
 
 use super::{Association, Binding, IdentityResult, Output, Remark, RemovalReason, Source};
-use crate::{identity::DeviceIdentity, time::BootTime};
+use crate::{dhcp::HardwareAddress, identity::DeviceIdentity, time::BootTime};
 
 /// Bindings that a hardware address may have for each identity that it may bring: boot loaders, systems and virtual
 /// machines behind one address each have a client identifier of their own.
@@ -31,7 +31,12 @@ impl Association {
         }
         let displaced = self.displace_holder(&identity, &binding);
         let row = self.table.row(&identity);
-        match self.refusal(row, &binding, displaced.is_some()) {
+        let refusal = if self.is_denied(&identity, &binding.mac) {
+            Some(IdentityResult::Denied)
+        } else {
+            self.refusal(row, &binding, displaced.is_some())
+        };
+        match refusal {
             None => {
                 self.put_in(row, identity, binding);
                 if current.is_none() {
@@ -40,6 +45,7 @@ impl Association {
             }
             Some(result) => {
                 self.counts.count_identity(message, result);
+                self.outputs.push_back(Output::DeviceRefused { identity, binding, result });
                 if current.is_some() {
                     self.outputs.push_back(Output::Unstick(client));
                 }
@@ -117,6 +123,11 @@ impl Association {
         }
         self.remove(id, reason);
         None
+    }
+
+    /// Whether the operator denies the device a row (GW-16).
+    pub(super) fn is_denied(&self, identity: &DeviceIdentity, mac: &HardwareAddress) -> bool {
+        self.settings.deny.iter().any(|deny| deny.matches(identity, mac))
     }
 
     /// Why a binding that is not there yet may not enter (SEC-8).

@@ -24,7 +24,7 @@ impl Association {
     /// Puts back what was kept. Clients are told to the programs, and nobody is told of new rows.
     ///
     /// Leases that are over go with the next [`super::Input::Tick`], and stations are asked for within a probe
-    /// interval. What contradicts the table, or an earlier record, is left out: a client or an address has one
+    /// interval. Who is denied a row meanwhile, and what contradicts the table or an earlier record, is left out: a client or an address has one
     /// binding, an identity one row, and a row without a binding is none. A number that is taken is replaced.
     ///
     /// At start: first [`super::Input::LocalAddresses`], then this, then every [`super::Input::LastAck`], the newest
@@ -42,7 +42,7 @@ impl Association {
         let mut row = self.table.row(&record.identity);
         for mut binding in std::mem::take(&mut record.bindings) {
             binding.last_seen = binding.last_seen.min(now);
-            if self.contradicts(&binding) {
+            if self.contradicts(&binding) || self.is_denied(&record.identity, &binding.mac) {
                 continue;
             }
             row = row.or_else(|| self.table.restore_row(&record));

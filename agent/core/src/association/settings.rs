@@ -2,11 +2,15 @@ use std::time::Duration;
 
 use tr111_common::{abi, config::Config};
 
+use super::Deny;
+
 /// What the operator may set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Most rows. A full table refuses newcomers and keeps who is in it (SEC-8). Bindings may be twice as many.
     pub max_rows: u32,
+    /// Who gets no row (GW-16). Rows that are there go.
+    pub deny: Vec<Deny>,
     /// Most identities from one hardware address (SEC-8).
     pub max_identities_per_mac: u32,
     /// How long a row outlives a NAK, so that a client that asks anew keeps it (T-8).
@@ -33,6 +37,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             max_rows: 65_536,
+            deny: Vec::new(),
             max_identities_per_mac: 16,
             nak_grace: Duration::from_secs(10),
             expiry_guard: Duration::from_secs(1),
