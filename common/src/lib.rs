@@ -8,6 +8,7 @@
 pub mod abi;
 pub mod classify;
 pub mod config;
+pub mod connreq;
 pub mod counter;
 pub mod dhcp4;
 pub mod event;

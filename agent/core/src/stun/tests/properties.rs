@@ -1,7 +1,11 @@
 use std::net::SocketAddrV4;
 
 use proptest::{collection::vec, prelude::*};
-use tr111_common::stun::attribute;
+use tr111_common::{
+    frame::PlainLoop,
+    headers::Udp,
+    stun::{Binding, attribute},
+};
 
 use super::vectors::secret;
 use crate::stun::*;
@@ -69,14 +73,19 @@ fn attributes() -> impl Strategy<Value = Owned> {
 /// Bytes that get past the first checks often: a header that tells the truth, and attributes of known types.
 fn plausible() -> impl Strategy<Value = Vec<u8>> {
     let codes = prop_oneof![1..0x0cu16, Just(attribute::CONNECTION_REQUEST_BINDING), any::<u16>()];
-    let attribute = (codes, 0..12u16, vec(any::<u8>(), 0..12));
+    let wild = (codes, 0..12u16, vec(any::<u8>(), 0..12))
+        .prop_map(|(code, length, value)| [&code.to_be_bytes()[..], &length.to_be_bytes(), &value].concat());
+    let known = attributes().prop_map(|owned| {
+        Builder::new(TYPES[0], TransactionId([7; 16])).attribute(owned.attribute()).build().split_off(20)
+    });
+    let padded = vec(any::<u8>(), 0..12).prop_map(|name| {
+        let length = (name.len() as u16).to_be_bytes();
+        [&[0, 6], &length[..], &name, &[0; 3][..name.len().next_multiple_of(4) - name.len()]].concat()
+    });
+    let attribute = prop_oneof![1 => wild, 6 => known, 2 => padded, 1 => Just(vec![0, 8, 0, 20].into_iter().chain([9; 20]).collect())];
     (0..6usize, vec(attribute, 0..8)).prop_map(|(kind, attributes)| {
-        let mut datagram = Builder::new(TYPES[kind], TransactionId([7; 16])).build();
-        for (code, length, value) in attributes {
-            datagram.extend(code.to_be_bytes());
-            datagram.extend(length.to_be_bytes());
-            datagram.extend(value);
-        }
+        let mut datagram = Builder::new(TYPES[kind.saturating_sub(3)], TransactionId([7; 16])).build();
+        datagram.extend(attributes.concat());
         let length = datagram.len() as u16 - 20;
         datagram[2..4].copy_from_slice(&length.to_be_bytes());
         datagram
@@ -99,10 +108,24 @@ proptest! {
     fn any_bytes_are_read_without_panic(datagram in vec(any::<u8>(), 0..256), plausible in plausible()) {
         read(&datagram);
         read(&plausible);
-        // The walk saw every attribute as the iterator gives it.
-        if let Ok(message) = Message::parse(&plausible) {
-            prop_assert_eq!(message.transaction_id(), TransactionId([7; 16]));
-        }
+    }
+
+    /// STUN-5: what the programs see of a Binding Request is what its server sees.
+    #[test]
+    fn programs_and_agent_see_the_same(plausible in plausible()) {
+        let end = plausible.len() as u32;
+        let udp = Udp { vlan: [0; 2], ip: 0, payload: 0, end, source_port: 0, destination_port: 3478, fragment: false };
+        let found = Binding::find(plausible.as_slice(), &udp, PlainLoop);
+        let Ok(message) = Message::parse(&plausible) else { return Ok(()) };
+        let expected = (message.message_type() == MessageType::BindingRequest).then_some((
+            message.has_connection_request_binding(),
+            message.has_binding_change(),
+            message.is_signed(),
+        ));
+        let seen = |found: Binding| {
+            (found.connection_request, found.connection_request && found.change, found.signed)
+        };
+        prop_assert_eq!(found.map(seen), expected);
     }
 
     /// STUN-1, T-19: what is written is read again, signed or not.
