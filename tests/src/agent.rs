@@ -102,6 +102,11 @@ impl Files {
         self.directory.join("control.sock")
     }
 
+    /// The directory of the store.
+    pub fn state(&self) -> PathBuf {
+        self.directory.join("state")
+    }
+
     /// The pin directory.
     pub fn pins(&self) -> PathBuf {
         self.pins.path().join("tr111")
@@ -118,7 +123,7 @@ impl Files {
             command.args(["--lan", interface]);
         }
         command.args(GATEWAY_IDENTITY);
-        command.arg("--state-dir").arg(self.directory.join("state"));
+        command.arg("--state-dir").arg(self.state());
         command.arg("--control").arg(self.control());
         command.arg("--pin-dir").arg(self.pins());
         command.args(["--metrics", METRICS]).args(options);

@@ -9,13 +9,16 @@ use tr111_tests::{
     lab::{Lab, POOL},
     namespace::Namespace,
     process::Process,
-    wait::wait_for,
+    wait::{wait_for, wait_until},
 };
 
 const POOL_END: Ipv4Addr = Ipv4Addr::new(10, 111, 1, 250);
 /// A real server waits a second here and there.
 const SERVER: Duration = Duration::from_secs(20);
 const GATEWAY_INFO: [&str; 3] = ["00256D", "IGD", "GW0001"];
+const SENT: &str = "tr111_dhcp_messages_sent_total";
+/// OUI, class, serial number.
+const ATTRIBUTES: [&str; 3] = ["active", "off", "active"];
 const NOBODY: [&str; 3] = ["", "", ""];
 
 fn real_server(lab: &Lab) -> Result<Process> {
@@ -27,14 +30,19 @@ fn run_device(namespace: &Namespace, files: &Files, mode: &str) -> Result<Comman
     command.args(["run", "device", "--interface", "eth0", "--mode", mode]);
     command.args(["--oui", "00256D", "--serial", "DEV0001", "--product-class", "STB"]);
     command.arg("--control").arg(files.control()).args(["--metrics", METRICS]);
+    command.arg("--state-dir").arg(files.state());
     command.env_remove("RUST_BACKTRACE");
     Ok(command)
 }
 
 fn start_device<'a>(lab: &'a Lab, mode: &str) -> Result<Agent<'a>> {
-    let files = Files::new(lab.path(), "device")?;
+    start_device_with(lab, mode, Files::new(lab.path(), "device")?)
+}
+
+/// With what an earlier one left in `files`.
+fn start_device_with<'a>(lab: &'a Lab, mode: &str, files: Files) -> Result<Agent<'a>> {
     let logs = lab.path().join("device-logs");
-    std::fs::create_dir(&logs)?;
+    std::fs::create_dir_all(&logs)?;
     let mut command = run_device(&lab.lan, &files, mode)?;
     Agent::start_command(&lab.lan, files, &mut command, &logs)
 }
@@ -56,7 +64,7 @@ fn wait_for_info(device: &Agent<'_>, expected: [&str; 3], limit: Duration) -> Re
     .with_context(|| format!("GatewayInfo is {seen:?}"))
 }
 
-/// DEV-2, DEV-3, DEV-6, DEV-9, DEV-10: a box with an address from elsewhere learns the gateway by INFORM, is a row of
+/// DEV-2, DEV-3, DEV-6, DEV-7, DEV-9, DEV-10: a box with an address from elsewhere learns the gateway by INFORM, is a row of
 /// it, and forgets it with its address.
 #[test]
 fn a_device_beside_another_client_learns_its_gateway_by_inform() -> Result<()> {
@@ -81,9 +89,37 @@ fn a_device_beside_another_client_learns_its_gateway_by_inform() -> Result<()> {
     assert_eq!(rows[0].identity(), "00256D/DEV0001/STB");
     assert_eq!((rows[0].bindings[0].source.as_str(), rows[0].bindings[0].ip.as_str()), ("inform", "10.111.2.5"));
 
+    // DEV-7, T-34: whoever sets the ACS URL, even to what it is, is to be told of everything again.
+    device.print(&["notify", "Device.GatewayInfo.", "off"])?;
+    assert_eq!(gateway_info(&device)?.1, ["off", "off", "off"]);
+    for _ in 0..2 {
+        device.print(&["notify", "Device.GatewayInfo.SerialNumber", "passive"])?;
+        device.print(&["set", "Device.ManagementServer.URL", "http://acs.example/"])?;
+        assert_eq!(gateway_info(&device)?.1, ["active", "active", "active"]);
+    }
+
+    // A link that was down may be another network now, so it is asked again; another address too.
+    let informs = |device: &Agent<'_>| Ok::<_, anyhow::Error>(device.metrics()?.sum(SENT, &[("message", "inform")]));
+    let before = informs(&device)?;
+    lab.lan.ip("link set eth0 down")?;
+    lab.lan.ip("link set eth0 up")?;
+    wait_until("an INFORM over the link that is back", SERVER, || Ok(informs(&device)? > before))?;
+    assert_eq!(gateway_info(&device)?.0, GATEWAY_INFO);
+    // Of another subnet, since the kernel takes secondary addresses with their primary.
+    lab.lan.ip("addr add 10.111.2.6/24 dev eth0")?;
+    lab.lan.ip("addr del 10.111.2.5/16 dev eth0")?;
+    wait_until("an INFORM from the other address", SERVER, || {
+        let rows = gateway.devices()?;
+        Ok(rows.iter().any(|row| row.bindings.iter().any(|binding| binding.ip == "10.111.2.6")))
+    })?;
+
     lab.lan.ip("addr flush dev eth0")?;
     wait_for_info(&device, NOBODY, SOON)?;
     watch.wait_for_line("\"sequence\":2", SOON)?;
+    // The way back is the way in.
+    lab.lan.ip("addr add 10.111.2.7/16 dev eth0")?;
+    wait_for_info(&device, GATEWAY_INFO, SERVER)?;
+    watch.wait_for_line("\"sequence\":3", SOON)?;
     Ok(())
 }
 
@@ -111,5 +147,40 @@ fn a_device_with_its_own_exchange_gets_an_address_and_gives_it_back() -> Result<
     assert!(values.len() == 3 && values.iter().all(|parameter| parameter["value"] == ""), "{told}");
     gateway.wait_for_rows(0, SOON)?;
     assert_eq!(addresses()?, "");
+    Ok(())
+}
+
+/// DEV-6, DEV-8: gateway, attributes, the URL and what nobody acknowledged outlive a kill, and the start tells nothing that
+/// did not change. RFC 2131 3.2: the lease is confirmed, and its address comes back.
+#[test]
+fn a_device_that_was_killed_goes_on_with_what_it_knew() -> Result<()> {
+    let lab = Lab::new()?;
+    let _server = real_server(&lab)?;
+    let _gateway = Agent::start(&lab, &["lan0"], &[])?;
+    let device = start_device(&lab, "dhcp")?;
+    wait_for_info(&device, GATEWAY_INFO, SERVER)?;
+    let address = || lab.lan.ip("-4 -o addr show dev eth0");
+    let leased = address()?;
+    device.print(&["set", "Device.ManagementServer.URL", "http://acs.example/"])?;
+    device.print(&["notify", "Device.GatewayInfo.ProductClass", "off"])?;
+    let told = |device: &Agent<'_>, name: &str| {
+        let mut watch = device.background(name, &["watch", "--notifications", "--json"], lab.path())?;
+        watch.wait_for_line("\"sequence\":1", SOON)
+    };
+    let waiting = told(&device, "before")?;
+
+    let files = device.kill()?;
+    // As a reboot would.
+    lab.lan.ip("addr flush dev eth0")?;
+    let mut device = start_device_with(&lab, "dhcp", files)?;
+    assert_eq!(
+        gateway_info(&device)?,
+        (GATEWAY_INFO.map(String::from).to_vec(), ATTRIBUTES.map(String::from).to_vec())
+    );
+    wait_until("the address", SERVER, || Ok(address()? == leased))?;
+    assert_eq!(device.metrics()?.sum(SENT, &[("message", "discover")]), 0);
+    assert!(device.print(&["get", "Device.ManagementServer.URL"])?.contains("http://acs.example/"));
+    assert_eq!(told(&device, "after")?, waiting);
+    assert!(device.stop()?.success());
     Ok(())
 }

@@ -5,25 +5,19 @@ use std::{fs, path::PathBuf};
 
 use crate::config::{Error, Origin, Values};
 
-/// Flags of the gateway.
+/// Flags of every role.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub(crate) struct Gateway {
+struct Common {
     /// Configuration file (TOML); flags override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Interface that faces the devices; repeat it for several. Of a bridge, the bridge itself
-    #[arg(long, value_name = "IF")]
-    lan: Vec<String>,
-    /// Interface that faces the ACS; repeat it for several
-    #[arg(long, value_name = "IF")]
-    wan: Vec<String>,
-    /// Manufacturer OUI of this gateway, six hexadecimal digits
+    /// Manufacturer OUI of this box, six hexadecimal digits
     #[arg(long, value_name = "HEX6")]
     oui: Option<String>,
-    /// Serial number of this gateway
+    /// Serial number of this box
     #[arg(long, value_name = "S")]
     serial: Option<String>,
-    /// Product class of this gateway
+    /// Product class of this box
     #[arg(long, value_name = "C")]
     product_class: Option<String>,
     /// Directory of the store
@@ -32,6 +26,57 @@ pub(crate) struct Gateway {
     /// Address of /metrics, /healthz and /readyz; empty: off
     #[arg(long, value_name = "ADDR:PORT")]
     metrics: Option<String>,
+}
+
+impl Common {
+    /// Presets, the file, and these flags, which set the identity in `section`. Reads the file again each time, for
+    /// SIGHUP.
+    fn layers(&self, section: &str, control: Option<&PathBuf>) -> Result<Values, Error> {
+        let mut values = Values::default();
+        if let Some(file) = &self.config {
+            let text = fs::read_to_string(file).map_err(|source| Error::Read { file: file.clone(), source })?;
+            values.read(file, &text)?;
+        }
+        let control = control.map(|path| path.to_string_lossy().into_owned());
+        set(
+            &mut values,
+            [
+                (&*format!("{section}.manufacturer_oui"), "--oui", &self.oui),
+                (&*format!("{section}.serial_number"), "--serial", &self.serial),
+                (&*format!("{section}.product_class"), "--product-class", &self.product_class),
+                ("agent.state_dir", "--state-dir", &self.state_dir),
+                ("agent.metrics", "--metrics", &self.metrics),
+                ("agent.control", "--control", &control),
+            ],
+        )?;
+        Ok(values)
+    }
+}
+
+/// Sets what was given: key, flag, text.
+fn set<'a>(
+    values: &mut Values,
+    flags: impl IntoIterator<Item = (&'a str, &'static str, &'a Option<String>)>,
+) -> Result<(), Error> {
+    for (path, flag, given) in flags {
+        if let Some(text) = given {
+            values.set(path, text, Origin::Flag(flag))?;
+        }
+    }
+    Ok(())
+}
+
+/// Flags of the gateway.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Gateway {
+    #[command(flatten)]
+    common: Common,
+    /// Interface that faces the devices; repeat it for several. Of a bridge, the bridge itself
+    #[arg(long, value_name = "IF")]
+    lan: Vec<String>,
+    /// Interface that faces the ACS; repeat it for several
+    #[arg(long, value_name = "IF")]
+    wan: Vec<String>,
     /// Directory in a bpffs for what outlives the agent
     #[arg(long, value_name = "DIR")]
     pin_dir: Option<String>,
@@ -46,95 +91,51 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// The layers: presets, the file, these flags. Reads the file again each time, for SIGHUP.
     pub(crate) fn layers(&self, control: Option<&PathBuf>) -> Result<Values, Error> {
-        let mut values = read(self.config.as_ref())?;
-        for (path, flag, given) in [
-            ("gateway.manufacturer_oui", "--oui", &self.oui),
-            ("gateway.serial_number", "--serial", &self.serial),
-            ("gateway.product_class", "--product-class", &self.product_class),
-            ("agent.state_dir", "--state-dir", &self.state_dir),
-            ("agent.metrics", "--metrics", &self.metrics),
-            ("agent.pin_dir", "--pin-dir", &self.pin_dir),
-            ("agent.xdp_mode", "--xdp-mode", &self.xdp_mode),
-        ] {
-            if let Some(text) = given {
-                values.set(path, text, Origin::Flag(flag))?;
-            }
-        }
+        let mut values = self.common.layers("gateway", control)?;
+        let detach_on_exit = self.detach_on_exit.then(|| "true".to_owned());
+        set(
+            &mut values,
+            [
+                ("agent.pin_dir", "--pin-dir", &self.pin_dir),
+                ("agent.xdp_mode", "--xdp-mode", &self.xdp_mode),
+                ("agent.detach_on_exit", "--detach-on-exit", &detach_on_exit),
+            ],
+        )?;
         for (path, flag, given) in [("gateway.lan", "--lan", &self.lan), ("gateway.wan", "--wan", &self.wan)] {
             if !given.is_empty() {
                 values.set_list(path, given, Origin::Flag(flag))?;
             }
-        }
-        if let Some(control) = control {
-            values.set("agent.control", &control.to_string_lossy(), Origin::Flag("--control"))?;
-        }
-        if self.detach_on_exit {
-            values.set("agent.detach_on_exit", "true", Origin::Flag("--detach-on-exit"))?;
         }
         Ok(values)
     }
 
     /// There is a file, so it should be complete.
     pub(crate) fn names_a_file(&self) -> bool {
-        self.config.is_some()
+        self.common.config.is_some()
     }
-}
-
-/// Presets, and the file.
-fn read(config: Option<&PathBuf>) -> Result<Values, Error> {
-    let mut values = Values::default();
-    if let Some(file) = config {
-        let text = fs::read_to_string(file).map_err(|source| Error::Read { file: file.clone(), source })?;
-        values.read(file, &text)?;
-    }
-    Ok(values)
 }
 
 /// Flags of the device.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Device {
-    /// Configuration file (TOML); flags override it
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
     /// Interface that faces the gateway
     #[arg(long, value_name = "IF")]
     interface: Option<String>,
     /// How DHCP is spoken: inform (beside an existing DHCP client), dhcp (a full exchange) or off
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
-    /// Manufacturer OUI of this device, six hexadecimal digits
-    #[arg(long, value_name = "HEX6")]
-    oui: Option<String>,
-    /// Serial number of this device
-    #[arg(long, value_name = "S")]
-    serial: Option<String>,
-    /// Product class of this device
-    #[arg(long, value_name = "C")]
-    product_class: Option<String>,
-    /// Address of /metrics, /healthz and /readyz; empty: off
-    #[arg(long, value_name = "ADDR:PORT")]
-    metrics: Option<String>,
 }
 
 impl Device {
     /// The layers: presets, the file, these flags. Reads the file again each time, for SIGHUP.
     pub(crate) fn layers(&self, control: Option<&PathBuf>) -> Result<Values, Error> {
-        let mut values = read(self.config.as_ref())?;
-        for (path, flag, given) in [
-            ("device.interface", "--interface", &self.interface),
-            ("device.mode", "--mode", &self.mode),
-            ("device.manufacturer_oui", "--oui", &self.oui),
-            ("device.serial_number", "--serial", &self.serial),
-            ("device.product_class", "--product-class", &self.product_class),
-            ("agent.metrics", "--metrics", &self.metrics),
-        ] {
-            if let Some(text) = given {
-                values.set(path, text, Origin::Flag(flag))?;
-            }
-        }
-        if let Some(control) = control {
-            values.set("agent.control", &control.to_string_lossy(), Origin::Flag("--control"))?;
-        }
+        let mut values = self.common.layers("device", control)?;
+        set(
+            &mut values,
+            [("device.interface", "--interface", &self.interface), ("device.mode", "--mode", &self.mode)],
+        )?;
         Ok(values)
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tr111_core::{identity::DeviceIdentity, model::Root};
 
-use super::{Agent, Error, Values};
+use super::{Agent, Error, ManagementServer, Values};
 
 /// How the device speaks DHCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +30,8 @@ pub struct Device {
     pub identity: DeviceIdentity,
     /// Root of the data model.
     pub data_model: Root,
-    /// `ManagementServer.URL` at the start.
-    pub url: String,
+    /// `[management_server]`
+    pub management_server: ManagementServer,
     /// The process.
     pub agent: Agent,
 }
@@ -67,7 +67,7 @@ impl TryFrom<&Values> for Device {
                 "device2" => Root::Device2,
                 _ => Root::Device1,
             },
-            url: values.text("management_server", "url").to_owned(),
+            management_server: values.into(),
             agent: values.into(),
         })
     }

@@ -161,12 +161,24 @@ pub struct ManagementServer {
     pub connection_request_password_file: Option<PathBuf>,
 }
 
+impl From<&Values> for ManagementServer {
+    fn from(values: &Values) -> Self {
+        let text = |name| values.text("management_server", name).to_owned();
+        Self {
+            url: text("url"),
+            connection_request_username: text("connection_request_username"),
+            connection_request_password_file: Some(text("connection_request_password_file"))
+                .filter(|file| !file.is_empty())
+                .map(PathBuf::from),
+        }
+    }
+}
+
 impl TryFrom<&Values> for Gateway {
     type Error = Error;
 
     fn try_from(values: &Values) -> Result<Self, Error> {
         const SECTION: &str = "gateway";
-        const MANAGEMENT: &str = "management_server";
         let missing = |name, flag| Error::Missing { name, section: SECTION, flag };
         if values.texts(SECTION, "lan").is_empty() {
             return Err(missing("lan", "--lan IF"));
@@ -187,13 +199,7 @@ impl TryFrom<&Values> for Gateway {
             },
             data_model: if text("data_model") == "igd" { Root::Igd } else { Root::Device2 },
             association: values.into(),
-            management_server: ManagementServer {
-                url: values.text(MANAGEMENT, "url").to_owned(),
-                connection_request_username: values.text(MANAGEMENT, "connection_request_username").to_owned(),
-                connection_request_password_file: Some(values.text(MANAGEMENT, "connection_request_password_file"))
-                    .filter(|file| !file.is_empty())
-                    .map(PathBuf::from),
-            },
+            management_server: values.into(),
             agent: values.into(),
         })
     }

@@ -1,18 +1,18 @@
 //! The device: DHCP on one interface to `GatewayInfo`, and `GatewayInfo` to clients, metrics and log.
 
-use std::{
-    hash::{BuildHasher, Hasher, RandomState},
-    sync::Arc,
+use std::sync::Arc;
+
+use tr111_core::{
+    device::{Mode, Settings},
+    identity::{DeviceIdentity, GatewayIdentity},
 };
 
-use tr111_core::device::{Mode, Settings};
-
-use super::start::{self, Endpoints, Error, system};
+use super::start::{self, Endpoints, Error, seed, system, written};
 use crate::{
     config::{self, Device, DeviceMode, Values},
     control::message,
     service::{
-        Clock, Knobs,
+        Clock, Knobs, Model,
         device::{Owner, Parts},
         link::Link,
     },
@@ -47,6 +47,8 @@ async fn serve(
         }
     }
     let endpoints = Endpoints::take(ROLE, agent).await?;
+    let (store, kept) = start::open_store(agent, |_| None).await?;
+    let written = written(&device.management_server)?;
     let telemetry = Arc::new(Telemetry::plain(ROLE)?);
     let metrics = DeviceMetrics::register(&telemetry)?;
     let mode = match device.mode {
@@ -55,21 +57,22 @@ async fn serve(
         DeviceMode::Off => None,
     };
     let mac = link.first.mac;
-    let owner = Owner::new(Parts {
+    let DeviceIdentity { manufacturer_oui, serial_number, product_class } = device.identity.clone();
+    let device_info = GatewayIdentity { manufacturer_oui, serial_number, product_class };
+    let parts = Parts {
         status: status(device, endpoints.metrics()),
         started: Clock::now(),
         interface: device.interface.clone(),
         link,
         device: mode.map(|mode| Settings { mac, identity: device.identity.clone(), mode, seed: seed() }),
-        identity: device.identity.clone(),
-        root: device.data_model,
-        url: device.url.clone(),
+        model: Model::new(device.data_model, device_info, written),
         knobs: Knobs::new(values),
         log,
         telemetry: Arc::clone(&telemetry),
         metrics,
         events: endpoints.events.clone(),
-    });
+    };
+    let owner = Owner::new(parts, kept, store);
 
     let (served, asked) = endpoints.serve(telemetry, reload);
     tracing::info!(interface = device.interface, mode = ?device.mode, control = %agent.control.display(), "device runs");
@@ -101,9 +104,4 @@ fn status(device: &Device, metrics: Option<String>) -> message::Status {
         pin_dir: device.agent.pin_dir.clone(),
         metrics,
     }
-}
-
-/// Differs between devices and starts: the keys of std's hasher come from the system's randomness.
-fn seed() -> u64 {
-    RandomState::new().build_hasher().finish()
 }

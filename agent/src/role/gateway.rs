@@ -1,11 +1,6 @@
 //! The gateway: LAN ring to table, table to clients, metrics and log.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasher, Hasher, RandomState},
-    io,
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use nix::net::if_::if_nametoindex;
 use tokio::{sync::mpsc, time::timeout};
@@ -13,16 +8,16 @@ use tr111_common::counter::Counter;
 
 use super::{
     privileges,
-    start::{self, Endpoints, Error, FAREWELL, system},
+    start::{self, Endpoints, Error, FAREWELL, seed, system, written},
 };
 use crate::{
     config::{self, Gateway, Values},
     control::message,
     dataplane::{self, Attachment, Counters, Dataplane, Pins, ProgramMode},
     service::{
-        Clock, InterfaceState, Knobs, Lan, Model, Prober, Written,
+        Clock, InterfaceState, Knobs, Lan, Model, Prober,
         association::{Ended, Facts, Owner, Parts},
-        open_store, watch_network,
+        watch_network,
     },
     telemetry::{KernelCounters, Telemetry, log::Log},
 };
@@ -65,12 +60,9 @@ async fn serve(
     let pins = Pins::open(&agent.pin_dir)?;
     dataplane::refuse_second_agent(&gateway.lan, pins.as_ref())?;
     let endpoints = Endpoints::take(ROLE, agent).await?;
-    let state_dir = agent.state_dir.clone();
     let indices: HashMap<String, u32> =
         gateway.lan.iter().filter_map(|name| Some((name.clone(), if_nametoindex(name.as_str()).ok()?))).collect();
-    let (store, kept) = tokio::task::spawn_blocking(move || open_store(&state_dir, |name| indices.get(name).copied()))
-        .await
-        .map_err(|error| system("read the store")(io::Error::other(error)))??;
+    let (store, kept) = start::open_store(agent, move |name| indices.get(name).copied()).await?;
     let written = written(&gateway.management_server)?;
     let network = watch_network().map_err(system("watch addresses by netlink"))?;
 
@@ -137,30 +129,6 @@ async fn serve(
     }
     served.close().await;
     Ok(())
-}
-
-/// What holds until somebody writes it.
-fn written(server: &config::ManagementServer) -> Result<Written, Error> {
-    let password = match &server.connection_request_password_file {
-        None => String::new(),
-        Some(file) => {
-            let text = std::fs::read_to_string(file)
-                .map_err(system("read management_server.connection_request_password_file"))?;
-            // Editors end the last line.
-            text.strip_suffix('\n').unwrap_or(&text).to_owned()
-        }
-    };
-    Ok(Written {
-        notification_limit: 0,
-        url: server.url.clone(),
-        connection_request_username: server.connection_request_username.clone(),
-        connection_request_password: password,
-    })
-}
-
-/// A seed that nobody on the LAN knows: the keys of std's hasher come from the system's randomness.
-fn seed() -> u64 {
-    RandomState::new().build_hasher().finish()
 }
 
 impl From<Attachment> for message::Interface {

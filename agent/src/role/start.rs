@@ -1,6 +1,11 @@
 //! How every role starts and ends: runtime and log, the endpoints that clients meet, signals, and a farewell.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     net::TcpListener,
@@ -13,12 +18,12 @@ use tokio::{
 
 use super::privileges;
 use crate::{
-    config::{self, Agent, Values},
+    config::{self, Agent, ManagementServer, Values},
     control::{self, BindError, Limits, Listener, message::Event},
     dataplane,
-    service::{Ask, link::LinkError},
+    service::{self, Ask, Kept, Written, link::LinkError},
     sim::socket::SocketError,
-    store,
+    store::{self, Store},
     telemetry::{
         Telemetry,
         http::{self, HttpError},
@@ -76,6 +81,40 @@ pub enum Error {
 /// What the system refused.
 pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::System { what, source }
+}
+
+/// Opens the store and reads it. `interface` gives the kernel index of a LAN interface.
+pub(super) async fn open_store(
+    agent: &Agent,
+    interface: impl Fn(&str) -> Option<u32> + Send + 'static,
+) -> Result<(Store, Kept), Error> {
+    let directory = agent.state_dir.clone();
+    let opened = task::spawn_blocking(move || service::open_store(&directory, interface)).await;
+    Ok(opened.map_err(|error| system("read the store")(io::Error::other(error)))??)
+}
+
+/// What holds until somebody writes it.
+pub(super) fn written(server: &ManagementServer) -> Result<Written, Error> {
+    let password = match &server.connection_request_password_file {
+        None => String::new(),
+        Some(file) => {
+            let text = std::fs::read_to_string(file)
+                .map_err(system("read management_server.connection_request_password_file"))?;
+            // Editors end the last line.
+            text.strip_suffix('\n').unwrap_or(&text).to_owned()
+        }
+    };
+    Ok(Written {
+        notification_limit: 0,
+        url: server.url.clone(),
+        connection_request_username: server.connection_request_username.clone(),
+        connection_request_password: password,
+    })
+}
+
+/// A seed that nobody else knows, another one at each start: the keys of std's hasher come from the system's randomness.
+pub(super) fn seed() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// Starts the log, which `directives` say what of, and runs `role` to its end.

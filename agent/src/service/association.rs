@@ -12,19 +12,17 @@ use tr111_common::{
 };
 use tr111_core::{
     association::{Association, IdentityResult, Input, Output, Settings},
-    model::Notification,
-    notification::{self, Cause},
+    identity::DeviceIdentity,
+    model::Side,
     time::BootTime,
 };
 
 use super::{
-    Ask, Clock, Fault, InterfaceState, Kept, LanChange, Model, Prober,
+    Ask, Clock, InterfaceState, Kept, LanChange, Model, Prober,
     describe::Describer,
-    keeper::{Keeper, Step, Told, Undo, Whole},
     kernel::{Events, Programs},
     knobs::Knobs,
-    notifier::{self, Notifier},
-    parameters::fault,
+    management::{Management, Subject},
     prober::Target,
     timer::Timer,
 };
@@ -32,15 +30,12 @@ use crate::{
     config,
     control::message::{self, Device, Interface, Status},
     dataplane::{self, Attachment},
-    store::{Committed, Store},
+    store::{Store, encode, encode_row, meta},
     telemetry::{KernelCounters, Telemetry, log::Log},
 };
 
 /// Rows in one answer to [`Ask::Devices`].
 const PAGE: usize = 256;
-
-/// Notifications in one answer to [`Ask::Notifications`].
-const NOTIFICATIONS: usize = 64;
 /// How long the ring has to be empty before what waited in it counts as read.
 const QUIET: Duration = Duration::from_millis(20);
 /// How long reading what waited in the ring may take.
@@ -49,8 +44,6 @@ const DRAIN: Duration = Duration::from_secs(3);
 const LOSSES: Duration = Duration::from_secs(1);
 /// At most so often the log tells of devices that are denied: anybody on the LAN can be one, all the time.
 const DENIALS: Duration = Duration::from_secs(10);
-/// How long the last group may take when the agent ends.
-const LAST_GROUP: Duration = Duration::from_secs(5);
 
 /// What does not change while the agent runs.
 #[derive(Clone, Debug)]
@@ -106,14 +99,9 @@ pub struct Parts<K, C> {
 
 /// Owns the table.
 pub struct Owner<K, C> {
-    core: Association,
+    table: Table,
     parts: Parts<K, C>,
-    keeper: Keeper,
-    notifier: Notifier,
-    clock: Clock,
-    describer: Describer,
-    /// Seed of the programs' hash; it stays while the maps do.
-    seed: u64,
+    management: Management,
     /// Kept between events, for its memory.
     outputs: Vec<Output>,
     /// When the next device that is denied is told to the log.
@@ -122,19 +110,39 @@ pub struct Owner<K, C> {
     lost: u64,
 }
 
-/// What [`Parts`] hold without the store, which [`Keeper`] has.
-macro_rules! whole {
-    ($owner:expr) => {
-        Whole {
-            core: &$owner.core,
-            notifications: $owner.notifier.core(),
-            last_told: $owner.notifier.last_told(),
-            written: $owner.parts.model.written(),
-            describer: &$owner.describer,
-            clock: &$owner.clock,
-            seed: $owner.seed,
-        }
-    };
+/// The table, as the data model and the store see it.
+pub(super) struct Table {
+    pub(super) core: Association,
+    pub(super) describer: Describer,
+    /// Seed of the programs' hash; it stays while the maps do.
+    pub(super) seed: u64,
+}
+
+impl Subject for Table {
+    fn side(&self) -> Side {
+        Side::Gateway
+    }
+
+    fn number_of_entries(&self) -> u32 {
+        self.core.rows()
+    }
+
+    fn instances(&self) -> Vec<u32> {
+        self.core.devices().map(|device| device.instance).collect()
+    }
+
+    fn device(&self, instance: u32) -> Option<&DeviceIdentity> {
+        self.core.device(instance).map(|device| device.identity)
+    }
+
+    fn stored_row(&self, boot: u32, instance: u32) -> Option<Vec<u8>> {
+        let device = self.core.device(instance)?;
+        Some(encode_row(boot, &device, |ifindex| self.describer.interface(ifindex)))
+    }
+
+    fn stored_values(&self, _: u32) -> Vec<(&'static str, Vec<u8>)> {
+        vec![(meta::NEXT_INSTANCE, encode(&self.core.next_instance())), (meta::SEED, encode(&self.seed))]
+    }
 }
 
 /// The core's settings.
@@ -156,7 +164,7 @@ pub fn settings(association: &config::Association, seed: u64) -> Settings {
 
 impl<K: Programs, C: KernelCounters> Owner<K, C> {
     /// With the table that an earlier agent left. `seed` is the one that the programs have.
-    pub fn new(mut parts: Parts<K, C>, mut kept: Kept, seed: u64, store: Store) -> Self {
+    pub fn new(parts: Parts<K, C>, mut kept: Kept, seed: u64, store: Store) -> Self {
         let interfaces = &parts.facts.interfaces;
         let describer = Describer::new(interfaces.iter().map(|(ifindex, at)| (*ifindex, at.name.clone())).collect());
         let now = Clock::now();
@@ -164,28 +172,13 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         let rows = std::mem::take(&mut kept.rows);
         let instances: Vec<u32> = rows.iter().map(|row| row.instance).collect();
         core.restore(now, rows, kept.next_instance);
-        if let Some(written) = kept.written.take() {
-            parts.model.put(written);
-        }
-        let mut keeper = Keeper::new(store, &kept);
+        let (telemetry, model) = (&parts.telemetry, parts.model.clone());
+        let mut management = Management::new(model, &mut kept, store, core.rows(), telemetry, parts.events.clone());
         // What was left out of the table goes from the store as well.
-        instances.into_iter().filter(|row| core.device(*row).is_none()).for_each(|row| keeper.row(row));
-        let state = std::mem::take(&mut kept.notifications);
-        let counter = parts.telemetry.notifications.clone();
-        let notifier = Notifier::new(parts.model.root(), state, kept.last_told, core.rows(), counter);
+        instances.into_iter().filter(|row| core.device(*row).is_none()).for_each(|row| management.row(row));
         let lost = parts.counters.read(Counter::RingLost(Ring::Lan));
-        let mut owner = Self {
-            core,
-            parts,
-            keeper,
-            notifier,
-            clock: Clock::new(),
-            describer,
-            seed,
-            outputs: Vec::new(),
-            next_denial: now,
-            lost,
-        };
+        let table = Table { core, describer, seed };
+        let mut owner = Self { table, parts, management, outputs: Vec::new(), next_denial: now, lost };
         // Clients are told to the programs again, and leases that are over go.
         owner.handle(Input::Tick);
         owner.tell_telemetry();
@@ -206,11 +199,11 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         self.catch_up(&mut ring, &mut network).await?;
         self.parts.telemetry.set_ready();
         loop {
-            let deadlines = [self.core.next_deadline(), self.notifier.core().next_deadline()];
+            let deadlines = [self.table.core.next_deadline(), self.management.next_deadline()];
             timer.set(deadlines.into_iter().flatten().min())?;
-            let step = self.keeper.next();
+            let step = self.management.next();
             tokio::select! {
-                step = step => self.keep(step),
+                step = step => self.management.keep(&self.table, step),
                 taken = ring.next_batch(|event| self.take(event)) => {
                     taken?;
                     // A full ring must not keep others from their turn: clients, watchers, metrics.
@@ -219,8 +212,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                 reached = timer.ring() => {
                     reached?;
                     self.handle(Input::Tick);
-                    self.notifier.core_mut().handle(Clock::now(), notification::Input::Tick);
-                    self.notify(true);
+                    self.management.tick();
                 }
                 _ = losses.tick() => {
                     let lost = self.parts.counters.read(Counter::RingLost(Ring::Lan));
@@ -243,13 +235,13 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                                 let _ = reply.send(Err(reason));
                             }
                             _ => {
-                                self.finish().await;
+                                self.management.finish(&self.table).await;
                                 return Ok(Ended::Detached { reply, answered });
                             }
                         }
                     }
                     Some(Ask::Stop) | None => {
-                        self.finish().await;
+                        self.management.finish(&self.table).await;
                         return Ok(Ended::Stopped);
                     }
                     Some(ask) => self.answer(ask),
@@ -274,7 +266,8 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             }
         }
         self.reconcile();
-        let clients: HashSet<_> = self.core.devices().flat_map(|row| row.bindings).map(|held| held.client).collect();
+        let clients: HashSet<_> =
+            self.table.core.devices().flat_map(|row| row.bindings).map(|held| held.client).collect();
         self.parts.programs.retain_sticky(|client| clients.contains(client));
         self.tell_telemetry();
         Ok(())
@@ -287,53 +280,11 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         for (client, ack) in &acks {
             self.handle(Input::LastAck { client: *client, ack });
         }
-        tracing::debug!(clients = acks.len(), rows = self.core.rows(), "reconciled with the last acknowledgements");
-    }
-
-    /// Waits until everything is on the disk, for a while.
-    async fn finish(&mut self) {
-        let written = async {
-            while self.keeper.is_behind() {
-                let step = self.keeper.next().await;
-                self.keep(step);
-            }
-        };
-        if timeout(LAST_GROUP, written).await.is_err() {
-            tracing::error!("the last changes are not in the store");
-        }
-    }
-
-    fn keep(&mut self, step: Step) {
-        match step {
-            Step::Write => {
-                self.clock.follow();
-                self.keeper.write(&whole!(self));
-            }
-            Step::Done(committed) => {
-                if committed != Committed::Done {
-                    self.parts.telemetry.store_errors.inc();
-                }
-                let undone = self.keeper.conclude(&committed, &whole!(self), &self.parts.events);
-                for undo in undone {
-                    self.undo(undo);
-                }
-            }
-        }
-    }
-
-    fn undo(&mut self, undo: Undo) {
-        match undo {
-            Undo::Written(written) => {
-                let limit = notification::Input::Limit(written.notification_limit);
-                self.notifier.core_mut().handle(Clock::now(), limit);
-                self.parts.model.put(written);
-            }
-            Undo::Attributes(attributes) => {
-                for (name, attribute) in attributes {
-                    self.notifier.put_attribute(&self.parts.model, &self.core, &name, attribute);
-                }
-            }
-        }
+        tracing::debug!(
+            clients = acks.len(),
+            rows = self.table.core.rows(),
+            "reconciled with the last acknowledgements"
+        );
     }
 
     fn take(&mut self, event: Result<Event<'_>, RecordError>) {
@@ -352,16 +303,16 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
 
     fn handle(&mut self, input: Input<'_>) {
         let now = Clock::now();
-        self.core.handle(now, input);
+        self.table.core.handle(now, input);
         let mut outputs = std::mem::take(&mut self.outputs);
-        while let Some(output) = self.core.poll_output() {
+        while let Some(output) = self.table.core.poll_output() {
             if let Output::Inquire { client, neighbour } = output {
                 let heard = self.parts.programs.last_seen(&neighbour);
                 if heard.is_none() {
                     // The map lost it: from now on it is listened to again.
                     self.note_write("neighbours", self.parts.programs.watch(&neighbour, BootTime::default()));
                 }
-                self.core.handle(now, Input::Seen { client, at: heard.unwrap_or_default() });
+                self.table.core.handle(now, Input::Seen { client, at: heard.unwrap_or_default() });
             } else {
                 outputs.push(output);
             }
@@ -378,7 +329,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             | Output::BindingRemoved { instance, .. }
             | Output::BindingRenewed { instance, .. } = output
             {
-                self.keeper.row(*instance);
+                self.management.row(*instance);
             }
             if let Output::DeviceRefused { identity, binding, result: IdentityResult::Denied } = output
                 && now >= self.next_denial
@@ -387,29 +338,16 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                 self.next_denial = now + DENIALS;
             }
         }
-        if self.parts.events.receiver_count() > 0 {
-            self.clock.follow();
-            for event in self.describer.events(&self.clock, now, &self.core, &outputs) {
-                self.keeper.tell(Told::Event(Arc::new(event)));
+        if self.management.is_watched() {
+            let Table { core, describer, .. } = &self.table;
+            let events = describer.events(self.management.clock(), now, core, &outputs);
+            for event in events {
+                self.management.tell(event);
             }
         }
-        let is_changed = self.notifier.table_changed(now, &outputs);
-        self.notify(is_changed);
+        self.management.table_changed(now, &outputs);
         outputs.clear();
         self.outputs = outputs;
-    }
-
-    /// Passes on what the notification core has to tell. `is_changed`: there is something to keep anyway.
-    fn notify(&mut self, is_changed: bool) {
-        let mut is_changed = is_changed;
-        while let Some((sequence, event)) = self.notifier.poll(&self.clock) {
-            self.keeper.notification(sequence);
-            self.keeper.tell(Told::Event(Arc::new(event)));
-            is_changed = true;
-        }
-        if is_changed {
-            self.keeper.parameters();
-        }
     }
 
     /// Writes to the programs' maps.
@@ -462,11 +400,11 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         state.label().clone_into(&mut interface.state);
         let ifindex = *index;
         if is_attached || state == InterfaceState::Up {
-            self.describer.rename(ifindex, name);
+            self.table.describer.rename(ifindex, name);
             self.handle(Input::LinkUp { ifindex, was });
         }
         if was != ifindex {
-            self.describer.forget(was);
+            self.table.describer.forget(was);
         }
         if state != InterfaceState::Up {
             self.handle(Input::LinkDown { ifindex });
@@ -475,44 +413,21 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
 
     fn tell_telemetry(&self) {
         self.parts.telemetry.set_table(|table| {
-            table.rows = self.core.rows().into();
-            table.bindings = self.core.bindings().into();
-            table.counts.clone_from(self.core.counts());
+            table.rows = self.table.core.rows().into();
+            table.bindings = self.table.core.bindings().into();
+            table.counts.clone_from(self.table.core.counts());
         });
     }
 
     /// A client that left before its answer misses nothing.
     fn answer(&mut self, ask: Ask) {
-        self.clock.follow();
+        let Some(ask) = self.management.answer(&self.table, ask) else { return };
         match ask {
             Ask::Status(reply) => {
                 let _ = reply.send(self.status());
             }
             Ask::Devices { after, reply } => {
                 let _ = reply.send(self.devices(after));
-            }
-            Ask::Get { paths, reply } => {
-                let view = self.parts.model.view(&self.core, self.notifier.core());
-                let _ = reply.send(view.get(&paths));
-            }
-            Ask::Set { parameters, by_acs, reply } => self.set(&parameters, by_acs, reply),
-            Ask::Notify { path, attribute, reply } => self.set_attribute(path, attribute, reply),
-            Ask::Notifications { after, reply } => {
-                let told = self.keeper.told_sequence();
-                let page = self.notifier.core().pending(after).take_while(|pending| pending.sequence <= told);
-                let _ = reply.send(page.take(NOTIFICATIONS).map(|one| notifier::event(&self.clock, one)).collect());
-            }
-            Ask::Acknowledge { sequence, reply } => {
-                let gone: Vec<u64> = self.notifier.core().pending(0).map(|pending| pending.sequence).collect();
-                if sequence <= self.keeper.told_sequence() && self.notifier.core_mut().acknowledge(sequence) {
-                    gone.into_iter().filter(|gone| *gone <= sequence).for_each(|gone| self.keeper.notification(gone));
-                    self.keeper.tell(Told::Acknowledged(reply));
-                } else {
-                    let _ = reply.send(Err(format!("there was no notification {sequence}")));
-                }
-                // There may be room for what waited.
-                self.notifier.core_mut().handle(Clock::now(), notification::Input::Tick);
-                self.notify(false);
             }
             Ask::Knobs(reply) => {
                 let _ = reply.send(self.parts.knobs.list());
@@ -531,81 +446,34 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                 self.apply();
                 tracing::info!("configuration reloaded");
             }
-            // These end the task, in `run`.
-            Ask::Detach { .. } | Ask::Stop => {}
-        }
-    }
-
-    /// Sets parameters; the client is answered once they are on the disk.
-    fn set(&mut self, writes: &[(String, String)], by_acs: bool, reply: oneshot::Sender<Result<(), Fault>>) {
-        let model = &self.parts.model;
-        let view = model.view(&self.core, self.notifier.core());
-        let paths: Vec<String> = writes.iter().map(|(path, _)| path.clone()).collect();
-        let checked = model.check(&view, writes).and_then(|written| Ok((written, view.get(&paths)?)));
-        let (written, before) = match checked {
-            Ok(checked) => checked,
-            Err(fault) => {
-                let _ = reply.send(Err(fault));
-                return;
-            }
-        };
-        let undo = Undo::Written(model.written().clone());
-        let now = Clock::now();
-        self.notifier.core_mut().handle(now, notification::Input::Limit(written.notification_limit));
-        self.parts.model.put(written);
-        let after = self.parts.model.view(&self.core, self.notifier.core()).get(&paths).unwrap_or_default();
-        let cause = if by_acs { Cause::Acs } else { Cause::Other };
-        for (before, after) in before.iter().zip(&after).filter(|(before, after)| before.value != after.value) {
-            self.notifier.changed(now, &after.name, &before.value, &after.value, cause);
-        }
-        self.notify(true);
-        self.keeper.tell(Told::Set { reply, path: paths.first().cloned().unwrap_or_default(), undo });
-    }
-
-    fn set_attribute(&mut self, path: String, attribute: Notification, reply: oneshot::Sender<Result<(), Fault>>) {
-        let view = self.parts.model.view(&self.core, self.notifier.core());
-        let before = tr111_core::model::get(&view, &path).map(|found| {
-            let attributes = found.into_iter().map(|parameter| (parameter.name, parameter.notification));
-            attributes.collect::<Vec<_>>()
-        });
-        let set = before.and_then(|before| {
-            self.notifier.set_attribute(&self.parts.model, &self.core, &path, attribute)?;
-            Ok(before)
-        });
-        match set {
-            Ok(before) => {
-                self.notifier.core_mut().handle(Clock::now(), notification::Input::Tick);
-                self.notify(true);
-                self.keeper.tell(Told::Set { reply, path, undo: Undo::Attributes(before) });
-            }
-            Err(error) => {
-                let _ = reply.send(Err(fault(error, &path)));
-            }
+            // These end the task, in `run`, or are answered already.
+            _ => {}
         }
     }
 
     /// Puts the knobs into force.
     fn apply(&mut self) {
         self.parts.log.set(self.parts.knobs.log());
-        self.handle(Input::Settings(settings(&self.parts.knobs.association(), self.seed)));
-        let written = self.parts.programs.set_config(&self.core.settings().kernel);
+        self.handle(Input::Settings(settings(&self.parts.knobs.association(), self.table.seed)));
+        let written = self.parts.programs.set_config(&self.table.core.settings().kernel);
         self.note_write("config", written);
     }
 
-    fn status(&self) -> Status {
+    fn status(&mut self) -> Status {
+        let last_notification = self.management.last_notification();
         let facts = &self.parts.facts;
         let read = |counter| self.parts.counters.read(counter);
         Status {
             role: facts.role.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            started: self.clock.rfc3339(facts.started),
+            started: self.management.clock().rfc3339(facts.started),
             uptime_s: Clock::now().since(facts.started).unwrap_or_default().as_secs(),
             interfaces: facts.interfaces.iter().map(|(_, interface)| interface.clone()).collect(),
             table: message::Table {
-                rows: self.core.rows().into(),
-                bindings: self.core.bindings().into(),
-                max_rows: self.core.settings().max_rows.into(),
+                rows: self.table.core.rows().into(),
+                bindings: self.table.core.bindings().into(),
+                max_rows: self.table.core.settings().max_rows.into(),
             },
             rings: Ring::ALL
                 .into_iter()
@@ -615,14 +483,15 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                     lost: read(Counter::RingLost(ring)),
                 })
                 .collect(),
-            last_notification: self.notifier.last_told().map(|time| self.clock.rfc3339(time)),
+            last_notification,
             pin_dir: facts.pin_dir.clone(),
             metrics: facts.metrics.clone(),
         }
     }
 
-    fn devices(&self, after: u32) -> Vec<Device> {
-        let page = self.core.devices_after(after).take(PAGE);
-        page.map(|device| self.describer.device(&self.clock, &device)).collect()
+    fn devices(&mut self, after: u32) -> Vec<Device> {
+        let clock = self.management.clock();
+        let page = self.table.core.devices_after(after).take(PAGE);
+        page.map(|device| self.table.describer.device(clock, &device)).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! Between the owner of the table and the store: changes gather for a moment, go to the disk as one group, and only
+//! Between the owner of a role and the store: changes gather for a moment, go to the disk as one group, and only
 //! then is anybody told of them.
 //!
 //! A group that cannot be written stays to be written. Watchers are told all the same then, because a gateway with a
@@ -11,7 +11,6 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tr111_core::{
-    association::Association,
     model::Notification,
     notification::{self, Notifications},
     time::BootTime,
@@ -19,25 +18,27 @@ use tr111_core::{
 
 use super::{
     Clock, Fault, Kept,
-    describe::Describer,
     kept::{StoredNotification, StoredState},
+    management::Subject,
     parameters::{Written, fault},
 };
 use crate::{
     control::message,
-    store::{Boots, Committed, GROUP, Group, LINGER, Store, encode, encode_row, meta},
+    store::{Boots, Committed, GROUP, Group, LINGER, Store, encode, meta},
 };
 
 /// Pause before a store that failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// How long the last group may take when the agent ends.
+pub(super) const LAST_GROUP: Duration = Duration::from_secs(5);
 
-/// What was changed, so that it can be undone.
+/// What was before a change, so that it can be undone.
 #[derive(Debug)]
-pub(super) enum Undo {
-    /// Values before.
-    Written(Written),
-    /// Attributes before, by full name.
-    Attributes(Vec<(String, Notification)>),
+pub(super) struct Undo {
+    /// Values; `None` where none was written.
+    pub(super) written: Option<Written>,
+    /// Attributes by full name.
+    pub(super) attributes: Vec<(String, Notification)>,
 }
 
 /// Who is told once a group is on the disk.
@@ -67,13 +68,11 @@ struct Gathered {
 
 /// What the store is to hold.
 pub(super) struct Whole<'a> {
-    pub(super) core: &'a Association,
+    pub(super) subject: &'a dyn Subject,
     pub(super) notifications: &'a Notifications,
     pub(super) last_told: Option<BootTime>,
     pub(super) written: &'a Written,
-    pub(super) describer: &'a Describer,
     pub(super) clock: &'a Clock,
-    pub(super) seed: u64,
 }
 
 /// What comes next.
@@ -135,6 +134,11 @@ impl Keeper {
         self.linger();
     }
 
+    /// Something changed that goes with every group.
+    pub(super) fn touch(&mut self) {
+        self.linger();
+    }
+
     /// To be told with the group that gathers now.
     pub(super) fn tell(&mut self, told: Told) {
         self.gathered.told.push(told);
@@ -176,22 +180,16 @@ impl Keeper {
         if let Some(boot) = self.boots.get_mut(&self.boot) {
             boot.unix = whole.clock.boot_unix();
         }
-        let name = |ifindex| whole.describer.interface(ifindex);
-        let rows = gathered.rows.iter().map(|instance| {
-            let row = whole.core.device(*instance).map(|device| encode_row(self.boot, &device, name));
-            (*instance, row)
-        });
+        let rows = gathered.rows.iter().map(|instance| (*instance, whole.subject.stored_row(self.boot, *instance)));
         let notifications = gathered.notifications.iter().map(|sequence| {
             let found = whole.notifications.pending(sequence.saturating_sub(1)).next();
             let found = found.filter(|pending| pending.sequence == *sequence);
             (*sequence, found.map(|pending| self.notification_of(pending)))
         });
-        let mut group = Group { rows: rows.collect(), notifications: notifications.collect(), meta: Vec::new() };
-        // Small, and right only together with the rows.
-        group.meta.push((meta::NEXT_INSTANCE, encode(&whole.core.next_instance())));
+        let meta = whole.subject.stored_values(self.boot);
+        let mut group = Group { rows: rows.collect(), notifications: notifications.collect(), meta };
         group.meta.push((meta::BOOTS, encode(&self.boots)));
         if gathered.parameters || !gathered.notifications.is_empty() {
-            group.meta.push((meta::SEED, encode(&whole.seed)));
             group.meta.push((meta::PARAMETERS, encode(whole.written)));
             group.meta.push((meta::NOTIFICATION_STATE, encode(&self.state_of(whole))));
         }
@@ -246,7 +244,7 @@ impl Keeper {
             }
             Committed::Emptied => {
                 tracing::error!(store = %self.store.path().display(), "the store was lost and is written anew");
-                self.gathered.rows.extend(whole.core.devices().map(|device| device.instance));
+                self.gathered.rows.extend(whole.subject.instances());
                 self.gathered.rows.append(&mut group.rows);
                 self.gathered.notifications.extend(whole.notifications.pending(0).map(|pending| pending.sequence));
                 self.gathered.parameters = true;

@@ -1,10 +1,11 @@
 //! What an earlier agent left in the store, read for this one.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, net::Ipv4Addr, path::Path};
 
 use serde::{Deserialize, Serialize};
 use tr111_core::{
     association::Record,
+    device::{self, Address, GatewayInfo, GatewayParameter, Lease},
     model::Notification,
     notification::{Kind, Pending, State, Waiting},
     time::BootTime,
@@ -33,6 +34,78 @@ pub(super) struct StoredNotification {
     pub(super) parameters: Vec<(String, String)>,
 }
 
+/// [`device::State`]
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct StoredDevice {
+    boot: u32,
+    mac: [u8; 6],
+    manufacturer_oui: String,
+    serial_number: String,
+    product_class: String,
+    lease: Option<StoredLease>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredLease {
+    address: [u8; 4],
+    prefix_length: u8,
+    router: Option<[u8; 4]>,
+    server: [u8; 4],
+    station: [u8; 6],
+    renew: u64,
+    rebind: u64,
+    end: u64,
+}
+
+impl StoredDevice {
+    /// As it is in boot number `boot`.
+    pub(super) fn new(boot: u32, state: &device::State) -> Self {
+        let lease = state.lease.as_ref().map(|lease| StoredLease {
+            address: lease.address.address.octets(),
+            prefix_length: lease.address.prefix_length,
+            router: lease.address.router.map(|router| router.octets()),
+            server: lease.server.octets(),
+            station: lease.station,
+            renew: lease.renew.0,
+            rebind: lease.rebind.0,
+            end: lease.end.0,
+        });
+        let text = |parameter| state.info.get(parameter).to_owned();
+        Self {
+            boot,
+            mac: state.mac,
+            manufacturer_oui: text(GatewayParameter::ManufacturerOui),
+            serial_number: text(GatewayParameter::SerialNumber),
+            product_class: text(GatewayParameter::ProductClass),
+            lease,
+        }
+    }
+
+    /// On the clock of this boot.
+    fn read(self, times: &Times<'_>) -> Result<device::State, DecodeError> {
+        let at = |time| times.translate(self.boot, BootTime(time));
+        let lease = self.lease.map(|lease| Lease {
+            address: Address {
+                address: lease.address.into(),
+                prefix_length: lease.prefix_length,
+                router: lease.router.map(Ipv4Addr::from),
+            },
+            server: lease.server.into(),
+            station: lease.station,
+            renew: at(lease.renew),
+            rebind: at(lease.rebind),
+            end: at(lease.end),
+        });
+        let oui = Some(&self.manufacturer_oui).filter(|oui| !oui.is_empty());
+        let info = GatewayInfo::new(
+            oui.map(|oui| oui.parse()).transpose().map_err(|_| DecodeError::Identity)?,
+            self.serial_number.parse().map_err(|_| DecodeError::Identity)?,
+            self.product_class.parse().map_err(|_| DecodeError::Identity)?,
+        );
+        Ok(device::State { mac: self.mac, info, lease })
+    }
+}
+
 /// What the store held, on the clock of this boot.
 #[derive(Clone, Debug, Default)]
 pub struct Kept {
@@ -40,6 +113,8 @@ pub struct Kept {
     pub rows: Vec<Record>,
     /// The next instance number.
     pub next_instance: u32,
+    /// What a device knew; `None` at its first start.
+    pub device: Option<device::State>,
     /// Values that somebody wrote; `None` at the first start.
     pub written: Option<Written>,
     /// Attributes and notifications.
@@ -105,10 +180,14 @@ fn read(contents: &Contents, now: &Boot, interface: impl Fn(&str) -> Option<u32>
             kind: Kind::ActiveValueChange,
         });
     }
+    let device: Option<StoredDevice> = contents.meta(meta::DEVICE)?;
+    used.extend(device.as_ref().map(|device| device.boot));
+    let device = device.map(|device| device.read(&times)).transpose()?;
     let (next_instance, seed) = (contents.meta(meta::NEXT_INSTANCE)?, contents.meta(meta::SEED)?);
     let known = boots.iter().find(|(_, boot)| boot.id == now.id).map(|(number, _)| *number);
     let boot = known.unwrap_or_else(|| boots.keys().last().map_or(1, |last| last.wrapping_add(1)));
     boots.retain(|number, _| used.contains(number));
     boots.insert(boot, now.clone());
-    Ok(Kept { rows, next_instance: next_instance.unwrap_or(1), written, notifications, last_told, seed, boots, boot })
+    let next_instance = next_instance.unwrap_or(1);
+    Ok(Kept { rows, next_instance, device, written, notifications, last_told, seed, boots, boot })
 }

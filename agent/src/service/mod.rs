@@ -10,6 +10,7 @@ mod kernel;
 mod knobs;
 mod lan;
 pub mod link;
+mod management;
 mod network;
 mod notifier;
 mod parameters;

@@ -4,13 +4,13 @@ use std::collections::HashSet;
 
 use prometheus::IntCounterVec;
 use tr111_core::{
-    association::{self, Association},
-    model::{self, Fault, Notification, Root},
+    association,
+    model::{self, Notification, Root},
     notification::{Cause, Input, Notifications, Output, Pending, Settings, State},
     time::BootTime,
 };
 
-use super::{Clock, Model};
+use super::Clock;
 use crate::control::message;
 
 /// CWMP's name for why there is a notification (TR-069 A.3.3.1).
@@ -117,26 +117,6 @@ impl Notifier {
     /// Of the notifications that wait for their acknowledgement.
     fn last_sequence(&self) -> Option<u64> {
         self.core.pending(self.told).last().map(|pending| pending.sequence)
-    }
-
-    /// Sets the attribute of what is at and below `path`, or of nothing.
-    pub(super) fn set_attribute(
-        &mut self,
-        model: &Model,
-        table: &Association,
-        path: &str,
-        attribute: Notification,
-    ) -> Result<(), Fault> {
-        // Which parameters there are does not depend on attributes, but the view of them reads both.
-        let before = self.core.clone();
-        self.core.set(&model.view(table, &before), path, attribute)
-    }
-
-    /// Puts an attribute back.
-    pub(super) fn put_attribute(&mut self, model: &Model, table: &Association, name: &str, attribute: Notification) {
-        if let Err(fault) = self.set_attribute(model, table, name, attribute) {
-            tracing::debug!(name, %fault, "an attribute is not what it was");
-        }
     }
 
     fn count(&self, name: &str, result: &str) {

@@ -1,14 +1,14 @@
-//! The data model of the gateway: what the agent knows, as parameters.
+//! The data model: what the agent knows, as parameters.
 
 use serde::{Deserialize, Serialize};
 use tr111_core::{
-    association::Association,
+    device::GatewayInfo,
     identity::{DeviceIdentity, GatewayIdentity},
-    model::{self, Notification, Root, Setting, Source},
+    model::{self, Notification, Root, Setting, Side, Source},
     notification::Notifications,
 };
 
-use super::Fault;
+use super::{Fault, management::Subject};
 use crate::control::message::Parameter;
 
 /// Values that the ACS or the operator may write; they are kept over restarts.
@@ -34,7 +34,7 @@ impl std::fmt::Debug for Written {
     }
 }
 
-/// Values that are not in the table.
+/// Values that are no part of a role.
 #[derive(Clone, Debug)]
 pub struct Model {
     root: Root,
@@ -43,7 +43,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Of a gateway with this identity. `written` holds at the first start.
+    /// Of an agent with this identity. `written` holds at the first start.
     pub fn new(root: Root, device_info: GatewayIdentity, written: Written) -> Self {
         Self { root, device_info, written }
     }
@@ -64,28 +64,40 @@ impl Model {
     }
 
     /// The parameters as they are.
-    pub(super) fn view<'a>(&'a self, core: &'a Association, notifications: &'a Notifications) -> View<'a> {
-        View { model: self, core, notifications }
+    pub(super) fn view<'a>(&'a self, subject: &'a dyn Subject, notifications: &'a Notifications) -> View<'a> {
+        View { model: self, subject, notifications }
     }
 
     /// What would be after every write of `writes`; one fault refuses all.
-    pub(super) fn check(&self, view: &View<'_>, writes: &[(String, String)]) -> Result<Written, Fault> {
+    pub(super) fn check(&self, view: &View<'_>, writes: &[(String, String)]) -> Result<Checked, Fault> {
         let pairs = writes.iter().map(|(path, value)| (path.as_str(), value.as_str()));
         let settings = model::check_all(view, pairs).map_err(|faults| match faults.first() {
             Some((path, error)) => fault(*error, path),
             None => fault(model::Fault::InternalError, ""),
         })?;
-        let mut written = self.written.clone();
+        let (mut written, mut is_url_set) = (self.written.clone(), false);
         for setting in settings {
             match setting {
                 Setting::NotificationLimit(seconds) => written.notification_limit = seconds,
-                Setting::Url(url) => written.url = url,
+                Setting::Url(url) => {
+                    written.url = url;
+                    is_url_set = true;
+                }
                 Setting::ConnectionRequestUsername(user) => written.connection_request_username = user,
                 Setting::ConnectionRequestPassword(password) => written.connection_request_password = password,
             }
         }
-        Ok(written)
+        Ok(Checked { written, is_url_set })
     }
+}
+
+/// Writes that passed.
+#[derive(Clone, Debug)]
+pub(super) struct Checked {
+    /// Every value afterwards.
+    pub(super) written: Written,
+    /// The URL of the ACS is among them, maybe with the value that it has (T-34).
+    pub(super) is_url_set: bool,
 }
 
 /// As a client sees it.
@@ -97,7 +109,7 @@ pub(super) fn fault(fault: model::Fault, path: &str) -> Fault {
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     model: &'a Model,
-    core: &'a Association,
+    subject: &'a dyn Subject,
     notifications: &'a Notifications,
 }
 
@@ -124,12 +136,16 @@ impl Source for View<'_> {
         self.model.root
     }
 
+    fn side(&self) -> Side {
+        self.subject.side()
+    }
+
     fn device_info(&self) -> &GatewayIdentity {
         &self.model.device_info
     }
 
     fn number_of_entries(&self) -> u32 {
-        self.core.rows()
+        self.subject.number_of_entries()
     }
 
     fn notification_limit(&self) -> u32 {
@@ -145,11 +161,15 @@ impl Source for View<'_> {
     }
 
     fn instances(&self) -> Vec<u32> {
-        self.core.devices().map(|device| device.instance).collect()
+        self.subject.instances()
     }
 
     fn device(&self, instance: u32) -> Option<&DeviceIdentity> {
-        self.core.device(instance).map(|device| device.identity)
+        self.subject.device(instance)
+    }
+
+    fn gateway_info(&self) -> Option<&GatewayInfo> {
+        self.subject.gateway_info()
     }
 
     fn notification(&self, name: &str) -> Notification {
@@ -159,15 +179,21 @@ impl Source for View<'_> {
 
 #[cfg(test)]
 mod tests {
-    use tr111_core::{association, notification};
+    use std::collections::HashMap;
+
+    use tr111_core::{
+        association::{self, Association},
+        notification,
+    };
 
     use super::*;
+    use crate::service::{association::Table, describe::Describer};
 
     const LIMIT: &str = "InternetGatewayDevice.ManagementServer.ManageableDeviceNotificationLimit";
     const ENTRIES: &str = "InternetGatewayDevice.ManagementServer.ManageableDeviceNumberOfEntries";
     const PASSWORD: &str = "InternetGatewayDevice.ManagementServer.ConnectionRequestPassword";
 
-    fn parts() -> (Model, Association, Notifications) {
+    fn parts() -> (Model, Table, Notifications) {
         let device_info = GatewayIdentity {
             manufacturer_oui: "00256D".parse().expect("an OUI"),
             serial_number: "GW0001".parse().expect("text"),
@@ -176,7 +202,8 @@ mod tests {
         let notifications =
             Notifications::new(Root::Igd, notification::Settings::default(), notification::State::default());
         let core = Association::new(association::Settings::default());
-        (Model::new(Root::Igd, device_info, Written::default()), core, notifications)
+        let table = Table { core, describer: Describer::new(HashMap::new()), seed: 0 };
+        (Model::new(Root::Igd, device_info, Written::default()), table, notifications)
     }
 
     fn pair(path: &str, value: &str) -> (String, String) {
@@ -185,8 +212,8 @@ mod tests {
 
     #[test]
     fn parameters_are_read_by_full_and_partial_path() {
-        let (model, core, notifications) = parts();
-        let read = |path: &str| model.view(&core, &notifications).get(&[path.to_owned()]);
+        let (model, table, notifications) = parts();
+        let read = |path: &str| model.view(&table, &notifications).get(&[path.to_owned()]);
         let serial = read("InternetGatewayDevice.DeviceInfo.SerialNumber").expect("there");
         assert_eq!((serial[0].value.as_str(), serial[0].kind.as_str()), ("GW0001", "string"));
         assert_eq!(read("InternetGatewayDevice.DeviceInfo.").expect("there").len(), 3);
@@ -196,21 +223,21 @@ mod tests {
 
     #[test]
     fn writes_are_all_or_nothing_and_faults_have_the_numbers_of_tr_069() {
-        let (model, core, notifications) = parts();
-        let check = |writes: &[(String, String)]| model.check(&model.view(&core, &notifications), writes);
+        let (model, table, notifications) = parts();
+        let check = |writes: &[(String, String)]| model.check(&model.view(&table, &notifications), writes);
         let refused = |writes: &[(String, String)]| check(writes).expect_err("refused").code;
         assert_eq!(refused(&[pair(LIMIT, "30"), pair(ENTRIES, "7")]), 9008);
         assert_eq!(refused(&[pair("InternetGatewayDevice.Nothing", "7")]), 9005);
-        let written = check(&[pair(LIMIT, "30"), pair(PASSWORD, "s3cret")]).expect("writable");
+        let written = check(&[pair(LIMIT, "30"), pair(PASSWORD, "s3cret")]).expect("writable").written;
         assert_eq!((written.notification_limit, written.connection_request_password.as_str()), (30, "s3cret"));
     }
 
     #[test]
     fn a_password_is_neither_read_back_nor_printed() {
-        let (mut model, core, notifications) = parts();
-        let written = model.check(&model.view(&core, &notifications), &[pair(PASSWORD, "s3cret")]).expect("writable");
-        model.put(written);
-        assert_eq!(model.view(&core, &notifications).get(&[PASSWORD.to_owned()]).expect("there")[0].value, "");
+        let (mut model, table, notifications) = parts();
+        let checked = model.check(&model.view(&table, &notifications), &[pair(PASSWORD, "s3cret")]).expect("writable");
+        model.put(checked.written);
+        assert_eq!(model.view(&table, &notifications).get(&[PASSWORD.to_owned()]).expect("there")[0].value, "");
         assert!(!format!("{model:?}").contains("s3cret"));
     }
 }

@@ -11,9 +11,10 @@ use nix::{ifaddrs::getifaddrs, net::if_::if_indextoname};
 use prometheus::IntCounter;
 use tokio::sync::mpsc;
 use tr111_common::headers::Segment;
+use tr111_core::arp::ArpRequest;
 
 use crate::sim::{
-    frames::{ArpRequest, Mac},
+    frames::Mac,
     socket::{PacketSocket, SocketError},
 };
 

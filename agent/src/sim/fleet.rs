@@ -8,8 +8,9 @@ use std::{
 };
 
 use tr111_common::dhcp4::MessageType;
+use tr111_core::arp::ArpRequest;
 
-use super::frames::{ArpRequest, BROADCAST, Mac, Reply, Request, device_identity};
+use super::frames::{BROADCAST, Mac, Reply, Request, device_identity};
 
 /// First wait for an answer; each further one is twice as long, up to [`RETRANSMIT_MAXIMUM`] (RFC 2131 4.1 starts at
 /// 4 s, which suits people more than tests).

@@ -1,4 +1,4 @@
-//! The frames of a simulated device: DHCP client messages, ARP, and what it reads from replies.
+//! The frames of a simulated device: DHCP client messages, and what it reads from replies.
 
 use std::net::Ipv4Addr;
 
@@ -15,13 +15,6 @@ pub type Mac = [u8; 6];
 pub const BROADCAST: Mac = [0xff; 6];
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_ARP: u16 = 0x0806;
-const ETHERTYPE_VLAN: u16 = 0x8100;
-const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
-/// Hardware type Ethernet, protocol IPv4, their address lengths (RFC 826).
-const ARP_ETHERNET_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
-const ARP_REQUEST: [u8; 2] = [0, 1];
-const ARP_REPLY: [u8; 2] = [0, 2];
 /// BOOTP pads requests to 300 bytes, and some servers still expect it (RFC 1542 2.1).
 const BOOTP_MINIMUM: usize = 300;
 const BROADCAST_FLAG: u16 = 0x8000;
@@ -201,64 +194,5 @@ impl Reply {
         }
         reply.message = message?;
         Some(reply)
-    }
-}
-
-/// An ARP request that asks for an IPv4 address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ArpRequest {
-    /// Who asks.
-    pub sender: (Mac, Ipv4Addr),
-    /// The address that is asked for.
-    pub target: Ipv4Addr,
-}
-
-impl ArpRequest {
-    /// Reads `frame`.
-    pub fn parse(frame: &[u8]) -> Option<Self> {
-        let (header, packet) = frame.split_at_checked(14)?;
-        let packet: &[u8; 28] = packet.first_chunk()?;
-        if header[12..] != ETHERTYPE_ARP.to_be_bytes()
-            || packet[..6] != ARP_ETHERNET_IPV4
-            || packet[6..8] != ARP_REQUEST
-        {
-            return None;
-        }
-        let address = |at: usize| Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3]);
-        Some(Self { sender: (*packet[8..].first_chunk()?, address(14)), target: address(24) })
-    }
-
-    /// The request as a frame to `mac`, with tags of the VLANs `vlan`, outermost first, 0 for none.
-    pub fn to_frame(self, mac: Mac, vlan: [u16; 2]) -> Vec<u8> {
-        let mut frame = Vec::with_capacity(64);
-        frame.extend(mac);
-        frame.extend(self.sender.0);
-        let tags: Vec<u16> = vlan.into_iter().filter(|id| *id != 0).collect();
-        for (index, id) in tags.iter().enumerate() {
-            // The outer one of two is a service tag (IEEE 802.1ad).
-            let is_service = index + 1 < tags.len();
-            frame.extend(if is_service { ETHERTYPE_SERVICE_VLAN } else { ETHERTYPE_VLAN }.to_be_bytes());
-            frame.extend(id.to_be_bytes());
-        }
-        frame.extend(ETHERTYPE_ARP.to_be_bytes());
-        frame.extend(ARP_ETHERNET_IPV4);
-        frame.extend(ARP_REQUEST);
-        frame.extend(self.sender.0);
-        frame.extend(self.sender.1.octets());
-        frame.extend(mac);
-        frame.extend(self.target.octets());
-        frame
-    }
-
-    /// The reply that says the address belongs to `mac`.
-    pub fn reply(&self, mac: Mac) -> Vec<u8> {
-        let mut frame = ethernet(self.sender.0, mac, ETHERTYPE_ARP);
-        frame.extend(ARP_ETHERNET_IPV4);
-        frame.extend(ARP_REPLY);
-        frame.extend(mac);
-        frame.extend(self.target.octets());
-        frame.extend(self.sender.0);
-        frame.extend(self.sender.1.octets());
-        frame
     }
 }

@@ -66,6 +66,13 @@ const DHCP_REPLIES: [SockFilter; 11] = [
     SockFilter::new(RETURN, 0, 0, 0x0004_0000),
     SockFilter::new(RETURN, 0, 0, 0),
 ];
+/// Lets pass ARP without VLAN tag.
+const ARP: [SockFilter; 4] = [
+    SockFilter::new(LOAD_HALF, 0, 0, 12),
+    SockFilter::new(JUMP_IF_EQUAL, 0, 1, 0x0806),
+    SockFilter::new(RETURN, 0, 0, 0x0004_0000),
+    SockFilter::new(RETURN, 0, 0, 0),
+];
 const LOAD_HALF: u16 = 0x28;
 const LOAD_BYTE: u16 = 0x30;
 const LOAD_HALF_INDEXED: u16 = 0x48;
@@ -88,8 +95,17 @@ impl PacketSocket {
 
     /// Opens a socket for what DHCP servers send to clients on `interface`.
     pub fn open_for_dhcp_replies(interface: &str) -> Result<Self, SocketError> {
+        Self::open_filtered(interface, &DHCP_REPLIES)
+    }
+
+    /// Opens a socket for ARP on `interface`.
+    pub fn open_for_arp(interface: &str) -> Result<Self, SocketError> {
+        Self::open_filtered(interface, &ARP)
+    }
+
+    fn open_filtered(interface: &str, filter: &[SockFilter]) -> Result<Self, SocketError> {
         let socket = Self::open_for(interface, Some(SockProtocol::EthAll))?;
-        let attached = SockRef::from(socket.descriptor.get_ref()).attach_filter(&DHCP_REPLIES);
+        let attached = SockRef::from(socket.descriptor.get_ref()).attach_filter(filter);
         attached.map_err(|error| SocketError::System {
             interface: interface.to_owned(),
             source: Errno::from_raw(error.raw_os_error().unwrap_or_default()),

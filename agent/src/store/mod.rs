@@ -1,4 +1,4 @@
-//! What survives the agent: rows with their instance numbers, values and attributes of the data model, notifications.
+//! What survives the agent: rows with their instance numbers, what a device knows of its gateway, values and attributes of the data model, notifications.
 //!
 //! One file of an embedded database under `state_dir`. A thread of its own writes it, one group of changes at a time,
 //! and each group is on the disk (fsync) before [`Store::committed`] says so. What the thread cannot write it gives
@@ -55,6 +55,8 @@ pub mod meta {
     pub const BOOTS: &str = "boots";
     /// Values and attributes of the data model.
     pub const PARAMETERS: &str = "parameters";
+    /// What a device knows of its gateway, and its lease.
+    pub const DEVICE: &str = "device";
     /// What there is to know of notifications besides those that wait for their acknowledgement.
     pub const NOTIFICATION_STATE: &str = "notification_state";
 }
@@ -154,7 +156,7 @@ impl Store {
             }
             Err(error @ Error::Damaged { .. }) => {
                 let aside = move_aside(&path)?;
-                tracing::error!(%error, "the store starts empty and rows are learned anew; the old file is now {}", aside.display());
+                tracing::error!(%error, "the store starts empty and the network is learned anew; the old file is now {}", aside.display());
                 let (database, contents) = open(&path)?;
                 (Some(database), sound(contents).map_err(|error| damaged(error.to_string()))?)
             }

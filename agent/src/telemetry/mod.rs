@@ -76,8 +76,6 @@ impl Telemetry {
         register(Box::new(telemetry.event_latency.clone()))?;
         register(Box::new(telemetry.damaged_records.clone()))?;
         register(Box::new(telemetry.failed_writes.clone()))?;
-        register(Box::new(telemetry.store_errors.clone()))?;
-        register(Box::new(telemetry.notifications.clone()))?;
         register(Box::new(mirror::Mirror::new(kernel, Arc::clone(&telemetry.table), telemetry.probes_sent.clone())?))?;
         Ok(telemetry)
     }
@@ -117,6 +115,8 @@ impl Telemetry {
         };
         telemetry.register(Box::new(build))?;
         telemetry.register(Box::new(telemetry.control_clients.clone()))?;
+        telemetry.register(Box::new(telemetry.store_errors.clone()))?;
+        telemetry.register(Box::new(telemetry.notifications.clone()))?;
         Ok(telemetry)
     }
 

@@ -16,8 +16,12 @@ pub fn first_state(root: Root) -> State {
 /// `ManagementServer.URL` was written, maybe with the value that it had: the ACS may be another one, and has to learn of
 /// the gateway (DEV-7, T-34).
 pub fn url_written(notifications: &mut Notifications, source: &dyn Source) -> Result<(), Fault> {
-    let object = format!("{}GatewayInfo.", source.root().prefix());
-    notifications.set(source, &object, Notification::Active)
+    notifications.set(source, &object(source.root()), Notification::Active)
+}
+
+/// The full name of `GatewayInfo`, with its dot.
+pub fn object(root: Root) -> String {
+    format!("{}GatewayInfo.", root.prefix())
 }
 
 /// `GatewayInfo` changed: one notification tells of all that did (DEV-8, T-3).

@@ -28,6 +28,15 @@ impl GatewayParameter {
     /// Every parameter.
     pub const ALL: [Self; 3] = [Self::ManufacturerOui, Self::ProductClass, Self::SerialNumber];
 
+    /// The name of the parameter in its object.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ManufacturerOui => "ManufacturerOUI",
+            Self::ProductClass => "ProductClass",
+            Self::SerialNumber => "SerialNumber",
+        }
+    }
+
     /// The path below the root.
     pub const fn path(self) -> &'static str {
         match self {
@@ -39,6 +48,11 @@ impl GatewayParameter {
 }
 
 impl GatewayInfo {
+    /// A gateway of these parts; without OUI where it is not known.
+    pub fn new(manufacturer_oui: Option<Oui>, serial_number: Text, product_class: Text) -> Self {
+        Self { manufacturer_oui, serial_number, product_class }
+    }
+
     /// The value of a parameter.
     pub fn get(&self, parameter: GatewayParameter) -> &str {
         match parameter {

@@ -16,11 +16,17 @@ const BACK_OFF: [Duration; 5] = [
     Duration::from_secs(64),
 ];
 
+/// How long a device that starts without an address waits for the box's DHCP client, before what it knew of a gateway
+/// is taken for lost (DEV-9).
+const FIRST_ADDRESS: Duration = Duration::from_mins(2);
+
 #[derive(Debug)]
 pub(super) struct Inform {
     interval: Duration,
     link: bool,
     address: Option<Ipv4Addr>,
+    /// There was no address yet, so none was lost.
+    is_new: bool,
     /// The exchange that is under way, and how often it was asked.
     exchange: Option<(u32, usize)>,
     deadline: BootTime,
@@ -28,7 +34,7 @@ pub(super) struct Inform {
 
 impl Inform {
     pub(super) fn new(interval: Duration) -> Self {
-        Self { interval, link: false, address: None, exchange: None, deadline: BootTime::NEVER }
+        Self { interval, link: false, address: None, is_new: true, exchange: None, deadline: BootTime::NEVER }
     }
 
     pub(super) fn deadline(&self) -> BootTime {
@@ -43,13 +49,22 @@ impl Inform {
             }
             Input::Address(address) if address != self.address => {
                 self.address = address;
+                self.is_new = false;
                 self.start(now, station);
                 if address.is_none() {
                     // Whoever gave the address released it, or let it expire (DEV-9).
                     station.set_info(GatewayInfo::default());
                 }
             }
+            Input::Address(None) if self.is_new && station.info != GatewayInfo::default() => {
+                self.deadline = self.deadline.min(now + FIRST_ADDRESS);
+            }
             Input::Frame(frame) => self.receive(now, frame, station),
+            Input::Tick if self.is_new && now >= self.deadline => {
+                self.is_new = false;
+                self.deadline = BootTime::NEVER;
+                station.set_info(GatewayInfo::default());
+            }
             Input::Tick if now >= self.deadline => match self.exchange {
                 Some((_, asked)) if asked == BACK_OFF.len() => self.rest(now, station),
                 Some(exchange) => self.ask(now, exchange, station),

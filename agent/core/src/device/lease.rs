@@ -27,6 +27,14 @@ const RENEWAL_PAUSE: Duration = Duration::from_mins(1);
 /// Before the search starts again after a NAK, so that a server that always refuses is not asked all the time.
 const NAK_PAUSE: Duration = Duration::from_secs(2);
 
+/// ARP Probes for an address before it is used, and the silence that has to follow each. RFC 5227 has three of them, one
+/// to two seconds apart, and two seconds of silence; a second in all is what a box that starts can wait, and
+/// stations answer within milliseconds.
+const PROBES: usize = 2;
+const PROBE_PAUSE: Duration = Duration::from_millis(500);
+/// After a DECLINE (RFC 2131 3.1 step 5).
+const DECLINE_PAUSE: Duration = Duration::from_secs(10);
+
 /// Options of a lease (RFC 2132) that nothing else here needs.
 mod code {
     pub(super) const SUBNET_MASK: u8 = 1;
@@ -40,6 +48,8 @@ mod code {
 pub(super) struct Client {
     phase: Phase,
     lease: Option<Lease>,
+    /// The interface was given the address of the lease, since the device started.
+    is_configured: bool,
     xid: u32,
     /// Messages of this phase.
     sent: usize,
@@ -58,6 +68,8 @@ enum Phase {
     Requesting(Offer),
     /// The link came back: asks whether the lease still holds.
     Rebooting,
+    /// Has an acknowledgement, and asks whether somebody else has the address (RFC 2131 3.1 step 5).
+    Checking(Lease, GatewayInfo),
     /// Has an address.
     Bound,
     /// Asks the server that gave it (T1).
@@ -76,39 +88,64 @@ struct Offer {
     info: Option<GatewayInfo>,
 }
 
+/// An address for some time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Lease {
-    address: Address,
-    server: Ipv4Addr,
+pub struct Lease {
+    /// The address.
+    pub address: Address,
+    /// The server that gave it.
+    pub server: Ipv4Addr,
     /// The station that brought the ACK: the server, or the way to it.
-    station: [u8; 6],
-    renew: BootTime,
-    rebind: BootTime,
-    end: BootTime,
-}
-
-impl Default for Client {
-    fn default() -> Self {
-        Self { phase: Phase::Down, lease: None, xid: 0, sent: 0, requested: BootTime::NEVER, deadline: BootTime::NEVER }
-    }
+    pub station: [u8; 6],
+    /// T1: the server is asked for more time.
+    pub renew: BootTime,
+    /// T2: every server is.
+    pub rebind: BootTime,
+    /// The address is not the device's any more.
+    pub end: BootTime,
 }
 
 impl Client {
+    /// Without a link, and with the lease of an earlier start, which is confirmed first (RFC 2131 3.2).
+    pub(super) fn new(lease: Option<Lease>) -> Self {
+        Self {
+            phase: Phase::Down,
+            lease,
+            is_configured: false,
+            xid: 0,
+            sent: 0,
+            requested: BootTime::NEVER,
+            deadline: BootTime::NEVER,
+        }
+    }
+
     pub(super) fn deadline(&self) -> BootTime {
         self.deadline.min(self.lease_end())
     }
 
-    pub(super) fn address(&self) -> Option<Address> {
-        self.lease.as_ref().map(|lease| lease.address)
+    pub(super) fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
+    }
+
+    pub(super) fn is_checking(&self) -> bool {
+        matches!(self.phase, Phase::Checking(..))
     }
 
     pub(super) fn handle(&mut self, now: BootTime, input: Input<'_>, station: &mut Station) {
         match input {
             _ if self.phase == Phase::Released => {}
-            Input::Link(true) if self.phase == Phase::Down => match self.lease {
-                Some(_) => self.enter(now, Phase::Rebooting, station),
-                None => self.enter(now, Phase::Selecting, station),
-            },
+            Input::Link(true) if self.phase == Phase::Down => {
+                if now >= self.lease_end() {
+                    self.lose_lease(station);
+                }
+                if self.lease.is_some() {
+                    self.enter(now, Phase::Rebooting, station);
+                } else {
+                    // What is known of a gateway without a lease is from another interface, or another mode.
+                    station.set_info(GatewayInfo::default());
+                    self.enter(now, Phase::Selecting, station);
+                }
+            }
             Input::Link(false) => {
                 self.phase = Phase::Down;
                 self.deadline = BootTime::NEVER;
@@ -127,8 +164,8 @@ impl Client {
 
     /// Begins a phase with its first message.
     fn enter(&mut self, now: BootTime, phase: Phase, station: &mut Station) {
-        // A REQUEST for an offer belongs to the offer's transaction; everything else begins one.
-        if !matches!(phase, Phase::Requesting(_)) {
+        // A REQUEST for an offer belongs to the offer's transaction; everything else that is sent begins one.
+        if !matches!(phase, Phase::Requesting(_) | Phase::Checking(..)) {
             self.xid = station.new_xid();
         }
         self.phase = phase;
@@ -139,6 +176,12 @@ impl Client {
 
     /// Sends the message of this phase, once more.
     fn ask(&mut self, now: BootTime, station: &mut Station) {
+        if let Phase::Checking(lease, _) = &self.phase {
+            station.probe(lease.address.address);
+            self.sent += 1;
+            self.deadline = now + PROBE_PAUSE;
+            return;
+        }
         let request = |station: &Station, xid| station.identified(MessageType::Request, xid);
         let (message, wait): (Builder, _) = match (&self.phase, &self.lease) {
             (Phase::Selecting, _) => (station.identified(MessageType::Discover, self.xid), self.back_off(station)),
@@ -182,12 +225,22 @@ impl Client {
             return;
         }
         match (&self.phase, &self.lease) {
+            (Phase::Checking(lease, info), _) if self.sent >= PROBES => {
+                let (lease, info) = (lease.clone(), info.clone());
+                station.announce(lease.address.address);
+                self.bind(lease, info, station);
+            }
             (Phase::Requesting(_), _) if self.sent >= REQUESTS => self.enter(now, Phase::Selecting, station),
             (Phase::Rebooting, Some(lease)) if self.sent >= REBOOTS => {
+                let lease = lease.clone();
+                // Nobody says that it ended, so it is used as long as it lasts.
                 self.deadline = lease.renew;
                 self.phase = Phase::Bound;
+                self.configure(lease.address, station);
             }
-            (Phase::Selecting | Phase::Requesting(_), _) | (Phase::Rebooting, Some(_)) => self.ask(now, station),
+            (Phase::Selecting | Phase::Requesting(_) | Phase::Checking(..), _) | (Phase::Rebooting, Some(_)) => {
+                self.ask(now, station);
+            }
             // An answer has to say which of several renewals it is for, so each is a transaction.
             (Phase::Bound | Phase::Renewing, Some(lease)) if now < lease.rebind => {
                 self.enter(now, Phase::Renewing, station);
@@ -200,6 +253,13 @@ impl Client {
     }
 
     fn receive(&mut self, now: BootTime, frame: &[u8], station: &mut Station) {
+        if let Phase::Checking(lease, _) = &self.phase {
+            if station.is_claimed(frame, lease.address.address) {
+                let lease = lease.clone();
+                self.decline(now, &lease, station);
+            }
+            return;
+        }
         let Some(reply) = station.reply(frame, self.xid) else { return };
         match (&self.phase, reply.message_type) {
             (Phase::Selecting, MessageType::Offer) => {
@@ -212,12 +272,18 @@ impl Client {
                 }
             }
             (Phase::Requesting(offer), MessageType::Ack) if reply.server_id() == Some(offer.server) => {
-                let info = station.gateway_in(&reply).or_else(|| offer.info.clone());
-                self.bind(&reply, info, station);
+                let info = station.gateway_in(&reply).or_else(|| offer.info.clone()).unwrap_or_default();
+                self.check(now, &reply, info, station);
             }
-            (Phase::Rebooting | Phase::Renewing | Phase::Rebinding, MessageType::Ack) => {
-                let info = station.gateway_in(&reply);
-                self.bind(&reply, info, station);
+            (Phase::Rebooting, MessageType::Ack) => {
+                let info = station.gateway_in(&reply).unwrap_or_default();
+                self.check(now, &reply, info, station);
+            }
+            (Phase::Renewing | Phase::Rebinding, MessageType::Ack) => {
+                let info = station.gateway_in(&reply).unwrap_or_default();
+                if let Some(lease) = Lease::of(&reply, self.requested) {
+                    self.bind(lease, info, station);
+                }
             }
             (Phase::Requesting(offer), MessageType::Nak)
                 if reply.server_id().is_none_or(|server| server == offer.server) =>
@@ -229,31 +295,64 @@ impl Client {
         }
     }
 
-    /// Takes the lease of an ACK. One without address, lease or server is none.
-    fn bind(&mut self, ack: &Message<'_>, info: Option<GatewayInfo>, station: &mut Station) {
-        let Some(lease) = Lease::of(ack, self.requested) else { return };
-        let old = self.address();
+    /// Takes the lease of an ACK, once nobody else turns out to have its address. One without address, lease or server
+    /// is none.
+    fn check(&mut self, now: BootTime, ack: &Message<'_>, info: GatewayInfo, station: &mut Station) {
+        if let Some(lease) = Lease::of(ack, self.requested) {
+            self.enter(now, Phase::Checking(lease, info), station);
+        }
+    }
+
+    fn bind(&mut self, lease: Lease, info: GatewayInfo, station: &mut Station) {
+        let old = self.lease.as_ref().map(|lease| lease.address);
         if old != Some(lease.address) {
             station.outputs.extend(old.map(Output::Deconfigure));
-            station.outputs.push_back(Output::Configure(lease.address));
+            self.is_configured = false;
         }
+        self.configure(lease.address, station);
         self.phase = Phase::Bound;
         self.deadline = lease.renew;
         self.lease = Some(lease);
-        station.set_info(info.unwrap_or_default());
+        station.set_info(info);
+    }
+
+    /// Gives the interface the address of the lease, unless it has it.
+    fn configure(&mut self, address: Address, station: &mut Station) {
+        if !std::mem::replace(&mut self.is_configured, true) {
+            station.outputs.push_back(Output::Configure(address));
+        }
+    }
+
+    /// Somebody else has the address: the server is to know, and to give another one.
+    fn decline(&mut self, now: BootTime, lease: &Lease, station: &mut Station) {
+        let xid = station.new_xid();
+        let address = lease.address.address;
+        let message = station
+            .plain(MessageType::Decline, xid)
+            .address(option::REQUESTED_IP, address)
+            .address(option::SERVER_ID, lease.server);
+        station.transmit(message);
+        station.outputs.push_back(Output::Declined(address));
+        self.search_after(now, DECLINE_PAUSE, station);
     }
 
     /// A server says that the address is not for this device.
     fn refused(&mut self, now: BootTime, station: &mut Station) {
+        let pause = station.jittered(NAK_PAUSE);
+        self.search_after(now, pause, station);
+    }
+
+    fn search_after(&mut self, now: BootTime, pause: Duration, station: &mut Station) {
         self.lose_lease(station);
         self.phase = Phase::Selecting;
         self.xid = station.new_xid();
         self.sent = 0;
-        self.deadline = now + station.jittered(NAK_PAUSE);
+        self.deadline = now + pause;
     }
 
     /// DEV-9: what was learned with a lease goes with it.
     fn lose_lease(&mut self, station: &mut Station) {
+        self.is_configured = false;
         if let Some(lease) = self.lease.take() {
             station.outputs.push_back(Output::Deconfigure(lease.address));
             station.set_info(GatewayInfo::default());

@@ -17,6 +17,7 @@ mod tests;
 use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
 
 pub use info::{GatewayInfo, GatewayParameter};
+pub use lease::Lease;
 
 use self::{inform::Inform, lease::Client, station::Station};
 use crate::{identity::DeviceIdentity, time::BootTime};
@@ -46,6 +47,17 @@ pub struct Settings {
     pub seed: u64,
 }
 
+/// What is kept over a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Ethernet address of the interface that the lease is for.
+    pub mac: [u8; 6],
+    /// What was known of the gateway.
+    pub info: GatewayInfo,
+    /// The lease, in [`Mode::Dhcp`].
+    pub lease: Option<Lease>,
+}
+
 /// Something that happened.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
@@ -66,6 +78,12 @@ pub enum Input<'a> {
 pub enum Output {
     /// Send this Ethernet frame.
     Transmit(Vec<u8>),
+    /// Send this Ethernet frame, an ARP message, and hand in those that come while [`Device::is_checking`].
+    Arp(Vec<u8>),
+    /// Somebody else has the address of a lease, which was declined.
+    Declined(Ipv4Addr),
+    /// Keep this over a restart.
+    Keep(State),
     /// Give the interface this address.
     Configure(Address),
     /// Take this address from the interface.
@@ -93,6 +111,7 @@ pub struct Address {
 /// One device on one interface.
 #[derive(Debug)]
 pub struct Device {
+    mac: [u8; 6],
     station: Station,
     way: Way,
 }
@@ -104,21 +123,41 @@ enum Way {
 }
 
 impl Device {
-    /// A device whose link is down and that knows no gateway.
-    pub fn new(settings: &Settings) -> Self {
+    /// A device whose link is down, as it was when `state` was kept. A lease for another interface is none.
+    pub fn new(settings: &Settings, state: State) -> Self {
+        let State { mac, info, lease } = state;
         let way = match settings.mode {
             Mode::Inform { interval } => Way::Inform(Inform::new(interval)),
-            Mode::Dhcp => Way::Dhcp(Client::default()),
+            Mode::Dhcp => Way::Dhcp(Client::new(lease.filter(|_| mac == settings.mac))),
         };
-        Self { station: Station::new(settings), way }
+        Self { mac: settings.mac, station: Station::new(settings, info), way }
     }
 
     /// Takes what happened at `now`.
     pub fn handle(&mut self, now: BootTime, input: Input<'_>) {
+        let before = self.state();
         match &mut self.way {
             Way::Inform(inform) => inform.handle(now, input, &mut self.station),
             Way::Dhcp(client) => client.handle(now, input, &mut self.station),
         }
+        let state = self.state();
+        if state != before {
+            self.station.outputs.push_back(Output::Keep(state));
+        }
+    }
+
+    /// What to keep over a restart.
+    pub fn state(&self) -> State {
+        let lease = match &self.way {
+            Way::Inform(_) => None,
+            Way::Dhcp(client) => client.lease().cloned(),
+        };
+        State { mac: self.mac, info: self.station.info.clone(), lease }
+    }
+
+    /// Whether ARP messages are to be handed in: an address is checked before it is used (RFC 2131 3.1 step 5).
+    pub fn is_checking(&self) -> bool {
+        matches!(&self.way, Way::Dhcp(client) if client.is_checking())
     }
 
     /// The next thing to do.
@@ -144,7 +183,7 @@ impl Device {
     pub fn lease(&self) -> Option<Address> {
         match &self.way {
             Way::Inform(_) => None,
-            Way::Dhcp(client) => client.address(),
+            Way::Dhcp(client) => client.lease().map(|lease| lease.address),
         }
     }
 }

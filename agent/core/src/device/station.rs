@@ -1,14 +1,18 @@
 //! What both ways of speaking DHCP need: frames, transactions, delays, and `GatewayInfo`.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use tr111_common::{
     config::Config,
     dhcp4::{MessageType, option},
+    headers::find_arp,
 };
 
 use super::{GatewayInfo, Output, Outputs, Settings};
-use crate::dhcp::{Builder, HardwareAddress, Message};
+use crate::{
+    arp::ArpRequest,
+    dhcp::{Builder, HardwareAddress, Message},
+};
 
 /// How far a delay is moved, in both directions (RFC 2131 4.1).
 const JITTER: Duration = Duration::from_secs(1);
@@ -27,9 +31,9 @@ pub(super) struct Station {
 }
 
 impl Station {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &Settings, info: GatewayInfo) -> Self {
         Self {
-            info: GatewayInfo::default(),
+            info,
             outputs: Outputs::new(),
             mac: settings.mac,
             identity: settings.identity.encode(),
@@ -45,13 +49,35 @@ impl Station {
             .option(option::VENDOR_IDENTIFYING, &self.identity)
     }
 
-    /// A message without it: RELEASE has no room for it (RFC 2131 table 5).
+    /// A message without it: RELEASE and DECLINE have no room for it (DEV-2, RFC 2131 table 5).
     pub(super) fn plain(&self, message_type: MessageType, xid: u32) -> Builder {
         Builder::request(message_type, self.mac, xid)
     }
 
     pub(super) fn transmit(&mut self, message: Builder) {
         self.outputs.push_back(Output::Transmit(message.build()));
+    }
+
+    /// Asks everybody on the link for `address`, as one that does not have it yet (RFC 5227 2.1.1).
+    pub(super) fn probe(&mut self, address: Ipv4Addr) {
+        self.ask_for(Ipv4Addr::UNSPECIFIED, address);
+    }
+
+    /// Tells everybody on the link who has `address` now (RFC 5227 2.3).
+    pub(super) fn announce(&mut self, address: Ipv4Addr) {
+        self.ask_for(address, address);
+    }
+
+    fn ask_for(&mut self, sender: Ipv4Addr, target: Ipv4Addr) {
+        let request = ArpRequest { sender: (self.mac, sender), target };
+        self.outputs.push_back(Output::Arp(request.to_everybody()));
+    }
+
+    /// Whether `frame` says that another station has `address`, or asks for it to take it (RFC 5227 2.1.1).
+    pub(super) fn is_claimed(&self, frame: &[u8], address: Ipv4Addr) -> bool {
+        let Some(other) = find_arp(frame, None).filter(|sender| sender.mac != self.mac) else { return false };
+        let takes = |request: ArpRequest| request.sender.1.is_unspecified() && request.target == address;
+        Ipv4Addr::from(other.ip) == address || ArpRequest::parse(frame).is_some_and(takes)
     }
 
     /// The reply of a server to this station in transaction `xid`.

@@ -6,11 +6,15 @@ use tr111_common::{
 
 use super::*;
 use crate::{
+    arp::ArpRequest,
     dhcp::{Builder, Message},
     identity::{GatewayIdentity, decode_device},
     model::{Notification, Root, Side, Source},
     notification::{self, Notifications},
 };
+
+mod check;
+mod restart;
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
@@ -44,17 +48,28 @@ struct Bench {
     sent: VecDeque<Vec<u8>>,
     changes: Vec<(GatewayInfo, GatewayInfo)>,
     addresses: Vec<Ipv4Addr>,
+    /// ARP messages that it sent.
+    arps: Vec<ArpRequest>,
+    /// What it would find after a restart.
+    kept: State,
 }
 
 impl Bench {
     fn new(mode: Mode) -> Self {
+        Self::restarted(mode, BootTime(1_000_000_000), State::default())
+    }
+
+    /// Started at `now` with what an earlier start kept.
+    fn restarted(mode: Mode, now: BootTime, kept: State) -> Self {
         let settings = Settings { mac: MAC, identity: identity(), mode, seed: 7 };
         Self {
-            device: Device::new(&settings),
-            now: BootTime(1_000_000_000),
+            device: Device::new(&settings, kept.clone()),
+            now,
             sent: VecDeque::new(),
             changes: Vec::new(),
             addresses: Vec::new(),
+            arps: Vec::new(),
+            kept,
         }
     }
 
@@ -78,6 +93,9 @@ impl Bench {
         while let Some(output) = self.device.poll_output() {
             match output {
                 Output::Transmit(frame) => self.sent.push_back(frame),
+                Output::Arp(frame) => self.arps.push(ArpRequest::parse(&frame).expect("a request")),
+                Output::Declined(address) => assert_eq!(address, ADDRESS),
+                Output::Keep(state) => self.kept = state,
                 Output::GatewayInfoChanged { old, new } => self.changes.push((old, new)),
                 Output::Configure(address) => self.addresses.push(address.address),
                 Output::Deconfigure(address) => self.addresses.retain(|held| *held != address.address),
@@ -91,7 +109,7 @@ impl Bench {
         let message = parsed(&frame);
         assert_eq!(message.message_type, expected);
         let option = message.vendor_identifying();
-        if expected == MessageType::Release {
+        if matches!(expected, MessageType::Release | MessageType::Decline) {
             assert_eq!(option, None);
         } else {
             let found = decode_device(&option.expect("option 125"), &Config::default());
@@ -135,6 +153,14 @@ impl Bench {
         self.reply(MessageType::Offer, &discover, offer);
         let request = self.message(MessageType::Request);
         self.reply(MessageType::Ack, &request, ack);
+        self.check();
+    }
+
+    /// Nobody else has the address.
+    fn check(&mut self) {
+        while self.device.is_checking() {
+            self.wait();
+        }
     }
 
     fn info(&self) -> [&str; 3] {
@@ -264,6 +290,7 @@ fn a_full_exchange_brings_address_and_gateway_info() {
     assert!(message.ciaddr().is_unspecified());
     assert!(bench.addresses.is_empty());
     bench.reply(MessageType::Ack, &request, Some(&gateway("GW0001", "IGD")));
+    bench.check();
     assert_eq!(bench.addresses, [ADDRESS]);
     assert_eq!(bench.device.lease(), Some(Address { address: ADDRESS, prefix_length: 24, router: None }));
     assert_eq!((bench.info(), bench.changes.len()), (["00256D", "IGD", "GW0001"], 1));
@@ -299,6 +326,7 @@ fn servers_that_were_not_selected_change_nothing() {
     }
     assert_eq!((bench.info(), bench.changes.len(), bench.sent.len()), (["", "", ""], 0, 0));
     bench.reply(MessageType::Ack, &request, Some(&gateway("GW0001", "IGD")));
+    bench.check();
     assert_eq!(bench.info()[2], "GW0001");
     assert_eq!(parsed(&request).server_id(), Some(SERVER));
 }
@@ -308,8 +336,10 @@ fn servers_that_were_not_selected_change_nothing() {
 fn a_lease_is_renewed_at_half_of_its_time_and_rebound_at_seven_eighths() {
     let mut bench = Bench::asking();
     let identity = gateway("GW0001", "IGD");
+    let requested = bench.now;
     bench.bind(None, Some(&identity));
-    assert!((seconds(bench.wait()) - 500.0).abs() < 0.001);
+    bench.wait();
+    assert!((seconds(bench.now.since(requested).expect("later")) - 500.0).abs() < 0.001);
     let renewal = bench.message(MessageType::Request);
     let message = parsed(&renewal);
     assert_eq!((message.ciaddr(), message.destination), (ADDRESS, SERVER));
@@ -411,6 +441,7 @@ fn a_lease_is_confirmed_when_the_link_comes_back() {
     assert_eq!((message.requested_ip(), message.server_id()), (Some(ADDRESS), None));
     assert!(message.ciaddr().is_unspecified());
     bench.reply(MessageType::Ack, &request, Some(&gateway("GW0002", "IGD")));
+    bench.check();
     assert_eq!((bench.info()[2], bench.changes.len()), ("GW0002", 2));
 }
 
