@@ -148,3 +148,30 @@ fn dhclient_keeps_it_with_its_lease() -> Result<()> {
     assert!(lease.contains(&format!("option tr111 {};", value.join(":"))), "{lease}");
     Ok(())
 }
+
+/// GW-4: two clients with different client identifiers behind one hardware address are two clients, however their
+/// exchanges mix: who identified itself gets the Gateway Identity, also later without saying who it is; the other never.
+#[test]
+fn two_clients_behind_one_hardware_address_are_two() -> Result<()> {
+    let (lab, interface) = Lan::Wire.lab()?;
+    let _server = real_kea(&lab, interface)?;
+    let agent = Agent::start(&lab, &[interface], &[])?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    let with_id = |id: &[u8], rest: &[u8]| [&[61, id.len() as u8], id, rest].concat();
+    let mut device = Client::new(&wire, 1, with_id(b"\0device", &hex(D1)));
+    let mut other = Client::new(&wire, 2, with_id(b"\0other", &[]));
+    other.mac = device.mac;
+
+    let (offer, offer_to_other) = (device.discover()?, other.discover()?);
+    assert_ne!(offer.yiaddr, offer_to_other.yiaddr, "two clients for the server");
+    let (ack_to_other, ack) = (other.request(&offer_to_other)?, device.request(&offer)?);
+    let row = agent.wait_for_rows(1, CLIENT)?.remove(0);
+    assert_eq!((row.bindings.len(), &row.bindings[0].ip), (1, &ack.yiaddr.to_string()));
+    device.options = with_id(b"\0device", &[]);
+    let (later, later_to_other) = (device.bind()?, other.bind()?);
+
+    let identity = Some(&hex(G1)[2..]);
+    assert_eq!([&offer, &ack, &later].map(|reply| reply.option(125) == identity), [true; 3]);
+    assert_eq!([&offer_to_other, &ack_to_other, &later_to_other].map(|reply| reply.option(125)), [None; 3]);
+    Ok(())
+}

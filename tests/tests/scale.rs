@@ -3,6 +3,7 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use anyhow::Result;
+use nix::sys::signal::Signal;
 use tr111_common::counter::Outcome;
 use tr111_tests::{
     agent::{Agent, binary},
@@ -66,6 +67,29 @@ fn twenty_thousand_devices_against_a_fast_server() -> Result<()> {
     let rows = agent.wait_for_rows(COUNT, Duration::from_secs(30))?;
     assert_eq!(rows.iter().map(|row| row.bindings.len()).sum::<usize>(), COUNT);
     nothing_is_lost(&agent)?;
+    assert!(devices.terminate(Duration::from_secs(10))?.success());
+    Ok(())
+}
+
+/// T-29: an agent that does not come to read loses what no longer fits into the ring; it says how much, and knows
+/// every device all the same, from what the kernel remembers of each.
+#[test]
+fn a_ring_that_overflowed_is_made_good() -> Result<()> {
+    // Each leaves two requests and an ACK in the ring, about a kilobyte; the ring takes two megabytes.
+    const COUNT: usize = 4_000;
+    let _turn = Turn::take()?;
+    let lab = Lab::new()?;
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 3600)?;
+    let mut agent = Agent::start(&lab, &["lan0"], &[])?;
+    agent.process().signal(Signal::SIGSTOP)?;
+    let mut devices = simulate(&lab, &["--count", "4000", "--rate", "2000", "--vanish"])?;
+    devices.wait_for_line("4000 devices bound", Duration::from_mins(1))?;
+    agent.process().signal(Signal::SIGCONT)?;
+    let rows = agent.wait_for_rows(COUNT, Duration::from_secs(30))?;
+    assert_eq!(rows.iter().map(|row| row.bindings.len()).sum::<usize>(), COUNT);
+    let metrics = agent.metrics()?;
+    let lost = metrics.sum("tr111_ring_lost_total", &[("ring", "lan")]);
+    assert!(lost > COUNT as u64, "only {lost} records were lost");
     assert!(devices.terminate(Duration::from_secs(10))?.success());
     Ok(())
 }
