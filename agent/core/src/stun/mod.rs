@@ -7,6 +7,7 @@
 //! | [`Attribute`] | one attribute, the same type for reading and for writing |
 //! | [`Builder`] | writes a message, signed with [`SharedSecret`] or not |
 //! | [`Transaction`] | one request, its retransmissions and the checks of its responses (RFC 3489 9.3, 12; SEC-3) |
+//! | [`Replies`] | a server's answers of the last seconds, for copies of a request (T-25) |
 //!
 //! Only what RFC 3489 calls a STUN message is read: there is no magic cookie. A request of RFC 5389 is one as well,
 //! with its cookie as the first four bytes of the transaction id.
@@ -16,6 +17,7 @@ mod builder;
 mod error;
 mod integrity;
 mod message;
+mod replies;
 mod transaction;
 
 use tr111_common::stun::message as wire;
@@ -25,6 +27,7 @@ pub use builder::Builder;
 pub use error::ParseError;
 pub use integrity::{IntegrityError, Variant, Variants};
 pub use message::{Attributes, Header, Message};
+pub use replies::{Replies, Seen};
 pub use transaction::{Attack, Discarded, GIVE_UP, INTERVALS, LISTEN, Progress, Response, Transaction};
 
 pub use crate::secret::SharedSecret;

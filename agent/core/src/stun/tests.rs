@@ -1,6 +1,7 @@
 //! Classic STUN against the vectors of the requirements catalogue (H.2).
 
 mod codec;
+mod copies;
 mod properties;
 mod schedule;
 mod vectors;
