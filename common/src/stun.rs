@@ -181,10 +181,6 @@ impl<F: Frame + ?Sized> Step for Walk<'_, F> {
             return false;
         }
         self.unaligned |= !length.is_multiple_of(4);
-        let next = self.at + ATTRIBUTE_HEADER as u32 + ((length + self.padding) & !self.padding);
-        if next > self.end {
-            return false;
-        }
         let value = at + ATTRIBUTE_HEADER;
         if code == attribute::CONNECTION_REQUEST_BINDING
             && length == CONNECTION_REQUEST_BINDING.len() as u32
@@ -193,7 +189,8 @@ impl<F: Frame + ?Sized> Step for Walk<'_, F> {
             self.binding.connection_request = true;
         }
         self.binding.change |= code == attribute::BINDING_CHANGE && length == 0;
-        self.at = next;
+        // Behind the end, the message is damaged: the walk has to stop at the end exactly.
+        self.at += ATTRIBUTE_HEADER as u32 + ((length + self.padding) & !self.padding);
         true
     }
 }

@@ -73,7 +73,7 @@ impl<'a> Datagram<'a> {
         reader.method()?;
         reader.authority(settings)?;
         reader.path()?;
-        let fields = reader.query()?;
+        let fields = reader.query(settings)?;
         reader.version()?;
         reader.headers(settings)?;
         fields.finish().map(ParsedRequest)
@@ -230,8 +230,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn query(&mut self) -> Result<Fields<'a>, Refusal> {
-        let mut fields = Fields::default();
+    fn query(&mut self, settings: Settings) -> Result<Fields<'a>, Refusal> {
+        let mut fields = Fields::new(settings.raw_fallback);
         loop {
             let (name, _) = self.run(class::URI | class::ESCAPE);
             if self.rest().first() == Some(&b'=') {

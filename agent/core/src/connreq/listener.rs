@@ -45,6 +45,16 @@ pub struct LastAccepted {
     pub id: Option<u64>,
 }
 
+impl LastAccepted {
+    /// What a record from the disk is worth now: all of it after a restart of the agent, which is no reboot (T-57), and
+    /// after a reboot if the knob `connreq.keep_over_reboot` says so, as it does by default: else an old request that
+    /// somebody kept would be accepted once (UCR-9, T-58).
+    #[must_use]
+    pub fn restored(self, same_boot: bool, keep_over_reboot: bool) -> Self {
+        if same_boot || keep_over_reboot { self } else { Self::default() }
+    }
+}
+
 /// A request that is newer than the last accepted one, and for this CPE.
 #[derive(Clone, Copy, Debug)]
 pub struct ValidRequest<'a> {

@@ -37,14 +37,11 @@ pub struct Encoded<'a> {
 }
 
 impl<'a> Encoded<'a> {
-    fn read(wire: &'a [u8], escaped: bool, field: Field) -> Result<Self, Refusal> {
-        let sound = |(at, &byte): (usize, &u8)| {
-            byte != b'%' || wire.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-        };
-        if escaped && !wire.iter().enumerate().all(sound) {
-            return Err(Refusal::BadEncoding(field));
-        }
-        Ok(Self { wire, escaped })
+    /// Whether every `%` has its two digits.
+    fn is_sound(self) -> bool {
+        self.wire.iter().enumerate().all(|(at, &byte)| {
+            byte != b'%' || self.wire.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+        })
     }
 
     /// The bytes as they stand on the wire.
@@ -66,7 +63,10 @@ impl<'a> Encoded<'a> {
         while let Some(at) = rest.iter().position(|byte| matches!(byte, b'+' | b'%')) {
             sink(&rest[..at]);
             let (byte, length) = match rest[at..] {
-                [b'%', high, low, ..] => (digit(high) << 4 | digit(low), 3),
+                [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                    (digit(high) << 4 | digit(low), 3)
+                }
+                [b'%', ..] => (b'%', 1),
                 _ => (b' ', 1),
             };
             sink(&[byte]);
@@ -109,6 +109,7 @@ impl<'a> SignatureDigits<'a> {
 /// The five fields as they are met. Unknown names are skipped, and the order is free (T-52).
 #[derive(Default)]
 pub(super) struct Fields<'a> {
+    raw: bool,
     ts: Option<Encoded<'a>>,
     id: Option<Encoded<'a>>,
     un: Option<Encoded<'a>>,
@@ -117,6 +118,11 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    /// No field yet; `raw` says whether values may be taken as they stand on the wire.
+    pub(super) fn new(raw: bool) -> Self {
+        Self { raw, ..Self::default() }
+    }
+
     /// Notes `name=value`; `escaped` says whether the value has a `+` or a `%`.
     #[inline]
     pub(super) fn note(&mut self, name: &[u8], value: &'a [u8], escaped: bool) -> Result<(), Refusal> {
@@ -128,7 +134,12 @@ impl<'a> Fields<'a> {
             b"sig" => (&mut self.sig, Field::Sig),
             _ => return Ok(()),
         };
-        match slot.replace(Encoded::read(value, escaped, field)?) {
+        let value = Encoded { wire: value, escaped };
+        // Who does not encode may well leave a bare `%` (T-51).
+        if escaped && !self.raw && !value.is_sound() {
+            return Err(Refusal::BadEncoding(field));
+        }
+        match slot.replace(value) {
             Some(_) => Err(Refusal::DuplicateField(field)),
             None => Ok(()),
         }

@@ -1,5 +1,5 @@
 use super::vectors::*;
-use crate::{connreq::*, time::UnixTime};
+use crate::{connreq::*, secret::SharedSecret, time::UnixTime};
 
 const STALE: Result<AuthenticRequest, Refusal> = Err(Refusal::StaleTimestamp);
 
@@ -227,6 +227,15 @@ fn remembers_over_a_restart() {
     assert!(receive(&mut after, U1).is_ok());
 }
 
+/// UCR-9, T-57, T-58: a reboot forgets only when told, and then starts from 0.
+#[test]
+fn a_reboot_forgets_only_when_told() {
+    let last = LastAccepted { timestamp: 1_700_000_000, milliseconds: 0, id: Some(1234) };
+    assert_eq!(last.restored(true, false), last);
+    assert_eq!(last.restored(false, true), last);
+    assert_eq!(last.restored(false, false), LastAccepted { timestamp: 0, milliseconds: 0, id: None });
+}
+
 /// UCR-8, SEC-6: a message that fails the last check leaves nothing behind.
 #[test]
 fn a_forged_timestamp_leaves_no_trace() {
@@ -237,7 +246,7 @@ fn a_forged_timestamp_leaves_no_trace() {
     assert!(receive(&mut listener, U1).is_ok());
 }
 
-/// UCR-9, UCR-10, T-56: no lower bound; a day ahead of a trusted clock, else 32 bits.
+/// UCR-10, T-56: no lower bound; a day ahead of a trusted clock, else 32 bits.
 #[test]
 fn bounds_ts_by_the_clock() {
     let bound = 1_700_000_060 + 24 * 3600;
@@ -295,6 +304,23 @@ fn verifies_decoded_values() {
         let field = format!("un={damaged}");
         assert_eq!(changed("un=CPE57689", &field), Err(Refusal::BadEncoding(Field::Un)), "{damaged}");
     }
+}
+
+/// T-51: a sender that does not encode may leave a bare percent sign, which is taken only when told.
+#[test]
+fn takes_a_bare_percent_sign_when_told() {
+    let mut signature = SharedSecret::new(PASSWORD).signature();
+    signature.cover(b"17000000017100%+N0nce");
+    let signature = signature.finish().map(|byte| format!("{byte:02X}")).concat();
+    let datagram =
+        format!("GET http://h?ts=1700000001&id=7&un=100%+&cn=N0nce&sig={signature} HTTP/1.1\r\nHost: h\r\n\r\n");
+    let take = |raw_fallback| {
+        let settings = Settings { raw_fallback, ..Settings::default() };
+        let credential = Credential::new(b"100%+", PASSWORD);
+        receive(&mut Listener::new(credential, settings, LastAccepted::default()), &datagram)
+    };
+    assert_eq!(take(false), Err(Refusal::BadEncoding(Field::Un)));
+    assert!(take(true).is_ok());
 }
 
 /// T-61: an empty password refuses everything, but for a knob.
