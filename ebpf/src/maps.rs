@@ -30,12 +30,18 @@ static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map]
 static GATEWAY: Array<GatewayOption> = Array::with_max_entries(2, 0);
 
+/// The kernel evicts from an LRU map without a word to the program, so evictions are not counted here. Nearly the same is:
+/// the agent remembers as many exchanges, and counts those that it forgets (`exchange_evicted`). A reply whose mark is
+/// gone leaves as the server sent it, unseen: its device gets the Gateway Identity, and its row, with its next exchange.
 #[map]
 static EXCHANGES: LruHashMap<ExchangeKey, Mark> = LruHashMap::with_max_entries(EXCHANGES_MAXIMUM, 0);
 
 #[map]
 static STICKY: HashMap<ClientKey, u32> = HashMap::with_max_entries(STICKY_MAXIMUM, 1 /* BPF_F_NO_PREALLOC */);
 
+/// Evictions are not counted, as for `EXCHANGES`. The map is read only at a start and after the ring lost events, and holds
+/// as many clients as the table holds bindings, so it takes a flood of newcomers to push one out. Then, and only if the
+/// ring lost its ACK as well, a device gets its row with its next renewal.
 #[map]
 static LAST_ACK: LruHashMap<ClientKey, LastAck> = LruHashMap::with_max_entries(LAST_ACKS_MAXIMUM, 0);
 

@@ -8,7 +8,7 @@ use tr111_common::{config::Config, counter::Counter, dhcp4::MessageType, insert:
 use tr111_tests::{
     frame::{Mac, Message, Packet, kind},
     programs::{Program, Programs},
-    vectors::{D1, G1, G2, hex},
+    vectors::{D1, D2, G1, G2, hex},
 };
 
 const DEVICE: Mac = [2, 0, 0, 0, 0, 1];
@@ -88,6 +88,17 @@ fn the_offer_to_a_discover_gains_the_identity() -> Result<()> {
     let request = Message::client(kind::DISCOVER, DEVICE, 0).raw(&hex(D1));
     let case = Case { request, ..Case::default() };
     case.gives(&reply(kind::OFFER), &reply(kind::OFFER).raw(&hex(G1)), Insertion::Inserted)
+}
+
+/// T-13: the gateway sends its class, or leaves it out, whatever the device does with its own.
+#[test]
+fn the_class_of_the_gateway_is_independent_of_the_devices() -> Result<()> {
+    for (device, gateway) in [(D2, G1), (D1, G2)] {
+        let request = Message::client(kind::REQUEST, DEVICE, 0).raw(&hex(device));
+        let case = Case { request, gateway, ..Case::default() };
+        case.gives(&reply(kind::ACK), &reply(kind::ACK).raw(&hex(gateway)), Insertion::Inserted)?;
+    }
+    Ok(())
 }
 
 /// GW-17: an ACK to INFORM gains it as well.

@@ -319,6 +319,7 @@ fn value(source: &dyn Source, leaf: Leaf, instance: Option<u32>) -> Option<Value
     let row = || source.device(instance?);
     let text = |text: &str| Value::String(text.to_owned());
     Some(match leaf {
+        Leaf::DeviceSummary => text(schema::DEVICE_SUMMARY),
         Leaf::ManufacturerOui => text(info.manufacturer_oui.as_str()),
         Leaf::SerialNumber => text(info.serial_number.as_str()),
         Leaf::ProductClass => text(info.product_class.as_str()),

@@ -9,6 +9,10 @@ pub(super) const INSTANCE: &str = "{i}";
 /// The number of rows, below a root.
 pub(super) const NUMBER_OF_ENTRIES: &str = "ManagementServer.ManageableDeviceNumberOfEntries";
 
+/// `DeviceSummary`: the version of the data model and the profiles that are served whole (GW-15; TR-098 2.4.1). A CWMP
+/// client that serves others beside them joins the lists.
+pub(super) const DEVICE_SUMMARY: &str = "InternetGatewayDevice:1.2[](DeviceAssociation:1)";
+
 /// A parameter of the schema.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -23,6 +27,7 @@ pub(super) struct Entry {
 /// What a parameter stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leaf {
+    DeviceSummary,
     ManufacturerOui,
     SerialNumber,
     ProductClass,
@@ -76,6 +81,8 @@ const fn writable(path: &'static str, kind: Kind, leaf: Leaf, roots: &'static [R
 
 /// Parameters of one object stand together, and so do those of one table.
 const SCHEMA: &[Entry] = &[
+    // Device:2 has no such parameter, and its DeviceAssociation:1 asks for `Host` as well.
+    read_only("DeviceSummary", Kind::String, Leaf::DeviceSummary, &[Root::Igd]),
     read_only("DeviceInfo.ManufacturerOUI", Kind::String, Leaf::ManufacturerOui, ALL),
     read_only("DeviceInfo.SerialNumber", Kind::String, Leaf::SerialNumber, ALL),
     read_only("DeviceInfo.ProductClass", Kind::String, Leaf::ProductClass, ALL),

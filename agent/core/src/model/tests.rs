@@ -115,7 +115,7 @@ fn rows_have_three_strings() {
 fn partial_paths_reach_everything_below() {
     let source = gateway(Root::Igd, &[1]);
     for everything in ["", "InternetGatewayDevice."] {
-        assert_eq!(values(&source, everything).len(), 3 + 5 + 3);
+        assert_eq!(values(&source, everything).len(), 1 + 3 + 5 + 3);
     }
     assert_eq!(
         values(&source, "InternetGatewayDevice.DeviceInfo."),
@@ -215,11 +215,11 @@ fn names_tell_objects_and_parameters() {
     }
     let many = tell(&gateway(Root::Igd, &[1, 2, 3, 4, 5]), "", false);
     assert_eq!(many.iter().filter(|(name, _)| name == "~ManagementServer.").count(), 1);
-    assert_eq!(many.len(), 1 + 4 + 7 + 5 * 4);
+    assert_eq!(many.len(), 1 + 1 + 4 + 7 + 5 * 4);
     assert_eq!(tell(&source, "", true), expected(&[("~", false)]));
     assert_eq!(
         tell(&source, "InternetGatewayDevice.", true),
-        expected(&[("~DeviceInfo.", false), ("~ManagementServer.", false)])
+        expected(&[("~DeviceSummary", false), ("~DeviceInfo.", false), ("~ManagementServer.", false)])
     );
     assert_eq!(tell(&source, NUMBER, false), expected(&[(&NUMBER.replace("InternetGatewayDevice.", "~"), false)]));
     assert_eq!(names(&source, NUMBER, true), Err(Fault::InvalidArguments));
@@ -322,5 +322,42 @@ fn a_device_has_gateway_info_below_every_root_and_a_gateway_has_none() {
         );
         let table = path("ManagementServer.ManageableDeviceNumberOfEntries");
         assert_eq!(get(&device, &table), Err(Fault::InvalidParameterName));
+    }
+}
+
+/// GW-15, DM-11: the summary claims DeviceAssociation:1 on InternetGatewayDevice:1.2 and nothing else, and everything of
+/// table 4 can be read at one path. Device:2 has no summary.
+#[test]
+fn the_summary_claims_the_profile_that_is_served_whole() {
+    let source = gateway(Root::Igd, &[1, 2]);
+    let summary = values(&source, "InternetGatewayDevice.DeviceSummary");
+    assert_eq!(summary[0].1, "InternetGatewayDevice:1.2[](DeviceAssociation:1)");
+    let told = names(&source, "InternetGatewayDevice.ManagementServer.", false).unwrap();
+    let read = get(&source, "InternetGatewayDevice.ManagementServer.").unwrap();
+    let row = |instance: u32| {
+        ["ManufacturerOUI", "SerialNumber", "ProductClass"].map(|name| format!("{TABLE}{instance}.{name}"))
+    };
+    for name in [row(1), row(2)].as_flattened().iter().chain([&NUMBER.to_owned()]) {
+        assert!(told.iter().any(|told| told.name == *name && !told.writable), "{name}");
+        assert!(read.iter().any(|read| read.name == *name), "{name}");
+    }
+    for object in [TABLE.to_owned(), format!("{TABLE}2.")] {
+        assert!(told.iter().any(|told| told.name == object && !told.writable), "{object}");
+    }
+    assert_eq!(get(&gateway(Root::Device2, &[]), "Device.DeviceSummary"), Err(Fault::InvalidParameterName));
+}
+
+/// T-1, T-2: TR-111 writes `ManagementDevice` and `Device.Info` once each where it means `ManageableDevice` and
+/// `DeviceInfo`; there are no such objects.
+#[test]
+fn slips_of_the_text_are_no_names() {
+    for (root, slip, meant) in [
+        (Root::Igd, "InternetGatewayDevice.ManagementServer.ManagementDevice.", TABLE),
+        (Root::Igd, "InternetGatewayDevice.Info.", "InternetGatewayDevice.DeviceInfo."),
+        (Root::Device2, "Device.Info.", "Device.DeviceInfo."),
+    ] {
+        let source = gateway(root, &[1]);
+        assert_eq!(get(&source, slip), Err(Fault::InvalidParameterName), "{slip}");
+        assert_eq!(get(&source, meant).map(|found| found.len()), Ok(3), "{meant}");
     }
 }
