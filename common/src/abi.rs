@@ -3,7 +3,7 @@
 use crate::headers::Segment;
 
 /// Changes with every change of a map's layout, of [`crate::event`], [`crate::config`] or [`crate::counter`].
-pub const ABI: u32 = 3;
+pub const ABI: u32 = 4;
 
 /// Bytes of the ring `EVENTS_LAN`: some 5,000 messages. The agent maps it twice, and all of it counts as resident.
 pub const LAN_RING_BYTES: u32 = 2 << 20;
@@ -17,6 +17,10 @@ pub const NEWCOMERS_MAXIMUM: u32 = 4_096;
 pub const LAST_ACKS_MAXIMUM: u32 = 131_072;
 /// Stations whose liveness is watched.
 pub const NEIGHBOURS_MAXIMUM: u32 = 131_072;
+/// Flows of Binding Requests that are known; the least recently used goes first.
+pub const FLOWS_MAXIMUM: u32 = 65_536;
+/// Sources of Connection Requests on the WAN whose budget is kept.
+pub const WAN_BUDGETS_MAXIMUM: u32 = 16_384;
 /// MAC addresses whose budget is kept.
 pub const BUDGETS_MAXIMUM: u32 = 16_384;
 
@@ -40,8 +44,14 @@ pub mod map {
     pub const NEIGHBOURS: &str = "NEIGHBOURS";
     /// Two [`crate::insert::GatewayOption`], of which [`crate::config::Config::gateway_slot`] names the right one.
     pub const GATEWAY: &str = "GATEWAY";
-    /// Hardware address to [`super::Budget`].
+    /// Hardware address to [`super::Budget`]: what the agent is told.
     pub const BUDGETS: &str = "BUDGETS";
+    /// Hardware address to [`super::Budget`]: what passes, where DHCP is policed.
+    pub const DHCP_BUDGETS: &str = "DHCP_BUDGETS";
+    /// IPv4 address to [`super::Budget`]: what passes, where Connection Requests are policed.
+    pub const WAN_BUDGETS: &str = "WAN_BUDGETS";
+    /// [`super::FlowKey`] to [`super::Flow`].
+    pub const FLOWS: &str = "FLOWS";
 }
 
 /// Names of programs, as the object file has them.
@@ -52,6 +62,12 @@ pub mod program {
     pub const LAN_INGRESS_TC: &str = "lan_ingress_tc";
     /// TC, LAN egress.
     pub const LAN_EGRESS: &str = "lan_egress";
+    /// TC, LAN ingress: Binding Requests.
+    pub const LAN_BINDING: &str = "lan_binding";
+    /// XDP, WAN ingress.
+    pub const WAN_INGRESS: &str = "wan_ingress";
+    /// TC, WAN ingress: the same where XDP cannot attach.
+    pub const WAN_INGRESS_TC: &str = "wan_ingress_tc";
 }
 
 /// One DHCP exchange, as requests and replies share it (RFC 2131 4.1: servers do not echo option 61).
@@ -153,7 +169,36 @@ pub struct NeighbourKey {
     pub reserved: [u8; 2],
 }
 
-/// The messages that a MAC address may still send: a token bucket.
+/// A UDP flow from a LAN host to a STUN server, as it comes in on the LAN.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowKey {
+    /// Where it was seen.
+    pub segment: Segment,
+    /// Address of the host.
+    pub source: [u8; 4],
+    /// Address of the server.
+    pub destination: [u8; 4],
+    /// Port of the host.
+    pub source_port: u16,
+    /// Port of the server.
+    pub destination_port: u16,
+}
+
+/// What is known of a flow that carries CONNECTION-REQUEST-BINDING (TR-111 2.2.1.3).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// When its last Binding Request was seen, boot time in nanoseconds.
+    pub seen: u64,
+    /// When the agent was last told, boot time in nanoseconds.
+    pub told: u64,
+}
+
+/// How often the agent is told of a flow that goes on as it was: every 30 s.
+pub const FLOW_SAMPLE_NANOSECONDS: u64 = 30_000_000_000;
+
+/// What a sender may still send: a token bucket.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Budget {

@@ -1,13 +1,15 @@
 //! What each hook decides about a frame. Pure: the maps are looked up by the caller, in the order given here.
 
 use crate::{
-    abi::{ClientKey, ExchangeKey},
+    abi::{ClientKey, ExchangeKey, FlowKey},
     config::Config,
+    connreq,
     counter::Class,
     dhcp4::{self, Fixed, FixedError, Hash, MessageType, Walk, WalkEnd},
     frame::{Frame, Octets, Repeat},
     headers::{self, Segment, Udp, Wanted},
     identity::Refusal,
+    stun,
 };
 
 /// Finds a datagram towards DHCP servers and relays.
@@ -26,6 +28,60 @@ pub fn find_request<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>) -> 
 #[inline(always)]
 pub fn find_reply<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>) -> Result<Udp, Class> {
     headers::find_udp(frame, metadata_tag, Wanted::SourcePort(dhcp4::SERVER_PORT))
+}
+
+/// Finds a datagram towards one of the ports on which STUN servers are expected.
+///
+/// # Errors
+/// The class of any other frame.
+#[inline(always)]
+pub fn find_stun<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>, config: &Config) -> Result<Udp, Class> {
+    headers::find_udp(frame, metadata_tag, Wanted::DestinationPorts(config.stun_ports))
+}
+
+/// Judges a datagram towards a STUN server: the signals of a Binding Request with CONNECTION-REQUEST-BINDING.
+///
+/// # Errors
+/// The class of any other message.
+#[inline(always)]
+pub fn judge_stun<O: Octets + ?Sized, R: Repeat>(octets: &O, udp: &Udp, repeat: R) -> Result<stun::Signals, Class> {
+    if udp.fragment {
+        return Err(Class::OtherStun);
+    }
+    match stun::Signals::read(octets, udp.payload, udp.end, repeat) {
+        Some(signals) if signals.connection_request_binding && !signals.damaged => Ok(signals),
+        _ => Err(Class::OtherStun),
+    }
+}
+
+/// The flow of a datagram; `None` where the frame ends within its IPv4 header.
+#[inline(always)]
+pub fn flow_key<F: Frame + ?Sized>(frame: &F, segment: Segment, udp: &Udp) -> Option<FlowKey> {
+    let addresses = udp.ip as usize + headers::IPV4_ADDRESSES;
+    Some(FlowKey {
+        segment,
+        source: frame.load(addresses)?,
+        destination: frame.load(addresses + 4)?,
+        source_port: udp.source_port,
+        destination_port: udp.destination_port,
+    })
+}
+
+/// Judges a datagram from the WAN: a Connection Request, or a STUN server's answer.
+#[inline(always)]
+pub fn judge_wan<F: Frame + ?Sized>(frame: &F, udp: &Udp, config: &Config) -> Class {
+    if udp.fragment || udp.payload + connreq::START as u32 > udp.end {
+        return Class::OtherPort;
+    }
+    let Some(start) = frame.load::<{ connreq::START }>(udp.payload as usize) else { return Class::OtherPort };
+    if connreq::starts(start) {
+        return Class::ConnectionRequest;
+    }
+    let is_from_server = headers::is_among(udp.source_port, config.stun_ports);
+    if is_from_server && stun::is_binding_answer(u16::from_be_bytes([start[0], start[1]])) {
+        return Class::StunAnswer;
+    }
+    Class::OtherPort
 }
 
 impl From<FixedError> for Class {

@@ -1,6 +1,6 @@
 //! The runtime settings of the kernel programs: one record in the map `CONFIG`, written by the agent.
 
-use crate::identity::DSL_FORUM;
+use crate::{headers::PORTS, identity::DSL_FORUM};
 
 /// How sub-options of enterprise 3561 are read (requirement T-21).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,7 +35,20 @@ pub struct Config {
     pub reserved: u8,
     /// Accepted enterprise numbers; 0 for none (T-23).
     pub enterprises: [u32; 4],
+    /// UDP ports on which STUN servers are expected; 0 for none.
+    pub stun_ports: [u16; PORTS],
+    /// Bits of the packet mark that flows of Connection Requests get, under `mark_mask`.
+    pub mark: u32,
+    /// The bits that `mark` may change; 0: no flow is marked.
+    pub mark_mask: u32,
+    /// Nanoseconds in which one source on the WAN earns one Connection Request; 0: not policed.
+    pub wan_connreq_interval: u64,
+    /// Nanoseconds in which one DHCP client earns one message; 0: not policed.
+    pub lan_dhcp_interval: u64,
 }
+
+/// What a source that is policed may send at once, whatever its rate.
+pub const POLICE_BURST: u32 = 16;
 
 impl Default for Config {
     fn default() -> Self {
@@ -48,6 +61,11 @@ impl Default for Config {
             gateway_slot: 0,
             reserved: 0,
             enterprises: [DSL_FORUM, 0, 0, 0],
+            stun_ports: [0; PORTS],
+            mark: 0,
+            mark_mask: 0,
+            wan_connreq_interval: 0,
+            lan_dhcp_interval: 0,
         }
     }
 }

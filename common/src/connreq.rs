@@ -1,47 +1,36 @@
-//! What the programs need to know of a UDP Connection Request (TR-111 2.2.1.4): how it begins.
+//! UDP Connection Requests on the wire (TR-111 2.2.2.3): what an observer tells them by.
 
-use crate::{frame::Frame, headers::Udp};
+/// Bytes that [`starts`] looks at.
+pub const START: usize = 8;
 
-/// The method, and the space that ends it. Methods are case-sensitive (RFC 2616 5.1.1).
-const GET: [u8; 4] = *b"GET ";
-
-/// Whether the UDP payload begins like a Connection Request (T-63). The agent judges the rest.
-///
-/// A fragment is not looked at: a request travels in one packet (UCR-21).
+/// Whether a datagram that starts with these bytes is meant as a Connection Request: GET of an `http` URI (UCR-28 to
+/// UCR-30). Methods are case-sensitive, schemes are not. STUN starts with a byte of 0 or 1 (UCR-17).
 #[inline(always)]
-pub fn begins_request<F: Frame + ?Sized>(frame: &F, udp: &Udp) -> bool {
-    !udp.fragment && udp.payload + GET.len() as u32 <= udp.end && frame.load(udp.payload as usize) == Some(GET)
+pub fn starts(bytes: [u8; START]) -> bool {
+    // Bit 5 is what tells lower from upper case; no other bytes than letters become the letters of `http` by it.
+    const LOWER: u64 = 0x0000_0000_2020_2020;
+    u64::from_be_bytes(bytes) | LOWER == u64::from_be_bytes(*b"GET http")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Whether `payload` behind two other bytes, with a trailer of the link, begins a request.
-    fn begins(payload: &[u8], fragment: bool) -> bool {
-        let mut frame = [0; 64];
-        frame[2..2 + payload.len()].copy_from_slice(payload);
-        let end = 2 + payload.len() as u32;
-        let udp = Udp { vlan: [0; 2], ip: 0, payload: 2, end, source_port: 1, destination_port: 2, fragment };
-        begins_request(&frame[..], &udp)
-    }
-
-    /// UCR-17, T-63: what begins with `GET ` is a Connection Request, and nothing else.
+    /// UCR-5, UCR-17, UCR-30: only GET of an http URI starts a Connection Request.
     #[test]
-    fn knows_a_request_by_its_first_bytes() {
-        assert!(begins(b"GET http://198.51.100.7:40001?ts=1", false));
-        assert!(begins(b"GET ", false));
-        assert!(!begins(b"GET http://198.51.100.7:40001?ts=1", true));
-        for other in [&b"GET"[..], b"", b"get http://h", b"POST http://h", b"\0\x01\0\0", b"\x01\x01\0\0", b"GETS"] {
-            assert!(!begins(other, false));
+    fn knows_the_start_of_a_connection_request() {
+        for good in [b"GET http", b"GET HTTP", b"GET HttP"] {
+            assert!(starts(*good));
         }
-    }
-
-    /// UCR-17: a payload that ends before the method does is none, whatever the link put behind it.
-    #[test]
-    fn looks_at_nothing_behind_the_payload() {
-        let udp = Udp { vlan: [0; 2], ip: 0, payload: 0, end: 3, source_port: 1, destination_port: 2, fragment: false };
-        assert!(!begins_request(&b"GET http"[..], &udp));
-        assert!(!begins_request(&b"GE"[..], &Udp { end: 4, ..udp }));
+        for bad in [b"get http", b"GET /abc", b"GET httq", b"POST htt", b"\0\x01\0\x18\x01\x02\x03\x04", b"GET\0http"] {
+            assert!(!starts(*bad), "{bad:?}");
+        }
+        for place in 4..8 {
+            for byte in 0..=u8::MAX {
+                let mut start = *b"GET http";
+                start[place] = byte;
+                assert_eq!(starts(start), byte.eq_ignore_ascii_case(&b"GET http"[place]), "{byte} at {place}");
+            }
+        }
     }
 }

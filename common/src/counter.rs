@@ -14,30 +14,40 @@ pub enum Hook {
     LanIngress,
     /// LAN egress, TC.
     LanEgress,
+    /// LAN ingress, TC: Binding Requests.
+    LanBinding,
+    /// WAN ingress, XDP or TC.
+    WanIngress,
 }
 
 impl Hook {
     /// Every hook, in the order of their numbers.
-    pub const ALL: [Self; 2] = [Self::LanIngress, Self::LanEgress];
+    pub const ALL: [Self; 4] = [Self::LanIngress, Self::LanEgress, Self::LanBinding, Self::WanIngress];
 
     /// The value of the `hook` label, and the name of the program.
     pub const fn label(self) -> &'static str {
         match self {
             Self::LanIngress => "lan_ingress",
             Self::LanEgress => "lan_egress",
+            Self::LanBinding => "lan_binding",
+            Self::WanIngress => "wan_ingress",
         }
     }
 }
 
-/// What becomes of a frame of some class. Whatever it is, the frame passes.
+/// What becomes of a frame of some class. It passes, unless it is [`Outcome::Dropped`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Not ours.
     NotOurs,
     /// Handed to the agent through the ring.
     HandedUp,
+    /// Recognised and counted; the agent need not see it.
+    Noted,
     /// Addressed to us, and refused.
     Refused,
+    /// Above the rate that the operator set: the only frames that do not pass.
+    Dropped,
 }
 
 macro_rules! classes {
@@ -121,6 +131,18 @@ classes! {
     RefusedIdentity "refused_identity" Refused,
     /// A MAC address above its budget of messages (SEC-8).
     OverBudget "over_budget" Refused,
+    /// A Binding Request with CONNECTION-REQUEST-BINDING of a flow that is new, changed, or due to be told again.
+    Binding "binding" HandedUp,
+    /// Such a Binding Request of a flow that goes on as it was.
+    BindingRefresh "binding_refresh" Noted,
+    /// Another STUN message towards a STUN server, or something else on its port.
+    OtherStun "other_stun" NotOurs,
+    /// The answer of a STUN server.
+    StunAnswer "stun_answer" Noted,
+    /// A UDP Connection Request.
+    ConnectionRequest "connection_request" Noted,
+    /// Above the rate that the operator set.
+    Policed "policed" Dropped,
 }
 
 /// A ring between the programs and the agent.
@@ -160,7 +182,7 @@ pub enum Counter {
     NewcomersLost,
 }
 
-const CLASSES: u32 = 32;
+const CLASSES: u32 = 64;
 const MESSAGES: u32 = 16;
 const REFUSALS: u32 = 8;
 const INSERTION_RESULTS: u32 = 8;

@@ -5,6 +5,8 @@ use crate::{counter::Class, frame::Frame};
 const ETHERNET_HEADER: usize = 14;
 const VLAN_TAG: usize = 4;
 const IPV4_MINIMUM: usize = 20;
+/// Where source and destination address stand in the IPv4 header.
+pub const IPV4_ADDRESSES: usize = 12;
 const UDP_HEADER: usize = 8;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -51,9 +53,16 @@ pub struct Udp {
     pub fragment: bool,
 }
 
+/// Ports that a hook can look for at once.
+pub const PORTS: usize = 8;
+
 /// Which UDP ports a hook asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
+    /// Every datagram.
+    Any,
+    /// One of these destination ports; 0 for none.
+    DestinationPorts([u16; PORTS]),
     /// The datagram's source port.
     SourcePort(u16),
     /// The datagram's destination port.
@@ -159,6 +168,8 @@ pub fn find_udp<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>, wanted:
     let source_port = u16::from_be_bytes([ports[0], ports[1]]);
     let destination_port = u16::from_be_bytes([ports[2], ports[3]]);
     let matches = match wanted {
+        Wanted::Any => true,
+        Wanted::DestinationPorts(ports) => is_among(destination_port, ports),
         Wanted::SourcePort(port) => source_port == port,
         Wanted::DestinationPort(port) => destination_port == port,
     };
@@ -189,6 +200,12 @@ pub fn find_udp<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>, wanted:
         destination_port,
         fragment,
     })
+}
+
+/// Whether the port is one of those that are not 0.
+#[inline(always)]
+pub fn is_among(port: u16, ports: [u16; PORTS]) -> bool {
+    port != 0 && ports.contains(&port)
 }
 
 #[inline(always)]

@@ -1,13 +1,6 @@
 //! Classic STUN on the wire (RFC 3489 11), with the two attributes of TR-111 (2.2.1.3, Table 5).
-//!
-//! The programs ask one thing: does this datagram say that its source listens for UDP Connection Requests
-//! ([`Binding`], STUN-5)? They change nothing, so a message that is damaged is none of theirs. The agent's parser
-//! judges it.
 
-use crate::{
-    frame::{FRAME_CAPACITY, Frame, Repeat, Step},
-    headers::Udp,
-};
+use crate::frame::{Octets, Repeat, Step};
 
 /// UDP port of a STUN server.
 pub const PORT: u16 = 3478;
@@ -73,126 +66,121 @@ pub mod attribute {
 /// The value of CONNECTION-REQUEST-BINDING: the space at its end belongs to it.
 pub const CONNECTION_REQUEST_BINDING: [u8; 20] = *b"dslforum.org/TR-111 ";
 
-/// Attributes that the programs look at; a Binding Request of TR-111 has at most five.
-pub const ATTRIBUTES_MAXIMUM: u32 = 16;
+/// Most attributes that one walk reads.
+const ATTRIBUTES_MAXIMUM: u32 = 32;
 
-/// The header of a datagram whose length says that it is STUN.
+/// What a Binding Request says of the binding that it came through (TR-111 2.2.1.3), as an observer on the path reads
+/// it: nothing of it is authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// One of [`message`], or another number.
-    pub message_type: u16,
-    /// Transaction id.
-    pub transaction_id: [u8; 16],
-}
-
-impl Header {
-    /// Reads the header at the start of the UDP payload.
-    ///
-    /// `None` where the first byte or the length says that it is something else (T-63), and for a fragment.
-    #[inline(always)]
-    pub fn load<F: Frame + ?Sized>(frame: &F, udp: &Udp) -> Option<Self> {
-        // Type and length first: that is what other traffic on the port costs.
-        let [high, low, length @ ..]: [u8; 4] = frame.load(udp.payload as usize)?;
-        let length = u32::from(u16::from_be_bytes(length));
-        if high > 1 || udp.fragment || udp.payload + HEADER as u32 + length != udp.end {
-            return None;
-        }
-        let transaction_id = frame.load(udp.payload as usize + 4)?;
-        Some(Self { message_type: u16::from_be_bytes([high, low]), transaction_id })
-    }
-}
-
-/// What a Binding Request says of its source (TR-111 2.2.1.3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Binding {
-    /// CONNECTION-REQUEST-BINDING: Connection Requests will come to this binding.
-    pub connection_request: bool,
-    /// BINDING-CHANGE; it counts only with the other (STUN-3).
-    pub change: bool,
-    /// MESSAGE-INTEGRITY, right or wrong.
-    pub signed: bool,
-}
-
-impl Binding {
-    /// Finds the Binding Request in `udp` and walks its attributes; `None` for everything else.
-    #[inline(always)]
-    pub fn find<F: Frame + ?Sized, R: Repeat>(frame: &F, udp: &Udp, repeat: R) -> Option<Self> {
-        let header = Header::load(frame, udp)?;
-        if header.message_type != message::BINDING_REQUEST {
-            return None;
-        }
-        let mut walk = Walk::new(frame, udp, 0);
-        repeat.repeat(ATTRIBUTES_MAXIMUM, &mut walk);
-        if walk.at != udp.end && walk.unaligned {
-            // RFC 5389's padding behind the length, where RFC 3489's reading leads nowhere (T-37).
-            walk = Walk::new(frame, udp, 3);
-            repeat.repeat(ATTRIBUTES_MAXIMUM, &mut walk);
-        }
-        (walk.at == udp.end).then_some(walk.binding)
-    }
-}
-
-/// A walk over the attributes of a message, one a turn.
-struct Walk<'a, F: ?Sized> {
-    frame: &'a F,
+#[repr(C)]
+pub struct Signals {
     at: u32,
     end: u32,
-    /// Alignment of attributes less one: 0 or 3.
+    /// CONNECTION-REQUEST-BINDING was there: Connection Requests are expected through this binding (STUN-1).
+    pub connection_request_binding: bool,
+    /// BINDING-CHANGE was there: the binding is another one than before (STUN-2).
+    pub binding_change: bool,
+    /// Attributes do not lead to the end of the message.
+    pub damaged: bool,
+}
+
+impl Signals {
+    /// Reads the message from `start` to `end`; `None` where that is no Binding Request whose length agrees.
+    #[inline(always)]
+    pub fn read<O: Octets + ?Sized, R: Repeat>(octets: &O, start: u32, end: u32, repeat: R) -> Option<Self> {
+        let attributes = start + HEADER as u32;
+        if end < attributes
+            || octets.be16(start) != message::BINDING_REQUEST
+            || u32::from(octets.be16(start + 2)) != end - attributes
+        {
+            return None;
+        }
+        let mut signals = Self::walk(octets, attributes, end, 0, repeat);
+        if signals.damaged {
+            // Lengths of RFC 3489 count their padding; those of RFC 5389 do not (T-37).
+            signals = Self::walk(octets, attributes, end, 3, repeat);
+        }
+        // BINDING-CHANGE means something only beside the other one (STUN-3).
+        signals.binding_change &= signals.connection_request_binding;
+        Some(signals)
+    }
+
+    /// Reads the attributes from `at` to `end`, each of them followed by what makes its length a multiple of
+    /// `padding` plus one.
+    #[inline(always)]
+    fn walk<O: Octets + ?Sized, R: Repeat>(octets: &O, at: u32, end: u32, padding: u32, repeat: R) -> Self {
+        let mut signals =
+            Self { at, end, connection_request_binding: false, binding_change: false, damaged: false };
+        repeat.repeat(ATTRIBUTES_MAXIMUM, &mut SignalsStep { signals: &mut signals, octets, padding });
+        signals.damaged |= signals.at != end;
+        signals
+    }
+}
+
+struct SignalsStep<'a, O: ?Sized> {
+    signals: &'a mut Signals,
+    octets: &'a O,
     padding: u32,
-    unaligned: bool,
-    binding: Binding,
 }
 
-impl<'a, F: Frame + ?Sized> Walk<'a, F> {
-    #[inline(always)]
-    fn new(frame: &'a F, udp: &Udp, padding: u32) -> Self {
-        let at = udp.payload + HEADER as u32;
-        Self { frame, at, end: udp.end, padding, unaligned: false, binding: Binding::default() }
-    }
-
-    /// Whether the value of CONNECTION-REQUEST-BINDING stands at `at`, compared in words.
-    #[inline(always)]
-    fn is_connection_request(&self, at: usize) -> bool {
-        let (Some(first), Some(second), Some(last)) =
-            (self.frame.load::<8>(at), self.frame.load::<8>(at + 8), self.frame.load::<4>(at + 16))
-        else {
-            return false;
-        };
-        u64::from_ne_bytes(first) == u64::from_ne_bytes(*b"dslforum")
-            && u64::from_ne_bytes(second) == u64::from_ne_bytes(*b".org/TR-")
-            && u32::from_ne_bytes(last) == u32::from_ne_bytes(*b"111 ")
-    }
-}
-
-impl<F: Frame + ?Sized> Step for Walk<'_, F> {
+impl<O: Octets + ?Sized> Step for SignalsStep<'_, O> {
     #[inline(always)]
     fn step(&mut self, _: u32) -> bool {
-        if self.at >= self.end || self.at as usize >= FRAME_CAPACITY {
+        let signals = &mut *self.signals;
+        let at = signals.at;
+        let value = at + ATTRIBUTE_HEADER as u32;
+        if at >= signals.end {
             return false;
         }
-        // The mask is what the verifier believes.
-        let at = self.at as usize & (FRAME_CAPACITY - 1);
-        let Some([c0, c1, l0, l1]) = self.frame.load::<ATTRIBUTE_HEADER>(at) else { return false };
-        let (code, length) = (u16::from_be_bytes([c0, c1]), u32::from(u16::from_be_bytes([l0, l1])));
-        if code == attribute::MESSAGE_INTEGRITY {
-            // What follows it is ignored (RFC 3489 11.2.8).
-            self.binding.signed = true;
-            self.at = self.end;
+        let length = u32::from(self.octets.be16(at + 2));
+        if value > signals.end || value + length > signals.end {
+            signals.damaged = true;
             return false;
         }
-        self.unaligned |= !length.is_multiple_of(4);
-        let value = at + ATTRIBUTE_HEADER;
-        if code == attribute::CONNECTION_REQUEST_BINDING
-            && length == CONNECTION_REQUEST_BINDING.len() as u32
-            && self.is_connection_request(value)
-        {
-            self.binding.connection_request = true;
+        match self.octets.be16(at) {
+            // What stands behind the signature is not part of the message (RFC 3489 11.2.8).
+            attribute::MESSAGE_INTEGRITY => {
+                signals.at = signals.end;
+                return false;
+            }
+            attribute::CONNECTION_REQUEST_BINDING => {
+                let is_it = length == CONNECTION_REQUEST_BINDING.len() as u32 && is_value(self.octets, value);
+                signals.connection_request_binding |= is_it;
+            }
+            attribute::BINDING_CHANGE => signals.binding_change |= length == 0,
+            _ => {}
         }
-        self.binding.change |= code == attribute::BINDING_CHANGE && length == 0;
-        // Behind the end, the message is damaged: the walk has to stop at the end exactly.
-        self.at += ATTRIBUTE_HEADER as u32 + ((length + self.padding) & !self.padding);
+        signals.at = value + ((length + self.padding) & !self.padding);
         true
     }
+}
+
+/// Whether the twenty bytes at `at` are the value of CONNECTION-REQUEST-BINDING.
+#[inline(always)]
+fn is_value<O: Octets + ?Sized>(octets: &O, at: u32) -> bool {
+    let value = const { words(CONNECTION_REQUEST_BINDING) };
+    octets.be32(at) == value[0]
+        && octets.be32(at + 4) == value[1]
+        && octets.be32(at + 8) == value[2]
+        && octets.be32(at + 12) == value[3]
+        && octets.be32(at + 16) == value[4]
+}
+
+/// Twenty bytes as words in network order.
+const fn words(bytes: [u8; 20]) -> [u32; 5] {
+    let mut words = [0; 5];
+    let mut at = 0;
+    while at < 20 {
+        words[at / 4] = words[at / 4] << 8 | bytes[at] as u32;
+        at += 1;
+    }
+    words
+}
+
+/// Whether a datagram is the answer of a STUN server to a Binding Request, by its first bytes.
+#[inline(always)]
+pub fn is_binding_answer(kind: u16) -> bool {
+    kind == message::BINDING_RESPONSE || kind == message::BINDING_ERROR_RESPONSE
 }
 
 #[cfg(test)]

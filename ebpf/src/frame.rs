@@ -123,6 +123,14 @@ impl SkbFrame<'_> {
         // SAFETY: the context is the one the kernel gave. Where the helper fails, the frame stays as it is.
         unsafe { bpf_skb_vlan_push(self.skb(), 0x8100_u16.to_be(), tag) };
     }
+
+    /// Sets the bits of `value` under `mask` in the packet mark; the others belong to somebody else.
+    #[inline(always)]
+    pub fn mark(&self, value: u32, mask: u32) {
+        // SAFETY: the context is the `__sk_buff` that the kernel gave.
+        let before = unsafe { (*self.ctx.skb.skb).mark };
+        self.ctx.set_mark((before & !mask) | (value & mask));
+    }
 }
 
 impl Frame for SkbFrame<'_> {

@@ -1,11 +1,11 @@
 //! The LAN hooks: from a frame to its class, its mark and its event.
 
 use crate::{
-    emit::{self, Facts},
     frame::{KernelLoop, Packet, SkbFrame},
     insert,
     maps::{self, Scratch},
     police,
+    seen::Seen,
 };
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_log_ebpf::debug;
@@ -16,22 +16,13 @@ use tr111_common::{
     config::Config,
     counter::{Class, Counter, Hook, Outcome},
     dhcp4::{Fixed, MessageType},
-    frame::{FRAME_CAPACITY, Frame as _, Octets as _},
+    frame::{Frame as _, Octets as _},
     headers::{self, Segment, Udp},
 };
 
-/// A frame that turned out to hold a DHCP message.
-struct Seen {
-    udp: Udp,
-    segment: Segment,
-    metadata_tag: Option<u16>,
-    time: u64,
-    captured: u32,
-}
-
-/// LAN ingress: counts the frame, marks its exchange, tells the agent.
+/// LAN ingress: counts the frame, marks its exchange, tells the agent. `false`: the frame is to be dropped.
 #[inline(always)]
-pub fn ingress<P: Packet>(packet: &P) {
+pub fn ingress<P: Packet>(packet: &P) -> bool {
     let class = match classify::find_request(packet, packet.metadata_tag()) {
         Ok(udp) => on_request(packet, udp),
         Err(class) => {
@@ -42,6 +33,7 @@ pub fn ingress<P: Packet>(packet: &P) {
         }
     };
     maps::count(Counter::Packet(Hook::LanIngress, class));
+    !matches!(class.outcome(), Outcome::Dropped)
 }
 
 /// LAN egress: counts the frame, adds the Gateway Identity to it, tells the agent how an exchange of an identified client ended.
@@ -57,7 +49,8 @@ pub fn egress(packet: &SkbFrame<'_>) {
 #[inline(always)]
 fn on_request<P: Packet>(packet: &P, udp: Udp) -> Class {
     let (Some(scratch), Some(config)) = (maps::scratch(), maps::config()) else { return Class::OtherPort };
-    let (Ok(class) | Err(class)) = look(packet, udp, scratch).and_then(|seen| request(packet, scratch, &seen, config));
+    let (Ok(class) | Err(class)) =
+        Seen::look(packet, udp, scratch).and_then(|seen| request(packet, scratch, &seen, config));
     debug!(packet.context(), "lan_ingress: class {}, {} bytes", class as u8, packet.len());
     class
 }
@@ -65,29 +58,18 @@ fn on_request<P: Packet>(packet: &P, udp: Udp) -> Class {
 #[inline(always)]
 fn on_reply(packet: &SkbFrame<'_>, udp: Udp) -> Class {
     let (Some(scratch), Some(config)) = (maps::scratch(), maps::config()) else { return Class::OtherPort };
-    let (Ok(class) | Err(class)) = look(packet, udp, scratch).and_then(|seen| reply(packet, scratch, &seen, config));
+    let (Ok(class) | Err(class)) =
+        Seen::look(packet, udp, scratch).and_then(|seen| reply(packet, scratch, &seen, config));
     debug!(packet.context(), "lan_egress: class {}, {} bytes", class as u8, packet.len());
     class
-}
-
-/// Copies the frame into the scratch buffer.
-#[inline(always)]
-fn look<P: Packet>(packet: &P, udp: Udp, scratch: &mut Scratch) -> Result<Seen, Class> {
-    // Bounded as 64 bits: the verifier (Linux 6.18) loses bounds that were learned of a truncated copy.
-    let length = packet.len();
-    if length == 0 || length > FRAME_CAPACITY || !packet.copy(&mut scratch.frame, length) {
-        return Err(Class::Oversize);
-    }
-    let captured = length as u32;
-    // SAFETY: the helper takes nothing and reads a clock.
-    let time = unsafe { bpf_ktime_get_boot_ns() };
-    let segment = Segment { ifindex: packet.ifindex(), vlan: udp.vlan };
-    Ok(Seen { udp, segment, metadata_tag: packet.metadata_tag(), time, captured })
 }
 
 #[inline(always)]
 fn request<P: Packet>(packet: &P, scratch: &mut Scratch, seen: &Seen, config: &Config) -> Result<Class, Class> {
     let fixed = classify::request_fixed(&scratch.frame, &seen.udp)?;
+    if !police::may_pass_dhcp(&fixed, seen.time, config) {
+        return Err(Class::Policed);
+    }
     walk(scratch, seen, config);
     let client = classify::client_key(seen.segment, &fixed, &scratch.walk, config);
     let (class, identified) = match classify::judge_request(&seen.udp, &scratch.walk, config) {
@@ -102,7 +84,8 @@ fn request<P: Packet>(packet: &P, scratch: &mut Scratch, seen: &Seen, config: &C
             (Class::Sticky, Some(true))
         }
     };
-    if !police::allow(&fixed, seen.time, config) {
+    let [address, _] = fixed.chaddr_words();
+    if !police::may_tell(address, seen.time, config) {
         return Err(Class::OverBudget);
     }
     match identified {
@@ -116,7 +99,7 @@ fn request<P: Packet>(packet: &P, scratch: &mut Scratch, seen: &Seen, config: &C
         None => maps::forget_ack(&client),
     }
     refresh(seen.segment, [0, 1, 2, 3, 4, 5].map(|index: usize| fixed.chaddr[index]), seen.time);
-    tell(scratch, seen, Hook::LanIngress, class);
+    seen.tell(scratch, Hook::LanIngress, class);
     Ok(class)
 }
 
@@ -140,7 +123,7 @@ fn reply(packet: &SkbFrame<'_>, scratch: &mut Scratch, seen: &Seen, config: &Con
         _ => {}
     }
     if matches!(class.outcome(), Outcome::HandedUp) {
-        tell(scratch, seen, Hook::LanEgress, class);
+        seen.tell(scratch, Hook::LanEgress, class);
     }
     Ok(class)
 }
@@ -226,17 +209,4 @@ fn takes_identity(class: Class) -> Option<MessageType> {
 fn walk(scratch: &mut Scratch, seen: &Seen, config: &Config) {
     scratch.walk = classify::new_walk(&seen.udp, config);
     scratch.walk.run(&scratch.frame, config, KernelLoop);
-}
-
-#[inline(always)]
-fn tell(scratch: &mut Scratch, seen: &Seen, hook: Hook, class: Class) {
-    let facts = Facts {
-        time: seen.time,
-        segment: seen.segment,
-        metadata_tag: seen.metadata_tag,
-        hook,
-        class,
-        captured: seen.captured,
-    };
-    emit::lan(scratch, &facts);
 }

@@ -9,19 +9,27 @@
 //! `lan_ingress` decides which exchanges belong to clients that identified themselves and marks them in `EXCHANGES`
 //! before the server sees the request, so the reply, at `lan_egress`, finds the mark however fast it comes.
 //! There the Gateway Identity goes into OFFER and ACK, in the kernel, so it works beside any DHCP server.
-//! What matters goes to the agent through `EVENTS_LAN` with its frame. Every frame is counted once per hook, and every
-//! frame passes: an error in here is a counter, never a drop.
+//! What matters goes to the agent through `EVENTS_LAN` with its frame.
+//!
+//! `lan_binding` sets the packet mark of flows that carry CONNECTION-REQUEST-BINDING, so that a rule of the agent's can
+//! give them a longer NAT timeout. `wan_ingress` counts what comes back: Connection Requests and STUN answers.
+//!
+//! Every frame is counted once per hook, and passes: an error in here is a counter, never a drop. Only where the
+//! operator set a rate are frames above it dropped.
 #![no_std]
 #![no_main]
 #![expect(clippy::needless_pass_by_value, reason = "the entry points' macros call with the context by value")]
 #![expect(missing_docs, reason = "the entry points' macros expand to public functions without their docs")]
 
+mod binding;
 mod emit;
 mod frame;
 mod insert;
 mod lan;
 mod maps;
 mod police;
+mod seen;
+mod wan;
 
 use aya_ebpf::{
     bindings::xdp_action,
@@ -31,19 +39,19 @@ use aya_ebpf::{
 
 /// Lets the next program of the chain, or the stack, have the frame (`TCX_NEXT`; `TC_ACT_UNSPEC` before Linux 6.6).
 const NEXT: i32 = -1;
+/// Ends the frame (`TC_ACT_SHOT`, `TCX_DROP`).
+const DROP: i32 = 2;
 
 /// LAN ingress: DHCP messages of clients.
 #[xdp(frags)]
 pub fn lan_ingress(ctx: XdpContext) -> u32 {
-    lan::ingress(&frame::XdpFrame::new(&ctx));
-    xdp_action::XDP_PASS
+    at_xdp(lan::ingress(&frame::XdpFrame::new(&ctx)))
 }
 
 /// LAN ingress where XDP cannot attach.
 #[classifier]
 pub fn lan_ingress_tc(ctx: TcContext) -> i32 {
-    lan::ingress(&frame::SkbFrame::new(&ctx));
-    NEXT
+    at_tc(lan::ingress(&frame::SkbFrame::new(&ctx)))
 }
 
 /// LAN egress: replies of DHCP servers on this machine, or behind its relay.
@@ -51,6 +59,35 @@ pub fn lan_ingress_tc(ctx: TcContext) -> i32 {
 pub fn lan_egress(ctx: TcContext) -> i32 {
     lan::egress(&frame::SkbFrame::new(&ctx));
     NEXT
+}
+
+/// LAN ingress: Binding Requests of devices. At TC, because XDP cannot set a mark.
+#[classifier]
+pub fn lan_binding(ctx: TcContext) -> i32 {
+    binding::observe(&frame::SkbFrame::new(&ctx));
+    NEXT
+}
+
+/// WAN ingress: Connection Requests, and answers of STUN servers.
+#[xdp(frags)]
+pub fn wan_ingress(ctx: XdpContext) -> u32 {
+    at_xdp(wan::ingress(&frame::XdpFrame::new(&ctx)))
+}
+
+/// WAN ingress where XDP cannot attach.
+#[classifier]
+pub fn wan_ingress_tc(ctx: TcContext) -> i32 {
+    at_tc(wan::ingress(&frame::SkbFrame::new(&ctx)))
+}
+
+#[inline(always)]
+fn at_xdp(passes: bool) -> u32 {
+    if passes { xdp_action::XDP_PASS } else { xdp_action::XDP_DROP }
+}
+
+#[inline(always)]
+fn at_tc(passes: bool) -> i32 {
+    if passes { NEXT } else { DROP }
 }
 
 /// The program that does nothing: the baseline of `cargo xtask bench`, never attached.

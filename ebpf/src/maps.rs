@@ -6,8 +6,9 @@ use aya_ebpf::{
 };
 use tr111_common::{
     abi::{
-        BUDGETS_MAXIMUM, Budget, ClientKey, EXCHANGES_MAXIMUM, ExchangeKey, LAN_RING_BYTES, LAST_ACKS_MAXIMUM, LastAck,
-        Mark, NEIGHBOURS_MAXIMUM, NEWCOMERS_MAXIMUM, NeighbourKey, STICKY_MAXIMUM,
+        BUDGETS_MAXIMUM, Budget, ClientKey, EXCHANGES_MAXIMUM, ExchangeKey, FLOW_SAMPLE_NANOSECONDS, FLOWS_MAXIMUM,
+        Flow, FlowKey, LAN_RING_BYTES, LAST_ACKS_MAXIMUM, LastAck, Mark, NEIGHBOURS_MAXIMUM, NEWCOMERS_MAXIMUM,
+        NeighbourKey, STICKY_MAXIMUM, WAN_BUDGETS_MAXIMUM,
     },
     config::Config,
     counter::{COUNTER_SLOTS, Counter},
@@ -54,6 +55,15 @@ static NEWCOMERS: Array<Newcomer> = Array::with_max_entries(NEWCOMERS_MAXIMUM, 0
 
 #[map]
 static BUDGETS: LruHashMap<u64, Budget> = LruHashMap::with_max_entries(BUDGETS_MAXIMUM, 0);
+
+#[map]
+static DHCP_BUDGETS: LruHashMap<u64, Budget> = LruHashMap::with_max_entries(BUDGETS_MAXIMUM, 0);
+
+#[map]
+static WAN_BUDGETS: LruHashMap<u64, Budget> = LruHashMap::with_max_entries(WAN_BUDGETS_MAXIMUM, 0);
+
+#[map]
+static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(FLOWS_MAXIMUM, 0);
 
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
@@ -196,17 +206,57 @@ pub fn remember_newcomer(client: &ClientKey, now: u64) {
     }
 }
 
-/// The budget of a hardware address, if it is known.
-#[inline(always)]
-pub fn budget(address: u64) -> Option<&'static mut Budget> {
-    // SAFETY: the map gave a live pointer. Two CPUs may update it at once: then one message more or less is let by.
-    BUDGETS.get_ptr_mut(address).map(|budget| unsafe { &mut *budget })
+/// What a budget is for.
+#[derive(Clone, Copy)]
+pub enum Purse {
+    /// What a hardware address may tell the agent.
+    Told,
+    /// What a DHCP client may send, where that is policed.
+    Dhcp,
+    /// The Connection Requests of a source, where they are policed.
+    ConnectionRequests,
 }
 
-/// Opens the budget of a hardware address.
+impl Purse {
+    #[inline(always)]
+    fn budgets(self) -> &'static LruHashMap<u64, Budget> {
+        match self {
+            Self::Told => &BUDGETS,
+            Self::Dhcp => &DHCP_BUDGETS,
+            Self::ConnectionRequests => &WAN_BUDGETS,
+        }
+    }
+
+    /// The budget of an address, if it is known.
+    #[inline(always)]
+    pub fn find(self, address: u64) -> Option<&'static mut Budget> {
+        // SAFETY: the map gave a live pointer. Two CPUs may update it at once: then one message more or less is let by.
+        self.budgets().get_ptr_mut(address).map(|budget| unsafe { &mut *budget })
+    }
+
+    /// Opens the budget of an address.
+    #[inline(always)]
+    pub fn open(self, address: u64, budget: &Budget) {
+        let _ = self.budgets().insert(address, budget, 0);
+    }
+}
+
+/// Notes that a flow is there, and says whether the agent is to be told: it is new, has changed, or was last told
+/// some time ago.
 #[inline(always)]
-pub fn open_budget(address: u64, budget: &Budget) {
-    let _ = BUDGETS.insert(address, budget, 0);
+pub fn refresh_flow(key: &FlowKey, now: u64, has_changed: bool) -> bool {
+    if let Some(flow) = FLOWS.get_ptr_mut(key) {
+        // SAFETY: the map gave a live pointer to aligned words; two CPUs at once tell the agent once more.
+        let flow = unsafe { &mut *flow };
+        flow.seen = now;
+        if !has_changed && now.wrapping_sub(flow.told) < FLOW_SAMPLE_NANOSECONDS {
+            return false;
+        }
+        flow.told = now;
+        return true;
+    }
+    let _ = FLOWS.insert(key, Flow { seen: now, told: now }, 0);
+    true
 }
 
 #[inline(always)]

@@ -6,13 +6,14 @@ use std::{collections::HashSet, fs, net::Ipv4Addr, path::Path};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use tr111_common::{
-    abi::{ClientKey, ExchangeKey},
+    abi::{ClientKey, ExchangeKey, FlowKey},
     classify::{self, Request},
     config::{Config, Dialect},
     counter::{Class, Hook, Outcome},
     frame::PlainLoop,
-    headers::Segment,
+    headers::{self, Segment, Wanted},
     identity::Refusal,
+    stun,
 };
 use tr111_core::{
     dhcp::Message as CoreMessage,
@@ -47,7 +48,7 @@ pub struct Frame {
     pub name: String,
     /// What it is and why it is here.
     pub about: String,
-    /// `lan_ingress` (default) or `lan_egress`.
+    /// `lan_ingress` (default), `lan_egress`, `lan_binding` or `wan_ingress`.
     pub hook: Option<String>,
     /// Label of the class that the hook has to count.
     pub class: String,
@@ -72,6 +73,8 @@ pub struct Frame {
 
     /// The whole frame; nothing below counts then.
     pub hex: Option<String>,
+    /// The UDP payload, hexadecimal; nothing of the DHCP message counts then.
+    pub payload: Option<String>,
     /// DHCP message type by name, or `none`.
     pub message: Option<String>,
     /// The message type as a number.
@@ -157,6 +160,7 @@ impl Frame {
     /// There is no such dialect.
     pub fn config(&self) -> Result<Config> {
         let mut config = Config { lenient_oui: u8::from(self.lenient_oui), ..Config::default() };
+        config.stun_ports[0] = stun::PORT;
         config.dialect = match self.dialect.as_deref() {
             None | Some("auto") => Dialect::Auto,
             Some("tr111") => Dialect::Tr111,
@@ -177,8 +181,12 @@ impl Frame {
         if let Some(digits) = &self.hex {
             return Ok(bytes_of(digits));
         }
-        let ingress = self.hook()? == Hook::LanIngress;
-        let payload = self.message(ingress)?;
+        let hook = self.hook()?;
+        let ingress = matches!(hook, Hook::LanIngress | Hook::LanBinding);
+        let payload = match &self.payload {
+            Some(digits) => bytes_of(digits),
+            None => self.message(ingress)?,
+        };
         let mut packet = if ingress {
             Packet::from_client(CLIENT, payload)
         } else {
@@ -196,6 +204,10 @@ impl Frame {
         packet.ip_options = bytes_of(&self.ip_options);
         packet.protocol = self.protocol.unwrap_or(packet.protocol);
         packet.fragment = self.fragment.unwrap_or(0);
+        if hook == Hook::LanBinding {
+            // Flows of one round say nothing about those of another.
+            packet.ports = (u16::try_from(20_000 + self.round)?, stun::PORT);
+        }
         packet.ports.0 = self.source_port.unwrap_or(packet.ports.0);
         packet.ports.1 = self.destination_port.unwrap_or(packet.ports.1);
         packet.total_length = self.total_length;
@@ -309,6 +321,7 @@ pub fn identity_read_by_agent(bytes: &[u8], metadata_tag: Option<u16>, config: &
 pub struct SliceHooks {
     exchanges: HashSet<ExchangeKey>,
     newcomers: HashSet<ClientKey>,
+    flows: HashSet<FlowKey>,
 }
 
 impl SliceHooks {
@@ -317,6 +330,10 @@ impl SliceHooks {
         let verdict = match hook {
             Hook::LanIngress => self.ingress(frame, metadata_tag, config),
             Hook::LanEgress => self.egress(frame, metadata_tag, config),
+            Hook::LanBinding => self.binding(frame, metadata_tag, config),
+            Hook::WanIngress => {
+                headers::find_udp(frame, metadata_tag, Wanted::Any).map(|udp| classify::judge_wan(frame, &udp, config))
+            }
         };
         verdict.unwrap_or_else(|class| class)
     }
@@ -356,6 +373,15 @@ impl SliceHooks {
         }
         let walk = classify::walk(frame, &udp, config, PlainLoop);
         Ok(classify::judge_reply(&udp, &walk))
+    }
+
+    fn binding(&mut self, frame: &[u8], metadata_tag: Option<u16>, config: &Config) -> Result<Class, Class> {
+        let udp = classify::find_stun(frame, metadata_tag, config)?;
+        let signals = classify::judge_stun(frame, &udp, PlainLoop)?;
+        let segment = Segment { ifindex: IFINDEX, vlan: udp.vlan };
+        let key = classify::flow_key(frame, segment, &udp).ok_or(Class::Truncated)?;
+        let is_new = self.flows.insert(key);
+        Ok(if is_new || signals.binding_change { Class::Binding } else { Class::BindingRefresh })
     }
 }
 

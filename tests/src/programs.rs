@@ -35,6 +35,12 @@ pub enum Program {
     IngressTc,
     /// `lan_egress` at TC.
     Egress,
+    /// `lan_binding` at TC.
+    Binding,
+    /// `wan_ingress` at XDP.
+    WanXdp,
+    /// `wan_ingress` at TC.
+    WanTc,
     /// The program that does nothing, at XDP.
     Empty,
     /// The program that does nothing, at TC.
@@ -46,6 +52,8 @@ impl Program {
     pub fn hook(self) -> Hook {
         match self {
             Self::Egress | Self::EmptyTc => Hook::LanEgress,
+            Self::Binding => Hook::LanBinding,
+            Self::WanXdp | Self::WanTc => Hook::WanIngress,
             Self::IngressXdp | Self::IngressTc | Self::Empty => Hook::LanIngress,
         }
     }
@@ -153,8 +161,10 @@ impl Programs {
         let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
         let result = self.test_run(program, options)?;
         let passed = match program {
-            Program::IngressXdp | Program::Empty => result.return_value == XDP_PASS,
-            Program::IngressTc | Program::Egress | Program::EmptyTc => result.return_value.cast_signed() == TCX_NEXT,
+            Program::IngressXdp | Program::WanXdp | Program::Empty => result.return_value == XDP_PASS,
+            Program::IngressTc | Program::Egress | Program::Binding | Program::WanTc | Program::EmptyTc => {
+                result.return_value.cast_signed() == TCX_NEXT
+            }
         };
         out.truncate(result.data_size_out as usize);
         let after = self.counted()?;
@@ -204,6 +214,9 @@ impl Programs {
             Program::Empty => self.loaded.xdp(BENCH_EMPTY)?.test_run(options)?,
             Program::IngressTc => self.loaded.classifier(program::LAN_INGRESS_TC)?.test_run(options)?,
             Program::Egress => self.loaded.classifier(program::LAN_EGRESS)?.test_run(options)?,
+            Program::Binding => self.loaded.classifier(program::LAN_BINDING)?.test_run(options)?,
+            Program::WanXdp => self.loaded.xdp(program::WAN_INGRESS)?.test_run(options)?,
+            Program::WanTc => self.loaded.classifier(program::WAN_INGRESS_TC)?.test_run(options)?,
             Program::EmptyTc => self.loaded.classifier(BENCH_EMPTY_TC)?.test_run(options)?,
         })
     }

@@ -21,7 +21,13 @@ fn verdict(programs: &mut Programs, frames: &[Frame], frame: &Frame, ingress: Pr
     let round = programs.start_round(&frame.config()?)?;
     let mut last = None;
     for step in corpus::sequence(frames, frame, round)? {
-        let program = if step.hook()? == Hook::LanIngress { ingress } else { Program::Egress };
+        let program = match (step.hook()?, ingress) {
+            (Hook::LanIngress, ingress) => ingress,
+            (Hook::LanEgress, _) => Program::Egress,
+            (Hook::LanBinding, _) => Program::Binding,
+            (Hook::WanIngress, Program::IngressTc) => Program::WanTc,
+            (Hook::WanIngress, _) => Program::WanXdp,
+        };
         let bytes = step.bytes()?;
         let verdict = programs.run(program, &bytes).with_context(|| format!("{} in {program:?}", step.name))?;
         last = Some((verdict, bytes));
@@ -70,7 +76,7 @@ fn run_corpus(ingress: Program, only: &str) -> Result<()> {
     Ok(())
 }
 
-/// XDP agrees with the slices on every frame, changes none and drops none: GW-1, GW-2, GW-3, OPT-2, OPT-8.
+/// XDP agrees with the slices on every frame, changes none and drops none: GW-1, GW-2, GW-3, OPT-2, OPT-8, STUN-5.
 #[test]
 fn xdp_gives_every_frame_its_class() -> Result<()> {
     run_corpus(Program::IngressXdp, "xdp")

@@ -39,8 +39,10 @@ impl Loaded {
             }
         }
         let mut loaded = Self { ebpf: object.load(OBJECT).map_err(load_error)? };
-        loaded.xdp(program::LAN_INGRESS)?.load().map_err(|error| verifier_error(program::LAN_INGRESS, &error))?;
-        for name in [program::LAN_INGRESS_TC, program::LAN_EGRESS] {
+        for name in [program::LAN_INGRESS, program::WAN_INGRESS] {
+            loaded.xdp(name)?.load().map_err(|error| verifier_error(name, &error))?;
+        }
+        for name in [program::LAN_INGRESS_TC, program::LAN_EGRESS, program::LAN_BINDING, program::WAN_INGRESS_TC] {
             loaded.classifier(name)?.load().map_err(|error| verifier_error(name, &error))?;
         }
         Ok(loaded)
