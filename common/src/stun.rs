@@ -109,8 +109,7 @@ impl Signals {
     /// `padding` plus one.
     #[inline(always)]
     fn walk<O: Octets + ?Sized, R: Repeat>(octets: &O, at: u32, end: u32, padding: u32, repeat: R) -> Self {
-        let mut signals =
-            Self { at, end, connection_request_binding: false, binding_change: false, damaged: false };
+        let mut signals = Self { at, end, connection_request_binding: false, binding_change: false, damaged: false };
         repeat.repeat(ATTRIBUTES_MAXIMUM, &mut SignalsStep { signals: &mut signals, octets, padding });
         signals.damaged |= signals.at != end;
         signals
