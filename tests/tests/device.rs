@@ -1,6 +1,6 @@
 //! The device role against the real gateway and dnsmasq: it tells who it is, and learns who the gateway is.
 
-use std::{net::Ipv4Addr, process::Command, time::Duration};
+use std::{fs, net::Ipv4Addr, process::Command, time::Duration};
 
 use anyhow::{Context, Result};
 use tr111_tests::{
@@ -25,9 +25,9 @@ fn real_server(lab: &Lab) -> Result<Process> {
     dnsmasq(&lab.gateway, "lan0", (POOL, POOL_END), lab.path(), &[])
 }
 
-fn run_device(namespace: &Namespace, files: &Files, mode: &str) -> Result<Command> {
+fn run_device(namespace: &Namespace, files: &Files, interface: &str, mode: &str) -> Result<Command> {
     let mut command = namespace.command(binary()?);
-    command.args(["run", "device", "--interface", "eth0", "--mode", mode]);
+    command.args(["run", "device", "--interface", interface, "--mode", mode]);
     command.args(["--oui", "00256D", "--serial", "DEV0001", "--product-class", "STB"]);
     command.arg("--control").arg(files.control()).args(["--metrics", METRICS]);
     command.arg("--state-dir").arg(files.state());
@@ -36,14 +36,14 @@ fn run_device(namespace: &Namespace, files: &Files, mode: &str) -> Result<Comman
 }
 
 fn start_device<'a>(lab: &'a Lab, mode: &str) -> Result<Agent<'a>> {
-    start_device_with(lab, mode, Files::new(lab.path(), "device")?)
+    start_device_with(lab, "eth0", mode, Files::new(lab.path(), "device")?)
 }
 
 /// With what an earlier one left in `files`.
-fn start_device_with<'a>(lab: &'a Lab, mode: &str, files: Files) -> Result<Agent<'a>> {
+fn start_device_with<'a>(lab: &'a Lab, interface: &str, mode: &str, files: Files) -> Result<Agent<'a>> {
     let logs = lab.path().join("device-logs");
-    std::fs::create_dir_all(&logs)?;
-    let mut command = run_device(&lab.lan, &files, mode)?;
+    fs::create_dir_all(&logs)?;
+    let mut command = run_device(&lab.lan, &files, interface, mode)?;
     Agent::start_command(&lab.lan, files, &mut command, &logs)
 }
 
@@ -137,16 +137,19 @@ fn a_device_with_its_own_exchange_gets_an_address_and_gives_it_back() -> Result<
     let binding = &rows[0].bindings[0];
     assert_eq!((rows[0].identity().as_str(), binding.source.as_str()), ("00256D/DEV0001/STB", "request"));
     assert!(shown.contains(&format!("{}/16", binding.ip)), "{shown}");
+    let routes = || lab.lan.ip("-4 route show default");
+    let route = routes()?;
+    assert!(route.contains("default via 10.111.0.1 dev eth0") && route.contains(&binding.ip), "{route}");
     let mut watch = device.background("watch", &["watch", "--json"], lab.path())?;
     device.wait_for_metrics("the watcher", |metrics| metrics.sum("tr111_control_clients", &[]) >= 1)?;
 
     assert!(device.stop()?.success());
-    let told = watch.wait_for_line("notification", SOON)?;
+    let told = watch.wait_for_line("\"sequence\":2", SOON)?;
     let event: serde_json::Value = serde_json::from_str(&told)?;
     let values = event["parameters"].as_array().context("no parameters")?;
     assert!(values.len() == 3 && values.iter().all(|parameter| parameter["value"] == ""), "{told}");
     gateway.wait_for_rows(0, SOON)?;
-    assert_eq!(addresses()?, "");
+    assert_eq!((addresses()?, routes()?), (String::new(), String::new()));
     Ok(())
 }
 
@@ -172,7 +175,7 @@ fn a_device_that_was_killed_goes_on_with_what_it_knew() -> Result<()> {
     let files = device.kill()?;
     // As a reboot would.
     lab.lan.ip("addr flush dev eth0")?;
-    let mut device = start_device_with(&lab, "dhcp", files)?;
+    let mut device = start_device_with(&lab, "eth0", "dhcp", files)?;
     assert_eq!(
         gateway_info(&device)?,
         (GATEWAY_INFO.map(String::from).to_vec(), ATTRIBUTES.map(String::from).to_vec())
@@ -182,5 +185,73 @@ fn a_device_that_was_killed_goes_on_with_what_it_knew() -> Result<()> {
     assert!(device.print(&["get", "Device.ManagementServer.URL"])?.contains("http://acs.example/"));
     assert_eq!(told(&device, "after")?, waiting);
     assert!(device.stop()?.success());
+    Ok(())
+}
+
+/// DEV-2: an address that another station has is declined, without the identity (RFC 2131 3.1 step 5), and the server
+/// gives another one.
+#[test]
+fn an_address_of_another_station_is_declined() -> Result<()> {
+    let lab = Lab::bridged()?;
+    // The server does not know of it, and sends no ping before an offer.
+    lab.lan.ip(&format!("addr add {POOL}/32 dev eth1"))?;
+    let _server = dnsmasq(&lab.gateway, "br-lan", (POOL, POOL_END), lab.path(), &["--dhcp-sequential-ip"])?;
+    let gateway = Agent::start(&lab, &["br-lan"], &[])?;
+    let device = start_device(&lab, "dhcp")?;
+    device.wait_for_metrics("a DECLINE", |metrics| metrics.sum(SENT, &[("message", "decline")]) == 1)?;
+    assert_eq!(gateway_info(&device)?.0, NOBODY);
+    assert_eq!(lab.lan.ip("-4 -o addr show dev eth0")?, "");
+    // Not before ten seconds, and the server may take its time.
+    wait_for_info(&device, GATEWAY_INFO, SERVER)?;
+    let rows = gateway.wait_for_rows(1, SOON)?;
+    assert_ne!(rows[0].bindings[0].ip, POOL.to_string());
+    assert!(lab.lan.ip("-4 -o addr show dev eth0")?.contains(&rows[0].bindings[0].ip));
+    Ok(())
+}
+
+/// A damaged store is moved aside, said, and no reason not to run: the gateway is learned anew.
+#[test]
+fn a_device_with_a_damaged_store_starts_anew() -> Result<()> {
+    let lab = Lab::new()?;
+    let _server = real_server(&lab)?;
+    let _gateway = Agent::start(&lab, &["lan0"], &[])?;
+    lab.lan.ip("addr add 10.111.2.5/16 dev eth0")?;
+    let files = Files::new(lab.path(), "device")?;
+    fs::create_dir_all(files.state())?;
+    fs::write(files.state().join("tr111.redb"), b"no database".repeat(500))?;
+    let mut device = start_device_with(&lab, "eth0", "inform", files)?;
+    assert!(device.process().stderr().contains("is damaged"), "{}", device.process().stderr());
+    wait_for_info(&device, GATEWAY_INFO, SERVER)?;
+    let aside = fs::read_dir(device.files().state())?.filter_map(Result::ok);
+    assert_eq!(aside.filter(|file| file.file_name().to_string_lossy().contains(".damaged-")).count(), 1);
+    Ok(())
+}
+
+/// T-35: with two gateways, GatewayInfo is that of the default route, and follows it.
+#[test]
+fn a_device_between_two_gateways_follows_the_default_route() -> Result<()> {
+    let lab = Lab::new()?;
+    let other = Namespace::new("other")?;
+    other.connect("lan1", &lab.lan, "eth1")?;
+    other.ip("addr add 10.112.0.1/16 dev lan1")?;
+    // Servers that name a gateway themselves.
+    let named = |serial: &str| {
+        [(4, "00256D"), (5, serial), (6, "IGD")]
+            .map(|(code, text)| format!("--dhcp-option=vi-encap:3561,{code},{text}"))
+    };
+    let (first, second) = (named("GW0001"), named("GW0002"));
+    let _first = dnsmasq(&lab.gateway, "lan0", (POOL, POOL_END), lab.path(), &first.each_ref().map(String::as_str))?;
+    let elsewhere = (Ipv4Addr::new(10, 112, 1, 1), Ipv4Addr::new(10, 112, 1, 9));
+    let _second = dnsmasq(&other, "lan1", elsewhere, lab.path(), &second.each_ref().map(String::as_str))?;
+    lab.lan.ip("addr add 10.111.2.5/16 dev eth0")?;
+    lab.lan.ip("addr add 10.112.2.5/16 dev eth1")?;
+
+    let device = start_device_with(&lab, "auto", "inform", Files::new(lab.path(), "device")?)?;
+    assert_eq!(gateway_info(&device)?.0, NOBODY);
+    lab.lan.ip("route add default via 10.111.0.1")?;
+    wait_for_info(&device, GATEWAY_INFO, SERVER)?;
+    lab.lan.ip("route replace default via 10.112.0.1")?;
+    wait_for_info(&device, ["00256D", "IGD", "GW0002"], SERVER)?;
+    assert_eq!(device.json(&["status"])?["interfaces"][0]["name"], "eth1");
     Ok(())
 }

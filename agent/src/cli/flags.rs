@@ -120,7 +120,7 @@ impl Gateway {
 pub(crate) struct Device {
     #[command(flatten)]
     common: Common,
-    /// Interface that faces the gateway
+    /// Interface that faces the gateway; auto: whichever has the default route, not in mode dhcp
     #[arg(long, value_name = "IF")]
     interface: Option<String>,
     /// How DHCP is spoken: inform (beside an existing DHCP client), dhcp (a full exchange) or off

@@ -6,6 +6,9 @@ use tr111_core::{identity::DeviceIdentity, model::Root};
 
 use super::{Agent, Error, ManagementServer, Values};
 
+/// In place of an interface: whichever has the default route.
+const AUTO: &str = "auto";
+
 /// How the device speaks DHCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceMode {
@@ -20,8 +23,8 @@ pub enum DeviceMode {
 /// Everything that `tr111 run device` needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// Interface that faces the gateway.
-    pub interface: String,
+    /// Interface that faces the gateway; `None`: that of the default route (T-35).
+    pub interface: Option<String>,
     /// How the device speaks DHCP.
     pub mode: DeviceMode,
     /// Time from an answer to the next INFORM.
@@ -45,8 +48,13 @@ impl TryFrom<&Values> for Device {
         // Unset values read as empty texts; whatever is set was checked when it was read.
         let text = |name| values.text(SECTION, name);
         let given = |name, flag| Some(text(name)).filter(|text| !text.is_empty()).ok_or_else(|| missing(name, flag));
+        let interface = Some(text("interface")).filter(|name| *name != AUTO).map(str::to_owned);
+        // There is no default route before there is a lease.
+        if interface.is_none() && text("mode") == "dhcp" {
+            return Err(missing("interface", "--interface IF"));
+        }
         Ok(Self {
-            interface: given("interface", "--interface IF")?.to_owned(),
+            interface,
             mode: match text("mode") {
                 "dhcp" => DeviceMode::Dhcp,
                 "off" => DeviceMode::Off,

@@ -254,7 +254,8 @@ pub const KEYS: &[Key] = &[
     key(MANAGEMENT, "stun_minimum_keep_alive_period", Integer(0, UNSIGNED_INT), Preset::Integer(30), Later)
         .unit("s")
         .help("ManagementServer.STUNMinimumKeepAlivePeriod"),
-    key(DEVICE, "interface", Text(form::interface), Preset::Unset, Start).help("interface that faces the gateway"),
+    key(DEVICE, "interface", Text(form::interface), Preset::Text("auto"), Start)
+        .help("interface that faces the gateway; auto: whichever has the default route, not in mode dhcp"),
     key(DEVICE, "mode", Choice(&["inform", "dhcp", "off"]), Preset::Text("inform"), Start)
         .help("INFORM beside an existing DHCP client, a full exchange, or no DHCP"),
     key(DEVICE, "inform_interval_s", Integer(60, SECONDS_MAXIMUM), Preset::Integer(3_600), Start)

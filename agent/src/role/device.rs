@@ -38,10 +38,10 @@ async fn serve(
     reload: impl Fn() -> Result<Values, config::Error> + Send + 'static,
 ) -> Result<(), Error> {
     let agent = &device.agent;
-    let link = Link::watch(&device.interface).await?;
-    if device.mode != DeviceMode::Off {
+    let link = Link::watch(device.interface.as_deref()).await?;
+    if let Some(name) = device.interface.as_ref().filter(|_| device.mode != DeviceMode::Off) {
         // Says in time what is missing. An interface that is down comes up later.
-        match PacketSocket::open_for_dhcp_replies(&device.interface) {
+        match PacketSocket::open_for_dhcp_replies(name) {
             Ok(_) | Err(SocketError::Down(_)) => {}
             Err(error) => return Err(error.into()),
         }
@@ -56,13 +56,12 @@ async fn serve(
         DeviceMode::Dhcp => Some(Mode::Dhcp),
         DeviceMode::Off => None,
     };
-    let mac = link.first.mac;
+    let mac = link.first.as_ref().map_or([0; 6], |first| first.mac);
     let DeviceIdentity { manufacturer_oui, serial_number, product_class } = device.identity.clone();
     let device_info = GatewayIdentity { manufacturer_oui, serial_number, product_class };
     let parts = Parts {
         status: status(device, endpoints.metrics()),
         started: Clock::now(),
-        interface: device.interface.clone(),
         link,
         device: mode.map(|mode| Settings { mac, identity: device.identity.clone(), mode, seed: seed() }),
         model: Model::new(device.data_model, device_info, written),
@@ -75,7 +74,7 @@ async fn serve(
     let owner = Owner::new(parts, kept, store);
 
     let (served, asked) = endpoints.serve(telemetry, reload);
-    tracing::info!(interface = device.interface, mode = ?device.mode, control = %agent.control.display(), "device runs");
+    tracing::info!(interface = device.interface.as_deref().unwrap_or("auto"), mode = ?device.mode, control = %agent.control.display(), "device runs");
 
     owner.run(asked).await.map_err(system("wait for events"))?;
     tracing::info!("device ends");
@@ -86,7 +85,7 @@ async fn serve(
 /// A device has neither table nor rings.
 fn status(device: &Device, metrics: Option<String>) -> message::Status {
     let interface = message::Interface {
-        name: device.interface.clone(),
+        name: device.interface.clone().unwrap_or_default(),
         side: "wan".to_owned(),
         state: String::new(),
         hooks: Vec::new(),

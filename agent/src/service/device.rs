@@ -35,8 +35,6 @@ pub struct Parts {
     pub status: Status,
     /// When it started.
     pub started: BootTime,
-    /// Name of the interface.
-    pub interface: String,
     /// The interface.
     pub link: Link,
     /// The device; `None`: no DHCP.
@@ -109,8 +107,8 @@ impl Owner {
     pub async fn run(mut self, mut asks: mpsc::Receiver<Ask>) -> io::Result<()> {
         let mut timer = Timer::new()?;
         let (mut frame, mut arp) = (vec![0; FRAME], vec![0; FRAME]);
-        let first = self.parts.link.first;
-        self.link(Some(first)).await;
+        let first = self.parts.link.first.clone();
+        self.link(first).await;
         self.parts.telemetry.set_ready();
         loop {
             let deadline = self.knowledge.core.as_ref().and_then(Device::next_deadline);
@@ -152,24 +150,42 @@ impl Owner {
 
     /// The interface changed.
     async fn link(&mut self, state: Option<LinkState>) {
-        let up = state.is_some_and(|state| state.up);
-        let renewed = state.map(|state| state.ifindex) != self.state.map(|state| state.ifindex);
+        let up = state.as_ref().is_some_and(|state| state.up);
+        let ifindex = |state: &Option<LinkState>| state.as_ref().map(|state| state.ifindex);
+        let renewed = ifindex(&state) != ifindex(&self.state);
+        let address = state.as_ref().and_then(|state| state.address);
         self.state = state;
         if !up || renewed {
             self.socket = None;
             self.arp = None;
         }
-        if up && self.socket.is_none() && self.knowledge.core.is_some() {
-            match PacketSocket::open_for_dhcp_replies(&self.parts.interface) {
+        if let Some(state) =
+            self.state.as_ref().filter(|_| up && self.socket.is_none() && self.knowledge.core.is_some())
+        {
+            match PacketSocket::open_for_dhcp_replies(&state.name) {
                 Ok(socket) => self.socket = Some(socket),
                 Err(error) => tracing::warn!(%error, "DHCP waits for the next change of the link"),
             }
         }
         if renewed {
             self.handle(Input::Link(false)).await;
+            self.move_to_interface();
         }
         self.handle(Input::Link(self.socket.is_some())).await;
-        self.handle(Input::Address(state.and_then(|state| state.address))).await;
+        self.handle(Input::Address(address)).await;
+    }
+
+    /// The device goes on at another interface with what it knows.
+    fn move_to_interface(&mut self) {
+        let (Some(state), Some(settings), Some(core)) = (&self.state, &mut self.parts.device, &mut self.knowledge.core)
+        else {
+            return;
+        };
+        if settings.mac != state.mac {
+            tracing::info!(interface = state.name, "the device speaks from this interface");
+            settings.mac = state.mac;
+            *core = Device::new(settings, core.state());
+        }
     }
 
     async fn handle(&mut self, input: Input<'_>) {
@@ -186,7 +202,7 @@ impl Owner {
     }
 
     async fn carry_out(&mut self, now: BootTime, output: Output) {
-        let ifindex = self.state.map_or(0, |state| state.ifindex);
+        let ifindex = self.state.as_ref().map_or(0, |state| state.ifindex);
         match output {
             Output::Transmit(frame) => self.transmit(&frame).await,
             Output::Arp(frame) => {
@@ -236,7 +252,10 @@ impl Owner {
     async fn transmit_arp(&mut self, frame: &[u8]) -> Result<(), SocketError> {
         let socket = match &mut self.arp {
             Some(socket) => socket,
-            none => none.insert(PacketSocket::open_for_arp(&self.parts.interface)?),
+            none => {
+                let Some(state) = &self.state else { return Ok(()) };
+                none.insert(PacketSocket::open_for_arp(&state.name)?)
+            }
         };
         if let Err(error) = socket.send(frame).await {
             tracing::debug!(%error, "an ARP message was not sent");
@@ -252,14 +271,19 @@ impl Owner {
                 let uptime_s = Clock::now().since(self.parts.started).unwrap_or_default().as_secs();
                 let started = self.management.clock().rfc3339(self.parts.started);
                 let last_notification = self.management.last_notification();
-                let state = match self.state {
+                let state = match &self.state {
                     None => InterfaceState::Gone,
                     Some(state) if state.up => InterfaceState::Up,
                     Some(_) => InterfaceState::Down,
                 };
                 let status = self.parts.status.clone();
                 let mut status = Status { started, uptime_s, last_notification, ..status };
-                status.interfaces.iter_mut().for_each(|interface| state.label().clone_into(&mut interface.state));
+                for interface in &mut status.interfaces {
+                    state.label().clone_into(&mut interface.state);
+                    if let Some(state) = &self.state {
+                        interface.name.clone_from(&state.name);
+                    }
+                }
                 let _ = reply.send(status);
             }
             Ask::Devices { reply, .. } => {

@@ -8,14 +8,20 @@ use rtnetlink::{
     packet_route::{
         address::{AddressAttribute, AddressScope},
         link::{LinkAttribute, LinkFlags},
+        route::{RouteAttribute, RouteHeader},
     },
 };
 use tokio::sync::mpsc;
 use tr111_core::device::Address;
 
+/// Of the default route that comes with a lease. One that the box has from elsewhere goes first, and stays.
+const METRIC: u32 = 1_024;
+
 /// What an interface is at the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkState {
+    /// Its name.
+    pub name: String,
     /// Its kernel index.
     pub ifindex: u32,
     /// It is up and has a carrier.
@@ -47,34 +53,50 @@ pub enum LinkError {
 #[derive(Debug)]
 pub struct Link {
     handle: Handle,
-    /// How it is at the start.
-    pub first: LinkState,
+    /// How it is at the start; `None` where there is no default route yet.
+    pub first: Option<LinkState>,
     /// How it is after each change; `None` while it is not there.
     pub changes: mpsc::Receiver<Option<LinkState>>,
 }
 
+/// Which interface it is.
+#[derive(Debug)]
+enum Which {
+    Named(String),
+    /// That of the default route, or the last that had it (T-35).
+    DefaultRoute {
+        ifindex: Option<u32>,
+    },
+}
+
 impl Link {
-    /// Starts to watch the interface `name`.
-    pub async fn watch(name: &str) -> Result<Self, LinkError> {
-        let (connection, handle, mut messages) =
-            new_multicast_connection(&[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr])?;
+    /// Starts to watch the interface `name`; without a name that of the default route, whichever it is (T-35).
+    pub async fn watch(name: Option<&str>) -> Result<Self, LinkError> {
+        let mut groups = vec![MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr];
+        let mut which = name.map_or(Which::DefaultRoute { ifindex: None }, |name| Which::Named(name.to_owned()));
+        if matches!(which, Which::DefaultRoute { .. }) {
+            groups.push(MulticastGroup::Ipv4Route);
+        }
+        let (connection, handle, mut messages) = new_multicast_connection(&groups)?;
         tokio::spawn(connection);
-        let first = read(&handle, name).await?.ok_or_else(|| LinkError::NoInterface(name.to_owned()))?;
+        let first = read(&handle, &mut which).await?;
+        if let (Which::Named(name), None) = (&which, &first) {
+            return Err(LinkError::NoInterface(name.clone()));
+        }
         let (told, changes) = mpsc::channel(16);
-        let (watched, asked) = (name.to_owned(), handle.clone());
+        let (mut known, asked) = (first.clone(), handle.clone());
         tokio::spawn(async move {
-            let mut known = Some(first);
             // Whatever a message says, or that messages were lost: all is read again.
             while messages.next().await.is_some() {
-                let now = match read(&asked, &watched).await {
+                let now = match read(&asked, &mut which).await {
                     Ok(now) => now,
                     Err(error) => {
-                        tracing::debug!(%error, interface = watched, "the interface could not be read");
+                        tracing::debug!(%error, interface = ?which, "the interface could not be read");
                         None
                     }
                 };
                 if now != known {
-                    known = now;
+                    known.clone_from(&now);
                     if told.send(now).await.is_err() {
                         return;
                     }
@@ -95,6 +117,7 @@ impl Link {
                 .gateway(router)
                 .output_interface(ifindex)
                 .pref_source(address)
+                .priority(METRIC)
                 .build();
             self.handle.route().add(route).replace().execute().await?;
         }
@@ -111,8 +134,39 @@ impl Link {
     }
 }
 
-async fn read(handle: &Handle, name: &str) -> Result<Option<LinkState>, LinkError> {
-    let link = match handle.link().get().match_name(name).execute().try_next().await {
+/// The interface of the default route that goes first.
+async fn default_route(handle: &Handle) -> Result<Option<u32>, LinkError> {
+    let mut best = None;
+    let mut routes = Box::pin(handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute());
+    while let Some(route) = routes.try_next().await? {
+        if route.header.destination_prefix_length > 0 || route.header.table != RouteHeader::RT_TABLE_MAIN {
+            continue;
+        }
+        let (mut ifindex, mut metric) = (None, 0);
+        for attribute in &route.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => ifindex = Some(*index),
+                RouteAttribute::Priority(priority) => metric = *priority,
+                _ => {}
+            }
+        }
+        if let Some(ifindex) = ifindex.filter(|_| best.is_none_or(|(_, least)| metric < least)) {
+            best = Some((ifindex, metric));
+        }
+    }
+    Ok(best.map(|(ifindex, _)| ifindex))
+}
+
+async fn read(handle: &Handle, which: &mut Which) -> Result<Option<LinkState>, LinkError> {
+    let request = match which {
+        Which::Named(name) => handle.link().get().match_name(name.clone()),
+        Which::DefaultRoute { ifindex } => {
+            *ifindex = default_route(handle).await?.or(*ifindex);
+            let Some(ifindex) = *ifindex else { return Ok(None) };
+            handle.link().get().match_index(ifindex)
+        }
+    };
+    let link = match request.execute().try_next().await {
         Ok(Some(link)) => link,
         Ok(None) => return Ok(None),
         Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -nix::libc::ENODEV => return Ok(None),
@@ -124,7 +178,12 @@ async fn read(handle: &Handle, name: &str) -> Result<Option<LinkState>, LinkErro
         LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok(),
         _ => None,
     });
-    let mac = mac.ok_or_else(|| LinkError::NoEthernet(name.to_owned()))?;
+    let name = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    });
+    let name = name.unwrap_or_default();
+    let Some(mac) = mac else { return Err(LinkError::NoEthernet(name)) };
     let mut address = None;
     let mut messages = Box::pin(handle.address().get().set_link_index_filter(ifindex).execute());
     while let Some(message) = messages.try_next().await? {
@@ -135,5 +194,5 @@ async fn read(handle: &Handle, name: &str) -> Result<Option<LinkState>, LinkErro
         let useful = message.header.index == ifindex && message.header.scope == AddressScope::Universe;
         address = address.or(local.filter(|_| useful));
     }
-    Ok(Some(LinkState { ifindex, up, mac, address }))
+    Ok(Some(LinkState { name, ifindex, up, mac, address }))
 }
