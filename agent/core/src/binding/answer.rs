@@ -110,7 +110,9 @@ impl Session {
         self.silent_since = None;
         self.forget = BootTime::NEVER;
         self.is_lost = false;
-        if self.binding.is_none_or(|binding| binding.mapped != mapped) {
+        let is_other = self.binding.is_none_or(|binding| binding.mapped != mapped);
+        let is_new = is_other || self.is_change_expected;
+        if is_other {
             // The binding before, unless it is so young that it may be contradicted as well.
             let settled =
                 |binding: Binding| if binding.is_settled(now) { Some(binding.mapped) } else { binding.before };
@@ -125,6 +127,8 @@ impl Session {
         if purpose == Purpose::Refresh {
             self.search.refreshed();
             self.hops = 0;
+            // Once only: a binding that does not survive the minimum is new each time.
+            self.is_young = is_new && !self.is_young;
             if self.doubtful.is_some() {
                 self.doubtful = Some(now + LISTEN);
             }
@@ -177,6 +181,11 @@ impl Session {
                 self.search.doubt();
                 self.schedule(context);
             }
+            (Socket::Primary, Aim::Settle) => {
+                self.activity.expected(now);
+                self.is_young = false;
+                self.schedule(context);
+            }
             (Socket::Primary, Aim::Period { .. }) => self.judged(now, probe, Verdict::Alive, context),
             // The NAT gave the lapsed binding's port to the secondary socket.
             (Socket::Secondary, Aim::Period { .. }) if mapped_address == probe.target => {
@@ -193,6 +202,7 @@ impl Session {
         context.count("probe", if is_unknown { "response_address_unknown" } else { "refused" });
         match probe.aim {
             // The server has a bad moment, and the test says nothing.
+            Aim::Settle => self.is_young = false,
             Aim::Period { .. } if (500..GLOBAL_FAILURE).contains(&error) => self.is_refresh_due = true,
             _ => self.unsupported(now, context),
         }
@@ -202,6 +212,10 @@ impl Session {
     pub(super) fn missed(&mut self, now: BootTime, probe: Probe, context: &mut Context) {
         match probe.aim {
             Aim::Server => self.unsupported(now, context),
+            Aim::Settle => {
+                self.is_young = false;
+                self.schedule(context);
+            }
             Aim::Period { .. } => self.judged(now, probe, Verdict::Lapsed, context),
         }
     }

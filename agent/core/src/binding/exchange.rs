@@ -34,6 +34,8 @@ pub(super) struct Probe {
 pub(super) enum Aim {
     /// Whether the server honours RESPONSE-ADDRESS at all (T-46).
     Server,
+    /// Nothing: its answer makes a new binding one that the NAT keeps.
+    Settle,
     /// Whether the binding survives a period.
     Period {
         /// The period.

@@ -54,6 +54,8 @@ pub(super) struct Activity {
     sent: Option<BootTime>,
     /// When it sent or heard something last: some NATs are refreshed by what comes in (T-47).
     moved: Option<BootTime>,
+    /// When something came that the CPE itself asked for, and that therefore disturbs nothing.
+    expected: Option<BootTime>,
 }
 
 impl Activity {
@@ -66,6 +68,10 @@ impl Activity {
         self.moved = Some(now);
     }
 
+    pub(super) fn expected(&mut self, now: BootTime) {
+        self.expected = Some(now);
+    }
+
     /// When `period` is over since something was sent: at once, if nothing was.
     pub(super) fn refresh_at(&self, period: Duration) -> BootTime {
         self.sent.map_or(BootTime::default(), |sent| sent + period)
@@ -73,10 +79,7 @@ impl Activity {
 
     /// What came in came right behind what went out, so that both are one point in time for the NAT.
     pub(super) fn is_quiet(&self) -> bool {
-        match (self.sent, self.moved) {
-            (Some(sent), Some(moved)) => moved <= sent + ECHO,
-            _ => false,
-        }
+        self.moved.is_some_and(|moved| self.sent.max(self.expected).is_some_and(|cause| moved <= cause + ECHO))
     }
 
     /// For how long the binding has been quiet.

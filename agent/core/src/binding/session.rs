@@ -13,6 +13,13 @@ use crate::{
     time::BootTime,
 };
 
+/// Age from which a NAT takes a binding seriously. Linux keeps a flow for 30 s, and for 120 s once it went both ways for
+/// longer than two (`nf_conntrack_udp_timeout_stream`).
+const SETTLE: Duration = Duration::from_secs(3);
+/// With a minimum above this, a refresh comes too late for [`SETTLE`] and a datagram of the secondary socket, for which
+/// the minimum does not hold (CPE-26), has to do.
+const LATE: Duration = Duration::from_secs(20);
+
 /// Whether the server sends a response where RESPONSE-ADDRESS says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reflection {
@@ -66,6 +73,9 @@ pub(super) struct Session {
     pub(super) is_refresh_due: bool,
     /// A test showed that the binding was gone, so that the next answer brings another one.
     pub(super) is_change_expected: bool,
+    /// The binding is so new that it may not live as long as it will: it gets one more refresh before anything is
+    /// concluded from it.
+    pub(super) is_young: bool,
     /// Refreshes in a row that failed.
     pub(super) failures: u32,
     /// When the first refresh began that nobody answered.
@@ -104,6 +114,7 @@ impl Session {
             interval: bounds.minimum,
             is_refresh_due: false,
             is_change_expected: false,
+            is_young: false,
             failures: 0,
             silent_since: None,
             forget: BootTime::NEVER,
@@ -152,7 +163,10 @@ impl Session {
             let pause = context.bounds.minimum.saturating_mul(1 << doublings.min(16));
             context.bounds.clamp(pause.min(context.settings.longest_pause))
         });
-        let period = pause.unwrap_or_else(|| self.period(context));
+        let period = pause.unwrap_or_else(|| match self.period(context) {
+            period if self.is_young => period.min(SETTLE.max(context.bounds.minimum)),
+            period => period,
+        });
         self.interval = context.jittered(period).max(context.bounds.minimum);
     }
 
@@ -165,6 +179,7 @@ impl Session {
         }
         match self.reflection {
             Reflection::Unknown => Some(Duration::ZERO),
+            Reflection::Honoured if self.is_young => (context.bounds.minimum > LATE).then_some(SETTLE),
             Reflection::Honoured => self.search.candidate(),
             Reflection::Ignored => None,
         }
@@ -222,6 +237,7 @@ impl Session {
             && let Some(target) = self.translated()
         {
             let aim = match self.reflection {
+                Reflection::Honoured if self.is_young => Aim::Settle,
                 Reflection::Honoured => Aim::Period { candidate, quiet: self.activity.quiet(now) },
                 _ => Aim::Server,
             };

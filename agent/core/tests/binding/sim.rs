@@ -56,29 +56,48 @@ pub struct Nat {
     pub moves: bool,
     /// What comes in keeps a mapping, too.
     pub refreshed_by_answers: bool,
-    mappings: HashMap<(SocketAddrV4, SocketAddrV4), (u16, BootTime)>,
+    /// Another timeout for what went both ways for more than two seconds, as in Linux.
+    pub stream: Option<Duration>,
+    mappings: HashMap<(SocketAddrV4, SocketAddrV4), Mapping>,
     next_port: u16,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Mapping {
+    port: u16,
+    created: BootTime,
+    is_two_way: bool,
+    end: BootTime,
+}
+
+impl Mapping {
+    fn refresh(&mut self, now: BootTime, timeout: Duration, stream: Option<Duration>) {
+        let is_stream = self.is_two_way && now > self.created + seconds(2);
+        self.end = now + stream.filter(|_| is_stream).unwrap_or(timeout);
+    }
 }
 
 impl Nat {
     fn out(&mut self, now: BootTime, source: SocketAddrV4, destination: SocketAddrV4) -> SocketAddrV4 {
         let Some(timeout) = self.timeout else { return source };
-        let mapping = self.mappings.entry((source, destination)).or_insert((0, BootTime::default()));
-        if now >= mapping.1 {
-            mapping.0 = if self.moves || mapping.0 == 0 { self.next_port } else { mapping.0 };
+        let mapping = self.mappings.entry((source, destination)).or_default();
+        if now >= mapping.end {
+            let port = if self.moves || mapping.port == 0 { self.next_port } else { mapping.port };
+            *mapping = Mapping { port, created: now, ..Mapping::default() };
             self.next_port += 1;
         }
-        mapping.1 = now + timeout;
-        SocketAddrV4::new(PUBLIC, mapping.0)
+        mapping.refresh(now, timeout, self.stream);
+        SocketAddrV4::new(PUBLIC, mapping.port)
     }
 
     fn back(&mut self, now: BootTime, source: SocketAddrV4, destination: SocketAddrV4) -> Option<SocketAddrV4> {
         let Some(timeout) = self.timeout else { return Some(destination) };
-        let ((inside, _), (_, end)) = self.mappings.iter_mut().find(|((_, server), (port, end))| {
-            *server == source && *destination.ip() == PUBLIC && destination.port() == *port && now < *end
+        let ((inside, _), mapping) = self.mappings.iter_mut().find(|((_, server), mapping)| {
+            *server == source && destination == SocketAddrV4::new(PUBLIC, mapping.port) && now < mapping.end
         })?;
+        mapping.is_two_way = true;
         if self.refreshed_by_answers {
-            *end = now + timeout;
+            mapping.refresh(now, timeout, self.stream);
         }
         Some(*inside)
     }
@@ -167,7 +186,14 @@ impl World {
         Self {
             now: BootTime::default() + seconds(1_000),
             cpe: Cpe::new(settings, parameters, memory),
-            nat: Nat { timeout, moves: true, refreshed_by_answers: true, mappings: HashMap::new(), next_port: 40_001 },
+            nat: Nat {
+                timeout,
+                moves: true,
+                refreshed_by_answers: true,
+                stream: None,
+                mappings: HashMap::new(),
+                next_port: 40_001,
+            },
             server: Server {
                 honours_response_address: true,
                 demand: Demand::Nothing,
@@ -377,7 +403,12 @@ impl World {
         if !self.server.scatters {
             return source;
         }
-        let port = self.nat.mappings.iter().find(|((inside, _), _)| Some(*inside) == self.local).map(|(_, m)| m.0);
+        let port = self
+            .nat
+            .mappings
+            .iter()
+            .find(|((inside, _), _)| Some(*inside) == self.local)
+            .map(|(_, mapping)| mapping.port);
         SocketAddrV4::new(*source.ip(), port.unwrap_or(LOCAL.port()))
     }
 
@@ -415,7 +446,7 @@ impl World {
     /// The public address of the binding, as the NAT has it.
     pub fn mapping(&self) -> Option<SocketAddrV4> {
         let mapping = self.nat.mappings.get(&(self.local?, SERVER))?;
-        (self.now < mapping.1).then(|| SocketAddrV4::new(PUBLIC, mapping.0))
+        (self.now < mapping.end).then(|| SocketAddrV4::new(PUBLIC, mapping.port))
     }
 
     /// CPE-21: a refresh comes no sooner than the minimum after the request before it. CPE-22: no gap is longer than
