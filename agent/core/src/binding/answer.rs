@@ -8,7 +8,7 @@ use super::{
     Alarm, Output, Phase, Socket, Verdict,
     context::Context,
     exchange::{Aim, Exchange, Probe, Purpose},
-    session::{Binding, Reflection, Session},
+    session::{Age, Binding, Reflection, Session},
 };
 use crate::{
     stun::{Discarded, LISTEN, Message, Response, UnknownAttributes},
@@ -86,7 +86,10 @@ impl Session {
             (Purpose::Probe(probe), Response::Refused { code }) => {
                 self.probe_refused(now, probe, code, message, context);
             }
-            (_, Response::Bound { mapped_address }) => self.bound(now, purpose, mapped_address, context),
+            (_, Response::Bound { mapped_address }) => {
+                self.bound(now, purpose, mapped_address, context);
+                self.binding = self.binding.map(|binding| Binding { is_authenticated: is_signed, ..binding });
+            }
             (_, Response::Refused { code }) => {
                 context.raise(Alarm::of_code(code));
                 // A BINDING-CHANGE that failed is not repeated (CPE-36, T-38).
@@ -111,24 +114,24 @@ impl Session {
         self.forget = BootTime::NEVER;
         self.is_lost = false;
         let is_other = self.binding.is_none_or(|binding| binding.mapped != mapped);
-        let is_new = is_other || self.is_change_expected;
+        let is_new = is_other || self.age == Age::Lapsed;
         if is_other {
             // The binding before, unless it is so young that it may be contradicted as well.
             let settled =
                 |binding: Binding| if binding.is_settled(now) { Some(binding.mapped) } else { binding.before };
             let before = self.binding.and_then(settled);
             // A change that no test caused: perhaps the binding did not survive the period.
-            if self.binding.is_some() && !self.is_change_expected {
+            if self.binding.is_some() && self.age != Age::Lapsed {
                 self.search.doubt();
             }
-            self.binding = Some(Binding { mapped, since: now, before });
+            self.binding = Some(Binding { mapped, since: now, seen: now, is_authenticated: false, before });
         }
-        self.is_change_expected = false;
+        self.binding = self.binding.map(|binding| Binding { seen: now, ..binding });
         if purpose == Purpose::Refresh {
             self.search.refreshed();
             self.hops = 0;
             // Once only: a binding that does not survive the minimum is new each time.
-            self.is_young = is_new && !self.is_young;
+            self.age = if is_new && self.age != Age::Young { Age::Young } else { Age::Grown };
             if self.doubtful.is_some() {
                 self.doubtful = Some(now + LISTEN);
             }
@@ -156,7 +159,12 @@ impl Session {
         }
         // A binding that was known before these responses stays.
         if let Some(binding) = self.binding.filter(|binding| !binding.is_settled(now)) {
-            self.binding = binding.before.map(|mapped| Binding { mapped, since: binding.since, before: Some(mapped) });
+            self.binding = binding.before.map(|mapped| Binding {
+                mapped,
+                is_authenticated: false,
+                before: Some(mapped),
+                ..binding
+            });
         }
         self.running.retain(|exchange| exchange.purpose != Purpose::Change);
         self.doubtful = Some(BootTime::NEVER);
@@ -183,7 +191,7 @@ impl Session {
             }
             (Socket::Primary, Aim::Settle) => {
                 self.activity.expected(now);
-                self.is_young = false;
+                self.age = Age::Grown;
                 self.schedule(context);
             }
             (Socket::Primary, Aim::Period { .. }) => self.judged(now, probe, Verdict::Alive, context),
@@ -202,7 +210,7 @@ impl Session {
         context.count("probe", if is_unknown { "response_address_unknown" } else { "refused" });
         match probe.aim {
             // The server has a bad moment, and the test says nothing.
-            Aim::Settle => self.is_young = false,
+            Aim::Settle => self.age = Age::Grown,
             Aim::Period { .. } if (500..GLOBAL_FAILURE).contains(&error) => self.is_refresh_due = true,
             _ => self.unsupported(now, context),
         }
@@ -213,7 +221,7 @@ impl Session {
         match probe.aim {
             Aim::Server => self.unsupported(now, context),
             Aim::Settle => {
-                self.is_young = false;
+                self.age = Age::Grown;
                 self.schedule(context);
             }
             Aim::Period { .. } => self.judged(now, probe, Verdict::Lapsed, context),
@@ -235,7 +243,9 @@ impl Session {
         // A test that came late says that a shorter period holds, and not that it does not.
         self.search.judge(if verdict == Verdict::Alive { candidate } else { quiet }, verdict);
         self.is_refresh_due = true;
-        self.is_change_expected = verdict == Verdict::Lapsed;
+        if verdict == Verdict::Lapsed {
+            self.age = Age::Lapsed;
+        }
         self.schedule(context);
         if self.search.phase() == Phase::Discovery {
             return;

@@ -3,7 +3,7 @@
 use std::{net::SocketAddrV4, time::Duration};
 
 use super::{
-    Alarm, Bounds, Counts, Input, Output, Parameters, Phase, Report, Settings,
+    Alarm, Binding, Bounds, Counts, Input, Output, Parameters, Phase, Report, Settings,
     context::Context,
     report::Teller,
     server::Server,
@@ -70,6 +70,7 @@ impl Cpe {
                     session.activity.heard(now);
                 }
             }
+            Input::Settings(settings) => self.set_settings(settings),
             Input::Tick => {}
         }
         self.choose_server(now);
@@ -112,6 +113,11 @@ impl Cpe {
         Memory { learned: self.context.learned, told: self.teller.told() }
     }
 
+    /// The binding, as far as the server told of one.
+    pub fn binding(&self) -> Option<Binding> {
+        self.session.as_ref().and_then(|session| session.binding)
+    }
+
     /// The server that is asked.
     pub fn server(&self) -> Option<SocketAddrV4> {
         self.server.as_ref().and_then(Server::address)
@@ -147,7 +153,6 @@ impl Cpe {
 
     fn set_parameters(&mut self, parameters: Parameters) {
         self.teller.set_limit(parameters.notification_limit);
-        let bounds = Bounds::new(&parameters, &self.context.settings);
         let credentials =
             |parameters: &Parameters| (parameters.stun_username.clone(), parameters.stun_password.clone());
         let is_credible = credentials(&self.context.parameters) == credentials(&parameters);
@@ -155,9 +160,19 @@ impl Cpe {
         if let Some(session) = self.session.as_mut().filter(|_| !is_credible) {
             session.try_anew(&mut self.context);
         }
-        if std::mem::replace(&mut self.context.bounds, bounds) != bounds
-            && let Some(session) = &mut self.session
-        {
+        self.rebound();
+    }
+
+    fn set_settings(&mut self, settings: Settings) {
+        self.teller.set_damping(settings.damping);
+        self.context.settings = settings;
+        self.rebound();
+    }
+
+    /// Goes on between the bounds that the parameters and the settings allow now.
+    fn rebound(&mut self) {
+        self.context.bounds = Bounds::new(&self.context.parameters, &self.context.settings);
+        if let Some(session) = &mut self.session {
             session.rebound(&mut self.context);
         }
     }

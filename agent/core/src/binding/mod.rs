@@ -10,6 +10,7 @@
 //! | [`Parameters`], [`Settings`] | what the ACS and the operator set |
 //! | [`Bounds`] | the ACS's minimum and maximum period |
 //! | [`Search`] | the longest period that the binding survives |
+//! | [`Binding`] | as what the server sees the listener |
 //! | [`Report`] | `UDPConnectionRequestAddress` and `NATDetected` |
 //!
 //! There are two sockets. The primary one hears Connection Requests, and every request from it carries
@@ -42,6 +43,7 @@ pub use keepalive::Bounds;
 pub use machine::{Cpe, Memory};
 pub use report::Report;
 pub use search::{Phase, Search, Verdict};
+pub use session::Binding;
 pub use settings::{Parameters, Settings};
 
 /// A socket of the CPE.
@@ -79,6 +81,8 @@ pub enum Input<'a> {
     },
     /// Another datagram came in on the primary socket. It may have refreshed the binding (T-47).
     Heard,
+    /// The operator changed settings. The seed stays as it was.
+    Settings(Settings),
     /// Time went by.
     Tick,
 }

@@ -52,6 +52,10 @@ impl Teller {
         self.told
     }
 
+    pub(super) fn set_damping(&mut self, damping: Duration) {
+        self.damping = damping;
+    }
+
     pub(super) fn set_limit(&mut self, seconds: u32) {
         self.limit = Duration::from_secs(seconds.into());
     }

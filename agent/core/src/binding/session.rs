@@ -30,11 +30,27 @@ pub(super) enum Reflection {
     Ignored,
 }
 
-/// A binding that a response told of.
+/// How much may be concluded from the binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Binding {
-    pub(super) mapped: SocketAddrV4,
-    pub(super) since: BootTime,
+pub(super) enum Age {
+    /// So new that it may not live as long as it will: it gets one more refresh before it is tested.
+    Young,
+    Grown,
+    /// A test showed that it was gone, so the next answer brings another one.
+    Lapsed,
+}
+
+/// A binding that a response told of, translated or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// As what the server sees the listener.
+    pub mapped: SocketAddrV4,
+    /// When it was seen first.
+    pub since: BootTime,
+    /// When it was seen last.
+    pub seen: BootTime,
+    /// The last response was signed (CPE-14).
+    pub is_authenticated: bool,
     /// What holds if the response turns out to be contradicted (SEC-3).
     pub(super) before: Option<SocketAddrV4>,
 }
@@ -71,11 +87,7 @@ pub(super) struct Session {
     pub(super) interval: Duration,
     /// A test is over, and the binding is to be refreshed as soon as the minimum allows (T-47).
     pub(super) is_refresh_due: bool,
-    /// A test showed that the binding was gone, so that the next answer brings another one.
-    pub(super) is_change_expected: bool,
-    /// The binding is so new that it may not live as long as it will: it gets one more refresh before anything is
-    /// concluded from it.
-    pub(super) is_young: bool,
+    pub(super) age: Age,
     /// Refreshes in a row that failed.
     pub(super) failures: u32,
     /// When the first refresh began that nobody answered.
@@ -113,8 +125,7 @@ impl Session {
             reflection: Reflection::Unknown,
             interval: bounds.minimum,
             is_refresh_due: false,
-            is_change_expected: false,
-            is_young: false,
+            age: Age::Grown,
             failures: 0,
             silent_since: None,
             forget: BootTime::NEVER,
@@ -164,7 +175,7 @@ impl Session {
             context.bounds.clamp(pause.min(context.settings.longest_pause))
         });
         let period = pause.unwrap_or_else(|| match self.period(context) {
-            period if self.is_young => period.min(SETTLE.max(context.bounds.minimum)),
+            period if self.age == Age::Young => period.min(SETTLE.max(context.bounds.minimum)),
             period => period,
         });
         self.interval = context.jittered(period).max(context.bounds.minimum);
@@ -179,7 +190,7 @@ impl Session {
         }
         match self.reflection {
             Reflection::Unknown => Some(Duration::ZERO),
-            Reflection::Honoured if self.is_young => (context.bounds.minimum > LATE).then_some(SETTLE),
+            Reflection::Honoured if self.age == Age::Young => (context.bounds.minimum > LATE).then_some(SETTLE),
             Reflection::Honoured => self.search.candidate(),
             Reflection::Ignored => None,
         }
@@ -237,7 +248,7 @@ impl Session {
             && let Some(target) = self.translated()
         {
             let aim = match self.reflection {
-                Reflection::Honoured if self.is_young => Aim::Settle,
+                Reflection::Honoured if self.age == Age::Young => Aim::Settle,
                 Reflection::Honoured => Aim::Period { candidate, quiet: self.activity.quiet(now) },
                 _ => Aim::Server,
             };

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddrV4, time::Duration};
 
-use tr111_core::binding::{Alarm, Memory, Output, Phase};
+use tr111_core::binding::{Alarm, Input, Memory, Output, Phase, Settings};
 
 use crate::sim::*;
 
@@ -150,6 +150,22 @@ fn the_default_period_keeps_to_the_bounds() {
         world.pass(seconds(600));
         assert_eq!(world.cpe.period(), Some(seconds(period)));
     }
+}
+
+/// T-46: the default is a knob, which counts at once.
+#[test]
+fn the_default_period_changes_at_run_time() {
+    let mut world = World::new(enabled(10, -1), Some(seconds(300)));
+    world.server.honours_response_address = false;
+    world.pass(seconds(600));
+    let default_period = seconds(120);
+    world.handle(Input::Settings(Settings { default_period, ..Settings::default() }));
+    let sent = world.sent.len();
+    world.pass(seconds(3_600));
+    assert_eq!(world.cpe.period(), Some(default_period));
+    assert!(world.sent.len() - sent <= 33);
+    let binding = world.cpe.binding().unwrap();
+    assert!(!binding.is_authenticated && binding.seen > binding.since);
 }
 
 /// T-46: a server that refuses the attribute is one that does not honour it.

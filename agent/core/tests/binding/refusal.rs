@@ -20,6 +20,7 @@ fn a_401_is_answered_by_the_signed_request() {
     let mut world = scripted(provisioned(10, 10), |server| server.demand = Demand::Everything);
     world.pass(seconds(1));
     assert!(world.cpe.current().nat_detected);
+    assert!(world.cpe.binding().unwrap().is_authenticated);
     let requests: Vec<_> = world.requests().map(|request| (request.is_change, request.is_signed)).collect();
     assert_eq!(requests, [(false, false), (false, true), (true, false), (true, true)]);
     // T-39: a transaction of its own.
