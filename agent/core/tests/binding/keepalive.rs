@@ -81,6 +81,7 @@ fn traffic_postpones_tests_and_not_refreshes() {
         world.handle(Input::Heard);
     }
     assert_eq!(world.probes().count(), probes);
+    assert!(world.requests().count() >= 75);
     assert_eq!(world.cpe.phase(), Some(Phase::Discovery));
     world.assert_periods(seconds(10), Some(seconds(11)));
     world.pass_until(seconds(1_000), |world| world.learned().is_some());
