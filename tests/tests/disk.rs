@@ -1,0 +1,122 @@
+//! A disk that is full, and has room again.
+
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Write as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use tr111_tests::{
+    agent::{Agent, Files, SOON},
+    client::Client,
+    lab::{GATEWAY, Lab, POOL},
+    responder::Responder,
+    vectors::identity,
+    wait::wait_until,
+    wire::Wire,
+};
+
+const URL: &str = "InternetGatewayDevice.ManagementServer.URL";
+
+/// A small disk of a story's own.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(path: PathBuf) -> Result<Self> {
+        fs::create_dir(&path)?;
+        mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some("size=8m"))
+            .context("cannot mount a tmpfs")?;
+        Ok(Self(path))
+    }
+
+    /// Leaves no byte free.
+    fn fill(&self) -> Result<PathBuf> {
+        let path = self.0.join("filler");
+        let mut file = File::create(&path)?;
+        loop {
+            match file.write(&[0xff; 4_096]) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(path),
+                Err(error) => bail!(error),
+            }
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if let Err(error) = umount2(&self.0, MntFlags::MNT_DETACH) {
+            eprintln!("{} stays mounted: {error}", self.0.display());
+        }
+    }
+}
+
+fn is_in(file: &Path, text: &str) -> Result<bool> {
+    Ok(fs::read(file)?.windows(text.len()).any(|window| window == text.as_bytes()))
+}
+
+/// T-30: with a full disk the agent says so once, goes on with the network, counts, and refuses what it cannot keep.
+/// What it said to be kept is kept. Once there is room, everything is on the disk without a restart, and is there after
+/// one.
+#[test]
+fn a_full_disk_stops_nothing_and_loses_nothing() -> Result<()> {
+    let lab = Lab::new()?;
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 600)?;
+    let files = Files::new(lab.path(), "agent")?;
+    let disk = Disk::mount(lab.path().join("agent/state"))?;
+    let mut command = files.run_gateway(&lab.gateway, &["lan0"], &[])?;
+    let mut agent = Agent::start_command(&lab.gateway, files, &mut command, lab.path())?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    let join = |number: u8| Client::new(&wire, number, identity("00256D", &format!("DEV{number:03}"), "")).bind();
+    join(1)?;
+    agent.print(&["set", URL, "http://kept.example/"])?;
+    assert!(is_in(&disk.0.join("tr111.redb"), "DEV001")?);
+
+    let filler = disk.fill()?;
+    let mut devices = 1;
+    let errors = |agent: &Agent<'_>| Ok::<_, anyhow::Error>(agent.metrics()?.sum("tr111_store_errors_total", &[]));
+    while errors(&agent)? == 0 {
+        devices += 1;
+        join(devices).with_context(|| format!("device {devices}"))?;
+    }
+    devices += 1;
+    join(devices)?;
+    let before = agent.wait_for_rows(devices.into(), SOON)?;
+    let refused = agent.ask(&["set", URL, "http://lost.example/"])?;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("9002"), "{refused:?}");
+    assert_eq!(agent.json(&["get", URL])?["parameters"][0]["value"], "http://kept.example/");
+    let said = |agent: &mut Agent<'_>| agent.process().stderr() + &agent.process().stdout();
+    let log = said(&mut agent);
+    assert_eq!(log.matches("the store cannot be written").count(), 1, "{log}");
+
+    fs::remove_file(filler)?;
+    wait_until("the store at work", SOON, || Ok(said(&mut agent).contains("the store works again")))?;
+    agent.print(&["set", URL, "http://again.example/"])?;
+    agent.process().signal(nix::sys::signal::Signal::SIGKILL)?;
+    let agent = agent.start_again(&lab, &["lan0"], &[])?;
+    assert_eq!(agent.devices()?, before);
+    assert_eq!(agent.json(&["get", URL])?["parameters"][0]["value"], "http://again.example/");
+    Ok(())
+}
+
+/// An agent that starts on a full disk takes what the store holds.
+#[test]
+fn a_start_on_a_full_disk_has_the_rows() -> Result<()> {
+    let lab = Lab::new()?;
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 600)?;
+    let files = Files::new(lab.path(), "agent")?;
+    let disk = Disk::mount(lab.path().join("agent/state"))?;
+    let mut command = files.run_gateway(&lab.gateway, &["lan0"], &[])?;
+    let mut agent = Agent::start_command(&lab.gateway, files, &mut command, lab.path())?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    Client::new(&wire, 1, identity("00256D", "DEV001", "")).bind()?;
+    let before = agent.wait_for_rows(1, SOON)?;
+    agent.stop()?;
+    disk.fill()?;
+    let agent = agent.start_again(&lab, &["lan0"], &[])?;
+    assert_eq!(agent.devices()?, before);
+    Ok(())
+}
