@@ -71,7 +71,7 @@ pub(super) fn kills(report: &mut Report) -> Result<()> {
         outcome
     })?;
 
-    let Outcome { lost, duplicates, restarts, rate, early } = outcome;
+    let Outcome { lost, renumbered, duplicates, rate, early } = outcome;
     let seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
     let told = told.into_inner().unwrap_or_else(PoisonError::into_inner);
     let title = format!("{KILLS} SIGKILLs at {RATE} exchanges/s: ");
@@ -82,15 +82,22 @@ pub(super) fn kills(report: &mut Report) -> Result<()> {
     };
     let whole = |count: u64| number(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
     let note = format!(
-        "{} devices, {} a second; {restarts} starts, {early} killed before they answered",
+        "{} devices, {} a second; {early} agents killed before they answered",
         whole(DEVICES.into()),
         number(rate.round())
     );
     report.add(&zero("associations lost", lost, note));
     report.add(&zero("duplicate rows", duplicates, String::new()));
-    let note = format!("{} told, {} acknowledged", whole(told.received), whole(told.acknowledged));
+    report.add(&zero("rows with another number than before", renumbered, String::new()));
+    let note = format!("{} told, up to {} acknowledged", whole(told.received), whole(told.acknowledged));
     report.add(&zero("acknowledged notifications told again", told.repeated, note));
     report.add(&zero("notifications left out, or out of order", told.left_out, String::new()));
+    let untold = seen.entries.abs_diff(told.entries);
+    report.add(&zero(
+        "entries that no notification tells of",
+        untold,
+        format!("the last tells of {}", whole(told.entries)),
+    ));
     let note = format!("{} answers, the last {}", whole(seen.answers), whole(seen.entries));
     report.add(&zero("dips of NumberOfEntries", seen.dips, note));
     Ok(())
@@ -138,8 +145,9 @@ fn configure(control: &Path) -> Result<()> {
 /// What became of the devices.
 struct Outcome {
     lost: u64,
+    /// Rows that were shown with one instance number, and later with another.
+    renumbered: u64,
     duplicates: u64,
-    restarts: usize,
     /// Agents that were killed before they answered anybody.
     early: usize,
     /// Devices a second.
@@ -152,8 +160,8 @@ fn story(gateway: &mut Gateway<'_>, control: &Path) -> Result<Outcome> {
     command.args(["--rate", &RATE.to_string(), "--count", &DEVICES.to_string()]);
     let begin = Instant::now();
     let mut devices = Process::start("sim", &mut command, gateway.lab.path())?;
-    let mut known = HashMap::new();
-    let (mut lost, mut early) = (0, 0);
+    let mut known = Known::default();
+    let mut early = 0;
     for (number, moment) in moments().into_iter().enumerate() {
         pass((begin + moment).saturating_duration_since(Instant::now()))?;
         early += usize::from(Client::connect(control).is_err());
@@ -161,7 +169,7 @@ fn story(gateway: &mut Gateway<'_>, control: &Path) -> Result<Outcome> {
         gateway.start()?;
         if number % KILLS_A_LOOK == KILLS_A_LOOK - 1 {
             let rows = wait_for("the rows", START, || Ok(rows(control).ok()))?;
-            lost += missing(&mut known, &rows);
+            known.take(&rows);
         }
     }
     devices.wait_for_line("devices bound", Duration::from_mins(2))?;
@@ -175,23 +183,41 @@ fn story(gateway: &mut Gateway<'_>, control: &Path) -> Result<Outcome> {
     if let Err(error) = complete {
         eprintln!("{error:#}: {} rows", all.len());
     }
-    lost += missing(&mut known, &all);
-    let expected = (1..=DEVICES).filter(|number| !known.contains_key(&format!("SIM{number:06}"))).count();
-    let mut clients: Vec<_> =
-        all.iter().flat_map(|row| &row.bindings).map(|binding| (&binding.mac, &binding.ip)).collect();
-    clients.sort_unstable();
-    clients.dedup_by_key(|(mac, _)| *mac);
-    let bindings = all.iter().map(|row| row.bindings.len()).sum::<usize>();
-    let duplicates = all.len() - known.len().min(all.len()) + (bindings - clients.len());
-    Ok(Outcome { lost: lost + expected as u64, duplicates: duplicates as u64, restarts: KILLS, early, rate })
+    known.take(&all);
+    let never = (1..=DEVICES).filter(|number| !known.rows.contains_key(&format!("SIM{number:06}"))).count();
+    let mut macs: Vec<_> = all.iter().flat_map(|row| &row.bindings).map(|binding| &binding.mac).collect();
+    let bindings = macs.len();
+    macs.sort_unstable();
+    macs.dedup();
+    let duplicates = all.len() - known.rows.len() + bindings - macs.len();
+    Ok(Outcome {
+        lost: known.lost + never as u64,
+        renumbered: known.renumbered,
+        duplicates: duplicates as u64,
+        rate,
+        early,
+    })
 }
 
-/// Takes the rows as they are now; how many that were known are gone, or have another instance number.
-fn missing(known: &mut HashMap<String, u32>, rows: &[Device]) -> u64 {
-    let now: HashMap<String, u32> = rows.iter().map(|row| (row.serial_number.clone(), row.instance)).collect();
-    let missing = known.iter().filter(|(serial_number, instance)| now.get(*serial_number) != Some(instance)).count();
-    *known = now;
-    missing as u64
+/// The rows as they were shown last: instance number by serial number.
+#[derive(Default)]
+struct Known {
+    rows: HashMap<String, u32>,
+    lost: u64,
+    renumbered: u64,
+}
+
+impl Known {
+    fn take(&mut self, rows: &[Device]) {
+        let now: HashMap<_, _> = rows.iter().map(|row| (row.serial_number.clone(), row.instance)).collect();
+        for (serial_number, instance) in &self.rows {
+            match now.get(serial_number) {
+                None => self.lost += 1,
+                Some(found) => self.renumbered += u64::from(found != instance),
+            }
+        }
+        self.rows = now;
+    }
 }
 
 /// Random moments of the window, in order.
@@ -261,6 +287,8 @@ struct Told {
     acknowledged: u64,
     /// The highest sequence number that came.
     latest: u64,
+    /// The number of entries that it told of.
+    entries: u64,
     repeated: u64,
     left_out: u64,
 }
@@ -298,6 +326,10 @@ fn subscription(control: &Path, told: &Mutex<Told>) -> Result<(), ClientError> {
         let sequence = notification.sequence;
         let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
         told.take(sequence, previous.is_none(), previous.unwrap_or_default());
+        let entries = notification.parameters.iter().find(|parameter| parameter.name == ENTRIES);
+        if let Some(entries) = entries.and_then(|entries| entries.value.parse().ok()) {
+            told.entries = entries;
+        }
         previous = Some(sequence);
         if sequence % ACKNOWLEDGED == 0 && acknowledging.ask(&Request::Acknowledge { sequence })? == Reply::Done {
             told.acknowledged = sequence;
