@@ -127,6 +127,10 @@ impl Subject for Table {
         self.core.rows()
     }
 
+    fn next_instance(&self) -> u32 {
+        self.core.next_instance()
+    }
+
     fn instances(&self) -> Vec<u32> {
         self.core.devices().map(|device| device.instance).collect()
     }
@@ -258,14 +262,21 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         if let Ok(Some(LanChange::Addresses(addresses))) = timeout(DRAIN, network.recv()).await {
             self.addresses(addresses);
         }
-        let end = Instant::now() + DRAIN;
-        while Instant::now() < end {
-            match timeout(QUIET, ring.next_batch(|event| self.take(event))).await {
+        let (begin, end) = (Clock::now(), Instant::now() + DRAIN);
+        // On a busy LAN the ring never becomes empty: whatever waited is read with the first event that did not wait.
+        let mut is_read = false;
+        while !is_read && Instant::now() < end {
+            let batch = ring.next_batch(|event| {
+                is_read |= event.as_ref().is_ok_and(|event| BootTime(event.time) > begin);
+                self.take(event);
+            });
+            match timeout(QUIET, batch).await {
                 Ok(taken) => drop(taken?),
                 Err(_quiet) => break,
             }
         }
         self.reconcile();
+        self.management.settle(&self.table).await;
         let clients: HashSet<_> =
             self.table.core.devices().flat_map(|row| row.bindings).map(|held| held.client).collect();
         self.parts.programs.retain_sticky(|client| clients.contains(client));
@@ -427,7 +438,8 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                 let _ = reply.send(self.status());
             }
             Ask::Devices { after, reply } => {
-                let _ = reply.send(self.devices(after));
+                let page = self.devices(after);
+                self.management.answer_devices(reply, page);
             }
             Ask::Knobs(reply) => {
                 let _ = reply.send(self.parts.knobs.list());

@@ -55,6 +55,10 @@ pub(super) enum Told {
     },
     /// A client that acknowledged notifications.
     Acknowledged(oneshot::Sender<Result<(), String>>),
+    /// A client that asked for rows.
+    Devices(oneshot::Sender<Vec<message::Device>>, Vec<message::Device>),
+    /// A client that asked for parameters.
+    Parameters(oneshot::Sender<Result<Vec<message::Parameter>, Fault>>, Result<Vec<message::Parameter>, Fault>),
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +100,9 @@ pub(super) struct Keeper {
     is_failing: bool,
     /// Notifications up to this one are on the disk.
     told_sequence: u64,
+    /// The next instance number, as it is on the disk and in the group that is under way.
+    next_instance: u32,
+    next_in_flight: u32,
 }
 
 impl Keeper {
@@ -109,6 +116,8 @@ impl Keeper {
             due: None,
             is_failing: false,
             told_sequence: kept.notifications.next_sequence.saturating_sub(1),
+            next_instance: kept.next_instance,
+            next_in_flight: kept.next_instance,
         };
         // The seed and this boot are to be known before the first row.
         keeper.gathered.parameters = true;
@@ -150,6 +159,12 @@ impl Keeper {
         self.told_sequence
     }
 
+    /// Whether a crash would take an instance number back, so that nobody may be shown it yet (T-32). While the store
+    /// fails, everybody is shown everything.
+    pub(super) fn may_take_back(&self, instance: u32) -> bool {
+        instance >= self.next_instance && !self.is_failing
+    }
+
     fn linger(&mut self) {
         if self.is_failing && self.due.is_some() {
             return;
@@ -187,6 +202,7 @@ impl Keeper {
             (*sequence, found.map(|pending| self.notification_of(pending)))
         });
         let meta = whole.subject.stored_values(self.boot);
+        self.next_in_flight = whole.subject.next_instance();
         let mut group = Group { rows: rows.collect(), notifications: notifications.collect(), meta };
         group.meta.push((meta::BOOTS, encode(&self.boots)));
         if gathered.parameters || !gathered.notifications.is_empty() {
@@ -224,6 +240,7 @@ impl Keeper {
         let Some(mut group) = self.in_flight.take() else { return Vec::new() };
         match committed {
             Committed::Done => {
+                self.next_instance = self.next_in_flight;
                 if self.is_failing {
                     self.is_failing = false;
                     tracing::info!(store = %self.store.path().display(), "the store works again");
@@ -283,6 +300,8 @@ impl Keeper {
                     let kept = if failed { Err("the store cannot be written".to_owned()) } else { Ok(()) };
                     let _ = reply.send(kept);
                 }
+                Told::Devices(reply, page) => drop(reply.send(page)),
+                Told::Parameters(reply, parameters) => drop(reply.send(parameters)),
             }
         }
         undone.reverse();

@@ -47,6 +47,11 @@ pub(super) trait Subject: Sync {
         Vec::new()
     }
 
+    /// The instance number that the next row gets.
+    fn next_instance(&self) -> u32 {
+        1
+    }
+
     /// Who is in a row.
     fn device(&self, instance: u32) -> Option<&DeviceIdentity> {
         let _ = instance;
@@ -148,6 +153,24 @@ impl Management {
         }
     }
 
+    /// Answers with rows: those with a new number once it is on the disk.
+    pub(super) fn answer_devices(&mut self, reply: oneshot::Sender<Vec<message::Device>>, page: Vec<message::Device>) {
+        if page.last().is_some_and(|row| self.keeper.may_take_back(row.instance)) {
+            self.keeper.tell(Told::Devices(reply, page));
+        } else {
+            let _ = reply.send(page);
+        }
+    }
+
+    /// Writes what gathered, once: a crash takes nothing back, no instance number either, of what anybody is shown.
+    pub(super) async fn settle(&mut self, subject: &dyn Subject) {
+        self.keep(subject, Step::Write);
+        match timeout(LAST_GROUP, self.keeper.next()).await {
+            Ok(step) => self.keep(subject, step),
+            Err(_slow) => tracing::warn!("the store is slow: what happened meanwhile is told before it is written"),
+        }
+    }
+
     /// Waits until everything is on the disk, for a while.
     pub(super) async fn finish(&mut self, subject: &dyn Subject) {
         let written = async {
@@ -211,7 +234,12 @@ impl Management {
     pub(super) fn answer(&mut self, subject: &dyn Subject, ask: Ask) -> Option<Ask> {
         match ask {
             Ask::Get { paths, reply } => {
-                let _ = reply.send(self.view(subject).get(&paths));
+                let parameters = self.view(subject).get(&paths);
+                if self.keeper.may_take_back(subject.next_instance().saturating_sub(1)) {
+                    self.keeper.tell(Told::Parameters(reply, parameters));
+                } else {
+                    let _ = reply.send(parameters);
+                }
             }
             Ask::Set { parameters, by_acs, reply } => self.set(subject, &parameters, by_acs, reply),
             Ask::Notify { path, attribute, reply } => self.set_attribute(subject, path, attribute, reply),
