@@ -45,13 +45,17 @@ impl Association {
             if self.contradicts(&binding) || self.is_denied(&record.identity, &binding.mac) {
                 continue;
             }
-            row = row.or_else(|| self.table.restore_row(&record));
-            if row.is_none() && self.table.is_out_of_instances() {
+            let place = row.or_else(|| self.table.restore_row(&record));
+            if place.is_none() && self.table.is_out_of_instances() {
                 return;
             }
             let client = binding.client;
-            let inserted = self.table.insert(row, record.identity.clone(), binding);
-            row = self.table.row(&record.identity);
+            // Without a place the number is taken, and the row gets another.
+            let inserted = match place {
+                Some(row) => self.table.insert_into(row, binding),
+                None => self.table.insert(None, record.identity.clone(), binding),
+            };
+            row = Some(inserted.row);
             self.watch(inserted.id);
             self.review(inserted.id, now);
             self.schedule(inserted.id);

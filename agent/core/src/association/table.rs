@@ -54,6 +54,7 @@ impl Held {
 /// What an insertion did.
 pub(super) struct Inserted {
     pub(super) id: u32,
+    pub(super) row: u32,
     pub(super) instance: u32,
     /// The row is new too.
     pub(super) added: bool,
@@ -173,11 +174,11 @@ impl Table {
         self.next_instance = self.next_instance.max(next);
     }
 
-    /// Adds the row of a record, without its bindings, unless its identity or its number is there already.
+    /// Adds the row of a record, without its bindings, unless its number is there already. Its identity must not be.
     ///
     /// The row breaks the table's invariant until [`Table::insert`] puts a binding in it.
     pub(super) fn restore_row(&mut self, record: &Record) -> Option<u32> {
-        if self.by_instance.contains_key(&record.instance) || self.row(&record.identity).is_some() {
+        if self.by_instance.contains_key(&record.instance) {
             return None;
         }
         let row = self.add_row(record.identity.clone(), record.instance, record.first_seen, record.last_seen);
@@ -204,8 +205,13 @@ impl Table {
     /// Adds a binding to the row of its identity, to a new one where there is none (`known`). The client must not have
     /// a binding yet.
     pub(super) fn insert(&mut self, known: Option<u32>, identity: DeviceIdentity, binding: Binding) -> Inserted {
+        let row = known.unwrap_or_else(|| self.insert_row(identity, binding.last_seen));
+        Inserted { added: known.is_none(), ..self.insert_into(row, binding) }
+    }
+
+    /// Adds a binding to a row. The client must not have a binding yet.
+    pub(super) fn insert_into(&mut self, row: u32, binding: Binding) -> Inserted {
         let seen = binding.last_seen;
-        let row = known.unwrap_or_else(|| self.insert_row(identity, seen));
         let (keys, previous) = (self.keys, self.rows[row].last);
         let hashes = hashes(keys, &binding);
         let liveness = Liveness::heard(seen);
@@ -221,7 +227,7 @@ impl Table {
         self.by_client.insert_unique(hashes.client, id, |id| keys.client(&held[*id].binding.client));
         self.by_address.insert_unique(hashes.address, id, |id| address_hash(keys, &held[*id].binding));
         self.by_mac.insert_unique(hashes.mac, id, |id| keys.mac(&held[*id].binding.mac));
-        Inserted { id, instance: self.rows[row].instance, added: known.is_none() }
+        Inserted { id, row, instance: self.rows[row].instance, added: false }
     }
 
     fn insert_row(&mut self, identity: DeviceIdentity, seen: BootTime) -> u32 {
