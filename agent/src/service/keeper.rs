@@ -191,6 +191,7 @@ impl Keeper {
     /// Hands what gathered to the store.
     pub(super) fn write(&mut self, whole: &Whole<'_>) {
         self.due = None;
+        self.next_in_flight = whole.subject.next_instance();
         let gathered = std::mem::take(&mut self.gathered);
         if let Some(boot) = self.boots.get_mut(&self.boot) {
             boot.unix = whole.clock.boot_unix();
@@ -202,7 +203,6 @@ impl Keeper {
             (*sequence, found.map(|pending| self.notification_of(pending)))
         });
         let meta = whole.subject.stored_values(self.boot);
-        self.next_in_flight = whole.subject.next_instance();
         let mut group = Group { rows: rows.collect(), notifications: notifications.collect(), meta };
         group.meta.push((meta::BOOTS, encode(&self.boots)));
         if gathered.parameters || !gathered.notifications.is_empty() {

@@ -64,7 +64,7 @@ pub(super) fn kills(report: &mut Report) -> Result<()> {
     let outcome = thread::scope(|scope| {
         scope.spawn(|| watch_entries(&control, &stop, &seen));
         scope.spawn(|| subscribe(&control, &stop, &told));
-        let outcome = story(&mut gateway, &control);
+        let outcome = story(&mut gateway, &control, &told);
         stop.store(true, Ordering::SeqCst);
         // Ends the subscription, whatever it waits for.
         drop(gateway.process.take());
@@ -154,7 +154,7 @@ struct Outcome {
     rate: f64,
 }
 
-fn story(gateway: &mut Gateway<'_>, control: &Path) -> Result<Outcome> {
+fn story(gateway: &mut Gateway<'_>, control: &Path, told: &Mutex<Told>) -> Result<Outcome> {
     let mut command = gateway.lab.lan.command(binary()?);
     command.args(["sim", "devices", "--iface", "eth0", "--vanish", "--deadline", "200"]);
     command.args(["--rate", &RATE.to_string(), "--count", &DEVICES.to_string()]);
@@ -174,14 +174,15 @@ fn story(gateway: &mut Gateway<'_>, control: &Path) -> Result<Outcome> {
     }
     devices.wait_for_line("devices bound", Duration::from_mins(2))?;
     let rate = f64::from(DEVICES) / begin.elapsed().as_secs_f64();
-    // What is under way arrives; what does not is lost.
+    // What is under way arrives; what does not is counted.
     let mut all = Vec::new();
-    let complete = wait_for("every row", START, || {
+    let complete = wait_for("every row, and the notification of the last", START, || {
         all = rows(control).unwrap_or_default();
-        Ok((all.len() >= DEVICES as usize).then_some(()))
+        let entries = told.lock().unwrap_or_else(PoisonError::into_inner).entries;
+        Ok((all.len() == DEVICES as usize && entries == u64::from(DEVICES)).then_some(()))
     });
     if let Err(error) = complete {
-        eprintln!("{error:#}: {} rows", all.len());
+        eprintln!("{error:#}");
     }
     known.take(&all);
     let never = (1..=DEVICES).filter(|number| !known.rows.contains_key(&format!("SIM{number:06}"))).count();
