@@ -71,7 +71,11 @@ pub fn kea(
         "valid-lifetime": 120,
         "authoritative": true,
         "subnet4": [{"subnet": format!("{a}.{b}.0.0/16"), "pools": [{"pool": format!("{first}-{last}")}]}],
-        "loggers": [{"name": "kea-dhcp4", "severity": "INFO", "output_options": [{"output": "stdout"}]}],
+        "loggers": [
+            {"name": "kea-dhcp4", "severity": "INFO", "output_options": [{"output": "stdout"}]},
+            // A line for each lease would be half of its work under load.
+            {"name": "kea-dhcp4.leases", "severity": "WARN", "output_options": [{"output": "stdout"}]},
+        ],
     }});
     let file = directory.join(format!("kea-{interface}.json"));
     fs::write(&file, configuration.to_string())?;

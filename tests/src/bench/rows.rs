@@ -27,8 +27,8 @@ use super::{
 
 /// Rows of the large table.
 const MILLION: u32 = 1_000_000;
-/// Devices of one round of additions.
-const NEWCOMERS: u32 = 100_000;
+/// Devices of one round of additions: as many as the gateway's table takes by its preset.
+const NEWCOMERS: u32 = 65_536;
 /// Rounds of each measurement; an odd number has a median.
 const ROUNDS: usize = 5;
 /// Rows that go and come in one round.
@@ -52,8 +52,8 @@ struct Core {
 }
 
 impl Core {
-    fn new() -> Self {
-        let settings = Settings { max_rows: MILLION + NEWCOMERS, ..Settings::default() };
+    fn new(max_rows: u32) -> Self {
+        let settings = Settings { max_rows, ..Settings::default() };
         Self { association: Association::new(settings), outputs: Vec::new() }
     }
 
@@ -76,7 +76,7 @@ impl Core {
 
     /// With [`MILLION`] rows.
     fn full(records: &mut Records) -> Result<Self> {
-        let mut core = Self::new();
+        let mut core = Self::new(MILLION);
         for number in 0..MILLION {
             core.add(records, number)?;
         }
@@ -96,7 +96,7 @@ pub(super) fn records(report: &mut Report) -> Result<()> {
         let mut records = Records::take()?;
         let mut rates = Vec::new();
         for _ in 0..ROUNDS {
-            let mut core = Core::new();
+            let mut core = Core::new(NEWCOMERS);
             let mut busy = 0.0;
             for first in (0..NEWCOMERS).step_by(BATCH as usize) {
                 let copy = |record: &mut Record| -> Vec<Vec<u8>> {
@@ -111,7 +111,7 @@ pub(super) fn records(report: &mut Report) -> Result<()> {
                 busy += busy_seconds()? - start;
             }
             rates.push(f64::from(core.association.rows()) / busy);
-            core.has(NEWCOMERS.next_multiple_of(BATCH))?;
+            core.has(NEWCOMERS)?;
         }
         Ok(rates)
     })?;
@@ -202,7 +202,7 @@ pub(super) fn store(report: &mut Report) -> Result<()> {
         let start = Instant::now();
         let (store, kept) = open_store(&state, |name| (name == LAN).then_some(1))?;
         opening.push(start.elapsed().as_secs_f64());
-        let mut core = Core::new();
+        let mut core = Core::new(MILLION);
         core.association.restore(Clock::now(), kept.rows, kept.next_instance);
         core.handle(Clock::now(), Input::Tick);
         times.push(start.elapsed().as_secs_f64());
