@@ -134,7 +134,9 @@ pub(super) fn table(report: &mut Report) -> Result<()> {
     })?;
     let what = "1 M rows, in-memory core: memory of a row";
     report.add(&Row::new(what, bytes, "B").at_most(400.0).note("growth of the resident set, the indices included"));
-    for (what, [middle, high]) in [("removal", changes.removal), ("addition", changes.addition)] {
+    for (what, [middle, high]) in
+        [("removal (RELEASE)", changes.removal), ("addition (REQUEST, ACK)", changes.addition)]
+    {
         let row = Row::new(format!("1 M rows, one {what}, p99"), high, "us").below(5.0);
         report.add(&row.note(format!("p50 {} us; medians of {ROUNDS} rounds", number(middle))));
     }
