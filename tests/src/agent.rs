@@ -192,12 +192,13 @@ impl<'a> Agent<'a> {
     ) -> Result<Self> {
         let process = Process::start("tr111", command, directory)?;
         let mut agent = Self { process, namespace, files };
-        wait_for("answer of the agent", START, || {
+        let answered = wait_for("answer of the agent", START, || {
             if let Some(status) = agent.process.try_status()? {
                 bail!("the agent ended ({status}):\n{}", agent.process.complaint());
             }
             Ok(agent.ask(&["status"])?.status.success().then_some(()))
-        })?;
+        });
+        answered.with_context(|| agent.process.complaint())?;
         Ok(agent)
     }
 
