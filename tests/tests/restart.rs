@@ -1,6 +1,9 @@
 //! The agent ends, and another takes over.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
@@ -11,7 +14,7 @@ use tr111_tests::{
     lab::{GATEWAY, Lab, POOL},
     responder::Responder,
     vectors::{D1, D2, hex},
-    wait::wait_for,
+    wait::{wait_for, wait_until},
     wire::Wire,
 };
 
@@ -65,6 +68,33 @@ fn what_happened_meanwhile_is_known_at_the_first_answer() -> Result<()> {
     let agent = agent.start_again(&lab, &["lan0"], &[])?;
     let rows = agent.devices()?;
     assert_eq!(rows.iter().map(Device::identity).collect::<Vec<_>>(), ["00256D/DEV0001/"]);
+    Ok(())
+}
+
+/// T-30: a lease that was renewed while no agent was there is not over at the end that the store has; the row keeps
+/// its number.
+#[test]
+fn a_lease_that_was_renewed_meanwhile_goes_on() -> Result<()> {
+    const LEASE: u32 = 2;
+    let lab = Lab::new()?;
+    let server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, LEASE)?;
+    let mut agent = Agent::start(&lab, &["lan0"], &[])?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    let mut device = Client::new(&wire, 1, hex(D1));
+    device.bind()?;
+    let before = Instant::now();
+    agent.wait_for_rows(1, SOON)?;
+    // With time to write the row, which a kill at this moment would not leave.
+    assert!(agent.stop()?.success());
+    server.change(|behaviour| behaviour.lease = 600);
+    device.renew()?;
+    // The stored lease and the grace behind it.
+    let end = before + Duration::from_secs(u64::from(LEASE) + 2);
+    wait_until("the end of the stored lease", SOON, || Ok(Instant::now() >= end))?;
+    let agent = agent.start_again(&lab, &["lan0"], &[])?;
+    assert_eq!(agent.devices()?.iter().map(|row| row.instance).collect::<Vec<_>>(), [1]);
+    let changes = agent.metrics()?.sum("tr111_table_changes_total", &[]);
+    assert_eq!(changes, 0, "the row went and came");
     Ok(())
 }
 

@@ -183,8 +183,8 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         let lost = parts.counters.read(Counter::RingLost(Ring::Lan));
         let table = Table { core, describer, seed };
         let mut owner = Self { table, parts, management, outputs: Vec::new(), next_denial: now, lost };
-        // Clients are told to the programs again, and leases that are over go.
-        owner.handle(Input::Tick);
+        // Clients are told to the programs again.
+        owner.pass_on(now);
         owner.tell_telemetry();
         owner
     }
@@ -276,6 +276,8 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             }
         }
         self.reconcile();
+        // Only now: a lease that was over by the store may have been renewed meanwhile.
+        self.handle(Input::Tick);
         self.management.settle(&self.table).await;
         let clients: HashSet<_> =
             self.table.core.devices().flat_map(|row| row.bindings).map(|held| held.client).collect();
@@ -315,6 +317,11 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
     fn handle(&mut self, input: Input<'_>) {
         let now = Clock::now();
         self.table.core.handle(now, input);
+        self.pass_on(now);
+    }
+
+    /// Does what the core decided.
+    fn pass_on(&mut self, now: BootTime) {
         let mut outputs = std::mem::take(&mut self.outputs);
         while let Some(output) = self.table.core.poll_output() {
             if let Output::Inquire { client, neighbour } = output {
