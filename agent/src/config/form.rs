@@ -79,14 +79,18 @@ pub fn address_or_off(text: &str) -> Judged {
     if text.is_empty() { Ok(text.to_owned()) } else { address(text) }
 }
 
-/// A mark and its mask, which has to cover it.
-pub fn mark(text: &str) -> Judged {
+/// A mark and its mask: `VALUE/MASK`, decimal or hexadecimal.
+pub fn mark_and_mask(text: &str) -> Option<(u32, u32)> {
     let number = |digits: &str| match digits.strip_prefix("0x") {
         Some(hexadecimal) => u32::from_str_radix(hexadecimal, 16).ok(),
         None => digits.parse().ok(),
     };
-    let parts = text.split_once('/').and_then(|(value, mask)| Some((number(value)?, number(mask)?)));
-    match parts {
+    text.split_once('/').and_then(|(value, mask)| Some((number(value)?, number(mask)?)))
+}
+
+/// A mark and its mask, which has to cover it.
+pub fn mark(text: &str) -> Judged {
+    match mark_and_mask(text) {
         Some((value, mask)) if mask != 0 && value & !mask == 0 => Ok(text.to_owned()),
         Some(_) => Err("the mask has to cover the value and must not be 0".to_owned()),
         None => Err(format!("expected VALUE/MASK such as \"0x01000000/0x01000000\", not \"{}\"", text.escape_debug())),

@@ -2,11 +2,16 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use tr111_common::config::{Config as Kernel, Dialect};
+use tr111_common::{
+    config::{Config as Kernel, Dialect},
+    headers::PORTS,
+};
 use tr111_core::{association::Deny, identity::GatewayIdentity, model::Root};
 
-use super::{Error, Values};
+use super::{Error, Values, form};
 use crate::dataplane::XdpMode;
+
+const NANOSECONDS: u64 = 1_000_000_000;
 
 /// `[gateway.association]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +57,62 @@ impl Association {
             lenient_oui: u8::from(self.lenient_oui),
             enterprises: self.enterprises,
             ..Kernel::default()
+        }
+    }
+}
+
+/// `[gateway.binding]` and `[gateway.police]`: what happens to Binding Requests and Connection Requests on their way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// NAT timeout of flows that carry Binding Requests for Connection Requests; `None`: theirs stays what it is.
+    pub extended_timeout: Option<Duration>,
+    /// Packet mark of such flows.
+    pub mark: u32,
+    /// The bits of the mark that are ours.
+    pub mark_mask: u32,
+    /// UDP ports on which STUN servers are expected, 0 where there is none.
+    pub stun_ports: [u16; PORTS],
+    /// Connection Requests a second that one source on the WAN may send; 0: as many as it likes.
+    pub wan_connreq_pps: u32,
+    /// DHCP messages a second that one client may send; 0: as many as it likes.
+    pub lan_dhcp_pps: u32,
+}
+
+impl Traffic {
+    /// The programs' settings, completed.
+    pub fn complete(&self, kernel: Kernel) -> Kernel {
+        let interval = |rate: u32| NANOSECONDS.checked_div(rate.into()).unwrap_or_default();
+        Kernel {
+            stun_ports: self.stun_ports,
+            mark: self.mark,
+            mark_mask: self.extended_timeout.map_or(0, |_| self.mark_mask),
+            wan_connreq_interval: interval(self.wan_connreq_pps),
+            lan_dhcp_interval: interval(self.lan_dhcp_pps),
+            ..kernel
+        }
+    }
+}
+
+impl From<&Values> for Traffic {
+    fn from(values: &Values) -> Self {
+        const BINDING: &str = "gateway.binding";
+        const POLICE: &str = "gateway.police";
+        let mut stun_ports = [0; PORTS];
+        for (slot, &port) in stun_ports.iter_mut().zip(values.integers(BINDING, "stun_ports")) {
+            *slot = u16::try_from(port).unwrap_or(0);
+        }
+        let rate = |name| u32::try_from(values.integer(POLICE, name)).unwrap_or(u32::MAX);
+        // The form was checked when the value was read.
+        let (mark, mark_mask) = form::mark_and_mask(values.text(BINDING, "mark")).unwrap_or_default();
+        Self {
+            extended_timeout: Some(values.integer(BINDING, "extend_nat_timeout_s"))
+                .filter(|seconds| *seconds > 0)
+                .map(|seconds| Duration::from_secs(seconds.unsigned_abs())),
+            mark,
+            mark_mask,
+            stun_ports,
+            wan_connreq_pps: rate("wan_connreq_pps"),
+            lan_dhcp_pps: rate("lan_dhcp_pps"),
         }
     }
 }
@@ -138,6 +199,10 @@ impl From<&Values> for Association {
 pub struct Gateway {
     /// Interfaces that face the devices, at least one.
     pub lan: Vec<String>,
+    /// Interfaces that face the ACS.
+    pub wan: Vec<String>,
+    /// Binding Requests and Connection Requests on their way.
+    pub traffic: Traffic,
     /// `DeviceInfo` of the gateway.
     pub identity: GatewayIdentity,
     /// Root of the data model.
@@ -188,6 +253,8 @@ impl TryFrom<&Values> for Gateway {
         let serial_number = Some(text("serial_number")).filter(|serial| !serial.is_empty());
         Ok(Self {
             lan: values.texts(SECTION, "lan").to_vec(),
+            wan: values.texts(SECTION, "wan").to_vec(),
+            traffic: values.into(),
             identity: GatewayIdentity {
                 manufacturer_oui: text("manufacturer_oui")
                     .parse()

@@ -175,7 +175,7 @@ const AGENT: &str = "agent";
 pub const KEYS: &[Key] = &[
     key(GATEWAY, "lan", Texts(form::interface), Preset::Texts(&[]), Start)
         .help("interfaces that face the devices; of a bridge, the bridge itself, not its ports"),
-    key(GATEWAY, "wan", Texts(form::interface), Preset::Texts(&[]), Later).help("interfaces that face the ACS"),
+    key(GATEWAY, "wan", Texts(form::interface), Preset::Texts(&[]), Start).help("interfaces that face the ACS"),
     key(GATEWAY, "manufacturer_oui", Text(form::oui), Preset::Unset, Start)
         .help("DeviceInfo.ManufacturerOUI of this gateway: six hexadecimal digits"),
     key(GATEWAY, "serial_number", Text(form::serial_number), Preset::Unset, Start)
@@ -219,17 +219,17 @@ pub const KEYS: &[Key] = &[
         .help("silence after which a device is probed"),
     key(ASSOCIATION, "probe_count", Integer(1, 100), Preset::Integer(3), Live)
         .help("unanswered probes after which a device counts as gone"),
-    key(BINDING, "extend_nat_timeout_s", Integer(0, SECONDS_MAXIMUM), Preset::Integer(300), Later)
+    key(BINDING, "extend_nat_timeout_s", Integer(0, SECONDS_MAXIMUM), Preset::Integer(300), Live)
         .unit("s")
         .help("NAT timeout of flows that carry STUN for Connection Requests; 0: off"),
-    key(BINDING, "mark", Text(form::mark), Preset::Text("0x01000000/0x01000000"), Later)
+    key(BINDING, "mark", Text(form::mark), Preset::Text("0x01000000/0x01000000"), Live)
         .help("packet mark of such flows, value/mask"),
-    key(BINDING, "stun_ports", Integers(8, 1, 65_535), Preset::Integers(&[3478]), Later)
+    key(BINDING, "stun_ports", Integers(8, 1, 65_535), Preset::Integers(&[3478]), Live)
         .help("UDP ports on which STUN servers are expected"),
-    key(POLICE, "wan_connreq_pps", Integer(0, UNSIGNED_INT), Preset::Integer(0), Later)
+    key(POLICE, "wan_connreq_pps", Integer(0, UNSIGNED_INT), Preset::Integer(0), Live)
         .unit("packets/s")
         .help("Connection Requests a second from one source; 0: not policed"),
-    key(POLICE, "lan_dhcp_pps", Integer(0, UNSIGNED_INT), Preset::Integer(0), Later)
+    key(POLICE, "lan_dhcp_pps", Integer(0, UNSIGNED_INT), Preset::Integer(0), Live)
         .unit("packets/s")
         .help("DHCP messages a second from one client; 0: not policed"),
     key(MANAGEMENT, "url", Text(form::any), Preset::Text(""), Start).help("ManagementServer.URL at the first start"),

@@ -13,7 +13,7 @@ mod values;
 use std::{io, path::PathBuf};
 
 pub use device::{Device, DeviceMode};
-pub use gateway::{Agent, Association, Gateway, ManagementServer};
+pub use gateway::{Agent, Association, Gateway, ManagementServer, Traffic};
 pub use values::{Origin, Values};
 
 /// Why a configuration is refused. Each is one line, with the place that has to be mended.

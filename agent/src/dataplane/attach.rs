@@ -66,6 +66,8 @@ impl fmt::Display for Mode {
 pub enum Side {
     /// The devices.
     Lan,
+    /// The ACS.
+    Wan,
 }
 
 impl Side {
@@ -73,6 +75,7 @@ impl Side {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Lan => "lan",
+            Self::Wan => "wan",
         }
     }
 }
@@ -158,6 +161,15 @@ enum HeldLink {
     Tc(#[expect(dead_code, reason = "held for its drop")] SchedClassifierLink),
 }
 
+/// The names of an ingress program: one classifier, for either hook.
+struct IngressNames {
+    xdp: &'static str,
+    tc: &'static str,
+}
+
+const LAN: IngressNames = IngressNames { xdp: program::LAN_INGRESS, tc: program::LAN_INGRESS_TC };
+const WAN: IngressNames = IngressNames { xdp: program::WAN_INGRESS, tc: program::WAN_INGRESS_TC };
+
 /// Where programs are attached from.
 pub(super) struct Attacher<'a> {
     /// The programs.
@@ -176,12 +188,12 @@ impl<'a> Attacher<'a> {
     }
 
     /// Attaches to every interface, or to none: what an earlier agent left stays, and what is new goes again.
-    pub(super) fn all<S: AsRef<str>>(
+    pub(super) fn all(
         &mut self,
-        interfaces: &'a [S],
+        interfaces: impl IntoIterator<Item = (&'a str, Side)>,
         wanted: XdpMode,
     ) -> Result<Vec<Attachment>, Error> {
-        let attached = interfaces.iter().map(|name| self.lan(name.as_ref(), wanted)).collect();
+        let attached = interfaces.into_iter().map(|(name, side)| self.interface(name, side, wanted)).collect();
         if let (Err(_), Some(pins)) = (&attached, self.pins) {
             for (place, program, mode) in self.pinned.drain(..) {
                 pins.forget(place, program, mode);
@@ -190,34 +202,44 @@ impl<'a> Attacher<'a> {
         attached
     }
 
-    /// Attaches the LAN programs to an interface, or gives the links that are there the new programs.
-    fn lan(&mut self, interface: &'a str, wanted: XdpMode) -> Result<Attachment, Error> {
+    /// Attaches the programs of a side to an interface, or gives the links that are there the new programs.
+    fn interface(&mut self, interface: &'a str, side: Side, wanted: XdpMode) -> Result<Attachment, Error> {
         let place = Place::find(interface)?;
-        // Egress first: a request that is seen must find its reply watched.
-        self.classifier(place, program::LAN_EGRESS, TcAttachType::Egress)?;
-        let mode = self.lan_ingress(place, wanted)?;
-        info!(interface, %mode, "LAN programs attached");
-        let programs = vec![
-            ProgramMode { program: program::LAN_INGRESS, mode },
-            ProgramMode { program: program::LAN_EGRESS, mode: Mode::Tc },
-        ];
-        Ok(Attachment { interface: interface.to_owned(), ifindex: place.ifindex, side: Side::Lan, programs })
+        let programs = match side {
+            Side::Lan => {
+                // Egress first: a request that is seen must find its reply watched.
+                self.classifier(place, program::LAN_EGRESS, TcAttachType::Egress)?;
+                self.classifier(place, program::LAN_BINDING, TcAttachType::Ingress)?;
+                let mode = self.ingress(place, &LAN, wanted)?;
+                vec![
+                    ProgramMode { program: program::LAN_INGRESS, mode },
+                    ProgramMode { program: program::LAN_BINDING, mode: Mode::Tc },
+                    ProgramMode { program: program::LAN_EGRESS, mode: Mode::Tc },
+                ]
+            }
+            Side::Wan => {
+                let mode = self.ingress(place, &WAN, wanted)?;
+                vec![ProgramMode { program: program::WAN_INGRESS, mode }]
+            }
+        };
+        info!(interface, mode = %programs[0].mode, "{} programs attached", side.label().to_uppercase());
+        Ok(Attachment { interface: interface.to_owned(), ifindex: place.ifindex, side, programs })
     }
 
-    fn lan_ingress(&mut self, place: Place<'a>, wanted: XdpMode) -> Result<Mode, Error> {
+    fn ingress(&mut self, place: Place<'a>, names: &IngressNames, wanted: XdpMode) -> Result<Mode, Error> {
         let Place { interface, .. } = place;
         let mode = match wanted {
             XdpMode::Auto | XdpMode::Native => Mode::Native,
             XdpMode::Generic => Mode::Generic,
             XdpMode::Tc => Mode::Tc,
         };
-        self.leave_other_modes(place, wanted);
-        let is_at_tc = || self.pins.is_some_and(|pins| pins.has_link(place, program::LAN_INGRESS_TC, Mode::Tc));
+        self.leave_other_modes(place, names, wanted);
+        let is_at_tc = || self.pins.is_some_and(|pins| pins.has_link(place, names.tc, Mode::Tc));
         if mode == Mode::Tc || (wanted == XdpMode::Auto && is_at_tc()) {
-            self.classifier(place, program::LAN_INGRESS_TC, TcAttachType::Ingress)?;
+            self.classifier(place, names.tc, TcAttachType::Ingress)?;
             return Ok(Mode::Tc);
         }
-        let Err(error) = self.xdp(place, mode) else { return Ok(mode) };
+        let Err(error) = self.xdp(place, names.xdp, mode) else { return Ok(mode) };
         let reason = match error {
             XdpFailure::Other(error) => return Err(error),
             XdpFailure::Impossible(reason) => reason,
@@ -226,12 +248,12 @@ impl<'a> Attacher<'a> {
             return Err(Error::Xdp { interface: interface.to_owned(), mode: mode.label(), reason });
         }
         warn!(interface, reason, "native XDP is not possible, falling back to TC ingress");
-        self.classifier(place, program::LAN_INGRESS_TC, TcAttachType::Ingress)?;
+        self.classifier(place, names.tc, TcAttachType::Ingress)?;
         Ok(Mode::Tc)
     }
 
     /// Takes off what an earlier agent attached in a mode that is no longer wanted.
-    fn leave_other_modes(&self, place: Place<'_>, wanted: XdpMode) {
+    fn leave_other_modes(&self, place: Place<'_>, names: &IngressNames, wanted: XdpMode) {
         let Some(pins) = self.pins else { return };
         let (native, generic, tc) = match wanted {
             XdpMode::Auto => (true, false, true),
@@ -239,19 +261,16 @@ impl<'a> Attacher<'a> {
             XdpMode::Generic => (false, true, false),
             XdpMode::Tc => (false, false, true),
         };
-        for (stays, program, mode) in [
-            (native, program::LAN_INGRESS, Mode::Native),
-            (generic, program::LAN_INGRESS, Mode::Generic),
-            (tc, program::LAN_INGRESS_TC, Mode::Tc),
-        ] {
+        for (stays, program, mode) in
+            [(native, names.xdp, Mode::Native), (generic, names.xdp, Mode::Generic), (tc, names.tc, Mode::Tc)]
+        {
             if !stays {
                 pins.forget(place, program, mode);
             }
         }
     }
 
-    fn xdp(&mut self, place: Place<'a>, mode: Mode) -> Result<(), XdpFailure> {
-        let name = program::LAN_INGRESS;
+    fn xdp(&mut self, place: Place<'a>, name: &'static str, mode: Mode) -> Result<(), XdpFailure> {
         let program = self.loaded.xdp(name)?;
         let is_adopted = adopt(self.pins, place, name, mode, |link| {
             let id = program.attach_to_link(XdpLink::try_from(link).map_err(link_error)?)?;

@@ -7,7 +7,7 @@ use aya::{
     maps::{Array, HashMap, MapData, MapError},
 };
 use tr111_common::{
-    abi::{ClientKey, ExchangeKey, LastAck, Mark, NeighbourKey, map},
+    abi::{ClientKey, ExchangeKey, Flow, FlowKey, LastAck, Mark, NeighbourKey, map},
     config::Config,
     dhcp4::option,
     insert::{GatewayOption, OPTION_BYTES},
@@ -38,6 +38,8 @@ pod! {
     PodGateway GatewayOption,
     PodNeighbour NeighbourKey,
     PodLastAck LastAck,
+    PodFlowKey FlowKey,
+    PodFlow Flow,
 }
 
 struct Maps {
@@ -48,6 +50,7 @@ struct Maps {
     exchanges: HashMap<MapData, PodExchange, PodMark>,
     neighbours: HashMap<MapData, PodNeighbour, u64>,
     last_acks: HashMap<MapData, PodClient, PodLastAck>,
+    flows: HashMap<MapData, PodFlowKey, PodFlow>,
     seed: u64,
 }
 
@@ -80,6 +83,7 @@ impl Marks {
             seed: if before.seed == 0 { seed } else { before.seed },
             neighbours: loaded.take_map(map::NEIGHBOURS)?.try_into().map_err(wrong(map::NEIGHBOURS))?,
             last_acks: loaded.take_map(map::LAST_ACK)?.try_into().map_err(wrong(map::LAST_ACK))?,
+            flows: loaded.take_map(map::FLOWS)?.try_into().map_err(wrong(map::FLOWS))?,
             sticky: loaded.take_map(map::STICKY)?.try_into().map_err(wrong(map::STICKY))?,
             exchanges: loaded.take_map(map::EXCHANGES)?.try_into().map_err(wrong(map::EXCHANGES))?,
         };
@@ -192,6 +196,13 @@ impl Marks {
         let maps = self.lock();
         let records = maps.last_acks.iter().filter_map(Result::ok);
         records.map(|(PodClient(client), PodLastAck(ack))| (client, ack)).collect()
+    }
+
+    /// The flows that carry Binding Requests with CONNECTION-REQUEST-BINDING.
+    pub fn flows(&self) -> Vec<(FlowKey, Flow)> {
+        let maps = self.lock();
+        let records = maps.flows.iter().filter_map(Result::ok);
+        records.map(|(PodFlowKey(key), PodFlow(flow))| (key, flow)).collect()
     }
 
     /// Forgets the last ACK of a client whose binding has gone.

@@ -29,6 +29,8 @@ pub use self::{
 pub struct Options {
     /// LAN interfaces, by name.
     pub lan: Vec<String>,
+    /// WAN interfaces, by name.
+    pub wan: Vec<String>,
     /// How `lan_ingress` attaches.
     pub xdp_mode: XdpMode,
     /// Settings for the programs. Where maps of an earlier agent are taken over, their seed stays.
@@ -46,6 +48,7 @@ pub struct Dataplane {
     pins: Option<Pins>,
     held: Vec<Held>,
     xdp_mode: XdpMode,
+    wan: Vec<String>,
     attachments: Vec<Attachment>,
     counters: Counters,
     marks: Marks,
@@ -84,13 +87,25 @@ impl Dataplane {
             forward_logs(loaded.logger()?)?;
         }
         let mut held = Vec::new();
-        let attachments = Attacher::new(&mut loaded, pins, &mut held).all(&options.lan, options.xdp_mode)?;
+        let lan = options.lan.iter().map(|name| (name.as_str(), Side::Lan));
+        let wan = options.wan.iter().map(|name| (name.as_str(), Side::Wan));
+        let attachments = Attacher::new(&mut loaded, pins, &mut held).all(lan.chain(wan), options.xdp_mode)?;
         if let Some(pins) = pins {
             pins.tidy(attachments.iter().map(Attachment::place));
         }
         memory::trim();
         let ring = Some(ring);
-        Ok(Self { loaded, pins: None, held, xdp_mode: options.xdp_mode, attachments, counters, marks, ring })
+        Ok(Self {
+            loaded,
+            pins: None,
+            held,
+            xdp_mode: options.xdp_mode,
+            wan: options.wan.clone(),
+            attachments,
+            counters,
+            marks,
+            ring,
+        })
     }
 
     /// Attaches to an interface that came back.
@@ -100,7 +115,8 @@ impl Dataplane {
     pub fn attach(&mut self, interface: &str) -> Result<Attachment, Error> {
         attach::refuse_second_agent(interface, self.pins.as_ref())?;
         let mut attacher = Attacher::new(&mut self.loaded, self.pins.as_ref(), &mut self.held);
-        let mut attachments = attacher.all(&[interface], self.xdp_mode)?;
+        let side = if self.wan.iter().any(|name| name == interface) { Side::Wan } else { Side::Lan };
+        let mut attachments = attacher.all([(interface, side)], self.xdp_mode)?;
         attachments.pop().ok_or_else(|| Error::NoInterface(interface.to_owned()))
     }
 

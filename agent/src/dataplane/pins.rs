@@ -29,7 +29,7 @@ use super::{
 };
 
 /// Maps that outlive the agent. Scratch space does not.
-pub(super) const MAPS: [&str; 10] = [
+pub(super) const MAPS: [&str; 13] = [
     map::EVENTS_LAN,
     map::COUNTERS,
     map::CONFIG,
@@ -40,6 +40,9 @@ pub(super) const MAPS: [&str; 10] = [
     map::LAST_ACK,
     map::NEIGHBOURS,
     map::BUDGETS,
+    map::DHCP_BUDGETS,
+    map::WAN_BUDGETS,
+    map::FLOWS,
 ];
 
 /// A pin directory that this agent holds.

@@ -68,8 +68,9 @@ async fn serve(
 
     let options = dataplane::Options {
         lan: gateway.lan.clone(),
+        wan: gateway.wan.clone(),
         xdp_mode: agent.xdp_mode,
-        config: gateway.association.kernel(kept.seed.unwrap_or_else(seed)),
+        config: gateway.traffic.complete(gateway.association.kernel(kept.seed.unwrap_or_else(seed))),
         gateway: gateway.identity.encode(),
         log_programs: agent.log_programs,
     };

@@ -150,7 +150,7 @@ impl Subject for Table {
 }
 
 /// The core's settings.
-pub fn settings(association: &config::Association, seed: u64) -> Settings {
+pub fn settings(association: &config::Association, traffic: &config::Traffic, seed: u64) -> Settings {
     Settings {
         max_rows: association.max_rows,
         deny: association.deny.clone(),
@@ -161,7 +161,7 @@ pub fn settings(association: &config::Association, seed: u64) -> Settings {
         probe_interval: association.probe_interval,
         probe_count: association.probe_count,
         accept_foreign_server: association.accept_foreign_server,
-        kernel: association.kernel(seed),
+        kernel: traffic.complete(association.kernel(seed)),
         ..Settings::default()
     }
 }
@@ -172,7 +172,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         let interfaces = &parts.facts.interfaces;
         let describer = Describer::new(interfaces.iter().map(|(ifindex, at)| (*ifindex, at.name.clone())).collect());
         let now = Clock::now();
-        let mut core = Association::new(settings(&parts.knobs.association(), seed));
+        let mut core = Association::new(settings(&parts.knobs.association(), &parts.knobs.traffic(), seed));
         let rows = std::mem::take(&mut kept.rows);
         let instances: Vec<u32> = rows.iter().map(|row| row.instance).collect();
         core.restore(now, rows, kept.next_instance);
@@ -473,7 +473,11 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
     /// Puts the knobs into force.
     fn apply(&mut self) {
         self.parts.log.set(self.parts.knobs.log());
-        self.handle(Input::Settings(settings(&self.parts.knobs.association(), self.table.seed)));
+        self.handle(Input::Settings(settings(
+            &self.parts.knobs.association(),
+            &self.parts.knobs.traffic(),
+            self.table.seed,
+        )));
         let written = self.parts.programs.set_config(&self.table.core.settings().kernel);
         self.note_write("config", written);
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     config::{
-        self, Association, Origin, Values,
+        self, Association, Origin, Traffic, Values,
         key::{Effect, KEYS},
     },
     control::message::Knob,
@@ -22,6 +22,11 @@ impl Knobs {
 
     /// `[gateway.association]` as it is now.
     pub fn association(&self) -> Association {
+        (&self.values).into()
+    }
+
+    /// `[gateway.binding]` and `[gateway.police]` as they are now.
+    pub fn traffic(&self) -> Traffic {
         (&self.values).into()
     }
 

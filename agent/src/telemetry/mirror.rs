@@ -98,6 +98,13 @@ impl Families {
             }
         }
 
+        let policed = "Frames dropped because they were above the rate that the operator set.";
+        let policed = families.counter("tr111_policed_packets_total", policed, &["hook", "class"])?;
+        for (hook, class) in [(Hook::LanIngress, "dhcp"), (Hook::WanIngress, Class::ConnectionRequest.label())] {
+            let count = kernel.read(Counter::Packet(hook, Class::Policed));
+            policed.with_label_values(&[hook.label(), class]).inc_by(count);
+        }
+
         let events = families.counter("tr111_ring_events_total", "Events that a ring took.", &["ring"])?;
         for ring in Ring::ALL {
             events.with_label_values(&[ring.label()]).inc_by(kernel.read(Counter::RingEvents(ring)));
