@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tr111_core::{
+    binding::Parameters,
     identity::{DeviceIdentity, GatewayIdentity},
     model::{Fault, Notification as Attribute, Root, Source},
     notification::{Cause, Input, Kind, Notifications, Output, Settings, State},
@@ -21,6 +22,7 @@ const OWN_SERIAL: &str = "InternetGatewayDevice.DeviceInfo.SerialNumber";
 struct Values {
     info: GatewayIdentity,
     row: DeviceIdentity,
+    binding: Parameters,
 }
 
 impl Values {
@@ -32,7 +34,7 @@ impl Values {
             serial_number: "GW".parse().unwrap(),
             product_class: "IGD".parse().unwrap(),
         };
-        Self { info, row }
+        Self { info, row, binding: Parameters::default() }
     }
 }
 
@@ -43,6 +45,10 @@ impl Source for Values {
 
     fn device_info(&self) -> &GatewayIdentity {
         &self.info
+    }
+
+    fn binding(&self) -> &Parameters {
+        &self.binding
     }
 
     fn number_of_entries(&self) -> u32 {

@@ -75,7 +75,7 @@ impl TryFrom<&Values> for Device {
                 "device2" => Root::Device2,
                 _ => Root::Device1,
             },
-            management_server: values.into(),
+            management_server: values.try_into()?,
             agent: values.into(),
         })
     }

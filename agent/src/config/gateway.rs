@@ -6,9 +6,9 @@ use tr111_common::{
     config::{Config as Kernel, Dialect},
     headers::PORTS,
 };
-use tr111_core::{association::Deny, identity::GatewayIdentity, model::Root};
+use tr111_core::{association::Deny, binding, identity::GatewayIdentity, model::Root};
 
-use super::{Error, Values, form};
+use super::{Error, Origin, Values, form, key};
 use crate::dataplane::XdpMode;
 
 const NANOSECONDS: u64 = 1_000_000_000;
@@ -218,24 +218,57 @@ pub struct Gateway {
 /// `[management_server]`, as far as the gateway serves it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ManagementServer {
-    /// URL of the ACS.
-    pub url: String,
     /// User of Connection Requests.
     pub connection_request_username: String,
     /// File with their password.
     pub connection_request_password_file: Option<PathBuf>,
+    /// STUN as it is at the first start, without the password.
+    pub stun: binding::Parameters,
+    /// File with its password.
+    pub stun_password_file: Option<PathBuf>,
 }
 
-impl From<&Values> for ManagementServer {
-    fn from(values: &Values) -> Self {
-        let text = |name| values.text("management_server", name).to_owned();
-        Self {
-            url: text("url"),
+impl TryFrom<&Values> for ManagementServer {
+    type Error = Error;
+
+    fn try_from(values: &Values) -> Result<Self, Error> {
+        const SECTION: &str = "management_server";
+        const MAXIMUM: &str = "stun_maximum_keep_alive_period";
+        let text = |name| values.text(SECTION, name).to_owned();
+        let file = |name| Some(text(name)).filter(|file| !file.is_empty()).map(PathBuf::from);
+        // Every range fits its type: the table of keys says so.
+        let number = |name| values.integer(SECTION, name);
+        let server = Self {
             connection_request_username: text("connection_request_username"),
-            connection_request_password_file: Some(text("connection_request_password_file"))
-                .filter(|file| !file.is_empty())
-                .map(PathBuf::from),
+            connection_request_password_file: file("connection_request_password_file"),
+            stun: binding::Parameters {
+                url: text("url"),
+                stun_enable: values.boolean(SECTION, "stun_enable"),
+                stun_server_address: text("stun_server_address"),
+                stun_server_port: u16::try_from(number("stun_server_port")).unwrap_or_default(),
+                stun_username: text("stun_username"),
+                stun_password: String::new(),
+                stun_maximum_keep_alive_period: i32::try_from(number(MAXIMUM)).unwrap_or(-1),
+                stun_minimum_keep_alive_period: u32::try_from(number("stun_minimum_keep_alive_period"))
+                    .unwrap_or(u32::MAX),
+                notification_limit: 0,
+            },
+            stun_password_file: file("stun_password_file"),
+        };
+        if server.stun.has_consistent_periods() {
+            return Ok(server);
         }
+        // T-45, as for the ACS.
+        let origin = key::find(SECTION, MAXIMUM).and_then(|key| values.get(key));
+        Err(Error::WrongValue {
+            origin: origin.map_or(Origin::Preset, |(_, origin)| origin.clone()),
+            name: MAXIMUM,
+            section: SECTION,
+            reason: format!(
+                "{} is below stun_minimum_keep_alive_period, which is {}",
+                server.stun.stun_maximum_keep_alive_period, server.stun.stun_minimum_keep_alive_period
+            ),
+        })
     }
 }
 
@@ -266,7 +299,7 @@ impl TryFrom<&Values> for Gateway {
             },
             data_model: if text("data_model") == "igd" { Root::Igd } else { Root::Device2 },
             association: values.into(),
-            management_server: values.into(),
+            management_server: values.try_into()?,
             agent: values.into(),
         })
     }

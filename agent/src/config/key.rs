@@ -239,21 +239,22 @@ pub const KEYS: &[Key] = &[
         .help("file with ManagementServer.ConnectionRequestPassword"),
     key(MANAGEMENT, "tcp_connection_requests", Choice(&["external", "builtin"]), Preset::Text("external"), Later)
         .help("who listens for TCP Connection Requests: another process, or this one"),
-    key(MANAGEMENT, "stun_enable", Boolean, Preset::Boolean(false), Later).help("ManagementServer.STUNEnable"),
-    key(MANAGEMENT, "stun_server_address", Text(form::parameter), Preset::Text(""), Later)
-        .help("ManagementServer.STUNServerAddress; empty: the host of the ACS URL"),
-    key(MANAGEMENT, "stun_server_port", Integer(0, 65_535), Preset::Integer(3478), Later)
-        .help("ManagementServer.STUNServerPort"),
-    key(MANAGEMENT, "stun_username", Text(form::parameter), Preset::Text(""), Later)
-        .help("ManagementServer.STUNUsername"),
-    key(MANAGEMENT, "stun_password_file", Text(form::any), Preset::Text(""), Later)
+    key(MANAGEMENT, "stun_enable", Boolean, Preset::Boolean(false), Start)
+        .help("ManagementServer.STUNEnable at the first start"),
+    key(MANAGEMENT, "stun_server_address", Text(form::parameter), Preset::Text(""), Start)
+        .help("ManagementServer.STUNServerAddress at the first start; empty: the host of the ACS URL"),
+    key(MANAGEMENT, "stun_server_port", Integer(0, 65_535), Preset::Integer(3478), Start)
+        .help("ManagementServer.STUNServerPort at the first start"),
+    key(MANAGEMENT, "stun_username", Text(form::parameter), Preset::Text(""), Start)
+        .help("ManagementServer.STUNUsername at the first start"),
+    key(MANAGEMENT, "stun_password_file", Text(form::any), Preset::Text(""), Start)
         .help("file with ManagementServer.STUNPassword"),
-    key(MANAGEMENT, "stun_maximum_keep_alive_period", Integer(-1, i32::MAX as i64), Preset::Integer(-1), Later)
+    key(MANAGEMENT, "stun_maximum_keep_alive_period", Integer(-1, i32::MAX as i64), Preset::Integer(-1), Start)
         .unit("s")
-        .help("ManagementServer.STUNMaximumKeepAlivePeriod; -1: none"),
-    key(MANAGEMENT, "stun_minimum_keep_alive_period", Integer(0, UNSIGNED_INT), Preset::Integer(30), Later)
+        .help("ManagementServer.STUNMaximumKeepAlivePeriod at the first start; -1: none"),
+    key(MANAGEMENT, "stun_minimum_keep_alive_period", Integer(0, UNSIGNED_INT), Preset::Integer(30), Start)
         .unit("s")
-        .help("ManagementServer.STUNMinimumKeepAlivePeriod"),
+        .help("ManagementServer.STUNMinimumKeepAlivePeriod at the first start"),
     key(DEVICE, "interface", Text(form::interface), Preset::Text("auto"), Start)
         .help("interface that faces the gateway; auto: whichever has the default route, not in mode dhcp"),
     key(DEVICE, "mode", Choice(&["inform", "dhcp", "off"]), Preset::Text("inform"), Start)

@@ -195,3 +195,22 @@ fn a_budget_of_ten_messages_a_second_earns_one_in_100_ms() {
     values.set("gateway.association.mac_budget_pps", "0", Origin::Tune).expect("valid");
     assert_eq!(Association::from(&values).kernel(0).budget_interval, 0);
 }
+
+/// T-45: a configuration is held to what the ACS is held to: no minimum above the maximum.
+#[test]
+fn a_keep_alive_period_that_cannot_be_is_refused_with_its_place() {
+    let mut values = Values::default();
+    let text = "[management_server]\nstun_minimum_keep_alive_period = 20\nstun_maximum_keep_alive_period = 10\n";
+    values.read(Path::new("tr111.toml"), text).expect("each is in its range");
+    let error = ManagementServer::try_from(&values).expect_err("no such period");
+    assert_eq!(
+        error.to_string(),
+        "tr111.toml:3: stun_maximum_keep_alive_period in [management_server]: 10 is below \
+         stun_minimum_keep_alive_period, which is 20"
+    );
+    values.set("management_server.stun_maximum_keep_alive_period", "20", Origin::Tune).expect("in range");
+    assert_eq!(
+        ManagementServer::try_from(&values).map(|server| server.stun.stun_minimum_keep_alive_period).ok(),
+        Some(20)
+    );
+}

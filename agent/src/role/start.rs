@@ -3,6 +3,7 @@
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
     io,
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -15,6 +16,8 @@ use tokio::{
     task::{self, JoinHandle},
     time::timeout,
 };
+
+use tr111_core::binding;
 
 use super::privileges;
 use crate::{
@@ -95,20 +98,20 @@ pub(super) async fn open_store(
 
 /// What holds until somebody writes it.
 pub(super) fn written(server: &ManagementServer) -> Result<Written, Error> {
-    let password = match &server.connection_request_password_file {
-        None => String::new(),
-        Some(file) => {
-            let text = std::fs::read_to_string(file)
-                .map_err(system("read management_server.connection_request_password_file"))?;
-            // Editors end the last line.
-            text.strip_suffix('\n').unwrap_or(&text).to_owned()
-        }
+    let password = |file: &Option<PathBuf>, what| {
+        let Some(file) = file else { return Ok(String::new()) };
+        let text = std::fs::read_to_string(file).map_err(system(what))?;
+        // Editors end the last line.
+        Ok::<_, Error>(text.strip_suffix('\n').unwrap_or(&text).to_owned())
     };
+    let connection_request_password =
+        password(&server.connection_request_password_file, "read management_server.connection_request_password_file")?;
+    let stun_password = password(&server.stun_password_file, "read management_server.stun_password_file")?;
     Ok(Written {
         notification_limit: 0,
-        url: server.url.clone(),
         connection_request_username: server.connection_request_username.clone(),
-        connection_request_password: password,
+        connection_request_password,
+        binding: binding::Parameters { stun_password, ..server.stun.clone() },
     })
 }
 

@@ -18,7 +18,7 @@ use tr111_core::{
 
 use super::{
     Clock, Fault, Kept,
-    kept::{StoredNotification, StoredState},
+    kept::{StoredNotification, StoredState, stored_parameters},
     management::Subject,
     parameters::{Written, fault},
 };
@@ -206,7 +206,7 @@ impl Keeper {
         let mut group = Group { rows: rows.collect(), notifications: notifications.collect(), meta };
         group.meta.push((meta::BOOTS, encode(&self.boots)));
         if gathered.parameters || !gathered.notifications.is_empty() {
-            group.meta.push((meta::PARAMETERS, encode(whole.written)));
+            group.meta.extend(stored_parameters(whole.written));
             group.meta.push((meta::NOTIFICATION_STATE, encode(&self.state_of(whole))));
         }
         self.in_flight = Some(gathered);

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fs, net::Ipv4Addr, path::Path};
 use serde::{Deserialize, Serialize};
 use tr111_core::{
     association::Record,
+    binding,
     device::{self, Address, GatewayInfo, GatewayParameter, Lease},
     model::Notification,
     notification::{Kind, Pending, State, Waiting},
@@ -12,7 +13,7 @@ use tr111_core::{
 };
 
 use super::{Clock, parameters::Written};
-use crate::store::{self, Boot, Boots, Contents, DecodeError, Store, Times, decode, decode_row, meta};
+use crate::store::{self, Boot, Boots, Contents, DecodeError, Store, Times, decode, decode_row, encode, meta};
 
 /// Notifications without those that wait for their acknowledgement.
 #[derive(Debug, Serialize, Deserialize)]
@@ -106,6 +107,98 @@ impl StoredDevice {
     }
 }
 
+/// [`Written`], as far as the first version had it.
+#[derive(Serialize, Deserialize)]
+struct StoredParameters {
+    notification_limit: u32,
+    url: String,
+    connection_request_username: String,
+    connection_request_password: String,
+}
+
+/// The rest of [`Written`]: what of TR-111 Table 6 may be written.
+#[derive(Serialize, Deserialize)]
+struct StoredStun {
+    enable: bool,
+    server_address: String,
+    server_port: u16,
+    username: String,
+    password: String,
+    maximum_keep_alive_period: i32,
+    minimum_keep_alive_period: u32,
+    notification_limit: u32,
+}
+
+/// What the store is to hold of values that somebody wrote.
+pub(super) fn stored_parameters(written: &Written) -> [(&'static str, Vec<u8>); 2] {
+    let Written { notification_limit, connection_request_username, connection_request_password, binding } =
+        written.clone();
+    let parameters = StoredParameters {
+        notification_limit,
+        url: binding.url,
+        connection_request_username,
+        connection_request_password,
+    };
+    let stun = StoredStun {
+        enable: binding.stun_enable,
+        server_address: binding.stun_server_address,
+        server_port: binding.stun_server_port,
+        username: binding.stun_username,
+        password: binding.stun_password,
+        maximum_keep_alive_period: binding.stun_maximum_keep_alive_period,
+        minimum_keep_alive_period: binding.stun_minimum_keep_alive_period,
+        notification_limit: binding.notification_limit,
+    };
+    [(meta::PARAMETERS, encode(&parameters)), (meta::STUN, encode(&stun))]
+}
+
+/// Values that somebody wrote.
+#[derive(Clone, Debug)]
+pub struct KeptParameters {
+    written: Written,
+    /// A version without Table 6 wrote them: its values are those of the first start.
+    is_without_stun: bool,
+}
+
+impl KeptParameters {
+    fn read(contents: &Contents) -> Result<Option<Self>, DecodeError> {
+        let Some(parameters) = contents.meta::<StoredParameters>(meta::PARAMETERS)? else { return Ok(None) };
+        let stun: Option<StoredStun> = contents.meta(meta::STUN)?;
+        let is_without_stun = stun.is_none();
+        let url = parameters.url;
+        let binding = match stun {
+            Some(stun) => binding::Parameters {
+                url,
+                stun_enable: stun.enable,
+                stun_server_address: stun.server_address,
+                stun_server_port: stun.server_port,
+                stun_username: stun.username,
+                stun_password: stun.password,
+                stun_maximum_keep_alive_period: stun.maximum_keep_alive_period,
+                stun_minimum_keep_alive_period: stun.minimum_keep_alive_period,
+                notification_limit: stun.notification_limit,
+            },
+            None => binding::Parameters { url, ..binding::Parameters::default() },
+        };
+        let written = Written {
+            notification_limit: parameters.notification_limit,
+            connection_request_username: parameters.connection_request_username,
+            connection_request_password: parameters.connection_request_password,
+            binding,
+        };
+        Ok(Some(Self { written, is_without_stun }))
+    }
+
+    /// The values now, where those of a first start would be `first`.
+    pub(super) fn over(self, first: &Written) -> Written {
+        let Self { mut written, is_without_stun } = self;
+        if is_without_stun {
+            written.binding = binding::Parameters { url: written.binding.url, ..first.binding.clone() };
+        }
+        written
+    }
+}
+
 /// What the store held, on the clock of this boot.
 #[derive(Clone, Debug, Default)]
 pub struct Kept {
@@ -116,7 +209,7 @@ pub struct Kept {
     /// What a device knew; `None` at its first start.
     pub device: Option<device::State>,
     /// Values that somebody wrote; `None` at the first start.
-    pub written: Option<Written>,
+    pub written: Option<KeptParameters>,
     /// Attributes and notifications.
     pub notifications: State,
     /// When something was last notified.
@@ -156,8 +249,8 @@ fn read(contents: &Contents, now: &Boot, interface: impl Fn(&str) -> Option<u32>
     }
     let state: Option<StoredState> = contents.meta(meta::NOTIFICATION_STATE)?;
     let mut notifications = State::default();
-    let written: Option<Written> = contents.meta(meta::PARAMETERS)?;
-    notifications.limit = written.as_ref().map_or(0, |written| written.notification_limit);
+    let written = KeptParameters::read(contents)?;
+    notifications.limit = written.as_ref().map_or(0, |kept| kept.written.notification_limit);
     let mut last_told = None;
     if let Some(state) = state {
         used.insert(state.boot);

@@ -1,11 +1,13 @@
 //! What every role does with its data model: clients read, write and set attributes, changes make notifications, and
 //! nobody is told before it is on the disk.
 
+mod connection_requests;
+
 use std::sync::Arc;
 
 use prometheus::IntCounter;
 use tokio::{
-    sync::{broadcast, oneshot},
+    sync::{broadcast, oneshot, watch},
     time::timeout,
 };
 use tr111_core::{
@@ -17,6 +19,7 @@ use tr111_core::{
     time::BootTime,
 };
 
+pub use self::connection_requests::Demands;
 use super::{
     Ask, Clock, Fault, Kept, Model,
     keeper::{Keeper, LAST_GROUP, Step, Told, Undo, Whole},
@@ -77,6 +80,7 @@ pub(super) trait Subject: Sync {
 #[derive(Debug)]
 pub(super) struct Management {
     model: Model,
+    demands: watch::Sender<Demands>,
     notifier: Notifier,
     keeper: Keeper,
     clock: Clock,
@@ -95,12 +99,22 @@ impl Management {
         events: broadcast::Sender<Arc<message::Event>>,
     ) -> Self {
         if let Some(written) = kept.written.take() {
+            let written = written.over(model.written());
             model.put(written);
         }
+        let (demands, _) = watch::channel(model.written().into());
         let keeper = Keeper::new(store, kept);
         let state = std::mem::take(&mut kept.notifications);
         let notifier = Notifier::new(model.root(), state, kept.last_told, rows, telemetry.notifications.clone());
-        Self { model, notifier, keeper, clock: Clock::new(), events, store_errors: telemetry.store_errors.clone() }
+        Self {
+            model,
+            demands,
+            notifier,
+            keeper,
+            clock: Clock::new(),
+            events,
+            store_errors: telemetry.store_errors.clone(),
+        }
     }
 
     /// The clock, after it followed the system's time.
@@ -301,7 +315,7 @@ impl Management {
         }
         let now = Clock::now();
         self.notifier.core_mut().handle(now, notification::Input::Limit(checked.written.notification_limit));
-        self.model.put(checked.written);
+        self.put(now, checked.written);
         let after = self.view(subject).get(&paths).unwrap_or_default();
         let cause = if by_acs { Cause::Acs } else { Cause::Other };
         for (before, after) in before.iter().zip(&after).filter(|(before, after)| before.value != after.value) {
@@ -351,9 +365,10 @@ impl Management {
             }
         }
         if let Some(written) = undo.written {
-            let limit = notification::Input::Limit(written.notification_limit);
-            self.notifier.core_mut().handle(Clock::now(), limit);
-            self.model.put(written);
+            let now = Clock::now();
+            self.notifier.core_mut().handle(now, notification::Input::Limit(written.notification_limit));
+            self.put(now, written);
+            self.notify(false);
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The data model: what the agent knows, as parameters.
 
-use serde::{Deserialize, Serialize};
+use std::net::SocketAddrV4;
+
 use tr111_core::{
+    binding::{self, Report},
     device::GatewayInfo,
     identity::{DeviceIdentity, GatewayIdentity},
     model::{self, Notification, Root, Setting, Side, Source},
@@ -12,25 +14,45 @@ use super::{Fault, management::Subject};
 use crate::control::message::Parameter;
 
 /// Values that the ACS or the operator may write; they are kept over restarts.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Written {
     /// `ManageableDeviceNotificationLimit` in seconds; 0 until somebody sets it (T-71).
     pub notification_limit: u32,
-    /// `URL` of the ACS.
-    pub url: String,
     /// `ConnectionRequestUsername`
     pub connection_request_username: String,
     /// `ConnectionRequestPassword`, which never goes to clients or the log.
     pub connection_request_password: String,
+    /// `URL` of the ACS, and what of TR-111 Table 6 may be written.
+    pub binding: binding::Parameters,
 }
 
 impl std::fmt::Debug for Written {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Written")
             .field("notification_limit", &self.notification_limit)
-            .field("url", &self.url)
             .field("connection_request_username", &self.connection_request_username)
+            .field("binding", &self.binding)
             .finish_non_exhaustive()
+    }
+}
+
+impl Written {
+    fn apply(&mut self, setting: Setting) {
+        let binding = &mut self.binding;
+        match setting {
+            Setting::NotificationLimit(seconds) => self.notification_limit = seconds,
+            Setting::Url(url) => binding.url = url,
+            Setting::ConnectionRequestUsername(user) => self.connection_request_username = user,
+            Setting::ConnectionRequestPassword(password) => self.connection_request_password = password,
+            Setting::UdpConnectionRequestAddressNotificationLimit(seconds) => binding.notification_limit = seconds,
+            Setting::StunEnable(on) => binding.stun_enable = on,
+            Setting::StunServerAddress(address) => binding.stun_server_address = address,
+            Setting::StunServerPort(port) => binding.stun_server_port = port,
+            Setting::StunUsername(user) => binding.stun_username = user,
+            Setting::StunPassword(password) => binding.stun_password = password,
+            Setting::StunMaximumKeepAlivePeriod(seconds) => binding.stun_maximum_keep_alive_period = seconds,
+            Setting::StunMinimumKeepAlivePeriod(seconds) => binding.stun_minimum_keep_alive_period = seconds,
+        }
     }
 }
 
@@ -40,12 +62,16 @@ pub struct Model {
     root: Root,
     device_info: GatewayIdentity,
     written: Written,
+    /// What the service that keeps the binding said.
+    report: Report,
+    /// Where it listens.
+    listener: Option<SocketAddrV4>,
 }
 
 impl Model {
     /// Of an agent with this identity. `written` holds at the first start.
     pub fn new(root: Root, device_info: GatewayIdentity, written: Written) -> Self {
-        Self { root, device_info, written }
+        Self { root, device_info, written, report: Report::default(), listener: None }
     }
 
     /// The root of the data model.
@@ -60,7 +86,27 @@ impl Model {
 
     /// Puts all of them in place.
     pub(super) fn put(&mut self, written: Written) {
+        if written.binding.stun_enable && !self.written.binding.stun_enable {
+            // What STUN said before it was off may be wrong by now.
+            self.report = self.listening();
+        }
         self.written = written;
+    }
+
+    /// `UDPConnectionRequestAddress` and `NATDetected` as they are. With STUN off they tell of the listener from that
+    /// write on (DM-20, DM-29), whatever was learned before.
+    pub(super) fn report(&self) -> Report {
+        if self.written.binding.stun_enable { self.report } else { self.listening() }
+    }
+
+    /// Takes what the service that keeps the binding says, and where it listens: `None` while it does not.
+    pub(super) fn put_report(&mut self, report: Report, listener: Option<SocketAddrV4>) {
+        self.report = report;
+        self.listener = listener;
+    }
+
+    fn listening(&self) -> Report {
+        Report { address: self.listener, nat_detected: false }
     }
 
     /// The parameters as they are.
@@ -75,17 +121,19 @@ impl Model {
             Some((path, error)) => fault(*error, path),
             None => fault(model::Fault::InternalError, ""),
         })?;
-        let (mut written, mut is_url_set) = (self.written.clone(), false);
+        let is_url_set = settings.iter().any(|setting| matches!(setting, Setting::Url(_)));
+        let period = settings.iter().position(|setting| {
+            matches!(setting, Setting::StunMinimumKeepAlivePeriod(_) | Setting::StunMaximumKeepAlivePeriod(_))
+        });
+        let mut written = self.written.clone();
         for setting in settings {
-            match setting {
-                Setting::NotificationLimit(seconds) => written.notification_limit = seconds,
-                Setting::Url(url) => {
-                    written.url = url;
-                    is_url_set = true;
-                }
-                Setting::ConnectionRequestUsername(user) => written.connection_request_username = user,
-                Setting::ConnectionRequestPassword(password) => written.connection_request_password = password,
-            }
+            written.apply(setting);
+        }
+        // T-45: after all of them, so that their order does not matter.
+        if let Some((path, _)) = period.and_then(|index| writes.get(index))
+            && !written.binding.has_consistent_periods()
+        {
+            return Err(fault(model::Fault::InvalidParameterValue, path));
         }
         Ok(Checked { written, is_url_set })
     }
@@ -152,8 +200,12 @@ impl Source for View<'_> {
         self.model.written.notification_limit
     }
 
-    fn url(&self) -> &str {
-        &self.model.written.url
+    fn binding(&self) -> &binding::Parameters {
+        &self.model.written.binding
+    }
+
+    fn report(&self) -> Report {
+        self.model.report()
     }
 
     fn connection_request_username(&self) -> &str {

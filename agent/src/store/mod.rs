@@ -53,8 +53,10 @@ pub mod meta {
     pub const SEED: &str = "seed";
     /// [`super::Boots`].
     pub const BOOTS: &str = "boots";
-    /// Values and attributes of the data model.
+    /// Values of the data model that somebody wrote.
     pub const PARAMETERS: &str = "parameters";
+    /// Those of TR-111 Table 6.
+    pub const STUN: &str = "stun";
     /// What a device knows of its gateway, and its lease.
     pub const DEVICE: &str = "device";
     /// What there is to know of notifications besides those that wait for their acknowledgement.

@@ -62,6 +62,12 @@ impl fmt::Debug for Parameters {
 }
 
 impl Parameters {
+    /// Whether the minimum period is not above the maximum, where there is one (T-45).
+    pub fn has_consistent_periods(&self) -> bool {
+        u32::try_from(self.stun_maximum_keep_alive_period)
+            .map_or(true, |maximum| self.stun_minimum_keep_alive_period <= maximum)
+    }
+
     /// The host of the STUN server: `STUNServerAddress`, else that of the ACS URL (CPE-8); `None` where neither names
     /// one, or the port is none.
     pub fn stun_server(&self) -> Option<&str> {

@@ -7,6 +7,7 @@ use tr111_common::{
 use super::*;
 use crate::{
     arp::ArpRequest,
+    binding,
     dhcp::{Builder, Message},
     identity::{GatewayIdentity, decode_device},
     model::{Notification, Root, Side, Source},
@@ -474,6 +475,10 @@ impl Source for Model {
     }
 
     fn device_info(&self) -> &GatewayIdentity {
+        unreachable!("nobody reads values")
+    }
+
+    fn binding(&self) -> &binding::Parameters {
         unreachable!("nobody reads values")
     }
 

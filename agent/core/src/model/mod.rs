@@ -23,6 +23,7 @@ use self::{
     schema::{Entry, Leaf},
 };
 use crate::{
+    binding::{self, Report},
     device::GatewayInfo,
     identity::{DeviceIdentity, GatewayIdentity},
 };
@@ -118,10 +119,12 @@ pub trait Source {
     /// `ManagementServer.ManageableDeviceNotificationLimit`, in seconds (DM-3).
     fn notification_limit(&self) -> u32;
 
-    /// `ManagementServer.URL` of the ACS.
-    #[expect(clippy::unnecessary_literal_bound, reason = "sources lend what they own")]
-    fn url(&self) -> &str {
-        ""
+    /// `ManagementServer.URL` of the ACS, and what of Table 6 may be set (DM-21 to DM-28).
+    fn binding(&self) -> &binding::Parameters;
+
+    /// `ManagementServer.UDPConnectionRequestAddress` and `ManagementServer.NATDetected` (DM-20, DM-29).
+    fn report(&self) -> Report {
+        Report::default()
     }
 
     /// `ManagementServer.ConnectionRequestUsername`
@@ -235,6 +238,16 @@ pub fn number_of_entries(root: Root) -> String {
     format!("{}{}", root.prefix(), schema::NUMBER_OF_ENTRIES)
 }
 
+/// The full name of `UDPConnectionRequestAddress` below a root (DM-20).
+pub fn udp_connection_request_address(root: Root) -> String {
+    format!("{}{}", root.prefix(), schema::UDP_CONNECTION_REQUEST_ADDRESS)
+}
+
+/// The full name of `NATDetected` below a root (DM-29).
+pub fn nat_detected(root: Root) -> String {
+    format!("{}{}", root.prefix(), schema::NAT_DETECTED)
+}
+
 /// Whether the parameter `path`, below any root, is hidden: it reads as an empty string, and its value is a secret.
 pub fn is_hidden(path: &str) -> bool {
     [Root::Igd, Root::Device1, Root::Device2].into_iter().any(|root| {
@@ -317,15 +330,25 @@ fn find(source: &dyn Source, path: &Path<'_>) -> Result<Vec<Place>, Fault> {
 fn value(source: &dyn Source, leaf: Leaf, instance: Option<u32>) -> Option<Value> {
     let info = source.device_info();
     let row = || source.device(instance?);
+    let binding = source.binding();
     let text = |text: &str| Value::String(text.to_owned());
     Some(match leaf {
         Leaf::DeviceSummary => text(schema::DEVICE_SUMMARY),
         Leaf::ManufacturerOui => text(info.manufacturer_oui.as_str()),
         Leaf::SerialNumber => text(info.serial_number.as_str()),
         Leaf::ProductClass => text(info.product_class.as_str()),
-        Leaf::Url => text(source.url()),
+        Leaf::Url => text(&binding.url),
         Leaf::ConnectionRequestUsername => text(source.connection_request_username()),
-        Leaf::ConnectionRequestPassword => text(""),
+        Leaf::ConnectionRequestPassword | Leaf::StunPassword => text(""),
+        Leaf::UdpConnectionRequestAddress => Value::String(source.report().udp_connection_request_address()),
+        Leaf::UdpConnectionRequestAddressNotificationLimit => Value::UnsignedInt(binding.notification_limit),
+        Leaf::StunEnable => Value::Boolean(binding.stun_enable),
+        Leaf::StunServerAddress => text(&binding.stun_server_address),
+        Leaf::StunServerPort => Value::UnsignedInt(binding.stun_server_port.into()),
+        Leaf::StunUsername => text(&binding.stun_username),
+        Leaf::StunMaximumKeepAlivePeriod => Value::Int(binding.stun_maximum_keep_alive_period),
+        Leaf::StunMinimumKeepAlivePeriod => Value::UnsignedInt(binding.stun_minimum_keep_alive_period),
+        Leaf::NatDetected => Value::Boolean(source.report().nat_detected),
         Leaf::NumberOfEntries => Value::UnsignedInt(source.number_of_entries()),
         Leaf::NotificationLimit => Value::UnsignedInt(source.notification_limit()),
         Leaf::GatewayInfo(parameter) => text(source.gateway_info()?.get(parameter)),

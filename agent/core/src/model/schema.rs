@@ -9,8 +9,15 @@ pub(super) const INSTANCE: &str = "{i}";
 /// The number of rows, below a root.
 pub(super) const NUMBER_OF_ENTRIES: &str = "ManagementServer.ManageableDeviceNumberOfEntries";
 
+/// Where UDP Connection Requests reach the CPE, below a root.
+pub(super) const UDP_CONNECTION_REQUEST_ADDRESS: &str = "ManagementServer.UDPConnectionRequestAddress";
+
+/// Whether there is address translation before the CPE, below a root.
+pub(super) const NAT_DETECTED: &str = "ManagementServer.NATDetected";
+
 /// `DeviceSummary`: the version of the data model and the profiles that are served whole (GW-15; TR-098 2.4.1). A CWMP
-/// client that serves others beside them joins the lists.
+/// client that serves others beside them joins the lists. UDPConnReq:1 is not claimed before the agent keeps a binding and
+/// hears UDP Connection Requests by itself: claiming it means all of 2.2.1 (DM-30).
 pub(super) const DEVICE_SUMMARY: &str = "InternetGatewayDevice:1.2[](DeviceAssociation:1)";
 
 /// A parameter of the schema.
@@ -21,7 +28,10 @@ pub(super) struct Entry {
     pub(super) kind: Kind,
     pub(super) writable: bool,
     pub(super) leaf: Leaf,
-    roots: &'static [Root],
+    /// Roots of gateways that have it.
+    gateway: &'static [Root],
+    /// Roots of devices that have it.
+    device: &'static [Root],
 }
 
 /// What a parameter stands for.
@@ -35,6 +45,16 @@ pub(super) enum Leaf {
     Url,
     ConnectionRequestUsername,
     ConnectionRequestPassword,
+    UdpConnectionRequestAddress,
+    UdpConnectionRequestAddressNotificationLimit,
+    StunEnable,
+    StunServerAddress,
+    StunServerPort,
+    StunUsername,
+    StunPassword,
+    StunMaximumKeepAlivePeriod,
+    StunMinimumKeepAlivePeriod,
+    NatDetected,
     NotificationLimit,
     DeviceManufacturerOui,
     DeviceSerialNumber,
@@ -62,68 +82,108 @@ pub enum Setting {
     ConnectionRequestUsername(String),
     /// `ConnectionRequestPassword`, which nobody reads back.
     ConnectionRequestPassword(String),
+    /// `UDPConnectionRequestAddressNotificationLimit`, in seconds (DM-21).
+    UdpConnectionRequestAddressNotificationLimit(u32),
+    /// `STUNEnable` (DM-22).
+    StunEnable(bool),
+    /// `STUNServerAddress` (DM-23).
+    StunServerAddress(String),
+    /// `STUNServerPort` (DM-24).
+    StunServerPort(u16),
+    /// `STUNUsername` (DM-25).
+    StunUsername(String),
+    /// `STUNPassword`, which nobody reads back (DM-26).
+    StunPassword(String),
+    /// `STUNMaximumKeepAlivePeriod`, in seconds; -1: none (DM-27).
+    StunMaximumKeepAlivePeriod(i32),
+    /// `STUNMinimumKeepAlivePeriod`, in seconds (DM-28).
+    StunMinimumKeepAlivePeriod(u32),
 }
 
-/// Most bytes of the strings that may be set (TR-098: `string(256)`).
+/// Most bytes of the strings that may be set (TR-098 and TR-111 Table 6: `string(256)`).
 const STRING_MAXIMUM: usize = 256;
 
 const ALL: &[Root] = &[Root::Igd, Root::Device1, Root::Device2];
 /// Roots of gateways.
 const GATEWAY: &[Root] = &[Root::Igd, Root::Device2];
 
-const fn read_only(path: &'static str, kind: Kind, leaf: Leaf, roots: &'static [Root]) -> Entry {
-    Entry { path, kind, writable: false, leaf, roots }
+/// A parameter of nobody yet.
+const fn read_only(path: &'static str, kind: Kind, leaf: Leaf) -> Entry {
+    Entry { path, kind, writable: false, leaf, gateway: &[], device: &[] }
 }
 
-const fn writable(path: &'static str, kind: Kind, leaf: Leaf, roots: &'static [Root]) -> Entry {
-    Entry { path, kind, writable: true, leaf, roots }
+const fn writable(path: &'static str, kind: Kind, leaf: Leaf) -> Entry {
+    Entry { writable: true, ..read_only(path, kind, leaf) }
+}
+
+impl Entry {
+    const fn gateway(mut self, roots: &'static [Root]) -> Self {
+        self.gateway = roots;
+        self
+    }
+
+    const fn device(mut self, roots: &'static [Root]) -> Self {
+        self.device = roots;
+        self
+    }
+
+    /// Of gateways and devices alike.
+    const fn both(self) -> Self {
+        self.gateway(GATEWAY).device(ALL)
+    }
 }
 
 /// Parameters of one object stand together, and so do those of one table.
 const SCHEMA: &[Entry] = &[
     // Device:2 has no such parameter, and its DeviceAssociation:1 asks for `Host` as well.
-    read_only("DeviceSummary", Kind::String, Leaf::DeviceSummary, &[Root::Igd]),
-    read_only("DeviceInfo.ManufacturerOUI", Kind::String, Leaf::ManufacturerOui, ALL),
-    read_only("DeviceInfo.SerialNumber", Kind::String, Leaf::SerialNumber, ALL),
-    read_only("DeviceInfo.ProductClass", Kind::String, Leaf::ProductClass, ALL),
-    writable("ManagementServer.URL", Kind::String, Leaf::Url, GATEWAY),
-    writable("ManagementServer.ConnectionRequestUsername", Kind::String, Leaf::ConnectionRequestUsername, GATEWAY),
-    writable("ManagementServer.ConnectionRequestPassword", Kind::String, Leaf::ConnectionRequestPassword, GATEWAY),
-    read_only(NUMBER_OF_ENTRIES, Kind::UnsignedInt, Leaf::NumberOfEntries, GATEWAY),
+    read_only("DeviceSummary", Kind::String, Leaf::DeviceSummary).gateway(&[Root::Igd]),
+    read_only("DeviceInfo.ManufacturerOUI", Kind::String, Leaf::ManufacturerOui).gateway(ALL).device(ALL),
+    read_only("DeviceInfo.SerialNumber", Kind::String, Leaf::SerialNumber).gateway(ALL).device(ALL),
+    read_only("DeviceInfo.ProductClass", Kind::String, Leaf::ProductClass).gateway(ALL).device(ALL),
+    writable("ManagementServer.URL", Kind::String, Leaf::Url).both(),
+    writable("ManagementServer.ConnectionRequestUsername", Kind::String, Leaf::ConnectionRequestUsername).both(),
+    writable("ManagementServer.ConnectionRequestPassword", Kind::String, Leaf::ConnectionRequestPassword).both(),
+    // TR-111 Table 6.
+    read_only(UDP_CONNECTION_REQUEST_ADDRESS, Kind::String, Leaf::UdpConnectionRequestAddress).both(),
+    writable(
+        "ManagementServer.UDPConnectionRequestAddressNotificationLimit",
+        Kind::UnsignedInt,
+        Leaf::UdpConnectionRequestAddressNotificationLimit,
+    )
+    .both(),
+    writable("ManagementServer.STUNEnable", Kind::Boolean, Leaf::StunEnable).both(),
+    writable("ManagementServer.STUNServerAddress", Kind::String, Leaf::StunServerAddress).both(),
+    writable("ManagementServer.STUNServerPort", Kind::UnsignedInt, Leaf::StunServerPort).both(),
+    writable("ManagementServer.STUNUsername", Kind::String, Leaf::StunUsername).both(),
+    writable("ManagementServer.STUNPassword", Kind::String, Leaf::StunPassword).both(),
+    writable("ManagementServer.STUNMaximumKeepAlivePeriod", Kind::Int, Leaf::StunMaximumKeepAlivePeriod).both(),
+    writable("ManagementServer.STUNMinimumKeepAlivePeriod", Kind::UnsignedInt, Leaf::StunMinimumKeepAlivePeriod).both(),
+    read_only(NAT_DETECTED, Kind::Boolean, Leaf::NatDetected).both(),
+    read_only(NUMBER_OF_ENTRIES, Kind::UnsignedInt, Leaf::NumberOfEntries).gateway(GATEWAY),
     // T-33: not in the profile DeviceAssociation:1, though 1.2.1 needs it.
-    writable("ManagementServer.ManageableDeviceNotificationLimit", Kind::UnsignedInt, Leaf::NotificationLimit, GATEWAY),
-    read_only(
-        "ManagementServer.ManageableDevice.{i}.ManufacturerOUI",
-        Kind::String,
-        Leaf::DeviceManufacturerOui,
-        GATEWAY,
-    ),
-    read_only("ManagementServer.ManageableDevice.{i}.SerialNumber", Kind::String, Leaf::DeviceSerialNumber, GATEWAY),
-    read_only("ManagementServer.ManageableDevice.{i}.ProductClass", Kind::String, Leaf::DeviceProductClass, GATEWAY),
-];
-
-/// Parameters of devices.
-const DEVICE: &[Entry] = &[
-    read_only("DeviceInfo.ManufacturerOUI", Kind::String, Leaf::ManufacturerOui, ALL),
-    read_only("DeviceInfo.SerialNumber", Kind::String, Leaf::SerialNumber, ALL),
-    read_only("DeviceInfo.ProductClass", Kind::String, Leaf::ProductClass, ALL),
-    writable("ManagementServer.URL", Kind::String, Leaf::Url, ALL),
+    writable("ManagementServer.ManageableDeviceNotificationLimit", Kind::UnsignedInt, Leaf::NotificationLimit)
+        .gateway(GATEWAY),
+    read_only("ManagementServer.ManageableDevice.{i}.ManufacturerOUI", Kind::String, Leaf::DeviceManufacturerOui)
+        .gateway(GATEWAY),
+    read_only("ManagementServer.ManageableDevice.{i}.SerialNumber", Kind::String, Leaf::DeviceSerialNumber)
+        .gateway(GATEWAY),
+    read_only("ManagementServer.ManageableDevice.{i}.ProductClass", Kind::String, Leaf::DeviceProductClass)
+        .gateway(GATEWAY),
     gateway_info(GatewayParameter::ManufacturerOui),
     gateway_info(GatewayParameter::ProductClass),
     gateway_info(GatewayParameter::SerialNumber),
 ];
 
 const fn gateway_info(parameter: GatewayParameter) -> Entry {
-    read_only(parameter.path(), Kind::String, Leaf::GatewayInfo(parameter), ALL)
+    read_only(parameter.path(), Kind::String, Leaf::GatewayInfo(parameter)).device(ALL)
 }
 
 /// The parameters of a side below a root.
 pub(super) fn entries(side: Side, root: Root) -> impl Iterator<Item = &'static Entry> {
-    let schema = match side {
-        Side::Gateway => SCHEMA,
-        Side::Device => DEVICE,
-    };
-    schema.iter().filter(move |entry| entry.roots.contains(&root))
+    SCHEMA.iter().filter(move |entry| match side {
+        Side::Gateway => entry.gateway.contains(&root),
+        Side::Device => entry.device.contains(&root),
+    })
 }
 
 impl Entry {
@@ -151,24 +211,39 @@ impl Leaf {
 
     /// Reads as an empty string, whatever it holds (TR-069).
     pub(super) fn is_hidden(self) -> bool {
-        matches!(self, Self::ConnectionRequestPassword)
+        matches!(self, Self::ConnectionRequestPassword | Self::StunPassword)
     }
 
     /// What to do for a value of the right type; `None` for what nobody sets.
     pub(super) fn setting(self, value: Value) -> Option<Result<Setting, Fault>> {
-        let short = |text: String, setting: fn(String) -> Setting| {
-            if text.len() > STRING_MAXIMUM { Err(Fault::InvalidParameterValue) } else { Ok(setting(text)) }
-        };
-        match (self, value) {
-            (Self::NotificationLimit, Value::UnsignedInt(seconds)) => Some(Ok(Setting::NotificationLimit(seconds))),
-            (Self::Url, Value::String(text)) => Some(short(text, Setting::Url)),
-            (Self::ConnectionRequestUsername, Value::String(text)) => {
-                Some(short(text, Setting::ConnectionRequestUsername))
+        let out_of_range = Fault::InvalidParameterValue;
+        Some(match (self, value) {
+            (Self::NotificationLimit, Value::UnsignedInt(seconds)) => Ok(Setting::NotificationLimit(seconds)),
+            (Self::UdpConnectionRequestAddressNotificationLimit, Value::UnsignedInt(seconds)) => {
+                Ok(Setting::UdpConnectionRequestAddressNotificationLimit(seconds))
             }
-            (Self::ConnectionRequestPassword, Value::String(text)) => {
-                Some(short(text, Setting::ConnectionRequestPassword))
+            (Self::StunEnable, Value::Boolean(on)) => Ok(Setting::StunEnable(on)),
+            (Self::StunServerPort, Value::UnsignedInt(port)) => {
+                u16::try_from(port).map(Setting::StunServerPort).map_err(|_| out_of_range)
             }
-            _ => None,
-        }
+            (Self::StunMaximumKeepAlivePeriod, Value::Int(seconds)) if seconds < -1 => Err(out_of_range),
+            (Self::StunMaximumKeepAlivePeriod, Value::Int(seconds)) => Ok(Setting::StunMaximumKeepAlivePeriod(seconds)),
+            (Self::StunMinimumKeepAlivePeriod, Value::UnsignedInt(seconds)) => {
+                Ok(Setting::StunMinimumKeepAlivePeriod(seconds))
+            }
+            (leaf, Value::String(text)) => {
+                let setting = match leaf {
+                    Self::Url => Setting::Url,
+                    Self::ConnectionRequestUsername => Setting::ConnectionRequestUsername,
+                    Self::ConnectionRequestPassword => Setting::ConnectionRequestPassword,
+                    Self::StunServerAddress => Setting::StunServerAddress,
+                    Self::StunUsername => Setting::StunUsername,
+                    Self::StunPassword => Setting::StunPassword,
+                    _ => return None,
+                };
+                if text.len() > STRING_MAXIMUM { Err(out_of_range) } else { Ok(setting(text)) }
+            }
+            _ => return None,
+        })
     }
 }

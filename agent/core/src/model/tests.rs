@@ -7,6 +7,7 @@ struct Gateway {
     root: Root,
     info: GatewayIdentity,
     rows: BTreeMap<u32, DeviceIdentity>,
+    binding: binding::Parameters,
 }
 
 impl Source for Gateway {
@@ -16,6 +17,10 @@ impl Source for Gateway {
 
     fn device_info(&self) -> &GatewayIdentity {
         &self.info
+    }
+
+    fn binding(&self) -> &binding::Parameters {
+        &self.binding
     }
 
     fn number_of_entries(&self) -> u32 {
@@ -49,6 +54,7 @@ fn gateway(root: Root, instances: &[u32]) -> Gateway {
             product_class: "IGD".parse().unwrap(),
         },
         rows: instances.iter().map(|instance| (*instance, row(*instance))).collect(),
+        binding: binding::Parameters::default(),
     }
 }
 
@@ -115,7 +121,7 @@ fn rows_have_three_strings() {
 fn partial_paths_reach_everything_below() {
     let source = gateway(Root::Igd, &[1]);
     for everything in ["", "InternetGatewayDevice."] {
-        assert_eq!(values(&source, everything).len(), 1 + 3 + 5 + 3);
+        assert_eq!(values(&source, everything).len(), 1 + 3 + 15 + 3);
     }
     assert_eq!(
         values(&source, "InternetGatewayDevice.DeviceInfo."),
@@ -191,6 +197,16 @@ fn names_tell_objects_and_parameters() {
             ("~ManagementServer.URL", true),
             ("~ManagementServer.ConnectionRequestUsername", true),
             ("~ManagementServer.ConnectionRequestPassword", true),
+            ("~ManagementServer.UDPConnectionRequestAddress", false),
+            ("~ManagementServer.UDPConnectionRequestAddressNotificationLimit", true),
+            ("~ManagementServer.STUNEnable", true),
+            ("~ManagementServer.STUNServerAddress", true),
+            ("~ManagementServer.STUNServerPort", true),
+            ("~ManagementServer.STUNUsername", true),
+            ("~ManagementServer.STUNPassword", true),
+            ("~ManagementServer.STUNMaximumKeepAlivePeriod", true),
+            ("~ManagementServer.STUNMinimumKeepAlivePeriod", true),
+            ("~ManagementServer.NATDetected", false),
             ("~ManagementServer.ManageableDeviceNumberOfEntries", false),
             ("~ManagementServer.ManageableDeviceNotificationLimit", true),
             ("~ManagementServer.ManageableDevice.", false),
@@ -207,6 +223,16 @@ fn names_tell_objects_and_parameters() {
                 ("~ManagementServer.URL", true),
                 ("~ManagementServer.ConnectionRequestUsername", true),
                 ("~ManagementServer.ConnectionRequestPassword", true),
+                ("~ManagementServer.UDPConnectionRequestAddress", false),
+                ("~ManagementServer.UDPConnectionRequestAddressNotificationLimit", true),
+                ("~ManagementServer.STUNEnable", true),
+                ("~ManagementServer.STUNServerAddress", true),
+                ("~ManagementServer.STUNServerPort", true),
+                ("~ManagementServer.STUNUsername", true),
+                ("~ManagementServer.STUNPassword", true),
+                ("~ManagementServer.STUNMaximumKeepAlivePeriod", true),
+                ("~ManagementServer.STUNMinimumKeepAlivePeriod", true),
+                ("~ManagementServer.NATDetected", false),
                 ("~ManagementServer.ManageableDeviceNumberOfEntries", false),
                 ("~ManagementServer.ManageableDeviceNotificationLimit", true),
                 ("~ManagementServer.ManageableDevice.", false),
@@ -215,7 +241,7 @@ fn names_tell_objects_and_parameters() {
     }
     let many = tell(&gateway(Root::Igd, &[1, 2, 3, 4, 5]), "", false);
     assert_eq!(many.iter().filter(|(name, _)| name == "~ManagementServer.").count(), 1);
-    assert_eq!(many.len(), 1 + 1 + 4 + 7 + 5 * 4);
+    assert_eq!(many.len(), 1 + 1 + 4 + 17 + 5 * 4);
     assert_eq!(tell(&source, "", true), expected(&[("~", false)]));
     assert_eq!(
         tell(&source, "InternetGatewayDevice.", true),
@@ -261,7 +287,7 @@ fn values_read_and_write_as_cwmp_does() {
 }
 
 /// A device: what it is, and what it knows of its gateway.
-struct DeviceSide(Root, GatewayIdentity, crate::device::GatewayInfo);
+struct DeviceSide(Root, GatewayIdentity, crate::device::GatewayInfo, binding::Parameters);
 
 impl Source for DeviceSide {
     fn root(&self) -> Root {
@@ -274,6 +300,10 @@ impl Source for DeviceSide {
 
     fn device_info(&self) -> &GatewayIdentity {
         &self.1
+    }
+
+    fn binding(&self) -> &binding::Parameters {
+        &self.3
     }
 
     fn number_of_entries(&self) -> u32 {
@@ -306,7 +336,8 @@ fn a_device_has_gateway_info_below_every_root_and_a_gateway_has_none() {
             serial_number: "DEV0001".parse().expect("text"),
             product_class: "STB".parse().expect("text"),
         };
-        let device = DeviceSide(root, identity, crate::device::GatewayInfo::default());
+        let (info, binding) = (crate::device::GatewayInfo::default(), binding::Parameters::default());
+        let device = DeviceSide(root, identity, info, binding);
         let path = |relative: &str| format!("{}{relative}", root.prefix());
         let found = get(&device, &path("GatewayInfo.")).expect("an object of devices");
         let names: Vec<_> = found.iter().map(|parameter| parameter.name.clone()).collect();
@@ -360,4 +391,85 @@ fn slips_of_the_text_are_no_names() {
         assert_eq!(get(&source, slip), Err(Fault::InvalidParameterName), "{slip}");
         assert_eq!(get(&source, meant).map(|found| found.len()), Ok(3), "{meant}");
     }
+}
+
+const TABLE_6: [(&str, &str, bool, &str); 10] = [
+    ("UDPConnectionRequestAddress", "string", false, ""),
+    ("UDPConnectionRequestAddressNotificationLimit", "unsignedInt", true, "0"),
+    ("STUNEnable", "boolean", true, "0"),
+    ("STUNServerAddress", "string", true, ""),
+    ("STUNServerPort", "unsignedInt", true, "3478"),
+    ("STUNUsername", "string", true, ""),
+    ("STUNPassword", "string", true, ""),
+    ("STUNMaximumKeepAlivePeriod", "int", true, "-1"),
+    ("STUNMinimumKeepAlivePeriod", "unsignedInt", true, "30"),
+    ("NATDetected", "boolean", false, "0"),
+];
+
+fn server(root: Root, name: &str) -> String {
+    format!("{}ManagementServer.{name}", root.prefix())
+}
+
+/// DM-20, DM-21, DM-22, DM-23, DM-24, DM-25, DM-26, DM-27, DM-28, DM-29: every parameter of table 6, with its type, below
+/// the roots of gateways and of devices. T-71: and with the defaults that TR-111 leaves open.
+#[test]
+fn table_6_is_there_on_gateways_and_devices_alike() {
+    let gateways = [Root::Igd, Root::Device2].map(|root| gateway(root, &[]));
+    let devices = [Root::Device1, Root::Igd, Root::Device2].map(|root| {
+        let info = gateway(root, &[]).info;
+        DeviceSide(root, info, crate::device::GatewayInfo::default(), binding::Parameters::default())
+    });
+    let gateways = gateways.iter().map(|source| source as &dyn Source);
+    for source in gateways.chain(devices.iter().map(|source| source as &dyn Source)) {
+        for (name, kind, writable, value) in TABLE_6 {
+            let path = server(source.root(), name);
+            let found = get(source, &path).unwrap().remove(0);
+            let found = (found.value.kind().name(), found.writable, found.value.to_string());
+            assert_eq!(found, (kind, writable, value.to_owned()), "{path}");
+            let text = if kind == "string" { "x" } else { "1" };
+            assert_eq!(check(source, &path, text).err(), (!writable).then_some(Fault::NonWritable), "{path}");
+        }
+    }
+}
+
+/// DM-23 to DM-28: what is no value of the type is 9006, and what is out of its range 9007.
+#[test]
+fn table_6_has_types_and_ranges() {
+    let source = gateway(Root::Igd, &[]);
+    let check = |name: &str, text: &str| check(&source, &server(Root::Igd, name), text);
+    let long = "x".repeat(257);
+    for (name, text, fault) in [
+        ("UDPConnectionRequestAddressNotificationLimit", "-1", Fault::InvalidParameterValue),
+        ("UDPConnectionRequestAddressNotificationLimit", "soon", Fault::InvalidParameterType),
+        ("STUNEnable", "on", Fault::InvalidParameterType),
+        ("STUNServerAddress", long.as_str(), Fault::InvalidParameterValue),
+        ("STUNServerPort", "65536", Fault::InvalidParameterValue),
+        ("STUNServerPort", "stun", Fault::InvalidParameterType),
+        ("STUNUsername", long.as_str(), Fault::InvalidParameterValue),
+        ("STUNPassword", long.as_str(), Fault::InvalidParameterValue),
+        ("STUNMaximumKeepAlivePeriod", "-2", Fault::InvalidParameterValue),
+        ("STUNMaximumKeepAlivePeriod", "2147483648", Fault::InvalidParameterValue),
+        ("STUNMinimumKeepAlivePeriod", "-1", Fault::InvalidParameterValue),
+    ] {
+        assert_eq!(check(name, text), Err(fault), "{name} {text}");
+    }
+    let longest = "x".repeat(256);
+    assert_eq!(check("STUNServerPort", "65535"), Ok(Setting::StunServerPort(65_535)));
+    assert_eq!(check("STUNServerPort", "0"), Ok(Setting::StunServerPort(0)));
+    assert_eq!(check("STUNUsername", &longest), Ok(Setting::StunUsername(longest.clone())));
+    assert_eq!(check("STUNPassword", &longest), Ok(Setting::StunPassword(longest.clone())));
+    assert_eq!(check("STUNMaximumKeepAlivePeriod", "-1"), Ok(Setting::StunMaximumKeepAlivePeriod(-1)));
+    assert_eq!(check("STUNMaximumKeepAlivePeriod", "0"), Ok(Setting::StunMaximumKeepAlivePeriod(0)));
+    assert_eq!(check("STUNEnable", "true"), Ok(Setting::StunEnable(true)));
+}
+
+/// DM-26: whatever `STUNPassword` holds, it reads as nothing.
+#[test]
+fn the_password_of_stun_is_hidden() {
+    let mut source = gateway(Root::Igd, &[]);
+    "stunpassword1234".clone_into(&mut source.binding.stun_password);
+    let path = server(Root::Igd, "STUNPassword");
+    assert_eq!(values(&source, &path), [(path.clone(), String::new())]);
+    assert!(is_hidden(&path) && is_hidden(&server(Root::Device2, "STUNPassword")));
+    assert!(!is_hidden(&server(Root::Igd, "STUNUsername")));
 }

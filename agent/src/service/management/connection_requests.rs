@@ -1,0 +1,110 @@
+//! Between the data model and the service that hears Connection Requests: what it is asked for goes there, and what it
+//! found out comes back.
+
+use std::net::SocketAddrV4;
+
+use tokio::sync::watch;
+use tr111_core::{
+    binding::{self, Report},
+    model::{self, Notification},
+    notification::Cause,
+    time::BootTime,
+};
+
+use super::{super::parameters::Written, Management};
+
+/// What the ACS and the operator ask of Connection Requests.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Demands {
+    /// `URL`, and TR-111 Table 6.
+    pub binding: binding::Parameters,
+    /// `ConnectionRequestUsername`
+    pub connection_request_username: String,
+    /// `ConnectionRequestPassword`
+    pub connection_request_password: String,
+}
+
+impl From<&Written> for Demands {
+    fn from(written: &Written) -> Self {
+        let written = written.clone();
+        Self {
+            binding: written.binding,
+            connection_request_username: written.connection_request_username,
+            connection_request_password: written.connection_request_password,
+        }
+    }
+}
+
+/// The password is not shown.
+impl std::fmt::Debug for Demands {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Demands")
+            .field("binding", &self.binding)
+            .field("connection_request_username", &self.connection_request_username)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Management {
+    /// What the ACS and the operator ask of Connection Requests, now and whenever it changes.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the service that keeps the binding calls it"))]
+    pub(super) fn demands(&self) -> watch::Receiver<Demands> {
+        self.demands.subscribe()
+    }
+
+    /// Takes `UDPConnectionRequestAddress` and `NATDetected` as they are now, and where Connection Requests are heard
+    /// (DM-20, DM-29). An Active notification of the address is up to [`Self::announce`].
+    #[cfg_attr(not(test), expect(dead_code, reason = "the service that keeps the binding calls it"))]
+    pub(super) fn set_report(&mut self, now: BootTime, report: Report, listener: Option<SocketAddrV4>) {
+        let before = self.model.report();
+        self.model.put_report(report, listener);
+        let is_changed = self.report_changed(now, before);
+        self.notify(is_changed);
+    }
+
+    /// `UDPConnectionRequestAddressNotificationLimit` and damping are over: the ACS is told of the address, if it set
+    /// Active on it (CPE-39 to CPE-41).
+    #[cfg_attr(not(test), expect(dead_code, reason = "the service that keeps the binding calls it"))]
+    pub(super) fn announce(&mut self, now: BootTime) {
+        let name = model::udp_connection_request_address(self.model.root());
+        let value = self.model.report().udp_connection_request_address();
+        let is_active = self.notifier.core().attribute(&name) == Notification::Active;
+        // The value that was told before is only the notifier's business while it waits, and this does not.
+        let is_changed = is_active && self.notifier.changed(now, &name, "", &value, Cause::Other);
+        self.notify(is_changed);
+    }
+
+    /// Tells of the values that the service of Connection Requests reports. Says whether there is something to keep.
+    fn report_changed(&mut self, now: BootTime, before: Report) -> bool {
+        let (root, after) = (self.model.root(), self.model.report());
+        let mut is_changed = false;
+        if before.nat_detected != after.nat_detected {
+            let text = |detected| model::Value::Boolean(detected).to_string();
+            let (name, before, after) =
+                (model::nat_detected(root), text(before.nat_detected), text(after.nat_detected));
+            is_changed |= self.notifier.changed(now, &name, &before, &after, Cause::Other);
+        }
+        let name = model::udp_connection_request_address(root);
+        if before.address != after.address && self.notifier.core().attribute(&name) == Notification::Passive {
+            let text = |report: Report| report.udp_connection_request_address();
+            is_changed |= self.notifier.changed(now, &name, &text(before), &text(after), Cause::Other);
+        }
+        is_changed
+    }
+
+    /// Puts what is written in place, with what follows from it.
+    pub(super) fn put(&mut self, now: BootTime, written: Written) {
+        let before = self.model.report();
+        self.model.put(written);
+        self.report_changed(now, before);
+        let demands = Demands::from(self.model.written());
+        self.demands.send_if_modified(|known| {
+            let is_news = *known != demands;
+            *known = demands;
+            is_news
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

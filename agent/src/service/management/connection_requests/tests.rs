@@ -1,0 +1,235 @@
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::sync::{broadcast, oneshot};
+use tr111_core::{
+    identity::GatewayIdentity,
+    model::{Root, Side},
+};
+
+use super::*;
+use crate::{
+    service::{Ask, Clock, Fault, Kept, Model, management::Subject, open_store},
+    store::{Group, encode, meta},
+    telemetry::Telemetry,
+};
+
+const SERVER: &str = "Device.ManagementServer.";
+
+struct Device;
+
+impl Subject for Device {
+    fn side(&self) -> Side {
+        Side::Device
+    }
+
+    fn stored_values(&self, _: u32) -> Vec<(&'static str, Vec<u8>)> {
+        Vec::new()
+    }
+}
+
+fn written(address: &str) -> Written {
+    let binding = binding::Parameters {
+        url: "http://acs.example".to_owned(),
+        stun_server_address: address.to_owned(),
+        ..binding::Parameters::default()
+    };
+    Written { binding, ..Written::default() }
+}
+
+/// With what `directory` holds, and values of the first start.
+fn management(directory: &TempDir, first: Written) -> Management {
+    let (store, mut kept) = open_store(directory.path(), |_| None).expect("a store");
+    let identity = GatewayIdentity {
+        manufacturer_oui: "00256D".parse().expect("an OUI"),
+        serial_number: "DEV0001".parse().expect("text"),
+        product_class: "STB".parse().expect("text"),
+    };
+    let telemetry = Telemetry::plain("device").expect("consistent names");
+    let (events, _) = broadcast::channel(16);
+    Management::new(Model::new(Root::Device1, identity, first), &mut kept, store, 0, &telemetry, events)
+}
+
+fn name(name: &str) -> String {
+    format!("{SERVER}{name}")
+}
+
+/// Sets parameters, and waits until they are on the disk or refused.
+async fn set(management: &mut Management, writes: &[(&str, &str)]) -> Result<(), Fault> {
+    let (reply, mut answer) = oneshot::channel();
+    let parameters = writes.iter().map(|(path, value)| (name(path), (*value).to_owned())).collect();
+    management.answer(&Device, Ask::Set { parameters, by_acs: false, reply });
+    management.finish(&Device).await;
+    answer.try_recv().expect("an answer")
+}
+
+async fn notify(management: &mut Management, path: &str, attribute: Notification) {
+    let (reply, mut answer) = oneshot::channel();
+    management.answer(&Device, Ask::Notify { path: name(path), attribute, reply });
+    management.finish(&Device).await;
+    answer.try_recv().expect("an answer").expect("no fault");
+}
+
+async fn get(management: &mut Management, path: &str) -> String {
+    let (reply, answer) = oneshot::channel();
+    management.answer(&Device, Ask::Get { paths: vec![name(path)], reply });
+    answer.await.expect("an answer").expect("no fault").remove(0).value
+}
+
+/// What there is to tell: names without their object, and values.
+fn pending(management: &Management) -> Vec<Vec<(String, String)>> {
+    let parameters = |one: &tr111_core::notification::Pending| {
+        one.parameters.iter().map(|(name, value)| (name.replace(SERVER, ""), value.clone())).collect()
+    };
+    management.notifier.core().pending(0).map(parameters).collect()
+}
+
+fn report(port: u16) -> Report {
+    Report { address: Some(SocketAddrV4::new([198, 51, 100, 7].into(), port)), nat_detected: true }
+}
+
+const LISTENER: Option<SocketAddrV4> = Some(SocketAddrV4::new(std::net::Ipv4Addr::new(192, 168, 1, 100), 7547));
+
+fn pair(name: &str, value: &str) -> (String, String) {
+    (name.to_owned(), value.to_owned())
+}
+
+/// DM-22, DM-26: what somebody sets reaches the service at once, the password as well, and nothing comes twice.
+#[tokio::test]
+async fn what_is_set_reaches_the_service() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut management = management(&directory, written("stun.example"));
+    let mut demands = management.demands();
+    assert_eq!(demands.borrow().binding.stun_server_address, "stun.example");
+    let writes = [("STUNEnable", "1"), ("STUNPassword", "s3cret"), ("ConnectionRequestUsername", "CPE1")];
+    set(&mut management, &writes).await.expect("writable");
+    assert!(demands.has_changed().expect("the owner is there"));
+    let now = demands.borrow_and_update().clone();
+    assert_eq!((now.binding.stun_enable, now.binding.stun_password.as_str()), (true, "s3cret"));
+    assert_eq!(now.connection_request_username, "CPE1");
+    assert!(!format!("{now:?}").contains("s3cret"));
+    set(&mut management, &writes[..1]).await.expect("writable");
+    assert!(!demands.has_changed().expect("the owner is there"));
+}
+
+/// DM-20, DM-29: the values are what the service says; with STUN off they are the listener's own from that write on.
+#[tokio::test]
+async fn the_report_is_read_and_is_local_in_the_transaction_that_turns_stun_off() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut management = management(&directory, written(""));
+    assert_eq!(get(&mut management, "UDPConnectionRequestAddress").await, "");
+    set(&mut management, &[("STUNEnable", "1")]).await.expect("writable");
+    management.set_report(Clock::now(), report(40_001), LISTENER);
+    assert_eq!(get(&mut management, "UDPConnectionRequestAddress").await, "198.51.100.7:40001");
+    assert_eq!(get(&mut management, "NATDetected").await, "1");
+    notify(&mut management, "NATDetected", Notification::Active).await;
+    for enable in ["0", "1"] {
+        // What was learned before says nothing when STUN comes back.
+        set(&mut management, &[("STUNEnable", enable)]).await.expect("writable");
+        assert_eq!(get(&mut management, "UDPConnectionRequestAddress").await, "192.168.1.100:7547");
+        assert_eq!(get(&mut management, "NATDetected").await, "0");
+    }
+    assert_eq!(pending(&management), [vec![pair("NATDetected", "0")]]);
+}
+
+/// CPE-40, DM-20: an Active notification of the address waits until it is announced, a Passive one goes with the next.
+#[tokio::test]
+async fn the_address_is_notified_when_it_is_announced() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut management = management(&directory, written(""));
+    set(&mut management, &[("STUNEnable", "1")]).await.expect("writable");
+    management.set_report(Clock::now(), report(1), LISTENER);
+    management.announce(Clock::now());
+    assert!(pending(&management).is_empty(), "nobody asked");
+
+    notify(&mut management, "UDPConnectionRequestAddress", Notification::Active).await;
+    management.set_report(Clock::now(), report(2), LISTENER);
+    management.set_report(Clock::now(), report(3), LISTENER);
+    assert!(pending(&management).is_empty(), "not announced");
+    management.announce(Clock::now());
+    let told = vec![pair("UDPConnectionRequestAddress", "198.51.100.7:3")];
+    assert_eq!(pending(&management), std::slice::from_ref(&told));
+
+    notify(&mut management, "UDPConnectionRequestAddress", Notification::Passive).await;
+    notify(&mut management, "STUNUsername", Notification::Active).await;
+    management.set_report(Clock::now(), report(4), LISTENER);
+    management.announce(Clock::now());
+    assert_eq!(pending(&management).len(), 1);
+    set(&mut management, &[("STUNUsername", "CPE1")]).await.expect("writable");
+    let both = vec![pair("STUNUsername", "CPE1"), pair("UDPConnectionRequestAddress", "198.51.100.7:4")];
+    assert_eq!(pending(&management), [told, both]);
+}
+
+/// TR-111 2.2.4.1: Active and Passive on every parameter of table 6, DM-26 included.
+#[tokio::test]
+async fn every_parameter_of_table_6_takes_active_and_passive() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut management = management(&directory, written(""));
+    let names = [
+        "UDPConnectionRequestAddress",
+        "UDPConnectionRequestAddressNotificationLimit",
+        "STUNEnable",
+        "STUNServerAddress",
+        "STUNServerPort",
+        "STUNUsername",
+        "STUNPassword",
+        "STUNMaximumKeepAlivePeriod",
+        "STUNMinimumKeepAlivePeriod",
+        "NATDetected",
+    ];
+    for path in names {
+        for attribute in [Notification::Active, Notification::Passive] {
+            notify(&mut management, path, attribute).await;
+            assert_eq!(management.notifier.core().attribute(&name(path)), attribute, "{path}");
+        }
+    }
+}
+
+/// T-45: the periods are judged after the whole write, whatever its order, and nothing of a refused one holds.
+#[tokio::test]
+async fn minimum_and_maximum_are_judged_after_the_whole_write() {
+    const MINIMUM: &str = "STUNMinimumKeepAlivePeriod";
+    const MAXIMUM: &str = "STUNMaximumKeepAlivePeriod";
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut management = management(&directory, written(""));
+    let refused = |path: &str| Fault { code: 9007, name: "Invalid parameter value", path: name(path) };
+    assert_eq!(set(&mut management, &[("STUNUsername", "x"), (MAXIMUM, "29")]).await, Err(refused(MAXIMUM)));
+    assert_eq!(set(&mut management, &[(MAXIMUM, "0")]).await, Err(refused(MAXIMUM)));
+    assert_eq!(get(&mut management, "STUNUsername").await, "");
+    for writes in
+        [[(MAXIMUM, "20"), (MINIMUM, "10")], [(MINIMUM, "40"), (MAXIMUM, "40")], [(MAXIMUM, "0"), (MINIMUM, "0")]]
+    {
+        set(&mut management, &writes).await.expect("consistent");
+    }
+    assert_eq!(set(&mut management, &[(MINIMUM, "1")]).await, Err(refused(MINIMUM)));
+    set(&mut management, &[(MINIMUM, "100"), (MAXIMUM, "-1")]).await.expect("no maximum");
+}
+
+/// T-71: what is written holds after a restart, not what the configuration says; and a store of a version without table
+/// 6 begins with the configuration's.
+#[tokio::test]
+async fn what_is_written_holds_after_a_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut first = management(&directory, written("first.example"));
+    let writes = [("STUNServerAddress", "acs.example"), ("STUNPassword", "s3cret"), ("STUNServerPort", "3479")];
+    set(&mut first, &writes).await.expect("writable");
+    drop(first);
+    let second = management(&directory, written("second.example"));
+    let kept = second.model.written().binding.clone();
+    assert_eq!((kept.stun_server_address.as_str(), kept.stun_server_port), ("acs.example", 3479));
+    assert_eq!(kept.stun_password, "s3cret");
+    drop(second);
+
+    // Limit, URL, user and password: all that the version before had.
+    let directory = tempfile::tempdir().expect("a directory");
+    let (store, _): (_, Kept) = open_store(directory.path(), |_| None).expect("a store");
+    let old = encode(&(7_u32, "http://old.example", "user", "password"));
+    store.commit(Group { meta: vec![(meta::PARAMETERS, old)], ..Group::default() });
+    tokio::time::timeout(Duration::from_secs(5), store.committed()).await.expect("in time");
+    drop(store);
+    let now = management(&directory, written("first.example"));
+    let values = now.model.written();
+    assert_eq!((values.notification_limit, values.connection_request_password.as_str()), (7, "password"));
+    assert_eq!(values.binding.url, "http://old.example");
+    assert_eq!(values.binding.stun_server_address, "first.example");
+}
