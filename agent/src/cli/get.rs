@@ -96,7 +96,7 @@ pub(super) fn set(args: &SetArgs, reach: &Reach) -> Outcome {
 }
 
 /// The content of a file, without the end of its last line.
-fn value_of(file: &Path) -> Result<String, Failure> {
+pub(super) fn value_of(file: &Path) -> Result<String, Failure> {
     let text = if file == Path::new("-") { io::read_to_string(io::stdin()) } else { fs::read_to_string(file) };
     let text = text.map_err(|error| Failure::failed(format_args!("{}: {error}", file.display())))?;
     Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())

@@ -1,6 +1,7 @@
 //! The command line: what `tr111` understands, and how each command ends.
 
 mod check;
+mod connreq;
 mod detach;
 mod devices;
 mod failure;
@@ -67,6 +68,9 @@ enum Command {
     Tune(tune::Args),
     /// Check kernel, capabilities and interfaces, and show the effective configuration
     Check(check::Args),
+    /// Send Connection Requests
+    #[command(subcommand, arg_required_else_help = true)]
+    Connreq(connreq::Command),
     /// Emulate network peers
     #[command(subcommand, arg_required_else_help = true)]
     Sim(Sim),
@@ -122,6 +126,7 @@ impl Cli {
             Command::Watch(args) => watch::run(&args, &client, json),
             Command::Tune(args) => tune::run(&args, &client, json),
             Command::Check(args) => check::run(&args, control.as_ref(), json),
+            Command::Connreq(command) => connreq::run(command, json),
             Command::Sim(Sim::Devices(args)) => run::sim(args, json),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
