@@ -112,6 +112,19 @@ impl Files {
         self.pins.path().join("tr111")
     }
 
+    /// `tr111 run device` on `interface` in `namespace` with these paths, to be completed and started.
+    ///
+    /// # Errors
+    /// The binary has not been built.
+    pub fn run_device(&self, namespace: &Namespace, interface: &str, mode: &str, options: &[&str]) -> Result<Command> {
+        let mut command = namespace.command(binary()?);
+        command.args(["run", "device", "--interface", interface, "--mode", mode]).args(DEVICE_IDENTITY);
+        command.arg("--control").arg(self.control()).args(["--metrics", METRICS]);
+        command.arg("--state-dir").arg(self.state()).args(options);
+        command.env_remove("RUST_BACKTRACE");
+        Ok(command)
+    }
+
     /// `tr111 run gateway` in `namespace` with these paths, to be completed and started.
     ///
     /// # Errors
@@ -132,6 +145,9 @@ impl Files {
         Ok(command)
     }
 }
+
+/// The device's own identity in every story.
+pub const DEVICE_IDENTITY: [&str; 6] = ["--oui", "00256D", "--serial", "DEV0001", "--product-class", "STB"];
 
 /// The same command as a process of user 0 that has no capability.
 pub fn without_capabilities(command: &Command) -> Command {

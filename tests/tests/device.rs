@@ -1,10 +1,10 @@
 //! The device role against the real gateway and dnsmasq: it tells who it is, and learns who the gateway is.
 
-use std::{fs, net::Ipv4Addr, process::Command, time::Duration};
+use std::{fs, net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context, Result};
 use tr111_tests::{
-    agent::{Agent, Files, METRICS, SOON, binary},
+    agent::{Agent, Files, SOON},
     host::dnsmasq,
     lab::{Lab, POOL},
     namespace::Namespace,
@@ -25,16 +25,6 @@ fn real_server(lab: &Lab) -> Result<Process> {
     dnsmasq(&lab.gateway, "lan0", (POOL, POOL_END), lab.path(), &[])
 }
 
-fn run_device(namespace: &Namespace, files: &Files, interface: &str, mode: &str) -> Result<Command> {
-    let mut command = namespace.command(binary()?);
-    command.args(["run", "device", "--interface", interface, "--mode", mode]);
-    command.args(["--oui", "00256D", "--serial", "DEV0001", "--product-class", "STB"]);
-    command.arg("--control").arg(files.control()).args(["--metrics", METRICS]);
-    command.arg("--state-dir").arg(files.state());
-    command.env_remove("RUST_BACKTRACE");
-    Ok(command)
-}
-
 fn start_device<'a>(lab: &'a Lab, mode: &str) -> Result<Agent<'a>> {
     start_device_with(lab, "eth0", mode, Files::new(lab.path(), "device")?)
 }
@@ -43,7 +33,7 @@ fn start_device<'a>(lab: &'a Lab, mode: &str) -> Result<Agent<'a>> {
 fn start_device_with<'a>(lab: &'a Lab, interface: &str, mode: &str, files: Files) -> Result<Agent<'a>> {
     let logs = lab.path().join("device-logs");
     fs::create_dir_all(&logs)?;
-    let mut command = run_device(&lab.lan, &files, interface, mode)?;
+    let mut command = files.run_device(&lab.lan, interface, mode, &[])?;
     Agent::start_command(&lab.lan, files, &mut command, &logs)
 }
 

@@ -124,7 +124,8 @@ impl Acs {
     /// What was put out since the last call: seconds from the start, and the values.
     fn told(&mut self) -> Vec<(u64, String)> {
         let told = std::iter::from_fn(|| self.core.poll_output()).map(|output| {
-            let Output::Notify { time, parameters, kind: Kind::ActiveValueChange, .. } = output;
+            let Output::Notify { time, parameters, kind, .. } = output;
+            assert_eq!(kind, Kind::ActiveValueChange);
             let values: Vec<String> = parameters
                 .into_iter()
                 .map(|(name, value)| format!("{}={value}", name.rsplit('.').next().unwrap()))
@@ -384,6 +385,23 @@ fn a_wrong_clock_does_not_silence() {
 }
 
 /// While nobody acknowledges, memory is bounded, and the latest value is told once somebody does.
+/// UCR-14, T-27: a Connection Request asks for one session, however many come before it was acknowledged; the next one
+/// after that asks for another.
+#[test]
+fn connection_requests_are_coalesced_while_one_is_not_acknowledged() {
+    let mut acs = Acs::new(Settings::default());
+    acs.handle(Input::ConnectionRequest);
+    acs.handle(Input::ConnectionRequest);
+    let kinds = |acs: &Acs| acs.core.pending(0).map(|pending| (pending.sequence, pending.kind)).collect::<Vec<_>>();
+    assert_eq!(kinds(&acs), [(1, Kind::ConnectionRequest)]);
+    assert!(matches!(acs.core.poll_output(), Some(Output::Notify { sequence: 1, .. })));
+    assert_eq!(acs.core.poll_output(), None);
+    assert!(acs.core.acknowledge(1));
+    acs.handle(Input::ConnectionRequest);
+    assert_eq!(kinds(&acs), [(2, Kind::ConnectionRequest)]);
+    assert_eq!(Kind::ConnectionRequest.event(), "6 CONNECTION REQUEST");
+}
+
 #[test]
 fn without_a_subscriber_notifications_are_bounded() {
     let mut acs = Acs::active(0);

@@ -139,6 +139,11 @@ fn until(end: &str, now: SystemTime) -> String {
     }
 }
 
+/// How long ago a time was.
+pub(super) fn since(time: &str) -> String {
+    ago(time, SystemTime::now())
+}
+
 fn ago(time: &str, now: SystemTime) -> String {
     match humantime::parse_rfc3339(time) {
         Ok(time) => format!("{} ago", seconds(now.duration_since(time).unwrap_or_default())),

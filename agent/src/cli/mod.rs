@@ -1,5 +1,6 @@
 //! The command line: what `tr111` understands, and how each command ends.
 
+mod bindings;
 mod check;
 mod connreq;
 mod detach;
@@ -52,6 +53,8 @@ enum Command {
     Detach(detach::Args),
     /// Show the ManageableDevice rows
     Devices(devices::Args),
+    /// Show the NAT bindings by which Connection Requests come
+    Bindings(bindings::Args),
     /// Show the state of the agent
     Status,
     /// Read parameters of the data model
@@ -118,6 +121,7 @@ impl Cli {
             Command::Run(Role::Device(flags)) => run::device(flags, control),
             Command::Detach(args) => detach::run(&args, &client, json),
             Command::Devices(args) => devices::run(&args, &client, json),
+            Command::Bindings(args) => bindings::run(&args, &client, json),
             Command::Status => status::run(&client, json),
             Command::Get(args) => get::run(args, &client, json),
             Command::Set(args) => get::set(&args, &client),

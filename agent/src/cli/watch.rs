@@ -8,8 +8,11 @@ use super::{
     output::{self, printable},
 };
 use crate::control::{
-    ClientError,
-    message::{Binding, Change, ChangedParameter, Event, Happening, Notification, Refused, Reply, Request},
+    Client, ClientError,
+    message::{
+        Binding, BindingChange, Change, ChangedParameter, ConnectionRequest, Event, Happening, Notification, Refused,
+        Reply, Request,
+    },
 };
 
 /// Pause before an agent that is not there is looked for again.
@@ -61,6 +64,31 @@ pub(super) fn gone(error: ClientError) -> Failure {
             Failure::with_hint("the agent is gone", "\"tr111 watch --follow\" waits for it to come back")
         }
         error => error.into(),
+    }
+}
+
+/// Hears what happens from now on.
+pub(super) struct Watcher(Client);
+
+impl Watcher {
+    pub(super) fn start(reach: &Reach) -> Result<Self, Failure> {
+        let mut client = reach.connect()?;
+        match client.ask(&Request::Watch { devices: false })? {
+            Reply::Done => {}
+            _ => return Err(ClientError::OutOfTurn.into()),
+        }
+        client.be_patient()?;
+        Ok(Self(client))
+    }
+
+    pub(super) fn next(&mut self) -> Result<Event, Failure> {
+        loop {
+            match self.0.next_reply().map_err(gone)? {
+                Reply::Event(event) => return Ok(event),
+                Reply::Lagged { missed } => eprintln!("warning: too slow, {missed} events were not delivered"),
+                _ => return Err(ClientError::OutOfTurn.into()),
+            }
+        }
     }
 }
 
@@ -124,6 +152,15 @@ fn describe(event: &Event) -> String {
             let Refused { result, manufacturer_oui, serial_number, product_class, bindings } = refused;
             let identity = [manufacturer_oui, product_class, serial_number];
             return format!("{}  device refused ({result}): {}", event.time, device(identity, bindings));
+        }
+        Happening::BindingChanged(BindingChange { address, nat_detected }) => {
+            let nat = if *nat_detected { "behind a NAT" } else { "no NAT" };
+            let address = address.as_deref().unwrap_or("no address");
+            return format!("{}  reached by Connection Requests at {address} ({nat})", event.time);
+        }
+        Happening::ConnectionRequest(ConnectionRequest { result, from, omitted }) => {
+            let omitted = if *omitted > 0 { format!(" ({omitted} before it are not shown)") } else { String::new() };
+            return format!("{}  Connection Request from {from}: {result}{omitted}", event.time);
         }
         Happening::Notification(Notification { sequence, kind, parameters }) => {
             let mut line = format!("{}  notification {sequence} ({kind}):", event.time);

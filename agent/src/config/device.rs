@@ -1,10 +1,10 @@
 //! The configuration of the device role.
 
-use std::time::Duration;
+use std::{net::SocketAddrV4, time::Duration};
 
 use tr111_core::{identity::DeviceIdentity, model::Root};
 
-use super::{Agent, Error, ManagementServer, Values};
+use super::{Agent, Error, ManagementServer, Values, cpe::listen};
 
 /// In place of an interface: whichever has the default route.
 const AUTO: &str = "auto";
@@ -33,6 +33,8 @@ pub struct Device {
     pub identity: DeviceIdentity,
     /// Root of the data model.
     pub data_model: Root,
+    /// Where UDP Connection Requests arrive.
+    pub connection_request_listen: SocketAddrV4,
     /// `[management_server]`
     pub management_server: ManagementServer,
     /// The process.
@@ -75,6 +77,7 @@ impl TryFrom<&Values> for Device {
                 "device2" => Root::Device2,
                 _ => Root::Device1,
             },
+            connection_request_listen: listen(values, SECTION),
             management_server: values.try_into()?,
             agent: values.into(),
         })

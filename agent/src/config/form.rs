@@ -1,8 +1,8 @@
 //! Rules for the strings of the configuration. Each gives the canonical form, or says what was expected.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 
-use tr111_core::{association::Deny, identity::Oui};
+use tr111_core::{association::Deny, identity::Oui, stun::Variants};
 
 /// Linux's `IFNAMSIZ` without the terminating NUL.
 const INTERFACE_MAXIMUM: usize = 15;
@@ -71,6 +71,22 @@ pub fn address(text: &str) -> Judged {
     match text.parse::<SocketAddr>() {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => Err(format!("expected ADDRESS:PORT such as \"127.0.0.1:9111\", not \"{}\"", text.escape_debug())),
+    }
+}
+
+/// An IPv4 address with a port: TR-111 Part 2 knows no other (T-64).
+pub fn address_v4(text: &str) -> Judged {
+    match text.parse::<SocketAddrV4>() {
+        Ok(address) if address.port() != 0 => Ok(text.to_owned()),
+        _ => Err(format!("expected IPV4:PORT such as \"0.0.0.0:7547\", not \"{}\"", text.escape_debug())),
+    }
+}
+
+/// Forms of MESSAGE-INTEGRITY.
+pub fn mi_variants(text: &str) -> Judged {
+    match text.parse::<Variants>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("{error}, not \"{}\"", text.escape_debug())),
     }
 }
 

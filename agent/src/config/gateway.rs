@@ -1,6 +1,10 @@
 //! The configuration of the gateway role, as its parts take it.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{SocketAddr, SocketAddrV4},
+    path::PathBuf,
+    time::Duration,
+};
 
 use tr111_common::{
     config::{Config as Kernel, Dialect},
@@ -8,7 +12,7 @@ use tr111_common::{
 };
 use tr111_core::{association::Deny, binding, identity::GatewayIdentity, model::Root};
 
-use super::{Error, Origin, Values, form, key};
+use super::{Error, Origin, Values, cpe::listen, form, key};
 use crate::dataplane::XdpMode;
 
 const NANOSECONDS: u64 = 1_000_000_000;
@@ -209,6 +213,8 @@ pub struct Gateway {
     pub data_model: Root,
     /// The association table.
     pub association: Association,
+    /// Where UDP Connection Requests arrive.
+    pub connection_request_listen: SocketAddrV4,
     /// Values of the data model at the first start.
     pub management_server: ManagementServer,
     /// The process.
@@ -299,6 +305,7 @@ impl TryFrom<&Values> for Gateway {
             },
             data_model: if text("data_model") == "igd" { Root::Igd } else { Root::Device2 },
             association: values.into(),
+            connection_request_listen: listen(values, SECTION),
             management_server: values.try_into()?,
             agent: values.into(),
         })

@@ -167,6 +167,8 @@ const ASSOCIATION: &str = "gateway.association";
 const BINDING: &str = "gateway.binding";
 const POLICE: &str = "gateway.police";
 const MANAGEMENT: &str = "management_server";
+const CONNREQ: &str = "connreq";
+const STUN: &str = "stun";
 const DEVICE: &str = "device";
 const ACS: &str = "acs";
 const AGENT: &str = "agent";
@@ -184,7 +186,7 @@ pub const KEYS: &[Key] = &[
         .help("DeviceInfo.ProductClass of this gateway: at most 64 bytes; empty: it has none"),
     key(GATEWAY, "data_model", Choice(&["igd", "device2"]), Preset::Text("igd"), Start)
         .help("root of the data model: InternetGatewayDevice. or Device."),
-    key(GATEWAY, "connection_request_listen", Text(form::address), Preset::Text("0.0.0.0:7547"), Later)
+    key(GATEWAY, "connection_request_listen", Text(form::address_v4), Preset::Text("0.0.0.0:7547"), Start)
         .help("where UDP Connection Requests arrive; STUN leaves from here"),
     key(ASSOCIATION, "max_rows", Integer(1, MAX_ROWS), Preset::Integer(MAX_ROWS), Live)
         .help("rows of the ManageableDevice table; a full table refuses newcomers"),
@@ -255,6 +257,40 @@ pub const KEYS: &[Key] = &[
     key(MANAGEMENT, "stun_minimum_keep_alive_period", Integer(0, UNSIGNED_INT), Preset::Integer(30), Start)
         .unit("s")
         .help("ManagementServer.STUNMinimumKeepAlivePeriod at the first start"),
+    key(CONNREQ, "require_host", Boolean, Preset::Boolean(true), Live)
+        .help("ignore UDP Connection Requests without the header Host, as HTTP/1.1 asks for"),
+    key(CONNREQ, "accept_relative", Boolean, Preset::Boolean(false), Live)
+        .help("take UDP Connection Requests whose URI has neither scheme nor authority"),
+    key(CONNREQ, "raw_fallback", Boolean, Preset::Boolean(false), Live)
+        .help("try signatures over un and cn as they stand on the wire, too"),
+    key(CONNREQ, "ts_unit", Choice(&["seconds", "any"]), Preset::Text("seconds"), Live)
+        .help("unit of ts in UDP Connection Requests; any: milliseconds, too"),
+    key(CONNREQ, "allow_empty_password", Boolean, Preset::Boolean(false), Live)
+        .help("accept UDP Connection Requests while ConnectionRequestPassword is empty: from anybody"),
+    key(CONNREQ, "keep_over_reboot", Boolean, Preset::Boolean(true), Start)
+        .help("remember the last accepted UDP Connection Request over a reboot, so that it is not accepted again"),
+    key(STUN, "default_period_s", Integer(1, SECONDS_MAXIMUM), Preset::Integer(30), Live)
+        .unit("s")
+        .help("keep-alive period where none can be learned; the ACS's minimum and maximum bound it"),
+    key(STUN, "shortest_period_s", Integer(1, SECONDS_MAXIMUM), Preset::Integer(1), Live)
+        .unit("s")
+        .help("no keep-alive period is shorter, whatever the ACS's minimum says"),
+    key(STUN, "longest_period_s", Integer(1, SECONDS_MAXIMUM), Preset::Integer(3_600), Live)
+        .unit("s")
+        .help("no keep-alive period is longer where the ACS sets no maximum"),
+    key(STUN, "longest_pause_s", Integer(1, SECONDS_MAXIMUM), Preset::Integer(600), Live)
+        .unit("s")
+        .help("longest pause between attempts to reach a STUN server that is silent or refuses"),
+    key(STUN, "look_higher_s", Integer(1, SECONDS_MAXIMUM), Preset::Integer(86_400), Live)
+        .unit("s")
+        .help("how often it is looked whether the NAT's timeout grew"),
+    key(STUN, "damping_s", Integer(0, SECONDS_MAXIMUM), Preset::Integer(300), Live)
+        .unit("s")
+        .help("longest delay of a notification because the binding is likely to change again soon"),
+    key(STUN, "mi_variants", Text(form::mi_variants), Preset::Text("A"), Live)
+        .help("forms of MESSAGE-INTEGRITY that answers may have: A (RFC 3489), B (no padding), E (length 0)"),
+    key(STUN, "xor_mapped_address", Boolean, Preset::Boolean(false), Live)
+        .help("take XOR-MAPPED-ADDRESS from STUN servers that send no MAPPED-ADDRESS"),
     key(DEVICE, "interface", Text(form::interface), Preset::Text("auto"), Start)
         .help("interface that faces the gateway; auto: whichever has the default route, not in mode dhcp"),
     key(DEVICE, "mode", Choice(&["inform", "dhcp", "off"]), Preset::Text("inform"), Start)
@@ -270,7 +306,7 @@ pub const KEYS: &[Key] = &[
         .help("DeviceInfo.ProductClass of this device: at most 64 bytes; empty: it has none"),
     key(DEVICE, "data_model", Choice(&["device1", "igd", "device2"]), Preset::Text("device1"), Start)
         .help("root of the data model"),
-    key(DEVICE, "connection_request_listen", Text(form::address), Preset::Text("0.0.0.0:7547"), Later)
+    key(DEVICE, "connection_request_listen", Text(form::address_v4), Preset::Text("0.0.0.0:7547"), Start)
         .help("where UDP Connection Requests arrive; STUN leaves from here"),
     key(ACS, "listen", Texts(form::address), Preset::Texts(&["0.0.0.0:3478"]), Later)
         .help("addresses of the STUN server"),

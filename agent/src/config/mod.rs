@@ -2,6 +2,7 @@
 //! and where; [`Gateway`] and [`Device`] are what
 //! a role works with.
 
+mod cpe;
 mod device;
 mod form;
 mod gateway;
@@ -12,6 +13,7 @@ mod values;
 
 use std::{io, path::PathBuf};
 
+pub use cpe::Cpe;
 pub use device::{Device, DeviceMode};
 pub use gateway::{Agent, Association, Gateway, ManagementServer, Traffic};
 pub use values::{Origin, Values};

@@ -21,6 +21,8 @@ pub enum Request {
     Status,
     /// Every ManageableDevice row.
     Devices,
+    /// NAT bindings: the agent's own.
+    Bindings,
     /// Parameters of the data model.
     Get {
         /// Full paths, or partial ones that end in a dot.
@@ -89,6 +91,11 @@ pub enum Reply {
         devices: Vec<Device>,
         /// Others follow.
         more: bool,
+    },
+    /// To [`Request::Bindings`].
+    Bindings {
+        /// NAT bindings.
+        bindings: Vec<NatBinding>,
     },
     /// To [`Request::Get`]: some parameters.
     Parameters {
@@ -195,6 +202,31 @@ pub struct Binding {
     pub source: String,
     /// When the lease ends.
     pub lease_expires: Option<String>,
+}
+
+/// A NAT binding on which a CPE hears UDP Connection Requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NatBinding {
+    /// `STUNUsername`, where there is one.
+    pub username: Option<String>,
+    /// Public address and port.
+    pub address: String,
+    /// Whether the last word of it was signed.
+    pub authenticated: bool,
+    /// Since when it is what it is.
+    pub changed: Option<String>,
+    /// When it was last heard of.
+    pub last_seen: Option<String>,
+    /// Seconds from one keep-alive to the next.
+    pub period_s: Option<u64>,
+    /// On a gateway: the device that it belongs to.
+    pub device: Option<String>,
+    /// On a gateway: seconds until the NAT forgets it.
+    pub timeout_s: Option<u64>,
+    /// On a gateway: whether that was made longer.
+    pub extended: Option<bool>,
+    /// Why it was not.
+    pub why: Option<String>,
 }
 
 /// One parameter of the data model, as TR-069 has it.
@@ -329,6 +361,30 @@ pub enum Happening {
     DeviceBindingRemoved(Removal),
     /// The ACS is to be told of something.
     Notification(Notification),
+    /// The agent is reached by another address.
+    BindingChanged(BindingChange),
+    /// A UDP Connection Request came.
+    ConnectionRequest(ConnectionRequest),
+}
+
+/// Where Connection Requests reach the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindingChange {
+    /// `UDPConnectionRequestAddress`; nothing while the agent has no address.
+    pub address: Option<String>,
+    /// `NATDetected`
+    pub nat_detected: bool,
+}
+
+/// What became of a UDP Connection Request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionRequest {
+    /// `accepted`, or why it was ignored, as in the metric.
+    pub result: String,
+    /// Address and port that it came from, as far as one may believe that.
+    pub from: String,
+    /// Requests before it that were ignored and are not shown, because there were too many.
+    pub omitted: u64,
 }
 
 /// A device without a row.

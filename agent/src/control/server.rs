@@ -162,6 +162,10 @@ impl Connection<'_> {
                     let done = self.ask(|reply| Ask::Acknowledge { sequence, reply }).await?;
                     self.conclude(done).await?;
                 }
+                Request::Bindings => match self.ask(Ask::Bindings).await? {
+                    Answer::Done(bindings) => self.write(&Reply::Bindings { bindings }).await?,
+                    Answer::Late => self.refuse_late().await?,
+                },
                 Request::Status => match self.ask(Ask::Status).await? {
                     Answer::Done(status) => self.write(&Reply::Status(Box::new(status))).await?,
                     Answer::Late => self.refuse_late().await?,

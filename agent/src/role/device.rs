@@ -13,6 +13,7 @@ use crate::{
     control::message,
     service::{
         Clock, Knobs, Model,
+        cpe::Udp,
         device::{Owner, Parts},
         link::Link,
     },
@@ -49,6 +50,7 @@ async fn serve(
     let endpoints = Endpoints::take(ROLE, agent).await?;
     let (store, kept) = start::open_store(agent, |_| None).await?;
     let written = written(&device.management_server)?;
+    let socket = Udp::bind(device.connection_request_listen)?;
     let telemetry = Arc::new(Telemetry::plain(ROLE)?);
     let metrics = DeviceMetrics::register(&telemetry)?;
     let mode = match device.mode {
@@ -59,19 +61,22 @@ async fn serve(
     let mac = link.first.as_ref().map_or([0; 6], |first| first.mac);
     let DeviceIdentity { manufacturer_oui, serial_number, product_class } = device.identity.clone();
     let device_info = GatewayIdentity { manufacturer_oui, serial_number, product_class };
+    let knobs = Knobs::new(values);
+    let cpe = start::cpe(socket, &kept, &knobs, &endpoints, &telemetry)?;
     let parts = Parts {
         status: status(device, endpoints.metrics()),
         started: Clock::now(),
         link,
         device: mode.map(|mode| Settings { mac, identity: device.identity.clone(), mode, seed: seed() }),
         model: Model::new(device.data_model, device_info, written),
-        knobs: Knobs::new(values),
+        knobs,
         log,
         telemetry: Arc::clone(&telemetry),
         metrics,
         events: endpoints.events.clone(),
     };
-    let owner = Owner::new(parts, kept, store);
+    let mut owner = Owner::new(parts, kept, store);
+    owner.hear(cpe).map_err(system("hear Connection Requests"))?;
 
     let (served, asked) = endpoints.serve(telemetry, reload);
     tracing::info!(interface = device.interface.as_deref().unwrap_or("auto"), mode = ?device.mode, control = %agent.control.display(), "device runs");

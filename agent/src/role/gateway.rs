@@ -17,6 +17,7 @@ use crate::{
     service::{
         Clock, InterfaceState, Knobs, Lan, Model, Prober,
         association::{Ended, Facts, Owner, Parts},
+        cpe::Udp,
         watch_network,
     },
     telemetry::{KernelCounters, Telemetry, log::Log},
@@ -64,6 +65,7 @@ async fn serve(
         gateway.lan.iter().filter_map(|name| Some((name.clone(), if_nametoindex(name.as_str()).ok()?))).collect();
     let (store, kept) = start::open_store(agent, move |name| indices.get(name).copied()).await?;
     let written = written(&gateway.management_server)?;
+    let socket = Udp::bind(gateway.connection_request_listen)?;
     let network = watch_network().map_err(system("watch addresses by netlink"))?;
 
     let options = dataplane::Options {
@@ -83,7 +85,9 @@ async fn serve(
 
     let telemetry = Arc::new(Telemetry::new(ROLE, dataplane.counters())?);
     let metrics = endpoints.metrics();
-    let owner = Owner::new(
+    let knobs = Knobs::new(values);
+    let cpe = start::cpe(socket, &kept, &knobs, &endpoints, &telemetry)?;
+    let mut owner = Owner::new(
         Parts {
             facts: Facts {
                 role: ROLE,
@@ -96,7 +100,7 @@ async fn serve(
             counters: dataplane.counters(),
             telemetry: Arc::clone(&telemetry),
             events: endpoints.events.clone(),
-            knobs: Knobs::new(values),
+            knobs,
             model: Model::new(gateway.data_model, gateway.identity.clone(), written),
             log,
             prober: Prober::start(telemetry.probes_sent.clone()),
@@ -105,6 +109,7 @@ async fn serve(
         seed,
         store,
     );
+    owner.hear(cpe).map_err(system("hear Connection Requests"))?;
 
     let (served, asked) = endpoints.serve(telemetry, reload);
     tracing::info!(

@@ -1,8 +1,9 @@
 //! How every role starts and ends: runtime and log, the endpoints that clients meet, signals, and a farewell.
 
 use std::{
+    fs::File,
     hash::{BuildHasher, Hasher, RandomState},
-    io,
+    io::{self, Read},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -16,7 +17,6 @@ use tokio::{
     task::{self, JoinHandle},
     time::timeout,
 };
-
 use tr111_core::binding;
 
 use super::privileges;
@@ -24,11 +24,15 @@ use crate::{
     config::{self, Agent, ManagementServer, Values},
     control::{self, BindError, Limits, Listener, message::Event},
     dataplane,
-    service::{self, Ask, Kept, Written, link::LinkError},
+    service::{
+        self, Ask, Kept, Knobs, Written,
+        cpe::{self, BindError as ListenError, Udp},
+        link::LinkError,
+    },
     sim::socket::SocketError,
     store::{self, Store},
     telemetry::{
-        Telemetry,
+        CpeMetrics, Telemetry,
         http::{self, HttpError},
         log::Log,
     },
@@ -62,6 +66,9 @@ pub enum Error {
     /// The control socket.
     #[error("{0}")]
     Control(#[from] BindError),
+    /// The address for Connection Requests.
+    #[error("{0}")]
+    Listen(#[from] ListenError),
     /// The address of the metrics.
     #[error("{0}")]
     Http(#[from] HttpError),
@@ -115,6 +122,32 @@ pub(super) fn written(server: &ManagementServer) -> Result<Written, Error> {
     })
 }
 
+/// What hears Connection Requests on `socket`.
+pub(super) fn cpe(
+    socket: Udp,
+    kept: &Kept,
+    knobs: &Knobs,
+    endpoints: &Endpoints,
+    telemetry: &Telemetry,
+) -> Result<cpe::Parts, Error> {
+    Ok(cpe::Parts {
+        socket,
+        kept: kept.cpe,
+        knobs: knobs.cpe(),
+        seed: secret().map_err(system("read /dev/urandom"))?,
+        owner: endpoints.asks.clone(),
+        events: endpoints.events.clone(),
+        metrics: CpeMetrics::register(telemetry, endpoints.role)?,
+    })
+}
+
+/// Two numbers that nobody can guess.
+fn secret() -> io::Result<[u64; 2]> {
+    let mut bytes = [[0; 8]; 2];
+    File::open("/dev/urandom")?.read_exact(bytes.as_flattened_mut())?;
+    Ok(bytes.map(u64::from_ne_bytes))
+}
+
 /// A seed that nobody else knows, another one at each start: the keys of std's hasher come from the system's randomness.
 pub(super) fn seed() -> u64 {
     RandomState::new().build_hasher().finish()
@@ -124,7 +157,10 @@ pub(super) fn seed() -> u64 {
 pub(super) fn run(directives: &str, role: impl AsyncFnOnce(Log) -> Result<(), Error>) -> Result<(), Error> {
     let log = Log::start(directives);
     let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(system("start the runtime"))?;
-    runtime.block_on(role(log))
+    let ended = runtime.block_on(role(log));
+    // A name that is still looked up must not hold up the end.
+    runtime.shutdown_background();
+    ended
 }
 
 /// What clients, scrapers and the init system meet a role by. All of it is taken before anything on the network

@@ -18,7 +18,7 @@ use tr111_core::{
 };
 
 use super::{
-    Ask, Clock, InterfaceState, Kept, LanChange, Model, Prober,
+    Ask, Clock, InterfaceState, Kept, LanChange, Model, Prober, cpe,
     describe::Describer,
     kernel::{Events, Programs},
     knobs::Knobs,
@@ -187,6 +187,11 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         owner.pass_on(now);
         owner.tell_telemetry();
         owner
+    }
+
+    /// Hears Connection Requests from now on.
+    pub fn hear(&mut self, parts: cpe::Parts) -> io::Result<()> {
+        self.management.hear(parts)
     }
 
     /// Works until a signal or a client ends it.
@@ -473,6 +478,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
     /// Puts the knobs into force.
     fn apply(&mut self) {
         self.parts.log.set(self.parts.knobs.log());
+        self.management.set_knobs(self.parts.knobs.cpe());
         self.handle(Input::Settings(settings(
             &self.parts.knobs.association(),
             &self.parts.knobs.traffic(),

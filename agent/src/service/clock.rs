@@ -3,10 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
-use tr111_core::time::BootTime;
+use tr111_core::time::{BootTime, UnixTime};
 
 /// A step of the system's time that is worth following; less is the noise of reading two clocks.
 const STEP: Duration = Duration::from_millis(500);
+
+/// No agent of this version ran before 2026-01-01T00:00:00Z.
+const BUILT: Duration = Duration::from_hours(490_896);
 
 /// Converts boot time to Unix time, so that an instant reads the same whenever it is shown.
 #[derive(Debug)]
@@ -26,6 +29,12 @@ impl Clock {
         // The clock exists since Linux 2.6.39; a gettime of an existing clock cannot fail.
         let time = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
         BootTime::default() + time
+    }
+
+    /// Unix time, where it can be trusted: a clock that was never set says 1970 (T-56).
+    pub fn trusted() -> Option<UnixTime> {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        (since >= BUILT).then_some(UnixTime(since.as_secs()))
     }
 
     /// Follows a step of the system's time, as when NTP sets it.

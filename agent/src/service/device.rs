@@ -12,7 +12,7 @@ use tr111_core::{
 };
 
 use super::{
-    Ask, Clock, InterfaceState, Kept, Knobs, Model,
+    Ask, Clock, InterfaceState, Kept, Knobs, Model, cpe,
     kept::StoredDevice,
     link::{Link, LinkState},
     management::{Management, Subject},
@@ -101,6 +101,11 @@ impl Owner {
         let management = Management::new(model, &mut kept, store, 0, telemetry, parts.events.clone());
         let knowledge = Knowledge { core, kept: known };
         Self { parts, knowledge, management, socket: None, arp: None, state: None }
+    }
+
+    /// Hears Connection Requests from now on.
+    pub fn hear(&mut self, parts: cpe::Parts) -> io::Result<()> {
+        self.management.hear(parts)
     }
 
     /// Works until a signal ends it, and gives its lease back.
@@ -300,7 +305,7 @@ impl Owner {
                 for kept in self.parts.knobs.reload(*values) {
                     tracing::warn!(key = kept, "the new value takes effect at the next start");
                 }
-                self.parts.log.set(self.parts.knobs.log());
+                self.apply();
                 tracing::info!("configuration reloaded");
             }
             Ask::Detach { reply, .. } => {
@@ -316,14 +321,20 @@ impl Owner {
             return Err(format!("{other} is no knob of a device; `tr111 tune` lists them"));
         }
         self.parts.knobs.tune(settings).map_err(|error| error.to_string())?;
-        self.parts.log.set(self.parts.knobs.log());
+        self.apply();
         Ok(())
+    }
+
+    /// Puts the knobs into force.
+    fn apply(&self) {
+        self.parts.log.set(self.parts.knobs.log());
+        self.management.set_knobs(self.parts.knobs.cpe());
     }
 }
 
 /// Whether a knob is one of this role.
 fn is_ours(key: &str) -> bool {
-    key.starts_with("agent.") || key.starts_with("device.")
+    ["agent.", "device.", "connreq.", "stun."].iter().any(|section| key.starts_with(section))
 }
 
 async fn receive(socket: Option<&PacketSocket>, frame: &mut [u8]) -> io::Result<usize> {

@@ -17,8 +17,8 @@ use tr111_core::{
 };
 
 use super::{
-    Clock, Fault, Kept,
-    kept::{StoredNotification, StoredState, stored_parameters},
+    Clock, Fault, Kept, cpe,
+    kept::{StoredCpe, StoredNotification, StoredState, stored_parameters},
     management::Subject,
     parameters::{Written, fault},
 };
@@ -76,6 +76,7 @@ pub(super) struct Whole<'a> {
     pub(super) notifications: &'a Notifications,
     pub(super) last_told: Option<BootTime>,
     pub(super) written: &'a Written,
+    pub(super) cpe: &'a cpe::State,
     pub(super) clock: &'a Clock,
 }
 
@@ -205,6 +206,7 @@ impl Keeper {
         let meta = whole.subject.stored_values(self.boot);
         let mut group = Group { rows: rows.collect(), notifications: notifications.collect(), meta };
         group.meta.push((meta::BOOTS, encode(&self.boots)));
+        group.meta.push((meta::CPE, encode(&StoredCpe::new(self.boot, whole.cpe, whole.notifications))));
         if gathered.parameters || !gathered.notifications.is_empty() {
             group.meta.extend(stored_parameters(whole.written));
             group.meta.push((meta::NOTIFICATION_STATE, encode(&self.state_of(whole))));

@@ -1,18 +1,25 @@
 //! What an earlier agent left in the store, read for this one.
 
-use std::{collections::BTreeSet, fs, net::Ipv4Addr, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::{Ipv4Addr, SocketAddrV4},
+    path::Path,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use tr111_core::{
     association::Record,
-    binding,
+    binding::{self, Memory, Report},
+    connreq::LastAccepted,
     device::{self, Address, GatewayInfo, GatewayParameter, Lease},
     model::Notification,
-    notification::{Kind, Pending, State, Waiting},
+    notification::{Kind, Notifications, Pending, State, Waiting},
     time::BootTime,
 };
 
-use super::{Clock, parameters::Written};
+use super::{Clock, cpe, parameters::Written};
 use crate::store::{self, Boot, Boots, Contents, DecodeError, Store, Times, decode, decode_row, encode, meta};
 
 /// Notifications without those that wait for their acknowledgement.
@@ -33,6 +40,64 @@ pub(super) struct StoredNotification {
     pub(super) boot: u32,
     pub(super) time: u64,
     pub(super) parameters: Vec<(String, String)>,
+}
+
+/// What the CPE has to know after a restart.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct StoredCpe {
+    boot: u32,
+    timestamp: u64,
+    milliseconds: u64,
+    id: Option<u64>,
+    /// Number of the notification that tells of an accepted one: there is one at most (T-27).
+    notification: Option<u64>,
+    /// In milliseconds.
+    learned: Option<u64>,
+    told: Option<StoredReport>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredReport {
+    address: Option<SocketAddrV4>,
+    nat_detected: bool,
+}
+
+impl StoredCpe {
+    /// As it is in boot number `boot`.
+    pub(super) fn new(boot: u32, state: &cpe::State, notifications: &Notifications) -> Self {
+        let cpe::State { last, memory } = state;
+        let told = |Report { address, nat_detected }| StoredReport { address, nat_detected };
+        Self {
+            boot,
+            timestamp: last.timestamp,
+            milliseconds: last.milliseconds,
+            id: last.id,
+            notification: notifications
+                .pending(0)
+                .find(|pending| pending.kind == Kind::ConnectionRequest)
+                .map(|pending| pending.sequence),
+            learned: memory.learned.map(|period| u64::try_from(period.as_millis()).unwrap_or(u64::MAX)),
+            told: memory.told.map(told),
+        }
+    }
+
+    /// What it says to boot `now`.
+    fn read(self, boots: &Boots, now: &Boot) -> KeptCpe {
+        let report = |StoredReport { address, nat_detected }| Report { address, nat_detected };
+        let memory = Memory { learned: self.learned.map(Duration::from_millis), told: self.told.map(report) };
+        let last = LastAccepted { timestamp: self.timestamp, milliseconds: self.milliseconds, id: self.id };
+        let is_same_boot = boots.get(&self.boot).is_some_and(|boot| boot.id == now.id);
+        KeptCpe { state: cpe::State { last, memory }, is_same_boot }
+    }
+}
+
+/// What an earlier agent's CPE left.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeptCpe {
+    /// It.
+    pub state: cpe::State,
+    /// The machine was not rebooted since.
+    pub is_same_boot: bool,
 }
 
 /// [`device::State`]
@@ -220,6 +285,8 @@ pub struct Kept {
     pub boots: Boots,
     /// The number of this boot.
     pub boot: u32,
+    /// What the CPE remembers.
+    pub cpe: KeptCpe,
 }
 
 /// Opens the store in `directory` and reads it. `interface` gives the kernel index of a LAN interface. Blocks.
@@ -263,6 +330,8 @@ fn read(contents: &Contents, now: &Boot, interface: impl Fn(&str) -> Option<u32>
         notifications.last_notification = state.last_notification.map(at);
         last_told = state.last_told.map(at);
     }
+    let cpe: Option<StoredCpe> = contents.meta(meta::CPE)?;
+    let requested = cpe.as_ref().and_then(|cpe| cpe.notification);
     for (sequence, bytes) in &contents.notifications {
         let stored: StoredNotification = decode(bytes)?;
         used.insert(stored.boot);
@@ -270,17 +339,18 @@ fn read(contents: &Contents, now: &Boot, interface: impl Fn(&str) -> Option<u32>
             sequence: *sequence,
             time: times.translate(stored.boot, BootTime(stored.time)),
             parameters: stored.parameters,
-            kind: Kind::ActiveValueChange,
+            kind: if requested == Some(*sequence) { Kind::ConnectionRequest } else { Kind::ActiveValueChange },
         });
     }
     let device: Option<StoredDevice> = contents.meta(meta::DEVICE)?;
     used.extend(device.as_ref().map(|device| device.boot));
     let device = device.map(|device| device.read(&times)).transpose()?;
+    let cpe = cpe.map(|cpe| cpe.read(&boots, now)).unwrap_or_default();
     let (next_instance, seed) = (contents.meta(meta::NEXT_INSTANCE)?, contents.meta(meta::SEED)?);
     let known = boots.iter().find(|(_, boot)| boot.id == now.id).map(|(number, _)| *number);
     let boot = known.unwrap_or_else(|| boots.keys().last().map_or(1, |last| last.wrapping_add(1)));
     boots.retain(|number, _| used.contains(number));
     boots.insert(boot, now.clone());
     let next_instance = next_instance.unwrap_or(1);
-    Ok(Kept { rows, next_instance, device, written, notifications, last_told, seed, boots, boot })
+    Ok(Kept { rows, next_instance, device, written, notifications, last_told, seed, boots, boot, cpe })
 }

@@ -21,7 +21,7 @@ use tr111_core::{
 
 pub use self::connection_requests::Demands;
 use super::{
-    Ask, Clock, Fault, Kept, Model,
+    Ask, Clock, Fault, Kept, Model, cpe,
     keeper::{Keeper, LAST_GROUP, Step, Told, Undo, Whole},
     notifier::{self, Notifier},
     parameters::{View, fault},
@@ -86,6 +86,10 @@ pub(super) struct Management {
     clock: Clock,
     events: broadcast::Sender<Arc<message::Event>>,
     store_errors: IntCounter,
+    /// Hears Connection Requests, from [`Self::hear`] on.
+    cpe: Option<cpe::Handle>,
+    /// What is to be kept of it.
+    cpe_state: cpe::State,
 }
 
 impl Management {
@@ -114,6 +118,8 @@ impl Management {
             clock: Clock::new(),
             events,
             store_errors: telemetry.store_errors.clone(),
+            cpe: None,
+            cpe_state: cpe::State::default(),
         }
     }
 
@@ -152,6 +158,7 @@ impl Management {
             notifications: self.notifier.core(),
             last_told: self.notifier.last_told(),
             written: self.model.written(),
+            cpe: &self.cpe_state,
             clock: &self.clock,
         };
         match step {
@@ -264,6 +271,12 @@ impl Management {
                 let _ = reply.send(page.take(NOTIFICATIONS).map(|one| notifier::event(&self.clock, one)).collect());
             }
             Ask::Acknowledge { sequence, reply } => self.acknowledge(sequence, reply),
+            Ask::Bindings(reply) => {
+                self.clock.follow();
+                let bindings = self.cpe.as_ref().map(|cpe| cpe.bindings(&self.clock));
+                let _ = reply.send(bindings.unwrap_or_default());
+            }
+            Ask::Heard(news) => self.heard(news),
             other => return Some(other),
         }
         None

@@ -2,6 +2,7 @@
 
 pub mod association;
 mod clock;
+pub mod cpe;
 mod describe;
 pub mod device;
 mod keeper;
@@ -25,7 +26,7 @@ use tokio::sync::oneshot;
 use tr111_core::model::Notification;
 
 pub use clock::Clock;
-pub use kept::{Kept, open as open_store};
+pub use kept::{Kept, KeptCpe, open as open_store};
 pub use kernel::{Events, Programs};
 pub use knobs::Knobs;
 pub use lan::{InterfaceState, Lan, LanChange};
@@ -35,7 +36,7 @@ pub use prober::Prober;
 
 use crate::{
     config::Values,
-    control::message::{Device, Event, Knob, Parameter, Status},
+    control::message::{Device, Event, Knob, NatBinding, Parameter, Status},
 };
 
 /// A question to the task that owns the association table.
@@ -89,6 +90,10 @@ pub enum Ask {
         /// Where the answer goes.
         reply: oneshot::Sender<Result<(), String>>,
     },
+    /// NAT bindings.
+    Bindings(oneshot::Sender<Vec<NatBinding>>),
+    /// No question: the CPE has news.
+    Heard(cpe::News),
     /// The knobs.
     Knobs(oneshot::Sender<Vec<Knob>>),
     /// Changes knobs, all or none.

@@ -13,9 +13,6 @@ use tr111_core::{
 use super::Clock;
 use crate::control::message;
 
-/// CWMP's name for why there is a notification (TR-069 A.3.3.1).
-const VALUE_CHANGE: &str = "4 VALUE CHANGE";
-
 /// Owns the notification core.
 #[derive(Debug)]
 pub(super) struct Notifier {
@@ -132,7 +129,7 @@ pub(super) fn event(clock: &Clock, pending: &Pending) -> message::Event {
         time: clock.rfc3339(pending.time),
         what: message::Happening::Notification(message::Notification {
             sequence: pending.sequence,
-            kind: VALUE_CHANGE.to_owned(),
+            kind: pending.kind.event().to_owned(),
             parameters: parameters
                 .map(|(name, value)| message::ChangedParameter { name: name.clone(), value: value.clone() })
                 .collect(),

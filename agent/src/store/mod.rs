@@ -59,6 +59,8 @@ pub mod meta {
     pub const STUN: &str = "stun";
     /// What a device knows of its gateway, and its lease.
     pub const DEVICE: &str = "device";
+    /// The last accepted Connection Request, and what was learned of the NAT.
+    pub const CPE: &str = "cpe";
     /// What there is to know of notifications besides those that wait for their acknowledgement.
     pub const NOTIFICATION_STATE: &str = "notification_state";
 }

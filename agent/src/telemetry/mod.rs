@@ -1,5 +1,6 @@
 //! Metrics and log. One registry holds every metric; what the kernel and the core count is read when somebody scrapes.
 
+mod cpe;
 mod device;
 pub mod http;
 mod kernel;
@@ -16,6 +17,7 @@ use prometheus::{
 };
 use tr111_core::association::Counts;
 
+pub use cpe::CpeMetrics;
 pub use device::DeviceMetrics;
 pub use kernel::KernelCounters;
 

@@ -108,6 +108,33 @@ impl Refusal {
     /// The value of the metric's `result` label for a request that is not refused.
     pub const ACCEPTED: &'static str = "accepted";
 
+    /// One of each kind, for those who name all labels.
+    pub const ALL: [Self; 23] = [
+        Self::Malformed { offset: 0, length: 0 },
+        Self::WrongMethod,
+        Self::WrongVersion,
+        Self::WrongScheme,
+        Self::RelativeUri,
+        Self::WrongPath,
+        Self::BareLineFeed { offset: 0 },
+        Self::NoHost,
+        Self::DuplicateHost,
+        Self::NoBlankLine { length: 0 },
+        Self::MissingField(Field::Ts),
+        Self::DuplicateField(Field::Ts),
+        Self::BadNumber(Field::Ts),
+        Self::BadEncoding(Field::Un),
+        Self::SignatureForm,
+        Self::Sha256Signature,
+        Self::FutureTimestamp,
+        Self::MillisecondTimestamp,
+        Self::StaleTimestamp,
+        Self::SameId,
+        Self::UnknownUser,
+        Self::NoPassword,
+        Self::BadSignature,
+    ];
+
     /// The value of the metric's `result` label.
     pub fn label(self) -> &'static str {
         match self {

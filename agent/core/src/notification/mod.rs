@@ -52,6 +52,9 @@ pub enum Input<'a> {
     },
     /// `ManageableDeviceNotificationLimit` is so many seconds now.
     Limit(u32),
+    /// An accepted Connection Request (UCR-14). While one waits for its acknowledgement, further ones add nothing: the
+    /// session that it asks for is still to come (T-27).
+    ConnectionRequest,
     /// An object is no more, and neither are attributes of what was in it.
     Gone {
         /// Its path, which ends in a dot.
@@ -68,6 +71,18 @@ pub enum Input<'a> {
 pub enum Kind {
     /// Event `4 VALUE CHANGE`, of an Active parameter.
     ActiveValueChange,
+    /// Event `6 CONNECTION REQUEST`: the ACS wants a session.
+    ConnectionRequest,
+}
+
+impl Kind {
+    /// CWMP's name of the event (TR-069 A.3.3.1).
+    pub const fn event(self) -> &'static str {
+        match self {
+            Self::ActiveValueChange => "4 VALUE CHANGE",
+            Self::ConnectionRequest => "6 CONNECTION REQUEST",
+        }
+    }
 }
 
 /// What follows.
@@ -236,6 +251,11 @@ impl Notifications {
                 self.waiting.remove(name);
             }
             Input::Limit(seconds) => self.limit = seconds,
+            Input::ConnectionRequest => {
+                if self.pending.iter().all(|pending| pending.kind != Kind::ConnectionRequest) {
+                    self.push(now, Vec::new(), Kind::ConnectionRequest);
+                }
+            }
             Input::Gone { object } => {
                 forget(&mut self.attributes, object);
                 forget(&mut self.waiting, object);
@@ -328,8 +348,11 @@ impl Notifications {
             self.last_notification = Some(now);
         }
         let parameters = std::mem::take(&mut self.waiting).into_iter().map(|(name, change)| (name, change.value));
-        let (sequence, kind) = (self.next_sequence, Kind::ActiveValueChange);
-        self.pending.push_back(Pending { sequence, time: now, parameters: parameters.collect(), kind });
+        self.push(now, parameters.collect(), Kind::ActiveValueChange);
+    }
+
+    fn push(&mut self, now: BootTime, parameters: Vec<(String, String)>, kind: Kind) {
+        self.pending.push_back(Pending { sequence: self.next_sequence, time: now, parameters, kind });
         self.next_sequence += 1;
         self.fresh += 1;
     }

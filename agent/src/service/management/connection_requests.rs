@@ -1,17 +1,25 @@
 //! Between the data model and the service that hears Connection Requests: what it is asked for goes there, and what it
 //! found out comes back.
 
-use std::net::SocketAddrV4;
+use std::{io, net::SocketAddrV4};
 
 use tokio::sync::watch;
 use tr111_core::{
     binding::{self, Report},
+    connreq::Refusal,
     model::{self, Notification},
-    notification::Cause,
+    notification::{self, Cause},
     time::BootTime,
 };
 
-use super::{super::parameters::Written, Management};
+use super::{
+    super::{cpe, parameters::Written},
+    Management,
+};
+use crate::{
+    config,
+    control::message::{self, Happening},
+};
 
 /// What the ACS and the operator ask of Connection Requests.
 #[derive(Clone, PartialEq, Eq)]
@@ -47,14 +55,60 @@ impl std::fmt::Debug for Demands {
 
 impl Management {
     /// What the ACS and the operator ask of Connection Requests, now and whenever it changes.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the service that keeps the binding calls it"))]
     pub(super) fn demands(&self) -> watch::Receiver<Demands> {
         self.demands.subscribe()
     }
 
+    /// Starts what hears Connection Requests and keeps the binding.
+    pub(in super::super) fn hear(&mut self, parts: cpe::Parts) -> io::Result<()> {
+        let (handle, state) = cpe::Handle::start(parts, self.demands())?;
+        self.cpe = Some(handle);
+        self.cpe_state = state;
+        Ok(())
+    }
+
+    /// The knobs changed.
+    pub(in super::super) fn set_knobs(&self, knobs: config::Cpe) {
+        if let Some(cpe) = &self.cpe {
+            cpe.set_knobs(knobs);
+        }
+    }
+
+    /// It has news. Its state goes to the disk before anybody is told (UCR-7).
+    pub(super) fn heard(&mut self, cpe::News { time, what, state }: cpe::News) {
+        self.cpe_state = state;
+        let event = match what {
+            cpe::What::Changed { report, local } => {
+                self.set_report(time, report, local);
+                Some(Happening::BindingChanged(message::BindingChange {
+                    address: report.address.map(|address| address.to_string()),
+                    nat_detected: report.nat_detected,
+                }))
+            }
+            cpe::What::Due => {
+                self.announce(time);
+                None
+            }
+            cpe::What::Learned => None,
+            cpe::What::Requested { from, omitted } => {
+                self.notifier.core_mut().handle(time, notification::Input::ConnectionRequest);
+                self.notify(true);
+                Some(Happening::ConnectionRequest(message::ConnectionRequest {
+                    result: Refusal::ACCEPTED.to_owned(),
+                    from: from.to_string(),
+                    omitted,
+                }))
+            }
+        };
+        self.changed();
+        if let Some(what) = event {
+            let time = self.clock().rfc3339(time);
+            self.tell(message::Event { time, what });
+        }
+    }
+
     /// Takes `UDPConnectionRequestAddress` and `NATDetected` as they are now, and where Connection Requests are heard
     /// (DM-20, DM-29). An Active notification of the address is up to [`Self::announce`].
-    #[cfg_attr(not(test), expect(dead_code, reason = "the service that keeps the binding calls it"))]
     pub(super) fn set_report(&mut self, now: BootTime, report: Report, listener: Option<SocketAddrV4>) {
         let before = self.model.report();
         self.model.put_report(report, listener);
@@ -64,7 +118,6 @@ impl Management {
 
     /// `UDPConnectionRequestAddressNotificationLimit` and damping are over: the ACS is told of the address, if it set
     /// Active on it (CPE-39 to CPE-41).
-    #[cfg_attr(not(test), expect(dead_code, reason = "the service that keeps the binding calls it"))]
     pub(super) fn announce(&mut self, now: BootTime) {
         let name = model::udp_connection_request_address(self.model.root());
         let value = self.model.report().udp_connection_request_address();

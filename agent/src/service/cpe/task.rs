@@ -1,0 +1,317 @@
+//! The task: sockets, clocks and names for the cores.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    sync::Arc,
+};
+
+use tokio::{
+    net::lookup_host,
+    sync::{broadcast, mpsc, watch},
+    task::{JoinSet, yield_now},
+};
+use tr111_core::{
+    binding::{self, Cpe, Input, Output, Socket},
+    connreq::{Credential, Datagram, Listener, Payload},
+    time::{BootTime, UnixTime},
+};
+
+use super::{News, Own, Parts, State, Udp, What, local, refused::Refused};
+use crate::{
+    config,
+    control::message::{ConnectionRequest, Event, Happening},
+    service::{Ask, Clock, NetworkChange, management::Demands, timer::Timer, watch_network},
+    telemetry::CpeMetrics,
+};
+
+/// Datagrams that are read before others have their turn.
+const BATCH: usize = 64;
+/// Room for a datagram. A Connection Request that TR-111 allows has 1400 bytes at most; of a longer one, what is behind
+/// is a body that nobody reads (UCR-16), or it is malformed.
+const DATAGRAM: usize = 4_096;
+
+pub(super) struct Task {
+    cpe: Cpe,
+    listener: Listener,
+    seed: [u64; 2],
+    primary: Udp,
+    /// There as soon as the binding is tested.
+    secondary: Option<Udp>,
+    lost: [u32; 2],
+    buffer: Vec<u8>,
+    demands: watch::Receiver<Demands>,
+    knobs: watch::Receiver<config::Cpe>,
+    own: watch::Sender<Own>,
+    owner: mpsc::Sender<Ask>,
+    /// For the owner.
+    news: Vec<News>,
+    events: broadcast::Sender<Arc<Event>>,
+    metrics: CpeMetrics,
+    refused: Refused,
+    clock: Clock,
+    timer: Timer,
+    network: mpsc::Receiver<NetworkChange>,
+    /// Names that are looked up, and what came of it.
+    names: JoinSet<(String, Vec<Ipv4Addr>)>,
+    /// The server that the local address was found for.
+    towards: Option<SocketAddrV4>,
+    local: Option<SocketAddrV4>,
+}
+
+impl Task {
+    pub(super) fn new(
+        parts: Parts,
+        state: State,
+        (demands, knobs): (watch::Receiver<Demands>, watch::Receiver<config::Cpe>),
+        own: watch::Sender<Own>,
+    ) -> io::Result<Self> {
+        let settings = binding::Settings { seed: parts.seed, ..parts.knobs.stun };
+        let binding = demands.borrow().binding.clone();
+        Ok(Self {
+            cpe: Cpe::new(settings, binding, state.memory),
+            listener: Listener::new(Credential::new(b"", b""), parts.knobs.connreq, state.last),
+            seed: parts.seed,
+            primary: parts.socket,
+            secondary: None,
+            lost: [0; 2],
+            buffer: vec![0; DATAGRAM],
+            demands,
+            knobs,
+            own,
+            owner: parts.owner,
+            news: Vec::new(),
+            events: parts.events,
+            metrics: parts.metrics,
+            refused: Refused::default(),
+            clock: Clock::new(),
+            timer: Timer::new()?,
+            network: watch_network()?,
+            names: JoinSet::new(),
+            towards: None,
+            local: None,
+        })
+    }
+
+    /// Works until nobody has its handle any more.
+    pub(super) async fn run(mut self) {
+        self.obey();
+        self.find_local();
+        loop {
+            self.carry_out().await;
+            if let Err(error) = self.timer.set(self.cpe.next_deadline()) {
+                return tracing::error!(%error, "Connection Requests are not heard any more: no timer");
+            }
+            tokio::select! {
+                changed = self.demands.changed() => match changed {
+                    Ok(()) => self.obey(),
+                    Err(_) => return,
+                },
+                changed = self.knobs.changed() => match changed {
+                    Ok(()) => self.obey(),
+                    Err(_) => return,
+                },
+                () = self.primary.readable() => self.drain(Socket::Primary),
+                () = readable(self.secondary.as_ref()) => self.drain(Socket::Secondary),
+                rung = self.timer.ring() => {
+                    if let Err(error) = rung {
+                        return tracing::error!(%error, "Connection Requests are not heard any more: no timer");
+                    }
+                    // Routes change without a word of netlink about addresses.
+                    self.find_local();
+                    self.cpe.handle(Clock::now(), Input::Tick);
+                }
+                Some(_) = self.network.recv() => self.find_local(),
+                Some(Ok((host, addresses))) = self.names.join_next() => {
+                    self.cpe.handle(Clock::now(), Input::Resolved { host: &host, addresses: &addresses });
+                }
+            }
+            // A flood must not keep others from their turn: clients, watchers, metrics.
+            yield_now().await;
+        }
+    }
+
+    /// Takes what the data model and the knobs say now.
+    fn obey(&mut self) {
+        let demands = self.demands.borrow_and_update().clone();
+        let knobs = self.knobs.borrow_and_update().clone();
+        let now = Clock::now();
+        self.cpe.handle(now, Input::Settings(binding::Settings { seed: self.seed, ..knobs.stun }));
+        self.cpe.handle(now, Input::Parameters(demands.binding));
+        self.listener.set_settings(knobs.connreq);
+        let (username, password) = (&demands.connection_request_username, &demands.connection_request_password);
+        self.listener.set_credential(Credential::new(username.as_bytes(), password.as_bytes()));
+    }
+
+    /// The address that datagrams leave with may be another one.
+    fn find_local(&mut self) {
+        let bound = self.primary.address();
+        let address = local::address(*bound.ip(), self.towards);
+        self.local = address.map(|address| SocketAddrV4::new(address, bound.port()));
+        self.cpe.handle(Clock::now(), Input::Local(self.local));
+    }
+
+    /// Reads what waits in a socket, so much of it that others have their turn.
+    fn drain(&mut self, which: Socket) {
+        let (now, unix) = (Clock::now(), Clock::trusted());
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut is_heard = false;
+        for _ in 0..BATCH {
+            let socket = match which {
+                Socket::Primary => &mut self.primary,
+                Socket::Secondary => match &mut self.secondary {
+                    Some(socket) => socket,
+                    None => break,
+                },
+            };
+            let received = match socket.try_receive(&mut buffer) {
+                Ok(Some(received)) => received,
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::debug!(%error, ?which, "a datagram was not read");
+                    break;
+                }
+            };
+            match (Payload::of(&buffer[..received.length]), which) {
+                (Payload::Stun(datagram), socket) => {
+                    self.cpe.handle(now, Input::Received { socket, source: received.source, datagram });
+                }
+                (Payload::ConnectionRequest(datagram), Socket::Primary) => {
+                    is_heard = true;
+                    self.request(now, unix, datagram, received.source);
+                }
+                (_, Socket::Primary) => {
+                    is_heard = true;
+                    self.metrics.requests.with_label_values(&[CpeMetrics::UNKNOWN]).inc();
+                }
+                (_, Socket::Secondary) => {}
+            }
+        }
+        self.buffer = buffer;
+        if is_heard {
+            self.cpe.handle(now, Input::Heard);
+        }
+        let [primary, secondary] = &mut self.lost;
+        self.metrics.lost.with_label_values(&["primary"]).inc_by(self.primary.lost_since(primary));
+        if let Some(socket) = &self.secondary {
+            self.metrics.lost.with_label_values(&["secondary"]).inc_by(socket.lost_since(secondary));
+        }
+    }
+
+    /// Nothing is ever sent back (UCR-15).
+    fn request(&mut self, now: BootTime, unix: Option<UnixTime>, datagram: Datagram<'_>, from: SocketAddrV4) {
+        match self.listener.receive(unix, datagram) {
+            Ok(request) => {
+                self.metrics.requests.with_label_values(&[CpeMetrics::ACCEPTED]).inc();
+                tracing::info!(%from, ts = request.timestamp(), id = request.id(), "Connection Request accepted");
+                let omitted = self.refused.take();
+                self.tell(now, What::Requested { from, omitted });
+            }
+            Err(refusal) => {
+                self.metrics.requests.with_label_values(&[refusal.label()]).inc();
+                let Some(omitted) = self.refused.next(now) else { return };
+                tracing::debug!(%from, %refusal, omitted, "Connection Request ignored");
+                if self.events.receiver_count() > 0 {
+                    self.clock.follow();
+                    let result = refusal.label().to_owned();
+                    let request = ConnectionRequest { result, from: from.to_string(), omitted };
+                    let what = Happening::ConnectionRequest(request);
+                    // Without receivers nobody misses it.
+                    let _ = self.events.send(Arc::new(Event { time: self.clock.rfc3339(now), what }));
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, time: BootTime, what: What) {
+        let state = State { last: self.listener.last_accepted(), memory: self.cpe.memory() };
+        self.news.push(News { time, what, state });
+    }
+
+    /// Does what the cores want, and tells what there is to tell.
+    async fn carry_out(&mut self) {
+        if self.cpe.server() != self.towards {
+            self.towards = self.cpe.server();
+            self.find_local();
+        }
+        while let Some(output) = self.cpe.poll_output() {
+            match output {
+                Output::Transmit { socket, to, datagram } => {
+                    if let Err(error) = self.transmit(socket, to, &datagram) {
+                        tracing::debug!(%error, %to, "a STUN request was not sent");
+                    }
+                }
+                Output::Resolve { host } => {
+                    self.names.spawn(resolve(host));
+                }
+                Output::Changed(report) => {
+                    let address = report.udp_connection_request_address();
+                    tracing::info!(address, nat_detected = report.nat_detected, "reached by Connection Requests");
+                    self.tell(Clock::now(), What::Changed { report, local: self.local });
+                }
+                Output::Notify(_) => self.tell(Clock::now(), What::Due),
+                Output::Learned { period } => {
+                    tracing::info!(?period, "keep-alive period learned");
+                    self.tell(Clock::now(), What::Learned);
+                }
+                Output::Alarm(alarm) => {
+                    tracing::warn!(alarm = alarm.label(), "the NAT binding is in doubt");
+                    self.metrics.alarms.with_label_values(&[alarm.label()]).set(1);
+                }
+                Output::Cleared(alarm) => {
+                    tracing::info!(alarm = alarm.label(), "over");
+                    self.metrics.alarms.with_label_values(&[alarm.label()]).set(0);
+                }
+            }
+        }
+        self.metrics.count_stun(self.cpe.counts());
+        let own = Own {
+            username: self.demands.borrow().binding.stun_username.clone(),
+            report: self.cpe.current(),
+            binding: self.cpe.binding(),
+            period: self.cpe.period(),
+        };
+        self.own.send_if_modified(|known| std::mem::replace(known, own.clone()) != own);
+        for news in std::mem::take(&mut self.news) {
+            // The owner has ended: so will the task.
+            let _ = self.owner.send(Ask::Heard(news)).await;
+        }
+    }
+
+    fn transmit(&mut self, socket: Socket, to: SocketAddrV4, datagram: &[u8]) -> io::Result<()> {
+        match socket {
+            Socket::Primary => self.primary.try_send(datagram, to),
+            Socket::Secondary => {
+                let secondary = match &mut self.secondary {
+                    Some(secondary) => secondary,
+                    none => {
+                        let bound = SocketAddrV4::new(*self.primary.address().ip(), 0);
+                        none.insert(Udp::bind(bound).map_err(io::Error::other)?)
+                    }
+                };
+                secondary.try_send(datagram, to)
+            }
+        }
+    }
+}
+
+async fn readable(socket: Option<&Udp>) {
+    match socket {
+        Some(socket) => socket.readable().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The IPv4 addresses of a name; none where it has none.
+async fn resolve(host: String) -> (String, Vec<Ipv4Addr>) {
+    let ipv4 = |address| match address {
+        SocketAddr::V4(address) => Some(*address.ip()),
+        SocketAddr::V6(_) => None,
+    };
+    let found = lookup_host((host.as_str(), 0)).await.map(|found| found.filter_map(ipv4).collect());
+    let addresses = found.unwrap_or_else(|error| {
+        tracing::debug!(%error, host, "the name of the STUN server was not found");
+        Vec::new()
+    });
+    (host, addresses)
+}

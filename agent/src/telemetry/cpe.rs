@@ -1,0 +1,68 @@
+//! Metrics of the CPE of TR-111 Part 2.
+
+use prometheus::{IntCounterVec, IntGaugeVec, Opts};
+use tr111_core::{
+    binding::{Alarm, Counts},
+    connreq::Refusal,
+};
+
+use super::Telemetry;
+
+/// What the CPE counts.
+#[derive(Clone, Debug)]
+pub struct CpeMetrics {
+    /// UDP Connection Requests by result.
+    pub requests: IntCounterVec,
+    /// STUN messages by type and result.
+    stun: IntCounterVec,
+    /// Datagrams that a socket had no room for.
+    pub lost: IntCounterVec,
+    /// What is wrong now.
+    pub alarms: IntGaugeVec,
+}
+
+impl CpeMetrics {
+    /// The result of a request that wakes the CPE.
+    pub const ACCEPTED: &'static str = Refusal::ACCEPTED;
+    /// The result of a datagram that is neither STUN nor HTTP.
+    pub const UNKNOWN: &'static str = "unknown_payload";
+
+    /// Adds them to the metrics of the role.
+    pub fn register(telemetry: &Telemetry, role: &str) -> Result<Self, prometheus::Error> {
+        let requests = Opts::new("tr111_connection_requests_total", "UDP Connection Requests, by what became of them.")
+            .const_label("role", role);
+        let stun = Opts::new("tr111_stun_messages_total", "STUN messages, by what became of them.");
+        let lost = Opts::new("tr111_socket_lost_total", "Datagrams that a socket of the CPE had no room for.");
+        let alarms = Opts::new("tr111_binding_alarms", "Whether the NAT binding is in doubt, by reason.");
+        let metrics = Self {
+            requests: IntCounterVec::new(requests, &["result"])?,
+            stun: IntCounterVec::new(stun.const_label("role", role), &["type", "result"])?,
+            lost: IntCounterVec::new(lost, &["socket"])?,
+            alarms: IntGaugeVec::new(alarms, &["alarm"])?,
+        };
+        let results = Refusal::ALL.map(Refusal::label).into_iter().chain([Self::ACCEPTED, Self::UNKNOWN]);
+        results.for_each(|result| drop(metrics.requests.with_label_values(&[result])));
+        for [kind, result] in
+            [["binding_request", "sent"], ["binding_response", "accepted"], ["binding_error_response", "accepted"]]
+        {
+            metrics.stun.with_label_values(&[kind, result]);
+        }
+        for socket in ["primary", "secondary"] {
+            metrics.lost.with_label_values(&[socket]);
+        }
+        metrics.alarms.with_label_values(&[Alarm::ServerUnreachable.label()]);
+        telemetry.register(Box::new(metrics.requests.clone()))?;
+        telemetry.register(Box::new(metrics.stun.clone()))?;
+        telemetry.register(Box::new(metrics.lost.clone()))?;
+        telemetry.register(Box::new(metrics.alarms.clone()))?;
+        Ok(metrics)
+    }
+
+    /// Follows what the core counted.
+    pub fn count_stun(&self, counts: &Counts) {
+        for ((kind, result), count) in counts {
+            let counter = self.stun.with_label_values(&[kind, result]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
+    }
+}
