@@ -1,61 +1,17 @@
 //! UDP Connection Requests wake a device, with STUN off and nothing between it and the sender.
 
-use std::{
-    net::{SocketAddrV4, UdpSocket},
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::net::UdpSocket;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use tr111_core::{
-    connreq::{Authority, ConnectionRequest},
-    secret::SharedSecret,
-};
 use tr111_tests::{
     agent::{Agent, Files, SOON},
+    cpe::{DEVICE, PASSWORD, request, start, unix_now, watch},
     lab::Lab,
     process::Process,
 };
 
-const DEVICE: SocketAddrV4 = SocketAddrV4::new(std::net::Ipv4Addr::new(10, 111, 2, 5), 7547);
-const USERNAME: &str = "CPE57689";
-const PASSWORD: &str = "connreqsecret";
 const REQUESTS: &str = "tr111_connection_requests_total";
-
-fn now() -> Result<u64> {
-    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
-}
-
-fn request(timestamp: u64, id: u64, password: &str) -> Result<Vec<u8>> {
-    let request =
-        ConnectionRequest { authority: Authority::from(DEVICE), timestamp, id, username: USERNAME, nonce: "6f2a" };
-    Ok(request.sign(&SharedSecret::new(password.as_bytes()))?)
-}
-
-fn options(lab: &Lab) -> Result<[String; 2]> {
-    let password = lab.write("connreq-password", PASSWORD)?;
-    let config = lab.write(
-        "device.toml",
-        &format!(
-            "[management_server]\nconnection_request_username = \"{USERNAME}\"\n\
-             connection_request_password_file = \"{password}\"\n"
-        ),
-    )?;
-    Ok(["--config".to_owned(), config])
-}
-
-fn start(lab: &Lab, files: Files) -> Result<Agent<'_>> {
-    let options = options(lab)?;
-    let mut command = files.run_device(&lab.lan, "eth0", "off", &options.each_ref().map(String::as_str))?;
-    Agent::start_command(&lab.lan, files, &mut command, lab.path())
-}
-
-/// Starts `tr111 watch`, the first client that stays.
-fn watch(device: &Agent<'_>, lab: &Lab) -> Result<Process> {
-    let process = device.background("watch", &["watch", "--json"], lab.path())?;
-    device.wait_for_metrics("the watcher", |metrics| metrics.sum("tr111_control_clients", &[]) >= 1)?;
-    Ok(process)
-}
 
 /// Starts `tr111 watch --notifications`, which misses nothing.
 fn subscribe(device: &Agent<'_>, lab: &Lab, name: &str) -> Result<Process> {
@@ -79,19 +35,19 @@ fn count(device: &Agent<'_>, result: &str, expected: u64) -> Result<()> {
 fn a_signed_request_wakes_the_device_once_and_nothing_is_sent_back() -> Result<()> {
     let lab = Lab::new()?;
     lab.lan.ip("addr add 10.111.2.5/16 dev eth0")?;
-    let device = start(&lab, Files::new(lab.path(), "device")?)?;
+    let device = start(&lab, Files::new(lab.path(), "device")?, "")?;
     let acs = lab.gateway.enter(|| UdpSocket::bind("10.111.0.1:3478"))?;
     let own = device.json(&["bindings"])?;
     assert_eq!(own["bindings"][0]["address"], "10.111.2.5:7547", "{own}");
     let mut watcher = watch(&device, &lab)?;
     let mut notifications = subscribe(&device, &lab, "notifications")?;
 
-    let timestamp = now()?;
+    let timestamp = unix_now()?;
     // A forgery with the largest timestamp there is poisons nothing.
-    acs.send_to(&request(u64::from(u32::MAX), 7, "guess")?, DEVICE)?;
-    acs.send_to(&request(timestamp, 1, "guess")?, DEVICE)?;
+    acs.send_to(&request(DEVICE, u64::from(u32::MAX), 7, "guess")?, DEVICE)?;
+    acs.send_to(&request(DEVICE, timestamp, 1, "guess")?, DEVICE)?;
     count(&device, "bad_signature", 1)?;
-    let signed = [request(timestamp, 1, PASSWORD)?, b"body".to_vec()].concat();
+    let signed = [request(DEVICE, timestamp, 1, PASSWORD)?, b"body".to_vec()].concat();
     for _ in 0..3 {
         acs.send_to(&signed, DEVICE)?;
     }
@@ -104,22 +60,22 @@ fn a_signed_request_wakes_the_device_once_and_nothing_is_sent_back() -> Result<(
     assert_eq!((&woken["kind"], &woken["sequence"]), (&"6 CONNECTION REQUEST".into(), &1.into()));
 
     // T-27: a second request adds nothing while the session for the first is still to come, and asks for another then.
-    acs.send_to(&request(timestamp + 1, 2, PASSWORD)?, DEVICE)?;
+    acs.send_to(&request(DEVICE, timestamp + 1, 2, PASSWORD)?, DEVICE)?;
     count(&device, "accepted", 2)?;
     device.print(&["ack", "1"])?;
-    acs.send_to(&request(timestamp + 2, 3, PASSWORD)?, DEVICE)?;
+    acs.send_to(&request(DEVICE, timestamp + 2, 3, PASSWORD)?, DEVICE)?;
     let line = notifications.wait_for_line("\"sequence\":2", SOON)?;
     assert!(line.contains("6 CONNECTION REQUEST"), "{line}");
 
     // UCR-7: neither does a crash make it forget.
-    let device = start(&lab, device.kill()?)?;
-    acs.send_to(&request(timestamp + 2, 3, PASSWORD)?, DEVICE)?;
-    acs.send_to(&request(timestamp + 3, 3, PASSWORD)?, DEVICE)?;
+    let device = start(&lab, device.kill()?, "")?;
+    acs.send_to(&request(DEVICE, timestamp + 2, 3, PASSWORD)?, DEVICE)?;
+    acs.send_to(&request(DEVICE, timestamp + 3, 3, PASSWORD)?, DEVICE)?;
     count(&device, "stale_timestamp", 1)?;
     count(&device, "same_id", 1)?;
     let mut pending = subscribe(&device, &lab, "pending")?;
     pending.wait_for_line("6 CONNECTION REQUEST", SOON)?;
-    acs.send_to(&request(timestamp + 3, 4, PASSWORD)?, DEVICE)?;
+    acs.send_to(&request(DEVICE, timestamp + 3, 4, PASSWORD)?, DEVICE)?;
     count(&device, "accepted", 1)?;
 
     // UCR-15: everything was read and counted by now, so what it caused would be here.

@@ -49,7 +49,7 @@ const fn tool(level: Level, program: &'static str, package: &'static str) -> Too
     Tool { program, package, level }
 }
 
-const TOOLS: [Tool; 16] = [
+const TOOLS: [Tool; 19] = [
     tool(Level::Build, "cc", "gcc"),
     tool(Level::Test, "ip", "iproute2"),
     tool(Level::Test, "ethtool", "ethtool"),
@@ -62,6 +62,9 @@ const TOOLS: [Tool; 16] = [
     tool(Level::Test, "dhcrelay", "isc-dhcp-relay"),
     tool(Level::Test, "kea-dhcp4", "kea-dhcp4-server"),
     tool(Level::Test, "perfdhcp", "kea-admin"),
+    tool(Level::Test, "nft", "nftables"),
+    tool(Level::Test, "conntrack", "conntrack"),
+    tool(Level::Test, "stund", "stun-server"),
     tool(Level::Test, "tcpdump", "tcpdump"),
     tool(Level::Test, "tshark", "tshark"),
     tool(Level::Test, "promtool", "prometheus"),
