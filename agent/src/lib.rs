@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod nat;
 pub mod random;
 pub mod role;
 pub mod service;

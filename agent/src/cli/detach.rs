@@ -15,6 +15,7 @@ use crate::{
         Client, ClientError,
         message::{Reply, Request, Status},
     },
+    nat::{self, TableError},
 };
 
 /// Arguments of `tr111 detach`.
@@ -33,10 +34,12 @@ struct Detached {
     interfaces: Vec<String>,
     /// What was pinned.
     pins: Vec<PathBuf>,
+    /// The table of nft was there, and is no more.
+    nft_table: bool,
 }
 
 pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
-    let mut detached = Detached { agent: None, interfaces: Vec::new(), pins: Vec::new() };
+    let mut detached = Detached { agent: None, interfaces: Vec::new(), pins: Vec::new(), nft_table: false };
     let mut pin_dir = args.pin_dir.clone();
     if let Some(status) = stop_agent(args, reach)? {
         detached.agent = Some(status.pid);
@@ -45,6 +48,11 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
     }
     let pin_dir = pin_dir.unwrap_or_else(|| Agent::from(&Values::default()).pin_dir);
     unpin(&pin_dir, &mut detached.pins)?;
+    detached.nft_table = match nat::remove() {
+        Ok(removed) => removed,
+        Err(TableError::NoNft) => false,
+        Err(error) => return Err(Failure::with_hint(error, "`nft delete table inet tr111` as root does it by hand")),
+    };
     if json { output::write_json(&detached) } else { output::write(describe(&detached).as_bytes()) }
 }
 
@@ -99,6 +107,9 @@ fn describe(detached: &Detached) -> String {
     }
     if !detached.pins.is_empty() {
         lines.push(format!("{} pins removed", detached.pins.len()));
+    }
+    if detached.nft_table {
+        lines.push("nft table inet tr111 removed".to_owned());
     }
     if lines.is_empty() {
         lines.push("nothing to take off: no agent works here and nothing is pinned".to_owned());

@@ -14,6 +14,7 @@ use crate::{
     config::{self, Gateway, Values},
     control::message,
     dataplane::{self, Attachment, Counters, Dataplane, Pins, ProgramMode},
+    nat::{self, Nat, TableError},
     service::{
         Clock, InterfaceState, Knobs, Lan, Model, Prober,
         association::{Ended, Facts, Owner, Parts},
@@ -104,6 +105,7 @@ async fn serve(
             model: Model::new(gateway.data_model, gateway.identity.clone(), written),
             log,
             prober: Prober::start(telemetry.probes_sent.clone()),
+            nat: Some(Nat::start(&gateway.traffic)),
         },
         kept,
         seed,
@@ -127,6 +129,10 @@ async fn serve(
         tracing::info!("gateway ends, its programs go on; `tr111 detach` takes them off");
     } else {
         dataplane.detach();
+        match nat::remove() {
+            Ok(_) | Err(TableError::NoNft) => {}
+            Err(error) => tracing::warn!(%error, "the nft table stays"),
+        }
         tracing::info!("programs are off, gateway ends");
     }
     if let Ended::Detached { reply, answered } = ended {

@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tr111_common::{
-    counter::{Counter, Ring},
+    counter::{Counter, Hook, Ring},
     event::{Event, RecordError},
 };
 use tr111_core::{
@@ -20,6 +20,7 @@ use tr111_core::{
 use super::{
     Ask, Clock, InterfaceState, Kept, LanChange, Model, Prober, cpe,
     describe::Describer,
+    flows::{self, Flows, Look},
     kernel::{Events, Programs},
     knobs::Knobs,
     management::{Management, Subject},
@@ -28,8 +29,9 @@ use super::{
 };
 use crate::{
     config,
-    control::message::{self, Device, Interface, Status},
+    control::message::{self, Device, Interface, NatBinding, Status},
     dataplane::{self, Attachment},
+    nat::Nat,
     store::{Store, encode, encode_row, meta},
     telemetry::{KernelCounters, Telemetry, log::Log},
 };
@@ -95,6 +97,8 @@ pub struct Parts<K, C> {
     pub log: Log,
     /// Asks the silent.
     pub prober: Prober,
+    /// NAT timeouts; `None` where nobody extends them.
+    pub nat: Option<Nat>,
 }
 
 /// Owns the table.
@@ -102,6 +106,7 @@ pub struct Owner<K, C> {
     table: Table,
     parts: Parts<K, C>,
     management: Management,
+    flows: Flows,
     /// Kept between events, for its memory.
     outputs: Vec<Output>,
     /// When the next device that is denied is told to the log.
@@ -182,7 +187,8 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         instances.into_iter().filter(|row| core.device(*row).is_none()).for_each(|row| management.row(row));
         let lost = parts.counters.read(Counter::RingLost(Ring::Lan));
         let table = Table { core, describer, seed };
-        let mut owner = Self { table, parts, management, outputs: Vec::new(), next_denial: now, lost };
+        let mut owner =
+            Self { table, parts, management, flows: Flows::default(), outputs: Vec::new(), next_denial: now, lost };
         // Clients are told to the programs again.
         owner.pass_on(now);
         owner.tell_telemetry();
@@ -308,7 +314,10 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
     fn take(&mut self, event: Result<Event<'_>, RecordError>) {
         match event {
             Ok(event) => {
-                self.handle(Input::Event(&event));
+                match event.hook {
+                    Hook::LanBinding => self.flow(&event),
+                    _ => self.handle(Input::Event(&event)),
+                }
                 let latency = Clock::now().since(BootTime(event.time)).unwrap_or_default();
                 self.parts.telemetry.event_latency.observe(latency.as_secs_f64());
             }
@@ -442,8 +451,25 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         });
     }
 
+    /// The bindings of this machine, then those of the LAN devices. The connection tracker is asked elsewhere.
+    fn bindings(&mut self, reply: oneshot::Sender<Vec<NatBinding>>) {
+        let mut bindings = self.management.own_bindings();
+        let known = self.parts.programs.flows();
+        let listed = self.flows.list(known, &self.table.core, self.management.clock());
+        self.parts.telemetry.nat_bindings.set(i64::try_from(self.flows.len()).unwrap_or(i64::MAX));
+        let look = self.parts.nat.as_ref().map(Look::new);
+        tokio::spawn(async move {
+            bindings.extend(flows::look_up(listed, look).await);
+            let _ = reply.send(bindings);
+        });
+    }
+
     /// A client that left before its answer misses nothing.
     fn answer(&mut self, ask: Ask) {
+        let ask = match ask {
+            Ask::Bindings(reply) => return self.bindings(reply),
+            other => other,
+        };
         let Some(ask) = self.management.answer(&self.table, ask) else { return };
         match ask {
             Ask::Status(reply) => {
@@ -475,8 +501,24 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         }
     }
 
+    /// A device renews its NAT binding.
+    fn flow(&mut self, event: &Event<'_>) {
+        let Some(key) = self.flows.take(event) else { return };
+        self.parts.telemetry.nat_bindings.set(i64::try_from(self.flows.len()).unwrap_or(i64::MAX));
+        let Some(nat) = &self.parts.nat else { return };
+        let (look, extended) = (Look::new(nat), self.parts.telemetry.nat_bindings_extended.clone());
+        tokio::spawn(async move {
+            if look.is_extended(&key).await {
+                extended.inc();
+            }
+        });
+    }
+
     /// Puts the knobs into force.
     fn apply(&mut self) {
+        if let Some(nat) = &self.parts.nat {
+            nat.set(&self.parts.knobs.traffic());
+        }
         self.parts.log.set(self.parts.knobs.log());
         self.management.set_knobs(self.parts.knobs.cpe());
         self.handle(Input::Settings(settings(

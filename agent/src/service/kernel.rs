@@ -4,7 +4,7 @@
 use std::{future::Future, io};
 
 use tr111_common::{
-    abi::{ClientKey, ExchangeKey, LastAck, NeighbourKey},
+    abi::{ClientKey, ExchangeKey, Flow, FlowKey, LastAck, NeighbourKey},
     config::Config,
     event::{Event, RecordError},
 };
@@ -47,6 +47,8 @@ pub trait Programs {
     fn last_seen(&self, neighbour: &NeighbourKey) -> Option<BootTime>;
     /// How the last exchange of every client ended.
     fn last_acks(&self) -> Vec<(ClientKey, LastAck)>;
+    /// The flows that carry Binding Requests with CONNECTION-REQUEST-BINDING.
+    fn flows(&self) -> Vec<(FlowKey, Flow)>;
 }
 
 impl Programs for Marks {
@@ -85,5 +87,9 @@ impl Programs for Marks {
 
     fn last_acks(&self) -> Vec<(ClientKey, LastAck)> {
         Self::last_acks(self)
+    }
+
+    fn flows(&self) -> Vec<(FlowKey, Flow)> {
+        Self::flows(self)
     }
 }

@@ -27,7 +27,7 @@ use super::{
     parameters::{View, fault},
 };
 use crate::{
-    control::message,
+    control::message::{self, NatBinding},
     store::{Committed, Store},
     telemetry::Telemetry,
 };
@@ -272,14 +272,18 @@ impl Management {
             }
             Ask::Acknowledge { sequence, reply } => self.acknowledge(sequence, reply),
             Ask::Bindings(reply) => {
-                self.clock.follow();
-                let bindings = self.cpe.as_ref().map(|cpe| cpe.bindings(&self.clock));
-                let _ = reply.send(bindings.unwrap_or_default());
+                let _ = reply.send(self.own_bindings());
             }
             Ask::Heard(news) => self.heard(news),
             other => return Some(other),
         }
         None
+    }
+
+    /// The binding on which this machine hears Connection Requests.
+    pub(super) fn own_bindings(&mut self) -> Vec<NatBinding> {
+        self.clock.follow();
+        self.cpe.as_ref().map(|cpe| cpe.bindings(&self.clock)).unwrap_or_default()
     }
 
     fn view<'a>(&'a self, subject: &'a dyn Subject) -> View<'a> {

@@ -5,6 +5,7 @@ mod clock;
 pub mod cpe;
 mod describe;
 pub mod device;
+mod flows;
 mod keeper;
 mod kept;
 mod kernel;

@@ -11,7 +11,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tr111_common::{
-    abi::{ClientKey, ExchangeKey, LastAck, NeighbourKey},
+    abi::{ClientKey, ExchangeKey, Flow, FlowKey, LastAck, NeighbourKey},
     config::Config,
     counter::{Class, Counter, Hook},
     dhcp4::{MessageType, option},
@@ -111,6 +111,10 @@ impl Programs for Maps {
     fn last_acks(&self) -> Vec<(ClientKey, LastAck)> {
         Vec::new()
     }
+
+    fn flows(&self) -> Vec<(FlowKey, Flow)> {
+        Vec::new()
+    }
 }
 
 struct NoCounters;
@@ -166,6 +170,7 @@ fn start_in(directory: Arc<TempDir>) -> Lab {
         model: Model::new(Root::Igd, device_info, Written::default()),
         log: Log::start("off"),
         prober: Prober::start(telemetry.probes_sent.clone()),
+        nat: None,
     };
     network.try_send(LanChange::Addresses(vec![GATEWAY])).expect("room");
     let owner = tokio::spawn(Owner::new(parts, kept, 1, store).run(Ring(records), asked, changes));

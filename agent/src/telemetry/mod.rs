@@ -62,6 +62,10 @@ pub struct Telemetry {
     pub notifications: IntCounterVec,
     /// Probes that left.
     pub probes_sent: IntCounter,
+    /// NAT bindings of LAN devices that were seen.
+    pub nat_bindings: IntGauge,
+    /// Those whose NAT timeout was made longer.
+    pub nat_bindings_extended: IntCounter,
 }
 
 impl Telemetry {
@@ -78,6 +82,8 @@ impl Telemetry {
         register(Box::new(telemetry.event_latency.clone()))?;
         register(Box::new(telemetry.damaged_records.clone()))?;
         register(Box::new(telemetry.failed_writes.clone()))?;
+        register(Box::new(telemetry.nat_bindings.clone()))?;
+        register(Box::new(telemetry.nat_bindings_extended.clone()))?;
         register(Box::new(mirror::Mirror::new(kernel, Arc::clone(&telemetry.table), telemetry.probes_sent.clone())?))?;
         Ok(telemetry)
     }
@@ -109,6 +115,14 @@ impl Telemetry {
             notifications: IntCounterVec::new(
                 Opts::new("tr111_notifications_total", "Changes that the ACS is to be told, by what became of them."),
                 &["parameter", "result"],
+            )?,
+            nat_bindings: IntGauge::new(
+                "tr111_nat_bindings",
+                "NAT bindings by which LAN devices wait for Connection Requests.",
+            )?,
+            nat_bindings_extended: IntCounter::new(
+                "tr111_nat_bindings_extended_total",
+                "NAT bindings that got a longer timeout.",
             )?,
             probes_sent: IntCounter::new("unregistered", "Probes that left.")?,
             ready: AtomicBool::new(false),

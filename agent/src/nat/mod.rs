@@ -1,0 +1,149 @@
+//! NAT timeouts of flows by which devices wait for Connection Requests (TR-111 2.2.1.3, footnote 10): one table of nft
+//! that gives marked flows a longer timeout, and what the connection tracker knows of such a flow.
+//!
+//! The program `lan_binding` sets the mark, the table's rule sees it while the flow is not confirmed yet (priority
+//! mangle), and from then on every packet of the flow renews the longer timeout. A flow that is older than the rule
+//! keeps the timeout it has: entries are never deleted. Tables of others are not touched.
+
+mod conntrack;
+mod table;
+
+use std::{sync::Arc, time::Duration};
+
+use rtnetlink::sys::{
+    AsyncSocket as _, AsyncSocketExt as _, SocketAddr as NetlinkAddress, TokioSocket, protocols::NETLINK_NETFILTER,
+};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+pub use self::{
+    conntrack::{Conntrack, Entry},
+    table::{Rule, TableError, remove},
+};
+use crate::config::Traffic;
+
+/// Changes of rulesets (`NFNLGRP_NFTABLES` of linux/netfilter/nfnetlink.h).
+const NFTABLES_GROUP: u32 = 7;
+/// A ruleset is changed in many messages: it is looked at once they have ended.
+const SETTLED: Duration = Duration::from_millis(100);
+/// How often the table is looked at where changes are not told.
+const UNTOLD: Duration = Duration::from_secs(30);
+
+/// Whether flows get the longer timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extension {
+    /// The operator switched it off.
+    Off,
+    /// There is no nft on this machine, or the kernel refuses the table.
+    NoNft,
+    /// New flows get this timeout.
+    On(Duration),
+}
+
+/// Keeps the table as the settings want it.
+#[derive(Debug)]
+pub struct Nat {
+    wanted: watch::Sender<Option<Rule>>,
+    extension: watch::Receiver<Extension>,
+    conntrack: Option<Arc<Conntrack>>,
+}
+
+impl Nat {
+    /// Starts to keep the table. Needs a tokio runtime.
+    pub fn start(traffic: &Traffic) -> Self {
+        let (wanted, asked) = watch::channel(Rule::new(traffic));
+        let (tell, extension) = watch::channel(Extension::Off);
+        tokio::spawn(keep(asked, tell));
+        let conntrack = Conntrack::connect()
+            .inspect_err(|error| tracing::warn!(%error, "NAT bindings are not looked up: no ctnetlink"))
+            .ok();
+        Self { wanted, extension, conntrack: conntrack.map(Arc::new) }
+    }
+
+    /// Follows new settings.
+    pub fn set(&self, traffic: &Traffic) {
+        let rule = Rule::new(traffic);
+        self.wanted.send_if_modified(|wanted| {
+            let is_new = *wanted != rule;
+            *wanted = rule;
+            is_new
+        });
+    }
+
+    /// Whether flows that begin now get the longer timeout.
+    pub fn extension(&self) -> Extension {
+        *self.extension.borrow()
+    }
+
+    /// The connection tracker, where it can be asked.
+    pub fn conntrack(&self) -> Option<Arc<Conntrack>> {
+        self.conntrack.clone()
+    }
+}
+
+/// Puts the table where it belongs, and again whenever somebody flushed it, until nobody wants it any more.
+async fn keep(mut asked: watch::Receiver<Option<Rule>>, tell: watch::Sender<Extension>) {
+    let mut ruleset = changes()
+        .inspect_err(
+            |error| tracing::warn!(%error, "changes of nft's ruleset are not told: it is looked at from time to time"),
+        )
+        .ok();
+    let mut complaint = String::new();
+    loop {
+        let rule = *asked.borrow_and_update();
+        let extension = match apply(rule).await {
+            Ok(extension) => {
+                complaint.clear();
+                extension
+            }
+            Err(error) => {
+                let said = error.to_string();
+                if said != complaint {
+                    tracing::warn!(%error, "NAT timeouts are not extended");
+                    complaint = said;
+                }
+                Extension::NoNft
+            }
+        };
+        tell.send_replace(extension);
+        tokio::select! {
+            changed = asked.changed() => if changed.is_err() { return },
+            () = ruleset_changed(ruleset.as_mut()) => {}
+        }
+    }
+}
+
+/// Makes the table what `rule` wants.
+async fn apply(rule: Option<Rule>) -> Result<Extension, TableError> {
+    let applied = tokio::task::spawn_blocking(move || match rule {
+        None => table::remove().map(|_| Extension::Off),
+        Some(rule) if rule.is_in_force() => Ok(Extension::On(rule.timeout)),
+        Some(rule) => {
+            rule.install()?;
+            tracing::info!(timeout = ?rule.timeout, "nft table made: new STUN bindings live longer");
+            Ok(Extension::On(rule.timeout))
+        }
+    });
+    match applied.await {
+        Ok(Err(TableError::NoNft)) if rule.is_none() => Ok(Extension::Off),
+        Ok(applied) => applied,
+        Err(error) => Err(TableError::Refused(error.to_string())),
+    }
+}
+
+fn changes() -> std::io::Result<TokioSocket> {
+    let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
+    socket.socket_mut().bind(&NetlinkAddress::new(0, 0))?;
+    socket.socket_mut().add_membership(NFTABLES_GROUP)?;
+    Ok(socket)
+}
+
+/// Comes when the ruleset changed, and has stayed as it is for a moment.
+async fn ruleset_changed(changes: Option<&mut TokioSocket>) {
+    let Some(socket) = changes else { return sleep(UNTOLD).await };
+    // What was lost because too much changed at once is a change as well.
+    let _ = socket.recv_from_full().await;
+    while timeout(SETTLED, socket.recv_from_full()).await.is_ok() {}
+}

@@ -1,0 +1,183 @@
+//! The NAT bindings of LAN devices, as the gateway sees them go by: which flows carry CONNECTION-REQUEST-BINDING (TR-111
+//! 2.2.1.3), whose they are, and how long the NAT keeps them.
+
+use std::{
+    collections::HashMap,
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
+
+use tokio::time::sleep;
+use tr111_common::{
+    abi::{Flow, FlowKey},
+    classify,
+    event::Event,
+    headers::{self, Wanted},
+};
+use tr111_core::{association::Association, stun::Message, time::BootTime};
+
+use super::Clock;
+use crate::{
+    control::message::NatBinding,
+    nat::{Entry, Extension, Nat},
+};
+
+/// From a Binding Request at LAN ingress to the entry of its flow: the stack takes less.
+const CONFIRMED: Duration = Duration::from_millis(100);
+/// What a flow's time may be short of the extension, in seconds: the tracker's clock has its own ticks.
+const TOLERANCE: Duration = Duration::from_secs(2);
+
+/// What Binding Requests said of their flows. Nothing of it is authenticated.
+#[derive(Debug, Default)]
+pub(super) struct Flows {
+    heard: HashMap<FlowKey, Heard>,
+}
+
+#[derive(Clone, Debug)]
+struct Heard {
+    username: Option<String>,
+    /// When it came, or said that it changed.
+    changed: BootTime,
+}
+
+/// A flow with what is known of it but for the connection tracker's part.
+pub(super) struct Listed {
+    key: FlowKey,
+    flow: Flow,
+    binding: NatBinding,
+}
+
+impl Flows {
+    /// Takes an event of the hook `lan_binding`; gives the flow if it was not known.
+    pub(super) fn take(&mut self, event: &Event<'_>) -> Option<FlowKey> {
+        let udp = headers::find_udp(event.frame, event.metadata_tag, Wanted::Any).ok()?;
+        let key = classify::flow_key(event.frame, event.segment, &udp)?;
+        let payload = event.frame.get(udp.payload as usize..udp.end as usize)?;
+        let message = Message::parse(payload).ok()?;
+        let username = message.username().map(|username| String::from_utf8_lossy(username.0).trim_end().to_owned());
+        let is_new = !self.heard.contains_key(&key);
+        let heard = self.heard.entry(key).or_insert(Heard { username: None, changed: BootTime(event.time) });
+        if message.has_binding_change() {
+            heard.changed = BootTime(event.time);
+        }
+        if username.is_some() {
+            heard.username = username;
+        }
+        is_new.then_some(key)
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.heard.len()
+    }
+
+    /// The flows that the programs still know, in the order of addresses; the others are forgotten.
+    pub(super) fn list(&mut self, known: Vec<(FlowKey, Flow)>, core: &Association, clock: &Clock) -> Vec<Listed> {
+        let known: HashMap<FlowKey, Flow> = known.into_iter().collect();
+        self.heard.retain(|key, _| known.contains_key(key));
+        let mut owners = HashMap::new();
+        for device in core.devices() {
+            for binding in device.bindings {
+                owners.insert((binding.client.segment.ifindex, binding.ip), device.identity);
+            }
+        }
+        let mut listed: Vec<Listed> = known
+            .into_iter()
+            .map(|(key, flow)| {
+                let heard = self.heard.get(&key);
+                let source = Ipv4Addr::from(key.source);
+                let owner = owners.get(&(key.segment.ifindex, source));
+                let binding = NatBinding {
+                    username: heard.and_then(|heard| heard.username.clone()),
+                    address: SocketAddrV4::new(source, key.source_port).to_string(),
+                    changed: heard.map(|heard| clock.rfc3339(heard.changed)),
+                    last_seen: Some(clock.rfc3339(BootTime(flow.seen))),
+                    device: Some(owner.map_or_else(|| source.to_string(), ToString::to_string)),
+                    ..NatBinding::default()
+                };
+                Listed { key, flow, binding }
+            })
+            .collect();
+        listed.sort_unstable_by_key(|listed| listed.key);
+        listed
+    }
+}
+
+/// Completes the list by what the connection tracker knows.
+pub(super) async fn look_up(listed: Vec<Listed>, nat: Option<Look>) -> Vec<NatBinding> {
+    let mut bindings = Vec::with_capacity(listed.len());
+    for Listed { key, flow, mut binding } in listed {
+        let entry = match &nat {
+            Some(look) => look.entry(&key).await,
+            None => None,
+        };
+        if let Some(entry) = entry {
+            binding.address = entry.mapped.to_string();
+        }
+        let extension = nat.as_ref().map_or(Extension::Off, |look| look.extension);
+        let timeout = entry.map(|entry| entry.left + Clock::now().since(BootTime(flow.seen)).unwrap_or_default());
+        let judged = judge(extension, timeout);
+        binding.timeout_s = timeout.map(|timeout| match (judged, extension) {
+            (None, Extension::On(extended)) => extended.as_secs(),
+            _ => timeout.as_secs(),
+        });
+        binding.extended = Some(judged.is_none() && timeout.is_some());
+        binding.why = judged.map(ToOwned::to_owned);
+        bindings.push(binding);
+    }
+    bindings
+}
+
+/// Why a flow with this timeout is not extended; `None` where it is, or there is no flow.
+fn judge(extension: Extension, timeout: Option<Duration>) -> Option<&'static str> {
+    match (extension, timeout) {
+        (Extension::Off, _) => Some("off"),
+        (Extension::NoNft, _) => Some("no_nft"),
+        (Extension::On(_), None) => Some("no_flow"),
+        (Extension::On(extended), Some(timeout)) if timeout + TOLERANCE < extended => Some("flow_older_than_policy"),
+        (Extension::On(_), Some(_)) => None,
+    }
+}
+
+/// What is needed to look a flow up, away from the owner of the table.
+#[derive(Clone, Debug)]
+pub(super) struct Look {
+    conntrack: Option<std::sync::Arc<crate::nat::Conntrack>>,
+    extension: Extension,
+}
+
+impl Look {
+    pub(super) fn new(nat: &Nat) -> Self {
+        Self { conntrack: nat.conntrack(), extension: nat.extension() }
+    }
+
+    async fn entry(&self, key: &FlowKey) -> Option<Entry> {
+        self.conntrack.as_ref()?.find(key).await
+    }
+
+    /// Whether a flow that was just seen for the first time has the longer timeout.
+    pub(super) async fn is_extended(&self, key: &FlowKey) -> bool {
+        let Extension::On(_) = self.extension else { return false };
+        sleep(CONFIRMED).await;
+        let left = self.entry(key).await.map(|entry| entry.left);
+        judge(self.extension, left.map(|left| left + CONFIRMED)).is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// STUN-5: what is not extended says why.
+    #[test]
+    fn says_why_a_flow_is_not_extended() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let on = Extension::On(Duration::from_mins(5));
+        assert_eq!(judge(on, seconds(300)), None);
+        assert_eq!(judge(on, seconds(299)), None);
+        assert_eq!(judge(on, seconds(120)), Some("flow_older_than_policy"));
+        assert_eq!(judge(on, None), Some("no_flow"));
+        assert_eq!(judge(Extension::Off, seconds(30)), Some("off"));
+        assert_eq!(judge(Extension::NoNft, seconds(30)), Some("no_nft"));
+    }
+}

@@ -1,0 +1,189 @@
+//! The gateway makes the NAT bindings live longer by which LAN devices wait for Connection Requests.
+
+use std::{
+    env, fs,
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    os::unix::fs::symlink,
+    path::PathBuf,
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tr111_core::stun::{Attribute, Builder, MessageType, TransactionId, Username};
+use tr111_tests::{
+    agent::{Agent, Files, SOON},
+    lab::Lab,
+    namespace::Namespace,
+    process::run,
+    wait::wait_for,
+};
+
+const HOST: Ipv4Addr = Ipv4Addr::new(10, 111, 2, 5);
+const PUBLIC: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 2), 3478);
+const USERNAME: &[u8] = b"CPE57689";
+
+/// A LAN host, the gateway that masquerades it, and a STUN server's socket on the far side.
+struct Nat {
+    lab: Lab,
+    _far: Namespace,
+    server: UdpSocket,
+}
+
+impl Nat {
+    fn new() -> Result<Self> {
+        let lab = Lab::new()?;
+        let far = Namespace::new("far")?;
+        lab.gateway.connect("wan0", &far, "eth0")?;
+        lab.gateway.ip("addr add 198.51.100.1/24 dev wan0")?;
+        far.ip("addr add 198.51.100.2/24 dev eth0")?;
+        lab.lan.ip(&format!("addr add {HOST}/16 dev eth0"))?;
+        lab.lan.ip("route add default via 10.111.0.1")?;
+        run(lab.gateway.command("sysctl").args(["-qw", "net.ipv4.ip_forward=1"]))?;
+        let rules = "table ip nat {\n chain post {\n type nat hook postrouting priority srcnat;\n oifname \"wan0\" masquerade\n }\n}\n";
+        let rules = lab.write("nat.nft", rules)?;
+        run(lab.gateway.command("nft").args(["-f", &rules]))?;
+        let server = far.enter(|| UdpSocket::bind(SERVER))?;
+        server.set_read_timeout(Some(SOON))?;
+        Ok(Self { lab, _far: far, server })
+    }
+
+    /// Sends a Binding Request from a port of the host, and waits for it on the far side.
+    fn request(&self, port: u16, attributes: &[Attribute<'_>]) -> Result<()> {
+        let mut message = Builder::new(MessageType::BindingRequest, TransactionId([7; 16]));
+        for attribute in attributes {
+            message = message.attribute(*attribute);
+        }
+        let host = self.lab.lan.enter(|| UdpSocket::bind(SocketAddrV4::new(HOST, port)))?;
+        host.send_to(&message.build(), SERVER)?;
+        let (_, from) = self.server.recv_from(&mut [0; 512]).context("the request did not arrive")?;
+        ensure!(from.ip() == PUBLIC, "no NAT: {from}");
+        Ok(())
+    }
+
+    /// A request as a CPE sends it from its listening port.
+    fn binding(&self, port: u16) -> Result<()> {
+        self.request(port, &[Attribute::ConnectionRequestBinding, Attribute::Username(Username(USERNAME))])
+    }
+
+    /// Seconds that the connection tracker gives the flow from a port of the host.
+    fn left(&self, port: u16) -> Result<u64> {
+        let listed = run(self.on_gateway("conntrack").args(["-L", "-p", "udp", "--orig-port-src", &port.to_string()]))?;
+        let field = listed.split_whitespace().nth(2).with_context(|| format!("no flow from {port}"))?;
+        Ok(field.parse()?)
+    }
+
+    fn on_gateway(&self, program: &str) -> Command {
+        self.lab.gateway.command(program)
+    }
+
+    fn has_table(&self, name: &str) -> Result<bool> {
+        Ok(run(self.on_gateway("nft").args(["list", "tables"]))?.lines().any(|line| line == format!("table {name}")))
+    }
+
+    fn start(&self) -> Result<Agent<'_>> {
+        let agent = Agent::start(&self.lab, &["lan0"], &["--wan", "wan0"])?;
+        wait_for("nft table", SOON, || Ok(self.has_table("inet tr111")?.then_some(())))?;
+        Ok(agent)
+    }
+}
+
+/// The bindings of LAN devices, as `tr111 bindings` shows them.
+fn seen(agent: &Agent<'_>) -> Result<Vec<Value>> {
+    let listed = agent.json(&["bindings"])?;
+    let all = listed["bindings"].as_array().context("no bindings")?;
+    Ok(all.iter().filter(|binding| !binding["device"].is_null()).cloned().collect())
+}
+
+fn only(agent: &Agent<'_>) -> Result<Value> {
+    let mut bindings = seen(agent)?;
+    ensure!(bindings.len() == 1, "{bindings:?}");
+    bindings.pop().context("no binding")
+}
+
+/// STUN-5, TR-111 footnote 10: the flow of a Binding Request with CONNECTION-REQUEST-BINDING lives 300 s, another one as
+/// long as before; the table comes back when somebody removes it, outlives the agent, and goes with `tr111 detach`.
+#[test]
+fn a_binding_for_connection_requests_lives_longer() -> Result<()> {
+    let nat = Nat::new()?;
+    let mut agent = nat.start()?;
+    nat.binding(5000)?;
+    nat.request(5001, &[])?;
+    ensure!(nat.left(5000)? > 290, "{} s left", nat.left(5000)?);
+    ensure!(nat.left(5001)? <= 30, "a flow of somebody else was extended");
+
+    agent.wait_for_metrics("the extended binding", |metrics| {
+        metrics.sum("tr111_nat_bindings_extended_total", &[]) == 1 && metrics.sum("tr111_nat_bindings", &[]) == 1
+    })?;
+    let binding = only(&agent)?;
+    assert_eq!(binding["address"], "198.51.100.1:5000");
+    assert_eq!(binding["username"], "CPE57689");
+    assert_eq!(binding["device"], HOST.to_string());
+    assert_eq!((&binding["timeout_s"], &binding["extended"]), (&300.into(), &true.into()));
+    assert_eq!((&binding["why"], &binding["authenticated"]), (&Value::Null, &false.into()));
+
+    run(nat.on_gateway("nft").args(["delete", "table", "inet", "tr111"]))?;
+    wait_for("the table again", SOON, || Ok(nat.has_table("inet tr111")?.then_some(())))?;
+    assert!(nat.has_table("ip nat")?);
+    nat.binding(5002)?;
+    ensure!(nat.left(5002)? > 290, "{} s left", nat.left(5002)?);
+
+    agent.print(&["tune", "gateway.binding.extend_nat_timeout_s=600"])?;
+    let chain = ["list", "chain", "inet", "tr111", "extend"];
+    wait_for("the new timeout", SOON, || {
+        Ok(run(nat.on_gateway("nft").args(chain))?.contains("stun_600").then_some(()))
+    })?;
+
+    assert!(agent.stop()?.success());
+    assert!(nat.has_table("inet tr111")?);
+    nat.binding(5003)?;
+    ensure!(nat.left(5003)? > 590, "without an agent, {} s are left", nat.left(5003)?);
+    let detached = agent.print(&["detach", "--pin-dir", &agent.files().pins().display().to_string()])?;
+    ensure!(detached.contains("nft table"), "{detached}");
+    assert!(!nat.has_table("inet tr111")? && nat.has_table("ip nat")?);
+    Ok(())
+}
+
+/// STUN-5: a flow that is older than the policy keeps its timeout and its entry, and `tr111 bindings` says why.
+#[test]
+fn an_older_flow_stays_as_it_is() -> Result<()> {
+    let nat = Nat::new()?;
+    nat.binding(5000)?;
+    let before = nat.left(5000)?;
+    let agent = nat.start()?;
+    nat.binding(5000)?;
+    ensure!(nat.left(5000)? <= before.max(30), "an old flow was extended");
+    let binding = wait_for("the binding", SOON, || Ok(seen(&agent)?.pop()))?;
+    assert_eq!((&binding["extended"], &binding["why"]), (&false.into(), &"flow_older_than_policy".into()));
+    assert_eq!(binding["address"], "198.51.100.1:5000");
+    Ok(())
+}
+
+/// A PATH with `ip` in it, which starts the agent in its namespace, and nothing else.
+fn only_ip(lab: &Lab) -> Result<PathBuf> {
+    let path = env::var_os("PATH").context("no PATH")?;
+    let ip = env::split_paths(&path).map(|entry| entry.join("ip")).find(|ip| ip.exists()).context("no ip")?;
+    let directory = lab.path().join("bin");
+    fs::create_dir(&directory)?;
+    symlink(ip, directory.join("ip"))?;
+    Ok(directory)
+}
+
+/// No nft on the box: the agent works, and says that nothing is extended. With 0 the feature is off.
+#[test]
+fn without_nft_the_feature_is_off_and_says_so() -> Result<()> {
+    let nat = Nat::new()?;
+    let files = Files::new(nat.lab.path(), "agent")?;
+    let mut command = files.run_gateway(&nat.lab.gateway, &["lan0"], &["--wan", "wan0"])?;
+    command.env("PATH", only_ip(&nat.lab)?);
+    let agent = Agent::start_command(&nat.lab.gateway, files, &mut command, nat.lab.path())?;
+    nat.binding(5000)?;
+    let binding = wait_for("the binding", SOON, || Ok(seen(&agent)?.pop()))?;
+    assert_eq!((&binding["extended"], &binding["why"]), (&false.into(), &"no_nft".into()));
+    assert!(!nat.has_table("inet tr111")?);
+
+    agent.print(&["tune", "gateway.binding.extend_nat_timeout_s=0"])?;
+    wait_for("the feature to be off", SOON, || Ok((only(&agent)?["why"] == "off").then_some(())))?;
+    Ok(())
+}
