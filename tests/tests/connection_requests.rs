@@ -1,6 +1,12 @@
 //! UDP Connection Requests wake a device, with STUN off and nothing between it and the sender.
 
-use std::net::UdpSocket;
+use std::{
+    fs,
+    net::UdpSocket,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -9,6 +15,7 @@ use tr111_tests::{
     cpe::{DEVICE, PASSWORD, request, start, unix_now, watch},
     lab::Lab,
     process::Process,
+    wait::pass,
 };
 
 const REQUESTS: &str = "tr111_connection_requests_total";
@@ -81,5 +88,52 @@ fn a_signed_request_wakes_the_device_once_and_nothing_is_sent_back() -> Result<(
     // UCR-15: everything was read and counted by now, so what it caused would be here.
     acs.set_nonblocking(true)?;
     assert!(acs.recv_from(&mut [0; 1500]).is_err(), "something came back");
+    Ok(())
+}
+
+/// T-62, UCR-15: forged requests, as fast as they are read, cost neither the genuine ones in their copies nor the other
+/// tasks of the agent their turn, and take no memory.
+#[test]
+fn a_flood_of_forgeries_keeps_nobody_out() -> Result<()> {
+    /// Forgeries between two looks at the clock.
+    const BURST: u64 = 10;
+    const PACE: Duration = Duration::from_millis(1);
+    let lab = Lab::new()?;
+    lab.lan.ip("addr add 10.111.2.5/16 dev eth0")?;
+    let mut device = start(&lab, Files::new(lab.path(), "device")?, "")?;
+    let [acs, enemy] = ["10.111.0.1:3478", "10.111.0.1:4000"].map(|at| lab.gateway.enter(|| UdpSocket::bind(at)));
+    let (acs, enemy, timestamp) = (acs?, enemy?, unix_now()?);
+    let forged = request(DEVICE, timestamp + 60, 7, "guess")?;
+    let is_over = AtomicBool::new(false);
+    let sent = thread::scope(|scope| -> Result<u64> {
+        let flood = scope.spawn(|| {
+            let mut sent = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                let next = Instant::now() + PACE;
+                // A full queue of the wire is a loss like any other.
+                (0..BURST).for_each(|_| sent += u64::from(enemy.send_to(&forged, DEVICE).is_ok()));
+                thread::sleep(next.saturating_duration_since(Instant::now()));
+            }
+            sent
+        });
+        let genuine = (1..=3).try_for_each(|id| {
+            let signed = request(DEVICE, timestamp + id, id, PASSWORD)?;
+            for spacing in [0, 200, 400] {
+                pass(Duration::from_millis(spacing))?;
+                acs.send_to(&signed, DEVICE)?;
+            }
+            count(&device, "accepted", id)
+        });
+        is_over.store(true, Ordering::Relaxed);
+        let sent = flood.join().expect("it only sends");
+        genuine.map(|()| sent)
+    })?;
+    let metrics = device.metrics()?;
+    let (seen, lost) = (metrics.sum(REQUESTS, &[]), metrics.sum("tr111_socket_lost_total", &[]));
+    assert!(seen + lost <= sent + 9 && seen > sent / 2, "{seen} seen and {lost} lost of {sent}");
+    let status = fs::read_to_string(format!("/proc/{}/status", device.process().id()))?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kilobytes: u64 = resident.trim().trim_end_matches(" kB").parse()?;
+    assert!(kilobytes < 64 << 10, "{resident}");
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! A device behind a real NAT, with a STUN server beyond it.
 
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 
 use anyhow::{Context, Result};
 use tr111_core::{
@@ -11,6 +11,7 @@ use tr111_tests::{
     agent::{Agent, Files, SOON},
     cpe::{self, PASSWORD, STUN_PASSWORD, USERNAME, request, start, unix_now},
     lab::Lab,
+    namespace::Namespace,
     nat::{NatLab, PUBLIC, SERVER},
     wait::wait_for,
 };
@@ -85,12 +86,50 @@ fn a_device_behind_a_nat_is_reached_where_it_says() -> Result<()> {
     Ok(())
 }
 
+/// CPE-6, CPE-8, CPE-10, CPE-15, CPE-16, UCR-1, T-43: a gateway is the CPE of its own WAN side. Its server is the host of the
+/// ACS URL, its address the one of the route there, and with another address it asks again at once.
+#[test]
+fn a_gateway_is_a_cpe_itself() -> Result<()> {
+    let net = NatLab::new("masquerade")?;
+    let stund = net.stund()?;
+    let password = net.lab.write("password", PASSWORD)?;
+    let config = format!(
+        "[management_server]\nurl = \"http://{SERVER}:7547/acs\"\nstun_enable = true\n\
+         connection_request_username = \"{USERNAME}\"\nconnection_request_password_file = \"{password}\"\n"
+    );
+    let config = net.lab.write("gateway.toml", &config)?;
+    let gateway = Agent::start(&net.lab, &["lan0"], &["--config", &config])?;
+    let own = |address: Ipv4Addr| {
+        let wanted = serde_json::json!([SocketAddrV4::new(address, 7547).to_string(), true]);
+        wait_for(&format!("binding of {address}"), SOON, || {
+            let binding = gateway.json(&["bindings"])?["bindings"][0].clone();
+            let seen = serde_json::json!([binding["address"], binding["last_seen"].is_string()]);
+            Ok((seen == wanted).then_some(()))
+        })
+    };
+    own(PUBLIC)?;
+    let path = "InternetGatewayDevice.ManagementServer.NATDetected";
+    assert_eq!(gateway.json(&["get", path])?["parameters"][0]["value"], "0");
+
+    let moved = Ipv4Addr::new(203, 0, 113, 2);
+    net.lab.gateway.ip("addr flush dev wan0")?;
+    net.lab.gateway.ip(&format!("addr add {moved}/24 dev wan0"))?;
+    own(moved)?;
+
+    drop(stund);
+    let acs = net.wan.enter(|| UdpSocket::bind((SERVER, 3478)))?;
+    let to = SocketAddrV4::new(moved, 7547);
+    acs.send_to(&request(to, unix_now()?, 1, PASSWORD)?, to)?;
+    gateway.wait_for_metrics("the request", |metrics| metrics.sum(REQUESTS, &[("result", "accepted")]) == 1)?;
+    Ok(())
+}
+
 /// A STUN server that does what a story says.
 struct Scripted(UdpSocket);
 
 impl Scripted {
-    fn bind(lab: &Lab) -> Result<Self> {
-        let socket = lab.gateway.enter(|| UdpSocket::bind("10.111.0.1:3478"))?;
+    fn bind(namespace: &Namespace, address: &str) -> Result<Self> {
+        let socket = namespace.enter(|| UdpSocket::bind(address))?;
         socket.set_read_timeout(Some(SOON))?;
         Ok(Self(socket))
     }
@@ -113,13 +152,31 @@ impl Scripted {
     }
 }
 
+/// CPE-7, CPE-8, CPE-9: the server's name is looked up; without one of its own it is the host of the ACS URL, and a write
+/// of the port takes the next request there.
+#[test]
+fn the_server_is_looked_up_by_name() -> Result<()> {
+    let lab = Lab::new()?;
+    let server = Scripted::bind(&lab.lan, "127.0.0.1:3478")?;
+    let other = Scripted::bind(&lab.lan, "127.0.0.1:3479")?;
+    lab.lan.ip("addr add 10.111.2.5/16 dev eth0")?;
+    let files = Files::new(lab.path(), "device")?;
+    let device = start(&lab, files, "stun_enable = true\nurl = \"http://localhost:7547/acs\"\n")?;
+    let from = SocketAddr::from(([127, 0, 0, 1], 7547));
+    assert_eq!(server.next(|_| true)?.1, from);
+    device.print(&["set", &format!("{MANAGEMENT}STUNMinimumKeepAlivePeriod"), "1"])?;
+    device.print(&["set", &format!("{MANAGEMENT}STUNServerPort"), "3479"])?;
+    assert_eq!(other.next(|_| true)?.1, from);
+    Ok(())
+}
+
 /// CPE-9, CPE-13, CPE-14, CPE-17, CPE-28, CPE-30, CPE-31, T-39: asked for its credentials, the device repeats the request
 /// signed, believes signed answers only, and signs nothing else.
 #[test]
 fn a_server_that_asks_for_credentials_gets_them_once() -> Result<()> {
     let lab = Lab::new()?;
     lab.lan.ip("addr add 10.111.2.5/16 dev eth0")?;
-    let server = Scripted::bind(&lab)?;
+    let server = Scripted::bind(&lab.gateway, "10.111.0.1:3478")?;
     let device = start(
         &lab,
         Files::new(lab.path(), "device")?,
@@ -135,10 +192,9 @@ fn a_server_that_asks_for_credentials_gets_them_once() -> Result<()> {
     let refused = Builder::new(MessageType::BindingErrorResponse, asked.transaction_id());
     server.answer(source, &refused.attribute(Attribute::ErrorCode(ErrorCode::UNAUTHORIZED)).build())?;
 
-    let (signed, source) = server.next(|request| request.is_signed())?;
+    let (signed, source) = server.next(|request| request.verify(&secret, Variants::STRICT) == Ok(Variant::A))?;
     let repeated = Message::parse(&signed)?;
     assert_ne!(repeated.transaction_id(), asked.transaction_id());
-    assert_eq!(repeated.verify(&secret, Variants::STRICT)?, Variant::A);
     assert!(repeated.has_connection_request_binding());
     let answer = |port| {
         let mapped = SocketAddrV4::new([198, 51, 100, 7].into(), port);
