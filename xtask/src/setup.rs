@@ -49,7 +49,7 @@ const fn tool(level: Level, program: &'static str, package: &'static str) -> Too
     Tool { program, package, level }
 }
 
-const TOOLS: [Tool; 20] = [
+const TOOLS: [Tool; 21] = [
     tool(Level::Build, "cc", "gcc"),
     tool(Level::Test, "ip", "iproute2"),
     tool(Level::Test, "ethtool", "ethtool"),
@@ -68,6 +68,7 @@ const TOOLS: [Tool; 20] = [
     tool(Level::Test, "sysctl", "procps"),
     tool(Level::Test, "tcpdump", "tcpdump"),
     tool(Level::Test, "tshark", "tshark"),
+    tool(Level::Test, "curl", "curl"),
     tool(Level::Test, "promtool", "prometheus"),
     tool(Level::Test, "bpftool", "bpftool"),
 ];

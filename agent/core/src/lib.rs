@@ -10,6 +10,7 @@
 //! * [`association`]: from DHCP exchanges to the ManageableDevice table (TR-111 1.2.1).
 //! * [`binding`]: the NAT binding on which the CPE hears UDP Connection Requests (TR-111 2.2.1).
 //! * [`device`]: the device's side of the exchange, and what it learns of its gateway (TR-111 1.2.2).
+//! * [`digest`]: HTTP digest authentication of TCP Connection Requests (TR-069 3.2.2).
 //! * [`model`]: the data model (TR-111 1.2.6) by path, with TR-069's types and faults.
 //! * [`notification`]: notification attributes, and what changes tell the ACS (TR-111 1.2.1).
 //! * [`secret`]: passwords as keys of HMAC-SHA1.
@@ -23,6 +24,7 @@ pub mod binding;
 pub mod connreq;
 pub mod device;
 pub mod dhcp;
+pub mod digest;
 pub mod identity;
 pub mod model;
 pub mod notification;

@@ -43,6 +43,13 @@ fn describe(status: &Status) -> String {
         line("ring", format!("{}: {} events, {} lost", ring.name, ring.events, ring.lost));
     }
     line("last notification", status.last_notification.clone().unwrap_or_else(|| "none".to_owned()));
+    line(
+        "TCP requests",
+        match status.tcp_connection_requests.as_str() {
+            "external" => "another process hears TCP Connection Requests (external)".to_owned(),
+            builtin => builtin.to_owned(),
+        },
+    );
     line("metrics", status.metrics.as_ref().map_or_else(|| "off".to_owned(), |at| format!("http://{at}/metrics")));
     text
 }
@@ -71,6 +78,7 @@ mod tests {
             last_notification: None,
             pin_dir: "/sys/fs/bpf/tr111".into(),
             metrics: Some("127.0.0.1:9111".to_owned()),
+            tcp_connection_requests: "external".to_owned(),
         };
         let value = serde_json::to_value(&status).expect("plain data");
         let documented = serde_json::json!({

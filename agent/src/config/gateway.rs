@@ -228,6 +228,8 @@ pub struct ManagementServer {
     pub connection_request_username: String,
     /// File with their password.
     pub connection_request_password_file: Option<PathBuf>,
+    /// This agent listens for TCP Connection Requests, and no other process on the box.
+    pub is_tcp_builtin: bool,
     /// STUN as it is at the first start, without the password.
     pub stun: binding::Parameters,
     /// File with its password.
@@ -247,6 +249,7 @@ impl TryFrom<&Values> for ManagementServer {
         let server = Self {
             connection_request_username: text("connection_request_username"),
             connection_request_password_file: file("connection_request_password_file"),
+            is_tcp_builtin: text("tcp_connection_requests") == "builtin",
             stun: binding::Parameters {
                 url: text("url"),
                 stun_enable: values.boolean(SECTION, "stun_enable"),

@@ -239,8 +239,8 @@ pub const KEYS: &[Key] = &[
         .help("ManagementServer.ConnectionRequestUsername at the first start"),
     key(MANAGEMENT, "connection_request_password_file", Text(form::any), Preset::Text(""), Start)
         .help("file with ManagementServer.ConnectionRequestPassword"),
-    key(MANAGEMENT, "tcp_connection_requests", Choice(&["external", "builtin"]), Preset::Text("external"), Later)
-        .help("who listens for TCP Connection Requests: another process, or this one"),
+    key(MANAGEMENT, "tcp_connection_requests", Choice(&["external", "builtin"]), Preset::Text("external"), Start)
+        .help("who listens for TCP Connection Requests: another process; or this one, at connection_request_listen"),
     key(MANAGEMENT, "stun_enable", Boolean, Preset::Boolean(false), Start)
         .help("ManagementServer.STUNEnable at the first start"),
     key(MANAGEMENT, "stun_server_address", Text(form::parameter), Preset::Text(""), Start)

@@ -270,6 +270,8 @@ pub struct Status {
     pub pin_dir: PathBuf,
     /// Address of the metrics.
     pub metrics: Option<String>,
+    /// Who hears TCP Connection Requests: `external`, or `builtin` with its address.
+    pub tcp_connection_requests: String,
 }
 
 /// An interface with programs.

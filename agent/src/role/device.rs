@@ -13,7 +13,6 @@ use crate::{
     control::message,
     service::{
         Clock, Knobs, Model,
-        cpe::Udp,
         device::{Owner, Parts},
         link::Link,
     },
@@ -50,7 +49,7 @@ async fn serve(
     let endpoints = Endpoints::take(ROLE, agent).await?;
     let (store, kept) = start::open_store(agent, |_| None).await?;
     let written = written(&device.management_server)?;
-    let socket = Udp::bind(device.connection_request_listen)?;
+    let sockets = start::sockets(&device.management_server, device.connection_request_listen).await?;
     let telemetry = Arc::new(Telemetry::plain(ROLE)?);
     let metrics = DeviceMetrics::register(&telemetry)?;
     let mode = match device.mode {
@@ -62,7 +61,7 @@ async fn serve(
     let DeviceIdentity { manufacturer_oui, serial_number, product_class } = device.identity.clone();
     let device_info = GatewayIdentity { manufacturer_oui, serial_number, product_class };
     let knobs = Knobs::new(values);
-    let cpe = start::cpe(socket, &kept, &knobs, &endpoints, &telemetry)?;
+    let cpe = start::cpe(sockets, &kept, &knobs, &endpoints, &telemetry)?;
     let parts = Parts {
         status: status(device, endpoints.metrics()),
         started: Clock::now(),
@@ -107,5 +106,9 @@ fn status(device: &Device, metrics: Option<String>) -> message::Status {
         last_notification: None,
         pin_dir: device.agent.pin_dir.clone(),
         metrics,
+        tcp_connection_requests: start::tcp_connection_requests(
+            &device.management_server,
+            device.connection_request_listen,
+        ),
     }
 }

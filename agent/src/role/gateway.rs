@@ -18,7 +18,6 @@ use crate::{
     service::{
         Clock, InterfaceState, Knobs, Lan, Model, Prober,
         association::{Ended, Facts, Owner, Parts},
-        cpe::Udp,
         watch_network,
     },
     telemetry::{KernelCounters, Telemetry, log::Log},
@@ -66,7 +65,7 @@ async fn serve(
         gateway.lan.iter().filter_map(|name| Some((name.clone(), if_nametoindex(name.as_str()).ok()?))).collect();
     let (store, kept) = start::open_store(agent, move |name| indices.get(name).copied()).await?;
     let written = written(&gateway.management_server)?;
-    let socket = Udp::bind(gateway.connection_request_listen)?;
+    let sockets = start::sockets(&gateway.management_server, gateway.connection_request_listen).await?;
     let network = watch_network().map_err(system("watch addresses by netlink"))?;
 
     let options = dataplane::Options {
@@ -87,7 +86,7 @@ async fn serve(
     let telemetry = Arc::new(Telemetry::new(ROLE, dataplane.counters())?);
     let metrics = endpoints.metrics();
     let knobs = Knobs::new(values);
-    let cpe = start::cpe(socket, &kept, &knobs, &endpoints, &telemetry)?;
+    let cpe = start::cpe(sockets, &kept, &knobs, &endpoints, &telemetry)?;
     let mut owner = Owner::new(
         Parts {
             facts: Facts {
@@ -96,6 +95,10 @@ async fn serve(
                 interfaces: dataplane.attachments().iter().cloned().map(|one| (one.ifindex, one.into())).collect(),
                 pin_dir: agent.pin_dir.clone(),
                 metrics: metrics.clone(),
+                tcp_connection_requests: start::tcp_connection_requests(
+                    &gateway.management_server,
+                    gateway.connection_request_listen,
+                ),
             },
             programs: dataplane.marks(),
             counters: dataplane.counters(),

@@ -1,9 +1,9 @@
 //! How every role starts and ends: runtime and log, the endpoints that clients meet, signals, and a farewell.
 
 use std::{
-    fs::File,
     hash::{BuildHasher, Hasher, RandomState},
-    io::{self, Read},
+    io,
+    net::SocketAddrV4,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -23,10 +23,10 @@ use super::privileges;
 use crate::{
     config::{self, Agent, ManagementServer, Values},
     control::{self, BindError, Limits, Listener, message::Event},
-    dataplane,
+    dataplane, random,
     service::{
         self, Ask, Kept, Knobs, Written,
-        cpe::{self, BindError as ListenError, Udp},
+        cpe::{self, BindError as ListenError, Tcp, Udp},
         link::LinkError,
     },
     sim::socket::SocketError,
@@ -122,9 +122,20 @@ pub(super) fn written(server: &ManagementServer) -> Result<Written, Error> {
     })
 }
 
-/// What hears Connection Requests on `socket`.
+/// Takes the sockets of Connection Requests.
+pub(super) async fn sockets(server: &ManagementServer, address: SocketAddrV4) -> Result<(Udp, Option<Tcp>), Error> {
+    let tcp = if server.is_tcp_builtin { Some(Tcp::bind(address).await?) } else { None };
+    Ok((Udp::bind(address)?, tcp))
+}
+
+/// Who hears TCP Connection Requests, for people.
+pub(super) fn tcp_connection_requests(server: &ManagementServer, address: SocketAddrV4) -> String {
+    if server.is_tcp_builtin { format!("builtin at {address}") } else { "external".to_owned() }
+}
+
+/// What hears Connection Requests on its sockets.
 pub(super) fn cpe(
-    socket: Udp,
+    (socket, tcp): (Udp, Option<Tcp>),
     kept: &Kept,
     knobs: &Knobs,
     endpoints: &Endpoints,
@@ -132,20 +143,14 @@ pub(super) fn cpe(
 ) -> Result<cpe::Parts, Error> {
     Ok(cpe::Parts {
         socket,
+        tcp,
         kept: kept.cpe,
         knobs: knobs.cpe(),
-        seed: secret().map_err(system("read /dev/urandom"))?,
+        seed: random::words().map_err(system("read /dev/urandom"))?,
         owner: endpoints.asks.clone(),
         events: endpoints.events.clone(),
         metrics: CpeMetrics::register(telemetry, endpoints.role)?,
     })
-}
-
-/// Two numbers that nobody can guess.
-fn secret() -> io::Result<[u64; 2]> {
-    let mut bytes = [[0; 8]; 2];
-    File::open("/dev/urandom")?.read_exact(bytes.as_flattened_mut())?;
-    Ok(bytes.map(u64::from_ne_bytes))
 }
 
 /// A seed that nobody else knows, another one at each start: the keys of std's hasher come from the system's randomness.

@@ -60,6 +60,8 @@ pub struct Facts {
     pub pin_dir: PathBuf,
     /// Address of the metrics.
     pub metrics: Option<String>,
+    /// Who hears TCP Connection Requests.
+    pub tcp_connection_requests: String,
 }
 
 /// Why the owner gave up its table.
@@ -557,6 +559,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             last_notification,
             pin_dir: facts.pin_dir.clone(),
             metrics: facts.metrics.clone(),
+            tcp_connection_requests: facts.tcp_connection_requests.clone(),
         }
     }
 

@@ -275,6 +275,7 @@ impl Management {
                 let _ = reply.send(self.own_bindings());
             }
             Ask::Heard(news) => self.heard(news),
+            Ask::Woken { from } => self.woken(from),
             other => return Some(other),
         }
         None

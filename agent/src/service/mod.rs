@@ -21,7 +21,7 @@ mod prober;
 mod tests;
 mod timer;
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use tokio::sync::oneshot;
 use tr111_core::model::Notification;
@@ -95,6 +95,11 @@ pub enum Ask {
     Bindings(oneshot::Sender<Vec<NatBinding>>),
     /// No question: the CPE has news.
     Heard(cpe::News),
+    /// No question: an accepted TCP Connection Request (UCR-2).
+    Woken {
+        /// Where it came from.
+        from: SocketAddr,
+    },
     /// The knobs.
     Knobs(oneshot::Sender<Vec<Knob>>),
     /// Changes knobs, all or none.

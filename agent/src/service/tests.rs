@@ -161,6 +161,7 @@ fn start_in(directory: Arc<TempDir>) -> Lab {
             interfaces: vec![(LAN, lan0)],
             pin_dir: "/sys/fs/bpf/tr111".into(),
             metrics: None,
+            tcp_connection_requests: "external".to_owned(),
         },
         programs: maps.clone(),
         counters: NoCounters,

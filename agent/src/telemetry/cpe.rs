@@ -4,6 +4,7 @@ use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 use tr111_core::{
     binding::{Alarm, Counts},
     connreq::Refusal,
+    digest,
 };
 
 use super::Telemetry;
@@ -13,6 +14,8 @@ use super::Telemetry;
 pub struct CpeMetrics {
     /// UDP Connection Requests by result.
     pub requests: IntCounterVec,
+    /// TCP Connection Requests by result.
+    pub tcp_requests: IntCounterVec,
     /// STUN messages by type and result.
     stun: IntCounterVec,
     /// Datagrams that a socket had no room for.
@@ -27,15 +30,21 @@ impl CpeMetrics {
     /// The result of a datagram that is neither STUN nor HTTP.
     pub const UNKNOWN: &'static str = "unknown_payload";
 
+    /// The result of a TCP Connection Request that is no GET.
+    pub const WRONG_METHOD: &'static str = "wrong_method";
+
     /// Adds them to the metrics of the role.
     pub fn register(telemetry: &Telemetry, role: &str) -> Result<Self, prometheus::Error> {
         let requests = Opts::new("tr111_connection_requests_total", "UDP Connection Requests, by what became of them.")
+            .const_label("role", role);
+        let tcp = Opts::new("tr111_tcp_connection_requests_total", "TCP Connection Requests, by what became of them.")
             .const_label("role", role);
         let stun = Opts::new("tr111_stun_messages_total", "STUN messages, by what became of them.");
         let lost = Opts::new("tr111_socket_lost_total", "Datagrams that a socket of the CPE had no room for.");
         let alarms = Opts::new("tr111_binding_alarms", "Whether the NAT binding is in doubt, by reason.");
         let metrics = Self {
             requests: IntCounterVec::new(requests, &["result"])?,
+            tcp_requests: IntCounterVec::new(tcp, &["result"])?,
             stun: IntCounterVec::new(stun.const_label("role", role), &["type", "result"])?,
             lost: IntCounterVec::new(lost, &["socket"])?,
             alarms: IntGaugeVec::new(alarms, &["alarm"])?,
@@ -51,7 +60,12 @@ impl CpeMetrics {
             metrics.lost.with_label_values(&[socket]);
         }
         metrics.alarms.with_label_values(&[Alarm::ServerUnreachable.label()]);
+        let results = digest::Refusal::ALL.map(digest::Refusal::label).into_iter();
+        results
+            .chain([Self::ACCEPTED, Self::WRONG_METHOD])
+            .for_each(|result| drop(metrics.tcp_requests.with_label_values(&[result])));
         telemetry.register(Box::new(metrics.requests.clone()))?;
+        telemetry.register(Box::new(metrics.tcp_requests.clone()))?;
         telemetry.register(Box::new(metrics.stun.clone()))?;
         telemetry.register(Box::new(metrics.lost.clone()))?;
         telemetry.register(Box::new(metrics.alarms.clone()))?;

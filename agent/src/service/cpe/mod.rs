@@ -11,6 +11,7 @@ mod local;
 mod refused;
 mod socket;
 mod task;
+mod tcp;
 
 use std::{io, net::SocketAddrV4, sync::Arc, time::Duration};
 
@@ -21,8 +22,11 @@ use tr111_core::{
     time::BootTime,
 };
 
-pub use self::socket::{BindError, Udp};
 use self::task::Task;
+pub use self::{
+    socket::{BindError, Udp},
+    tcp::Tcp,
+};
 use super::{Ask, Clock, KeptCpe, management::Demands};
 use crate::{
     config,
@@ -87,6 +91,8 @@ struct Own {
 pub struct Parts {
     /// Hears Connection Requests; STUN leaves from here.
     pub socket: Udp,
+    /// Hears TCP Connection Requests, unless another process does.
+    pub tcp: Option<Tcp>,
     /// What an earlier agent left.
     pub kept: KeptCpe,
     /// The knobs.
@@ -110,7 +116,10 @@ pub struct Handle {
 
 impl Handle {
     /// Starts the task, which obeys `demands`. Gives what it starts with, to be kept.
-    pub(super) fn start(parts: Parts, demands: watch::Receiver<Demands>) -> io::Result<(Self, State)> {
+    pub(super) fn start(mut parts: Parts, demands: watch::Receiver<Demands>) -> io::Result<(Self, State)> {
+        if let Some(tcp) = parts.tcp.take() {
+            tokio::spawn(tcp.serve(demands.clone(), parts.owner.clone(), parts.metrics.clone()));
+        }
         let mut state = parts.kept.state;
         state.last = state.last.restored(parts.kept.is_same_boot, parts.knobs.keep_over_reboot);
         let (knobs, obeyed) = watch::channel(parts.knobs.clone());

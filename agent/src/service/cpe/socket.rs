@@ -15,11 +15,12 @@ const RECEIVE_BUFFER: usize = 1 << 20;
 /// The address cannot be had.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot listen for UDP Connection Requests on {address}: {source}; connection_request_listen names another address"
+    "cannot listen for {transport} Connection Requests on {address}: {source}; connection_request_listen names another address"
 )]
 pub struct BindError {
-    address: SocketAddrV4,
-    source: io::Error,
+    pub(super) transport: &'static str,
+    pub(super) address: SocketAddrV4,
+    pub(super) source: io::Error,
 }
 
 /// A datagram.
@@ -42,7 +43,7 @@ pub struct Udp {
 impl Udp {
     /// Binds one. Needs a tokio runtime.
     pub fn bind(address: SocketAddrV4) -> Result<Self, BindError> {
-        Self::open(address).map_err(|source| BindError { address, source })
+        Self::open(address).map_err(|source| BindError { transport: "UDP", address, source })
     }
 
     fn open(address: SocketAddrV4) -> io::Result<Self> {

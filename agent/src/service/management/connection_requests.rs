@@ -1,7 +1,10 @@
 //! Between the data model and the service that hears Connection Requests: what it is asked for goes there, and what it
 //! found out comes back.
 
-use std::{io, net::SocketAddrV4};
+use std::{
+    io,
+    net::{SocketAddr, SocketAddrV4},
+};
 
 use tokio::sync::watch;
 use tr111_core::{
@@ -13,7 +16,7 @@ use tr111_core::{
 };
 
 use super::{
-    super::{cpe, parameters::Written},
+    super::{Clock, cpe, parameters::Written},
     Management,
 };
 use crate::{
@@ -90,21 +93,29 @@ impl Management {
                 None
             }
             cpe::What::Learned => None,
-            cpe::What::Requested { from, omitted } => {
-                self.notifier.core_mut().handle(time, notification::Input::ConnectionRequest);
-                self.notify(true);
-                Some(Happening::ConnectionRequest(message::ConnectionRequest {
-                    result: Refusal::ACCEPTED.to_owned(),
-                    from: from.to_string(),
-                    omitted,
-                }))
-            }
+            cpe::What::Requested { from, omitted } => Some(self.requested(time, from.into(), omitted)),
         };
         self.changed();
         if let Some(what) = event {
             let time = self.clock().rfc3339(time);
             self.tell(message::Event { time, what });
         }
+    }
+
+    /// A TCP Connection Request was accepted (UCR-2).
+    pub(super) fn woken(&mut self, from: SocketAddr) {
+        let now = Clock::now();
+        let what = self.requested(now, from, 0);
+        let time = self.clock().rfc3339(now);
+        self.tell(message::Event { time, what });
+    }
+
+    /// Asks for a session with the ACS, by the event `6 CONNECTION REQUEST`.
+    fn requested(&mut self, now: BootTime, from: SocketAddr, omitted: u64) -> Happening {
+        self.notifier.core_mut().handle(now, notification::Input::ConnectionRequest);
+        self.notify(true);
+        let result = Refusal::ACCEPTED.to_owned();
+        Happening::ConnectionRequest(message::ConnectionRequest { result, from: from.to_string(), omitted })
     }
 
     /// Takes `UDPConnectionRequestAddress` and `NATDetected` as they are now, and where Connection Requests are heard
