@@ -29,5 +29,6 @@ pub mod identity;
 pub mod model;
 pub mod notification;
 pub mod secret;
+pub mod short;
 pub mod stun;
 pub mod time;

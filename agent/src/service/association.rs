@@ -36,7 +36,7 @@ use crate::{
     telemetry::{KernelCounters, Telemetry, log::Log},
 };
 
-/// Rows in one answer to [`Ask::Devices`].
+/// Rows in one answer to [`Ask::Devices`], and in one part of a table that is restored.
 const PAGE: usize = 256;
 /// How long the ring has to be empty before what waited in it counts as read.
 const QUIET: Duration = Duration::from_millis(20);
@@ -101,6 +101,40 @@ pub struct Parts<K, C> {
     pub prober: Prober,
     /// NAT timeouts; `None` where nobody extends them.
     pub nat: Option<Nat>,
+}
+
+impl<K: Programs, C> Parts<K, C> {
+    /// Writes to the programs' maps.
+    fn write(&self, now: BootTime, outputs: &[Output]) {
+        for output in outputs {
+            let (map, written) = match output {
+                Output::MarkExchange(key) => ("exchanges", self.programs.mark_exchange(key)),
+                Output::Stick(client) => ("sticky", self.programs.stick(client)),
+                Output::Unstick(client) => {
+                    self.programs.unstick(client);
+                    continue;
+                }
+                Output::Watch(neighbour) => ("neighbours", self.programs.watch(neighbour, now)),
+                Output::Unwatch(neighbour) => {
+                    self.programs.unwatch(neighbour);
+                    continue;
+                }
+                Output::Probe { segment, mac, ip, .. } => {
+                    self.prober.probe(Target { segment: *segment, mac: *mac, ip: *ip });
+                    continue;
+                }
+                _ => continue,
+            };
+            self.note_write(map, written);
+        }
+    }
+
+    fn note_write(&self, map: &'static str, written: Result<(), dataplane::Error>) {
+        if let Err(error) = written {
+            self.telemetry.failed_writes.with_label_values(&[map]).inc();
+            tracing::debug!(%error, map, "a kernel map was not written");
+        }
+    }
 }
 
 /// Owns the table.
@@ -180,19 +214,27 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         let describer = Describer::new(interfaces.iter().map(|(ifindex, at)| (*ifindex, at.name.clone())).collect());
         let now = Clock::now();
         let mut core = Association::new(settings(&parts.knobs.association(), &parts.knobs.traffic(), seed));
-        let rows = std::mem::take(&mut kept.rows);
-        let instances: Vec<u32> = rows.iter().map(|row| row.instance).collect();
-        core.restore(now, rows, kept.next_instance);
+        let mut rows = std::mem::take(&mut kept.rows).into_iter();
+        let instances: Vec<u32> = rows.as_slice().iter().map(|row| row.instance).collect();
+        let mut outputs = Vec::new();
+        // Clients are told to the programs again, a part of them at a time: all that a large table says is larger
+        // than the table.
+        loop {
+            core.restore(now, rows.by_ref().take(PAGE), kept.next_instance);
+            outputs.extend(std::iter::from_fn(|| core.poll_output()));
+            parts.write(now, &outputs);
+            outputs.clear();
+            if rows.as_slice().is_empty() {
+                break;
+            }
+        }
         let (telemetry, model) = (&parts.telemetry, parts.model.clone());
         let mut management = Management::new(model, &mut kept, store, core.rows(), telemetry, parts.events.clone());
         // What was left out of the table goes from the store as well.
         instances.into_iter().filter(|row| core.device(*row).is_none()).for_each(|row| management.row(row));
         let lost = parts.counters.read(Counter::RingLost(Ring::Lan));
         let table = Table { core, describer, seed };
-        let mut owner =
-            Self { table, parts, management, flows: Flows::default(), outputs: Vec::new(), next_denial: now, lost };
-        // Clients are told to the programs again.
-        owner.pass_on(now);
+        let owner = Self { table, parts, management, flows: Flows::default(), outputs, next_denial: now, lost };
         owner.tell_telemetry();
         owner
     }
@@ -344,7 +386,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                 let heard = self.parts.programs.last_seen(&neighbour);
                 if heard.is_none() {
                     // The map lost it: from now on it is listened to again.
-                    self.note_write("neighbours", self.parts.programs.watch(&neighbour, BootTime::default()));
+                    self.parts.note_write("neighbours", self.parts.programs.watch(&neighbour, BootTime::default()));
                 }
                 self.table.core.handle(now, Input::Seen { client, at: heard.unwrap_or_default() });
             } else {
@@ -355,7 +397,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             self.outputs = outputs;
             return;
         }
-        self.write(now, &outputs);
+        self.parts.write(now, &outputs);
         for output in &outputs {
             if let Output::DeviceAdded { instance, .. }
             | Output::DeviceRemoved { instance, .. }
@@ -382,38 +424,6 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         self.management.table_changed(now, &outputs);
         outputs.clear();
         self.outputs = outputs;
-    }
-
-    /// Writes to the programs' maps.
-    fn write(&self, now: BootTime, outputs: &[Output]) {
-        for output in outputs {
-            let (map, written) = match output {
-                Output::MarkExchange(key) => ("exchanges", self.parts.programs.mark_exchange(key)),
-                Output::Stick(client) => ("sticky", self.parts.programs.stick(client)),
-                Output::Unstick(client) => {
-                    self.parts.programs.unstick(client);
-                    continue;
-                }
-                Output::Watch(neighbour) => ("neighbours", self.parts.programs.watch(neighbour, now)),
-                Output::Unwatch(neighbour) => {
-                    self.parts.programs.unwatch(neighbour);
-                    continue;
-                }
-                Output::Probe { segment, mac, ip, .. } => {
-                    self.parts.prober.probe(Target { segment: *segment, mac: *mac, ip: *ip });
-                    continue;
-                }
-                _ => continue,
-            };
-            self.note_write(map, written);
-        }
-    }
-
-    fn note_write(&self, map: &'static str, written: Result<(), dataplane::Error>) {
-        if let Err(error) = written {
-            self.parts.telemetry.failed_writes.with_label_values(&[map]).inc();
-            tracing::debug!(%error, map, "a kernel map was not written");
-        }
     }
 
     fn addresses(&mut self, addresses: Vec<Ipv4Addr>) {
@@ -529,7 +539,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             self.table.seed,
         )));
         let written = self.parts.programs.set_config(&self.table.core.settings().kernel);
-        self.note_write("config", written);
+        self.parts.note_write("config", written);
     }
 
     fn status(&mut self) -> Status {

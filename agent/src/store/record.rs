@@ -12,6 +12,7 @@ use tr111_core::{
     association::{Binding, Device, Record, Source},
     dhcp::HardwareAddress,
     identity::DeviceIdentity,
+    short::Short,
     time::BootTime,
 };
 
@@ -186,7 +187,7 @@ pub fn decode_row(
                 reserved: [0; 5],
             },
             mac: HardwareAddress::from_bytes(stored.mac)?,
-            client_id: stored.client_id.map(Box::from),
+            client_id: stored.client_id.map(Short::from),
             ip: Ipv4Addr::from(stored.ip),
             source: if stored.inform { Source::Inform } else { Source::Request },
             lease_expires: stored.lease_expires.map(at),

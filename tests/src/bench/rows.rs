@@ -65,6 +65,10 @@ impl Core {
 
     fn handle(&mut self, now: BootTime, input: Input<'_>) {
         self.association.handle(now, input);
+        self.clear_outputs();
+    }
+
+    fn clear_outputs(&mut self) {
         self.outputs.clear();
         self.outputs.extend(std::iter::from_fn(|| self.association.poll_output()));
     }
@@ -205,7 +209,11 @@ pub(super) fn store(report: &mut Report) -> Result<()> {
         let (store, kept) = open_store(&state, |name| (name == LAN).then_some(1))?;
         opening.push(start.elapsed().as_secs_f64());
         let mut core = Core::new(MILLION);
-        core.association.restore(Clock::now(), kept.rows, kept.next_instance);
+        let mut rows = kept.rows.into_iter();
+        while !rows.as_slice().is_empty() {
+            core.association.restore(Clock::now(), rows.by_ref().take(BATCH as usize), kept.next_instance);
+            core.clear_outputs();
+        }
         core.handle(Clock::now(), Input::Tick);
         times.push(start.elapsed().as_secs_f64());
         core.has(MILLION)?;

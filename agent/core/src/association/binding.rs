@@ -5,7 +5,7 @@ use tr111_common::{
     headers::Segment,
 };
 
-use crate::{dhcp::HardwareAddress, identity::DeviceIdentity, time::BootTime};
+use crate::{dhcp::HardwareAddress, identity::DeviceIdentity, short::Short, time::BootTime};
 
 /// The message whose ACK made a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ pub struct Binding {
     /// The client's hardware address.
     pub mac: HardwareAddress,
     /// The client's identifier (option 61), if it gives one.
-    pub client_id: Option<Box<[u8]>>,
+    pub client_id: Option<Short>,
     /// The client's address.
     pub ip: Ipv4Addr,
     /// What made the binding.

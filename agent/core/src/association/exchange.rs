@@ -12,7 +12,7 @@ use super::{
     keys::Keys,
     slab::{NONE, Slab},
 };
-use crate::{dhcp::HardwareAddress, identity::DeviceIdentity, time::BootTime};
+use crate::{dhcp::HardwareAddress, identity::DeviceIdentity, short::Short, time::BootTime};
 
 /// What a reply has to know of its request, because servers do not repeat it (RFC 2131 4.1).
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub(super) struct Exchange {
     pub(super) key: ExchangeKey,
     pub(super) client: ClientKey,
     pub(super) mac: HardwareAddress,
-    pub(super) client_id: Option<Box<[u8]>>,
+    pub(super) client_id: Option<Short>,
     /// The identity in this request, or in an earlier one of the same exchange.
     pub(super) identity: Option<DeviceIdentity>,
     pub(super) message: MessageType,

@@ -45,14 +45,17 @@ impl Keys {
     }
 
     pub(super) fn identity(&self, identity: &DeviceIdentity) -> u64 {
-        let parts =
-            [identity.manufacturer_oui.as_str(), identity.serial_number.as_str(), identity.product_class.as_str()];
+        let parts = [
+            identity.manufacturer_oui.as_str().as_bytes(),
+            identity.serial_number.as_bytes(),
+            identity.product_class.as_bytes(),
+        ];
         let mut bytes = [0; 3 * (TEXT_MAXIMUM as usize + 1)];
         let mut at = 0;
         // Each part behind its length, so that no two identities read alike.
         for part in parts {
             bytes[at] = part.len() as u8;
-            bytes[at + 1..][..part.len()].copy_from_slice(part.as_bytes());
+            bytes[at + 1..][..part.len()].copy_from_slice(part);
             at += 1 + part.len();
         }
         self.hasher.hash(&bytes[..at])

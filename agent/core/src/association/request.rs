@@ -8,6 +8,7 @@ use super::{Association, IdentityResult, Output, Remark, RemovalReason, Source, 
 use crate::{
     dhcp::Message,
     identity::{self, DeviceIdentity, IdentityError},
+    short::Short,
     time::BootTime,
 };
 
@@ -27,7 +28,7 @@ impl Association {
             key,
             client,
             mac: message.hardware_address(),
-            client_id: message.client_id().map(|bytes| bytes.into_owned().into_boxed_slice()),
+            client_id: message.client_id().map(|bytes| Short::from(&*bytes)),
             identity,
             message: message.message_type,
             address,

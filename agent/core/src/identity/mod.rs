@@ -15,6 +15,8 @@ use std::{fmt, str::FromStr};
 use thiserror::Error;
 use tr111_common::identity::TEXT_MAXIMUM;
 
+use crate::short::Short;
+
 /// A manufacturer's OUI: six upper-case hexadecimal digits (DM-5).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Oui([u8; 6]);
@@ -62,8 +64,8 @@ impl fmt::Debug for Oui {
 }
 
 /// A serial number or product class: at most 64 bytes of UTF-8 without control characters (DM-6, DM-7, SEC-9).
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Text(Box<str>);
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Text(Short);
 
 /// Why a string is no [`Text`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -85,6 +87,12 @@ pub enum TextError {
 impl Text {
     /// The string.
     pub fn as_str(&self) -> &str {
+        // What went in was a string, so this never falls back.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// The bytes of the string.
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
@@ -103,14 +111,20 @@ impl FromStr for Text {
         }
         match text.char_indices().find(|(_, character)| character.is_control()) {
             Some((offset, _)) => Err(TextError::ControlCharacter { offset }),
-            None => Ok(Self(text.into())),
+            None => Ok(Self(text.as_bytes().into())),
         }
     }
 }
 
 impl fmt::Display for Text {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Text({:?})", self.as_str())
     }
 }
 
