@@ -204,8 +204,9 @@ pub(super) fn store(report: &mut Report) -> Result<()> {
     let file = fill(&state)?;
     let mut times = Vec::new();
     let mut opening = Vec::new();
+    let mut busy = Vec::new();
     for _ in 0..RELOADS {
-        let start = Instant::now();
+        let (start, busy_before) = (Instant::now(), busy_seconds()?);
         let (store, kept) = open_store(&state, |name| (name == LAN).then_some(1))?;
         opening.push(start.elapsed().as_secs_f64());
         let mut core = Core::new(MILLION);
@@ -216,11 +217,14 @@ pub(super) fn store(report: &mut Report) -> Result<()> {
         }
         core.handle(Clock::now(), Input::Tick);
         times.push(start.elapsed().as_secs_f64());
+        busy.push(busy_seconds()? - busy_before);
         core.has(MILLION)?;
         drop(store);
     }
-    let (reload, opening) = (median(&mut times), median(&mut opening));
-    let note = format!("{} s of it in the store; file of {} MiB, in the page cache", number(opening), file >> 20);
+    let reload = median(&mut times);
+    let [opening, busy] = [&mut opening, &mut busy].map(|times| number(median(times)));
+    let note =
+        format!("{opening} s of it in the store; busy for {busy} s; file of {} MiB, in the page cache", file >> 20);
     report.add(&Row::new("1 M rows, reload from the store", reload, "s").below(3.0).note(note));
     Ok(())
 }
