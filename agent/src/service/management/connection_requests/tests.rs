@@ -158,6 +158,10 @@ async fn the_address_is_notified_when_it_is_announced() {
     set(&mut management, &[("STUNUsername", "CPE1")]).await.expect("writable");
     let both = vec![pair("STUNUsername", "CPE1"), pair("UDPConnectionRequestAddress", "198.51.100.7:4")];
     assert_eq!(pending(&management), [told, both]);
+    // What went along is not told again when its turn would have come.
+    management.announce(Clock::now());
+    set(&mut management, &[("STUNUsername", "CPE2")]).await.expect("writable");
+    assert_eq!(pending(&management)[2], [pair("STUNUsername", "CPE2")]);
 }
 
 /// TR-111 2.2.4.1: Active and Passive on every parameter of table 6, DM-26 included.
