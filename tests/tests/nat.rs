@@ -1,8 +1,11 @@
 //! A device behind a real NAT, with a STUN server beyond it.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::{
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    time::Instant,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tr111_core::{
     secret::SharedSecret,
     stun::{Attribute, Builder, ErrorCode, Message, MessageType, Variant, Variants},
@@ -137,8 +140,11 @@ impl Scripted {
     /// The next request for which `is_wanted`.
     fn next(&self, is_wanted: impl Fn(&Message<'_>) -> bool) -> Result<(Vec<u8>, SocketAddr)> {
         let mut buffer = [0; 1500];
+        let deadline = Instant::now() + SOON;
         loop {
-            let (length, source) = self.0.recv_from(&mut buffer).context("no such request")?;
+            // Others may come all the time.
+            ensure!(Instant::now() < deadline, "no such request");
+            let (length, source) = self.0.recv_from(&mut buffer).context("no request")?;
             let datagram = buffer[..length].to_vec();
             if is_wanted(&Message::parse(&datagram)?) {
                 return Ok((datagram, source));
