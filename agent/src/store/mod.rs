@@ -213,8 +213,8 @@ fn create(directory: &Path) -> Result<(), Error> {
     let failed = |source| Error::Directory { path: directory.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
     let metadata = fs::metadata(directory).map_err(failed)?;
-    // Identities, addresses and a password are nobody else's business.
-    if metadata.permissions().mode() & 0o077 != 0 {
+    // Identities, addresses and a password are nobody else's business; what a umask took away is given back.
+    if metadata.permissions().mode() & 0o777 != 0o700 {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(failed)?;
     }
     Ok(())
