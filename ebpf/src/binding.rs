@@ -37,8 +37,8 @@ fn on_stun(packet: &SkbFrame<'_>, udp: Udp, config: &Config) -> Class {
 fn binding(packet: &SkbFrame<'_>, scratch: &mut Scratch, seen: &Seen, config: &Config) -> Result<Class, Class> {
     let signals = classify::judge_stun(&scratch.frame, &seen.udp, KernelLoop)?;
     // A host that invents flows must not fill the connection table with long timeouts.
-    let [a, b, c, d, e, f] = packet.load::<6>(6).ok_or(Class::Truncated)?;
-    let host = u64::from_be_bytes([a, b, c, d, e, f, 0, 0]);
+    let mac = packet.load::<6>(6).ok_or(Class::Truncated)?;
+    let host = u64::from_be_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0]);
     if !police::may_tell(host, seen.time, config) {
         return Err(Class::OverBudget);
     }

@@ -75,7 +75,7 @@ fn what_happened_meanwhile_is_known_at_the_first_answer() -> Result<()> {
 /// its number.
 #[test]
 fn a_lease_that_was_renewed_meanwhile_goes_on() -> Result<()> {
-    const LEASE: u32 = 2;
+    const LEASE: u32 = 6;
     let lab = Lab::new()?;
     let server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, LEASE)?;
     let mut agent = Agent::start(&lab, &["lan0"], &[])?;
