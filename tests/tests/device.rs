@@ -54,8 +54,8 @@ fn wait_for_info(device: &Agent<'_>, expected: [&str; 3], limit: Duration) -> Re
     .with_context(|| format!("GatewayInfo is {seen:?}"))
 }
 
-/// DEV-2, DEV-3, DEV-6, DEV-7, DEV-9, DEV-10: a box with an address from elsewhere learns the gateway by INFORM, is a row of
-/// it, and forgets it with its address.
+/// DEV-2, DEV-3, DEV-6, DEV-7, DEV-9, DEV-10, T-34: a box with an address from elsewhere learns the gateway by INFORM, is
+/// a row of it, and forgets it with its address.
 #[test]
 fn a_device_beside_another_client_learns_its_gateway_by_inform() -> Result<()> {
     let lab = Lab::new()?;

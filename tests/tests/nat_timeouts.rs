@@ -14,39 +14,27 @@ use tr111_core::stun::{Attribute, Builder, MessageType, TransactionId, Username}
 use tr111_tests::{
     agent::{Agent, Files, SOON},
     lab::Lab,
-    namespace::Namespace,
+    nat::{NatLab, PUBLIC, SERVER},
     process::run,
     wait::wait_for,
 };
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 111, 2, 5);
-const PUBLIC: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 2), 3478);
+const STUN_SERVER: SocketAddrV4 = SocketAddrV4::new(SERVER, 3478);
 const USERNAME: &[u8] = b"CPE57689";
 
 /// A LAN host, the gateway that masquerades it, and a STUN server's socket on the far side.
 struct Nat {
-    lab: Lab,
-    _far: Namespace,
+    net: NatLab,
     server: UdpSocket,
 }
 
 impl Nat {
     fn new() -> Result<Self> {
-        let lab = Lab::new()?;
-        let far = Namespace::new("far")?;
-        lab.gateway.connect("wan0", &far, "eth0")?;
-        lab.gateway.ip("addr add 198.51.100.1/24 dev wan0")?;
-        far.ip("addr add 198.51.100.2/24 dev eth0")?;
-        lab.lan.ip(&format!("addr add {HOST}/16 dev eth0"))?;
-        lab.lan.ip("route add default via 10.111.0.1")?;
-        run(lab.gateway.command("sysctl").args(["-qw", "net.ipv4.ip_forward=1"]))?;
-        let rules = "table ip nat {\n chain post {\n type nat hook postrouting priority srcnat;\n oifname \"wan0\" masquerade\n }\n}\n";
-        let rules = lab.write("nat.nft", rules)?;
-        run(lab.gateway.command("nft").args(["-f", &rules]))?;
-        let server = far.enter(|| UdpSocket::bind(SERVER))?;
+        let net = NatLab::new("masquerade")?;
+        let server = net.wan.enter(|| UdpSocket::bind(STUN_SERVER))?;
         server.set_read_timeout(Some(SOON))?;
-        Ok(Self { lab, _far: far, server })
+        Ok(Self { net, server })
     }
 
     /// Sends a Binding Request from a port of the host, and waits for it on the far side.
@@ -55,8 +43,8 @@ impl Nat {
         for attribute in attributes {
             message = message.attribute(*attribute);
         }
-        let host = self.lab.lan.enter(|| UdpSocket::bind(SocketAddrV4::new(HOST, port)))?;
-        host.send_to(&message.build(), SERVER)?;
+        let host = self.net.lab.lan.enter(|| UdpSocket::bind(SocketAddrV4::new(HOST, port)))?;
+        host.send_to(&message.build(), STUN_SERVER)?;
         let (_, from) = self.server.recv_from(&mut [0; 512]).context("the request did not arrive")?;
         ensure!(from.ip() == PUBLIC, "no NAT: {from}");
         Ok(())
@@ -75,7 +63,7 @@ impl Nat {
     }
 
     fn on_gateway(&self, program: &str) -> Command {
-        self.lab.gateway.command(program)
+        self.net.lab.gateway.command(program)
     }
 
     fn has_table(&self, name: &str) -> Result<bool> {
@@ -83,7 +71,7 @@ impl Nat {
     }
 
     fn start(&self) -> Result<Agent<'_>> {
-        let agent = Agent::start(&self.lab, &["lan0"], &["--wan", "wan0"])?;
+        let agent = Agent::start(&self.net.lab, &["lan0"], &["--wan", "wan0"])?;
         wait_for("nft table", SOON, || Ok(self.has_table("inet tr111")?.then_some(())))?;
         Ok(agent)
     }
@@ -117,7 +105,7 @@ fn a_binding_for_connection_requests_lives_longer() -> Result<()> {
         metrics.sum("tr111_nat_bindings_extended_total", &[]) == 1 && metrics.sum("tr111_nat_bindings", &[]) == 1
     })?;
     let binding = only(&agent)?;
-    assert_eq!(binding["address"], "198.51.100.1:5000");
+    assert_eq!(binding["address"], format!("{PUBLIC}:5000"));
     assert_eq!(binding["username"], "CPE57689");
     assert_eq!(binding["device"], HOST.to_string());
     assert_eq!((&binding["timeout_s"], &binding["extended"]), (&300.into(), &true.into()));
@@ -125,7 +113,7 @@ fn a_binding_for_connection_requests_lives_longer() -> Result<()> {
 
     run(nat.on_gateway("nft").args(["delete", "table", "inet", "tr111"]))?;
     wait_for("the table again", SOON, || Ok(nat.has_table("inet tr111")?.then_some(())))?;
-    assert!(nat.has_table("ip nat")?);
+    assert!(nat.has_table("ip lab")?);
     nat.binding(5002)?;
     ensure!(nat.left(5002)? > 290, "{} s left", nat.left(5002)?);
 
@@ -141,7 +129,7 @@ fn a_binding_for_connection_requests_lives_longer() -> Result<()> {
     ensure!(nat.left(5003)? > 590, "without an agent, {} s are left", nat.left(5003)?);
     let detached = agent.print(&["detach", "--pin-dir", &agent.files().pins().display().to_string()])?;
     ensure!(detached.contains("nft table"), "{detached}");
-    assert!(!nat.has_table("inet tr111")? && nat.has_table("ip nat")?);
+    assert!(!nat.has_table("inet tr111")? && nat.has_table("ip lab")?);
     Ok(())
 }
 
@@ -156,7 +144,7 @@ fn an_older_flow_stays_as_it_is() -> Result<()> {
     ensure!(nat.left(5000)? <= before.max(30), "an old flow was extended");
     let binding = wait_for("the binding", SOON, || Ok(seen(&agent)?.pop()))?;
     assert_eq!((&binding["extended"], &binding["why"]), (&false.into(), &"flow_older_than_policy".into()));
-    assert_eq!(binding["address"], "198.51.100.1:5000");
+    assert_eq!(binding["address"], format!("{PUBLIC}:5000"));
     Ok(())
 }
 
@@ -174,10 +162,10 @@ fn only_ip(lab: &Lab) -> Result<PathBuf> {
 #[test]
 fn without_nft_the_feature_is_off_and_says_so() -> Result<()> {
     let nat = Nat::new()?;
-    let files = Files::new(nat.lab.path(), "agent")?;
-    let mut command = files.run_gateway(&nat.lab.gateway, &["lan0"], &["--wan", "wan0"])?;
-    command.env("PATH", only_ip(&nat.lab)?);
-    let agent = Agent::start_command(&nat.lab.gateway, files, &mut command, nat.lab.path())?;
+    let files = Files::new(nat.net.lab.path(), "agent")?;
+    let mut command = files.run_gateway(&nat.net.lab.gateway, &["lan0"], &["--wan", "wan0"])?;
+    command.env("PATH", only_ip(&nat.net.lab)?);
+    let agent = Agent::start_command(&nat.net.lab.gateway, files, &mut command, nat.net.lab.path())?;
     nat.binding(5000)?;
     let binding = wait_for("the binding", SOON, || Ok(seen(&agent)?.pop()))?;
     assert_eq!((&binding["extended"], &binding["why"]), (&false.into(), &"no_nft".into()));

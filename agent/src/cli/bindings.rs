@@ -9,7 +9,7 @@ use super::{
     watch,
 };
 use crate::control::{
-    ClientError,
+    Client, ClientError,
     message::{Happening, NatBinding, Reply, Request},
 };
 
@@ -29,9 +29,8 @@ struct Listing {
 pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
     // Listening before the list is read: nothing falls between them.
     let watcher = args.watch.then(|| watch::Watcher::start(reach)).transpose()?;
-    let Reply::Bindings { bindings } = reach.connect()?.ask(&Request::Bindings)? else {
-        return Err(ClientError::OutOfTurn.into());
-    };
+    let mut client = reach.connect()?;
+    let bindings = receive(client.ask(&Request::Bindings)?, &mut client)?;
     if json {
         output::write_json(&Listing { bindings })?;
     } else {
@@ -43,6 +42,20 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
         if matches!(event.what, Happening::BindingChanged(_)) {
             watch::show(&event, json)?;
         }
+    }
+}
+
+/// Puts together the bindings that come in several messages.
+fn receive(first: Reply, client: &mut Client) -> Result<Vec<NatBinding>, ClientError> {
+    let mut all = Vec::new();
+    let mut reply = first;
+    loop {
+        let Reply::Bindings { bindings, more } = reply else { return Err(ClientError::OutOfTurn) };
+        all.extend(bindings);
+        if !more {
+            return Ok(all);
+        }
+        reply = client.next_reply()?;
     }
 }
 

@@ -92,10 +92,12 @@ pub enum Reply {
         /// Others follow.
         more: bool,
     },
-    /// To [`Request::Bindings`].
+    /// To [`Request::Bindings`]: some bindings.
     Bindings {
-        /// NAT bindings.
+        /// Bindings, this machine's own first.
         bindings: Vec<NatBinding>,
+        /// Others follow.
+        more: bool,
     },
     /// To [`Request::Get`]: some parameters.
     Parameters {

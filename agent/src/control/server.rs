@@ -76,6 +76,8 @@ enum Ended {
 
 /// Rows and bindings in one message. The longest of either is below 800 bytes of JSON, so 1000 stay below the cap.
 const DEVICE_UNITS: usize = 1_000;
+/// Bindings in one message: each takes some hundreds of bytes.
+const BINDINGS: usize = 512;
 /// Parameters in one message. The longest is below 1,900 bytes of JSON.
 const PARAMETERS: usize = 500;
 
@@ -163,7 +165,7 @@ impl Connection<'_> {
                     self.conclude(done).await?;
                 }
                 Request::Bindings => match self.ask(Ask::Bindings).await? {
-                    Answer::Done(bindings) => self.write(&Reply::Bindings { bindings }).await?,
+                    Answer::Done(bindings) => self.bindings(bindings).await?,
                     Answer::Late => self.refuse_late().await?,
                 },
                 Request::Status => match self.ask(Ask::Status).await? {
@@ -262,6 +264,18 @@ impl Connection<'_> {
             }
             if ends {
                 return self.write(&Reply::Devices { devices: Vec::new(), more: false }).await;
+            }
+        }
+    }
+
+    async fn bindings(&mut self, bindings: Vec<message::NatBinding>) -> Result<(), Ended> {
+        let mut rest = bindings.into_iter();
+        loop {
+            let bindings: Vec<_> = rest.by_ref().take(BINDINGS).collect();
+            let more = rest.len() > 0;
+            self.write(&Reply::Bindings { bindings, more }).await?;
+            if !more {
+                return Ok(());
             }
         }
     }

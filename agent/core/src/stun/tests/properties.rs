@@ -102,7 +102,7 @@ fn read(datagram: &[u8]) {
 }
 
 proptest! {
-    /// STUN-1: no bytes make the parser panic.
+    /// No bytes make the parser panic.
     #[test]
     fn any_bytes_are_read_without_panic(datagram in vec(any::<u8>(), 0..256), plausible in plausible()) {
         read(&datagram);
