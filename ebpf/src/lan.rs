@@ -33,7 +33,8 @@ pub fn ingress<P: Packet>(packet: &P) -> bool {
         }
     };
     maps::count(Counter::Packet(Hook::LanIngress, class));
-    !matches!(class.outcome(), Outcome::Dropped)
+    // The one class whose outcome is `Dropped`: asking for the outcome costs every frame a look into a table.
+    !matches!(class, Class::Policed)
 }
 
 /// LAN egress: counts the frame, adds the Gateway Identity to it, tells the agent how an exchange of an identified client ended.
