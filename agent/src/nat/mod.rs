@@ -28,6 +28,8 @@ use crate::config::Traffic;
 const NFTABLES_GROUP: u32 = 7;
 /// A ruleset is changed in many messages: it is looked at once they have ended.
 const SETTLED: Duration = Duration::from_millis(100);
+/// How long to wait after an error of the socket, which may come again at once.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// How often the table is looked at where changes are not told.
 const UNTOLD: Duration = Duration::from_secs(30);
 
@@ -143,7 +145,9 @@ fn changes() -> std::io::Result<TokioSocket> {
 /// Comes when the ruleset changed, and has stayed as it is for a moment.
 async fn ruleset_changed(changes: Option<&mut TokioSocket>) {
     let Some(socket) = changes else { return sleep(UNTOLD).await };
-    // What was lost because too much changed at once is a change as well.
-    let _ = socket.recv_from_full().await;
-    while timeout(SETTLED, socket.recv_from_full()).await.is_ok() {}
+    if socket.recv_from_full().await.is_err() {
+        // Messages were lost because too much changed at once, which is a change as well; or the socket is of no use.
+        sleep(AFTER_FAILURE).await;
+    }
+    while matches!(timeout(SETTLED, socket.recv_from_full()).await, Ok(Ok(_))) {}
 }

@@ -516,6 +516,9 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
     /// A device renews its NAT binding.
     fn flow(&mut self, event: &Event<'_>) {
         let Some(key) = self.flows.take(event) else { return };
+        if self.flows.is_crowded() {
+            self.flows.retain(&self.parts.programs.flows().into_iter().collect());
+        }
         self.parts.telemetry.nat_bindings.set(i64::try_from(self.flows.len()).unwrap_or(i64::MAX));
         let Some(nat) = &self.parts.nat else { return };
         let (look, extended) = (Look::new(nat), self.parts.telemetry.nat_bindings_extended.clone());

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::sleep;
 use tr111_common::{
-    abi::{Flow, FlowKey},
+    abi::{FLOWS_MAXIMUM, Flow, FlowKey},
     classify,
     event::Event,
     headers::{self, Wanted},
@@ -26,6 +26,9 @@ use crate::{
 const CONFIRMED: Duration = Duration::from_millis(100);
 /// What a flow's time may be short of the extension, in seconds: the tracker's clock has its own ticks.
 const TOLERANCE: Duration = Duration::from_secs(2);
+
+/// Flows that are kept at most: twice what the programs can know, so that they are rarely compared.
+const CROWD: usize = 2 * FLOWS_MAXIMUM as usize;
 
 /// What Binding Requests said of their flows. Nothing of it is authenticated.
 #[derive(Debug, Default)]
@@ -66,6 +69,16 @@ impl Flows {
         is_new.then_some(key)
     }
 
+    /// Forgets the flows that the programs do not know any more.
+    pub(super) fn retain(&mut self, known: &HashMap<FlowKey, Flow>) {
+        self.heard.retain(|key, _| known.contains_key(key));
+    }
+
+    /// More flows than the programs can know: some are gone, and `retain` is due. Every host can invent flows.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.heard.len() >= CROWD
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.heard.len()
@@ -74,7 +87,7 @@ impl Flows {
     /// The flows that the programs still know, in the order of addresses; the others are forgotten.
     pub(super) fn list(&mut self, known: Vec<(FlowKey, Flow)>, core: &Association, clock: &Clock) -> Vec<Listed> {
         let known: HashMap<FlowKey, Flow> = known.into_iter().collect();
-        self.heard.retain(|key, _| known.contains_key(key));
+        self.retain(&known);
         let mut owners = HashMap::new();
         for device in core.devices() {
             for binding in device.bindings {
@@ -166,7 +179,29 @@ impl Look {
 
 #[cfg(test)]
 mod tests {
+    use tr111_common::headers::Segment;
+
     use super::*;
+
+    /// SEC-8: invented flows do not fill the memory: those that the programs have forgotten go.
+    #[test]
+    fn flows_that_the_programs_forgot_go_when_it_is_crowded() {
+        let mut flows = Flows::default();
+        let key = |number: u32| FlowKey {
+            segment: Segment::default(),
+            source: number.to_be_bytes(),
+            destination: [203, 0, 113, 10],
+            source_port: 5000,
+            destination_port: 3478,
+        };
+        let heard = Heard { username: None, changed: BootTime(1) };
+        flows.heard.extend((1..CROWD as u32).map(|number| (key(number), heard.clone())));
+        assert!(!flows.is_crowded());
+        flows.heard.insert(key(0), heard);
+        assert!(flows.is_crowded());
+        flows.retain(&HashMap::from([(key(7), Flow::default())]));
+        assert_eq!(flows.heard.into_keys().collect::<Vec<_>>(), [key(7)]);
+    }
 
     /// STUN-5: what is not extended says why.
     #[test]
