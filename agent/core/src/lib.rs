@@ -3,6 +3,7 @@
 //! Nothing here opens a socket, reads a clock or draws a random number. Whoever owns a core hands it inputs together
 //! with the time, and carries out what it puts out: `handle(now, input)`, `poll_output()`, `next_deadline()`.
 //!
+//! * [`acs`]: where each CPE is, and whether it is behind the gateway that it names (TR-111 1.2.3, 2.2.2).
 //! * [`arp`]: who has an address on the link (RFC 826, RFC 5227).
 //! * [`identity`]: Device and Gateway Identity in DHCP option 125 (TR-111 1.2.5).
 //! * [`connreq`]: UDP Connection Requests (TR-111 2.2.1.4, 2.2.2.3), received and sent.
@@ -18,6 +19,7 @@
 //! * [`time`]: the boottime clock as a type.
 #![forbid(unsafe_code)]
 
+pub mod acs;
 pub mod arp;
 pub mod association;
 pub mod binding;
@@ -30,5 +32,6 @@ pub mod model;
 pub mod notification;
 pub mod secret;
 pub mod short;
+mod slab;
 pub mod stun;
 pub mod time;

@@ -8,11 +8,14 @@ use tr111_common::{
     dhcp4::MessageType,
 };
 
-use super::{
-    keys::Keys,
+use super::keys::Keys;
+use crate::{
+    dhcp::HardwareAddress,
+    identity::DeviceIdentity,
+    short::Short,
     slab::{NONE, Slab},
+    time::BootTime,
 };
-use crate::{dhcp::HardwareAddress, identity::DeviceIdentity, short::Short, time::BootTime};
 
 /// What a reply has to know of its request, because servers do not repeat it (RFC 2131 4.1).
 #[derive(Clone, Debug)]

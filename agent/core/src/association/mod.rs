@@ -23,7 +23,6 @@ mod reply;
 mod request;
 mod restore;
 mod settings;
-mod slab;
 mod table;
 mod wheel;
 

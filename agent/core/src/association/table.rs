@@ -11,14 +11,13 @@ use tr111_common::{
     headers::Segment,
 };
 
-use super::{
-    Binding, Device, Record,
-    keys::Keys,
-    liveness::Liveness,
+use super::{Binding, Device, Record, keys::Keys, liveness::Liveness, wheel::Wheel};
+use crate::{
+    dhcp::HardwareAddress,
+    identity::DeviceIdentity,
     slab::{NONE, Slab},
-    wheel::Wheel,
+    time::BootTime,
 };
-use crate::{dhcp::HardwareAddress, identity::DeviceIdentity, time::BootTime};
 
 /// Most rows for which room is made in advance: what is resident of it before use is 4 bytes a row.
 const RESERVED_MAXIMUM: u32 = 1 << 20;

@@ -1,11 +1,11 @@
 //! Values under small numbers that are given out again after a removal.
 
 /// No number.
-pub(super) const NONE: u32 = u32::MAX;
+pub(crate) const NONE: u32 = u32::MAX;
 
 /// A vector with holes.
 #[derive(Debug)]
-pub(super) struct Slab<T> {
+pub(crate) struct Slab<T> {
     entries: Vec<Entry<T>>,
     free: u32,
     occupied: u32,
@@ -20,29 +20,29 @@ enum Entry<T> {
 
 impl<T> Slab<T> {
     /// With room for `capacity` values; the system gives memory only to what is used of it.
-    pub(super) fn with_capacity(capacity: usize) -> Self {
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
         Self { entries: Vec::with_capacity(capacity), free: NONE, occupied: 0 }
     }
 
-    pub(super) fn len(&self) -> u32 {
+    pub(crate) fn len(&self) -> u32 {
         self.occupied
     }
 
-    pub(super) fn get(&self, id: u32) -> Option<&T> {
+    pub(crate) fn get(&self, id: u32) -> Option<&T> {
         match self.entries.get(id as usize)? {
             Entry::Occupied(value) => Some(value),
             Entry::Vacant(_) => None,
         }
     }
 
-    pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut T> {
+    pub(crate) fn get_mut(&mut self, id: u32) -> Option<&mut T> {
         match self.entries.get_mut(id as usize)? {
             Entry::Occupied(value) => Some(value),
             Entry::Vacant(_) => None,
         }
     }
 
-    pub(super) fn insert(&mut self, value: T) -> u32 {
+    pub(crate) fn insert(&mut self, value: T) -> u32 {
         self.occupied += 1;
         let id = self.free;
         if let Some(entry) = self.entries.get_mut(id as usize) {
@@ -56,7 +56,7 @@ impl<T> Slab<T> {
         self.entries.len() as u32 - 1
     }
 
-    pub(super) fn remove(&mut self, id: u32) -> Option<T> {
+    pub(crate) fn remove(&mut self, id: u32) -> Option<T> {
         let entry = self.entries.get_mut(id as usize)?;
         if matches!(entry, Entry::Vacant(_)) {
             return None;
@@ -67,8 +67,14 @@ impl<T> Slab<T> {
         Some(value)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        (0..).zip(&self.entries).filter_map(|(id, entry)| match entry {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        self.iter_from(0)
+    }
+
+    /// The values under `first` and greater numbers.
+    pub(crate) fn iter_from(&self, first: u32) -> impl Iterator<Item = (u32, &T)> {
+        let rest = self.entries.get(first as usize..).unwrap_or_default();
+        (first..).zip(rest).filter_map(|(id, entry)| match entry {
             Entry::Occupied(value) => Some((id, value)),
             Entry::Vacant(_) => None,
         })
@@ -77,7 +83,7 @@ impl<T> Slab<T> {
 
 /// The value under a number that an index or a list holds.
 ///
-/// Indices and slabs change together, in `table.rs` and `exchange.rs` only, so a miss is a broken invariant of ours.
+/// Indices and slabs change together, in one place each, so a miss is a broken invariant of ours.
 impl<T> std::ops::Index<u32> for Slab<T> {
     type Output = T;
 
@@ -106,5 +112,7 @@ mod tests {
         assert_eq!(slab.remove(0), Some('a'));
         assert_eq!([slab.insert('d'), slab.insert('e'), slab.insert('f')], [0, 1, 3]);
         assert_eq!(slab.iter().map(|(_, letter)| *letter).collect::<String>(), "decf");
+        assert_eq!(slab.iter_from(2).map(|(_, letter)| *letter).collect::<String>(), "cf");
+        assert_eq!(slab.iter_from(9).count(), 0);
     }
 }
