@@ -60,7 +60,7 @@ pub struct Seen {
 pub struct Reported {
     /// UDPConnectionRequestAddress.
     pub address: Authority,
-    /// NATDetected, where it was told.
+    /// `NATDetected`, where it was told.
     pub nat_detected: Option<bool>,
     /// When.
     pub at: UnixTime,

@@ -17,9 +17,9 @@ fn seen(port: u16, since: u64) -> Seen {
     Seen { address, since: UnixTime(since), last_seen: UnixTime(since) }
 }
 
-fn told(address: &str, at: u64) -> Box<Reported> {
+fn told(address: &str, at: u64) -> Reported {
     let address = address.parse().expect("an authority");
-    Box::new(Reported { address, nat_detected: Some(true), at: UnixTime(at) })
+    Reported { address, nat_detected: Some(true), at: UnixTime(at) }
 }
 
 /// STUN-21: a STUNUsername belongs to one CPE.
@@ -56,7 +56,7 @@ fn sends_to_the_latest_that_is_authenticated() {
     assert_eq!(by(&state, Approach::Notification), None);
     state.authenticated = Some(seen(40_000, 10));
     assert_eq!(by(&state, Approach::Both), Some(("198.51.100.7:40000".into(), Way::Authenticated)));
-    state.reported = Some(told("cpe.example:4000", 20));
+    state.reported = Some(Box::new(told("cpe.example:4000", 20)));
     assert_eq!(by(&state, Approach::Both), Some(("cpe.example:4000".into(), Way::Reported)));
     assert_eq!(by(&state, Approach::Stun), Some(("198.51.100.7:40000".into(), Way::Authenticated)));
     state.authenticated = Some(seen(40_002, 25));
