@@ -3,10 +3,10 @@
 use crate::headers::Segment;
 
 /// Changes with every change of a map's layout, of [`crate::event`], [`crate::config`] or [`crate::counter`].
-pub const ABI: u32 = 4;
+pub const ABI: u32 = 5;
 
-/// Bytes of the ring `EVENTS_LAN`: some 5,000 messages. The agent maps it twice, and all of it counts as resident.
-pub const LAN_RING_BYTES: u32 = 2 << 20;
+/// Bytes of the ring `EVENTS_LAN`: some 2,500 messages. The agent maps it twice, and all of it counts as resident.
+pub const LAN_RING_BYTES: u32 = 1 << 20;
 /// Exchanges that egress can find; the least recently used goes first.
 pub const EXCHANGES_MAXIMUM: u32 = 65_536;
 /// Clients with rows; the agent fills the map and never evicts.

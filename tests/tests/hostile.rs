@@ -66,6 +66,36 @@ fn invented_identities_are_capped_and_a_good_device_is_not_lost() -> Result<()> 
     Ok(())
 }
 
+/// SEC-8: clients that all claim one identity are as many bindings as its row may have; the rest is counted, those that
+/// are there stay over a restart, and another device is a row.
+#[test]
+fn one_identity_in_every_client_fills_one_row_and_no_more() -> Result<()> {
+    const CLIENTS: u8 = 9;
+    let lab = Lab::new()?;
+    let file = lab.write("gateway.toml", "[gateway.association]\nmax_bindings_per_row = 4\n")?;
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 120)?;
+    let mut agent = Agent::start(&lab, &["lan0"], &["--config", &file])?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    for number in 1..=CLIENTS {
+        Client::new(&wire, number, hex(D1)).bind()?;
+    }
+    let metrics = agent.wait_for_metrics("refusals", |metrics| {
+        metrics.sum("tr111_device_identities_total", &[("result", "row_cap")]) == u64::from(CLIENTS) - 4
+    })?;
+    ensure!(metrics.sum("tr111_device_bindings", &[]) == 4, "the row does not have what it may");
+    let macs = |agent: &Agent<'_>| -> Result<Vec<String>> {
+        Ok(agent.devices()?.into_iter().flat_map(|row| row.bindings).map(|binding| binding.mac).collect())
+    };
+    let first = (1..=4).map(|number| mac_text([2, 0, 0, 0, 0, number])).collect::<Vec<_>>();
+    assert_eq!(macs(&agent)?, first, "who came first stays");
+    agent.stop()?;
+    let agent = agent.start_again(&lab, &["lan0"], &["--config", &file])?;
+    assert_eq!(macs(&agent)?, first, "and over a restart too");
+    Client::new(&wire, 100, identity("00256D", "OTHER", "")).bind()?;
+    agent.wait_for_rows(2, SOON)?;
+    Ok(())
+}
+
 /// SEC-9, OPT-2, OPT-8: every frame of the corpus, thrown at the agent: each hook class moves as the corpus says, no
 /// row comes of it, and the next good device is a row.
 #[test]

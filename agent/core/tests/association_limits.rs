@@ -51,6 +51,71 @@ fn one_identity_cannot_fill_the_memory() {
     assert_eq!(lan.core.counts().identity(MessageType::Request, IdentityResult::TableFull), 10);
 }
 
+fn refused(lan: &Lan, result: IdentityResult) -> u64 {
+    lan.core.counts().identity(MessageType::Request, result)
+}
+
+/// SEC-8: a thousand clients of one identity are as many bindings as a row may have. Who is in the row stays, renews and
+/// may move; who leaves makes room; other rows are not concerned.
+#[test]
+fn one_row_has_a_bounded_number_of_bindings() {
+    let mut lan = Lan::with(Settings { max_bindings_per_row: 3, ..Settings::default() });
+    for number in 1..=200 {
+        lan.join(&Client::new(number, "A"), ip(number), HOUR);
+    }
+    assert_eq!((lan.core.rows(), lan.core.bindings(), lan.sticky.len()), (1, 3, 3));
+    assert_eq!(lan.changes(), ["+A", "+192.168.1.2", "+192.168.1.3"]);
+    assert_eq!(refused(&lan, IdentityResult::RowCap), 197);
+    lan.renew(&Client::new(1, "A"), ip(1), HOUR);
+    lan.join(&Client::new(2, "A"), ip(22), HOUR);
+    lan.join(&Client::new(9, "B"), ip(9), HOUR);
+    assert_eq!((lan.changes(), refused(&lan, IdentityResult::RowCap)), (vec!["+B".to_owned()], 197));
+    // An address that goes from one client of the row to another, and a client that leaves.
+    lan.join(&Client::new(4, "A"), ip(3), HOUR);
+    assert_eq!(lan.changes(), ["+192.168.1.3", "-192.168.1.3 expired"]);
+    lan.release(&Client::new(1, "A"), ip(1));
+    lan.join(&Client::new(5, "A"), ip(5), HOUR);
+    assert_eq!(lan.changes(), ["-192.168.1.1 released", "+192.168.1.5"]);
+    // A row whose clients went elsewhere is as good as new.
+    lan.join(&Client::new(5, "B"), ip(5), HOUR);
+    lan.join(&Client::new(6, "A"), ip(6), HOUR);
+    assert_eq!(lan.changes(), ["-192.168.1.5 identity_changed", "+192.168.1.5", "+192.168.1.6"]);
+    assert_eq!(refused(&lan, IdentityResult::RowCap), 197);
+}
+
+/// SEC-8: nothing gets into a full row over a restart, neither from the store nor from what the programs kept.
+#[test]
+fn a_row_is_bounded_over_a_restart_too() {
+    let mut lan = Lan::new();
+    for number in 1..=5 {
+        lan.join(&Client::new(number, "A"), ip(number), HOUR);
+    }
+    let kept = lan.records();
+    lan.pass_s(1);
+    let acks = [3, 4, 5].map(|number| {
+        let client = Client::new(number, "A");
+        (lan.last_ack(&client, MessageType::Request, ip(number), HOUR), client)
+    });
+    let now = lan.now;
+    let mut lan = Lan::with(Settings { max_bindings_per_row: 2, ..Settings::default() });
+    lan.now = now;
+    lan.restart_with(kept, 9);
+    assert_eq!(lan.core.bindings(), 2);
+    for (ack, client) in acks {
+        lan.reconcile(&client, &ack);
+    }
+    assert_eq!(refused(&lan, IdentityResult::RowCap), 3);
+    let row = &lan.records()[0];
+    assert_eq!(row.bindings.iter().map(|binding| binding.ip).collect::<Vec<_>>(), [ip(1), ip(2)]);
+    // A limit that comes while the agent runs puts nobody out.
+    let smaller = Settings { max_bindings_per_row: 1, ..lan.core.settings().clone() };
+    lan.handle(Input::Settings(smaller));
+    assert_eq!(lan.core.bindings(), 2);
+    lan.release(&Client::new(1, "A"), ip(1));
+    lan.join(&Client::new(3, "A"), ip(3), HOUR);
+    assert_eq!(lan.core.bindings(), 1);
+}
+
 /// SEC-8: ten thousand identities from one hardware address, by client identifiers: as many rows as the cap allows.
 #[test]
 fn one_hardware_address_brings_a_bounded_number_of_identities() {

@@ -26,6 +26,8 @@ pub struct Association {
     pub deny: Vec<Deny>,
     /// Identities that one MAC address may hold at a time.
     pub max_identities_per_mac: u32,
+    /// Bindings that one row may have at a time.
+    pub max_bindings_per_row: u32,
     /// How sub-options are read.
     pub dialect: Dialect,
     /// Accept an OUI of three raw bytes, or with separators.
@@ -179,6 +181,7 @@ impl From<&Values> for Association {
             // Their form was checked when they were read.
             deny: values.texts(SECTION, "deny").iter().filter_map(|deny| deny.parse().ok()).collect(),
             max_identities_per_mac: count("max_identities_per_mac"),
+            max_bindings_per_row: count("max_bindings_per_row"),
             dialect: match values.text(SECTION, "dialect") {
                 "tr111" => Dialect::Tr111,
                 "tr124" => Dialect::Tr124,

@@ -194,6 +194,8 @@ pub const KEYS: &[Key] = &[
         .help("devices that get no row: OUI/SERIAL, OUI/SERIAL/CLASS or a MAC address"),
     key(ASSOCIATION, "max_identities_per_mac", Integer(1, 65_535), Preset::Integer(16), Live)
         .help("identities that one MAC address may hold at a time"),
+    key(ASSOCIATION, "max_bindings_per_row", Integer(1, 65_535), Preset::Integer(32), Live)
+        .help("DHCP clients that one identity may have at a time; a full row refuses newcomers"),
     key(ASSOCIATION, "dialect", Choice(&["auto", "tr111", "tr124"]), Preset::Text("auto"), Live)
         .help("how sub-options of enterprise 3561 are read; auto takes client messages with code 4 as TR-124"),
     key(ASSOCIATION, "lenient_oui", Boolean, Preset::Boolean(false), Live)

@@ -15,6 +15,7 @@ data_model = "igd"          # igd | device2
 [gateway.association]
 max_rows = 65536
 max_identities_per_mac = 16
+max_bindings_per_row = 32
 dialect = "auto"            # auto | tr111 | tr124
 probe_interval_s = 60
 probe_count = 3

@@ -394,7 +394,7 @@ pub struct ConnectionRequest {
 /// A device without a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
-    /// `denied`, `table_full` or `mac_cap`, as in the metric of identities.
+    /// `denied`, `table_full`, `mac_cap` or `row_cap`, as in the metric of identities.
     pub result: String,
     /// Six upper-case hexadecimal digits.
     pub manufacturer_oui: String,

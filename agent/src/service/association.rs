@@ -196,6 +196,7 @@ pub fn settings(association: &config::Association, traffic: &config::Traffic, se
         max_rows: association.max_rows,
         deny: association.deny.clone(),
         max_identities_per_mac: association.max_identities_per_mac,
+        max_bindings_per_row: association.max_bindings_per_row,
         nak_grace: association.nak_grace,
         expiry_guard: association.expiry_grace,
         inform_maximum_age: association.inform_maximum_age,
@@ -215,7 +216,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         let now = Clock::now();
         let mut core = Association::new(settings(&parts.knobs.association(), &parts.knobs.traffic(), seed));
         let mut rows = std::mem::take(&mut kept.rows).into_iter();
-        let instances: Vec<u32> = rows.as_slice().iter().map(|row| row.instance).collect();
+        let instances: Vec<_> = rows.as_slice().iter().map(|row| (row.instance, row.bindings.len())).collect();
         let mut outputs = Vec::new();
         // Clients are told to the programs again, a part of them at a time: all that a large table says is larger
         // than the table.
@@ -231,7 +232,11 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         let (telemetry, model) = (&parts.telemetry, parts.model.clone());
         let mut management = Management::new(model, &mut kept, store, core.rows(), telemetry, parts.events.clone());
         // What was left out of the table goes from the store as well.
-        instances.into_iter().filter(|row| core.device(*row).is_none()).for_each(|row| management.row(row));
+        for (row, bindings) in instances {
+            if core.device(row).is_none_or(|device| device.bindings.count() != bindings) {
+                management.row(row);
+            }
+        }
         let lost = parts.counters.read(Counter::RingLost(Ring::Lan));
         let table = Table { core, describer, seed };
         let owner = Self { table, parts, management, flows: Flows::default(), outputs, next_denial: now, lost };

@@ -1,8 +1,8 @@
 //! What the agent leaves of a busy DHCP server: Kea on one core, perfdhcp and the agent on the other, offered more than
 //! Kea can do, with the agent and without, in alternation.
 //!
-//! perfdhcp gives every client the same option 125, so all of them are bindings of one row, which is the dearest there
-//! is: each change writes the whole row to the store.
+//! perfdhcp gives every client the same option 125, so all of them want to be bindings of one row: the first get in,
+//! and of the others each message is read and each binding refused (`gateway.association.max_bindings_per_row`).
 
 use std::net::Ipv4Addr;
 

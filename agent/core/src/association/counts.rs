@@ -18,13 +18,15 @@ pub enum IdentityResult {
     TableFull,
     /// Accepted, but at its ACK its hardware address had brought enough identities (SEC-8).
     MacCap,
+    /// Accepted, but at its ACK its row had enough bindings (SEC-8).
+    RowCap,
     /// Accepted, but the operator denies it a row (GW-16).
     Denied,
 }
 
 impl IdentityResult {
     /// Every result.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Accepted,
         Self::Refused(Refusal::Absent),
         Self::Refused(Refusal::WrongEnterprise),
@@ -36,6 +38,7 @@ impl IdentityResult {
         Self::NotUtf8,
         Self::TableFull,
         Self::MacCap,
+        Self::RowCap,
         Self::Denied,
     ];
 
@@ -47,6 +50,7 @@ impl IdentityResult {
             Self::NotUtf8 => "not_utf8",
             Self::TableFull => "table_full",
             Self::MacCap => "mac_cap",
+            Self::RowCap => "row_cap",
             Self::Denied => "denied",
         }
     }

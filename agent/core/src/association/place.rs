@@ -130,6 +130,11 @@ impl Association {
         self.settings.deny.iter().any(|deny| deny.matches(identity, mac))
     }
 
+    /// Whether a row has as many bindings as it may have, not counting `leaving` of them.
+    pub(super) fn is_row_full(&self, row: u32, leaving: u32) -> bool {
+        self.table.bindings_in(row) - leaving >= self.settings.max_bindings_per_row
+    }
+
     /// Why a binding that is not there yet may not enter (SEC-8).
     fn refusal(&self, row: Option<u32>, binding: &Binding, replaces: bool) -> Option<IdentityResult> {
         let bindings = self.table.bindings() - u32::from(replaces);
@@ -137,6 +142,10 @@ impl Association {
             || bindings >= self.settings.max_rows.saturating_mul(BINDINGS_PER_ROW)
         {
             return Some(IdentityResult::TableFull);
+        }
+        // Whoever is replaced is of the same identity, and makes room in its row.
+        if row.is_some_and(|row| self.is_row_full(row, u32::from(replaces))) {
+            return Some(IdentityResult::RowCap);
         }
         let most = self.settings.max_identities_per_mac as usize;
         let (identities, bindings, known) = self.table.brought_by(&binding.mac, row);

@@ -24,8 +24,9 @@ impl Association {
     /// Puts back what was kept. Clients are told to the programs, and nobody is told of new rows.
     ///
     /// Leases that are over go with the next [`super::Input::Tick`], and stations are asked for within a probe
-    /// interval. Who is denied a row meanwhile, and what contradicts the table or an earlier record, is left out: a client or an address has one
-    /// binding, an identity one row, and a row without a binding is none. A number that is taken is replaced.
+    /// interval. Who is denied a row meanwhile, what is more than a row may hold now (the oldest stay), and what
+    /// contradicts the table or an earlier record, is left out: a client or an address has one binding, an identity one
+    /// row, and a row without a binding is none. A number that is taken is replaced.
     ///
     /// At start: first [`super::Input::LocalAddresses`], then this, then every [`super::Input::LastAck`], the newest
     /// first, then the ring. A grace after a NAK (T-8) is not kept: liveness and the lease decide.
@@ -42,7 +43,8 @@ impl Association {
         let mut row = self.table.row(&record.identity);
         for mut binding in std::mem::take(&mut record.bindings) {
             binding.last_seen = binding.last_seen.min(now);
-            if self.contradicts(&binding) || self.is_denied(&record.identity, &binding.mac) {
+            let is_full = row.is_some_and(|row| self.is_row_full(row, 0));
+            if is_full || self.contradicts(&binding) || self.is_denied(&record.identity, &binding.mac) {
                 continue;
             }
             let place = row.or_else(|| self.table.restore_row(&record));

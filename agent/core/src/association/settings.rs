@@ -13,6 +13,12 @@ pub struct Settings {
     pub deny: Vec<Deny>,
     /// Most identities from one hardware address (SEC-8).
     pub max_identities_per_mac: u32,
+    /// Most bindings of one row (SEC-8). A full row refuses newcomers and keeps who is in it.
+    ///
+    /// A row is kept as one record and told as one, so each change costs as much as the row has bindings. The preset
+    /// is far above what a device needs for its interfaces, its VLANs, its boot loader and its virtual machines, and
+    /// what a household has of a series that left the factory with one serial number.
+    pub max_bindings_per_row: u32,
     /// How long a row outlives a NAK, so that a client that asks anew keeps it (T-8).
     pub nak_grace: Duration,
     /// How long a row outlives its lease, against the race with a renewal (T-31).
@@ -39,6 +45,7 @@ impl Default for Settings {
             max_rows: 65_536,
             deny: Vec::new(),
             max_identities_per_mac: 16,
+            max_bindings_per_row: 32,
             nak_grace: Duration::from_secs(10),
             expiry_guard: Duration::from_secs(1),
             inform_maximum_age: None,

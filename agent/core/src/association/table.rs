@@ -28,6 +28,8 @@ struct Row {
     /// The list of its bindings, oldest first.
     first: u32,
     last: u32,
+    /// How many they are.
+    bindings: u32,
     first_seen: BootTime,
     last_seen: BootTime,
 }
@@ -147,6 +149,11 @@ impl Table {
         &self.rows[self.held[id].row].identity
     }
 
+    /// How many bindings a row has.
+    pub(super) fn bindings_in(&self, row: u32) -> u32 {
+        self.rows[row].bindings
+    }
+
     /// How many identities and bindings a hardware address has, and whether `row` is among them.
     pub(super) fn brought_by(&self, mac: &HardwareAddress, row: Option<u32>) -> (usize, usize, bool) {
         let of_mac = self.by_mac.iter_hash(self.keys.mac(mac)).map(|id| &self.held[*id]);
@@ -221,6 +228,7 @@ impl Table {
         }
         let entry = &mut self.rows[row];
         entry.last = id;
+        entry.bindings += 1;
         entry.last_seen = entry.last_seen.max(seen);
         let held = &self.held;
         self.by_client.insert_unique(hashes.client, id, |id| keys.client(&held[*id].binding.client));
@@ -238,7 +246,7 @@ impl Table {
     fn add_row(&mut self, identity: DeviceIdentity, instance: u32, first_seen: BootTime, last_seen: BootTime) -> u32 {
         let keys = self.keys;
         let hash = keys.identity(&identity);
-        let row = Row { identity, instance, first: NONE, last: NONE, first_seen, last_seen };
+        let row = Row { identity, instance, first: NONE, last: NONE, bindings: 0, first_seen, last_seen };
         let row = self.rows.insert(row);
         let rows = &self.rows;
         self.by_identity.insert_unique(hash, row, |row| keys.identity(&rows[*row].identity));
@@ -307,8 +315,10 @@ impl Table {
             Some(next) => next.previous = previous,
             None => self.rows[row].last = previous,
         }
-        let instance = self.rows[row].instance;
-        let row = if self.rows[row].first == NONE { self.remove_row(row) } else { None };
+        let entry = &mut self.rows[row];
+        entry.bindings -= 1;
+        let (instance, is_empty) = (entry.instance, entry.bindings == 0);
+        let row = if is_empty { self.remove_row(row) } else { None };
         Removed { binding, instance, row }
     }
 
