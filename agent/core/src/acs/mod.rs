@@ -5,7 +5,9 @@
 //! | [`Cpe`] | one CPE: its [`Credentials`], which an operator provisioned, and its [`State`] |
 //! | [`State`] | what was learned: bindings, reports, the last timestamp |
 //! | [`Registry`] | all of them, found by STUNUsername |
+//! | [`association::Associations`] | which gateway each device is behind, and what confirms it |
 
+pub mod association;
 mod cpe;
 mod registry;
 #[cfg(test)]
