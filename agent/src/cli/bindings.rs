@@ -95,7 +95,7 @@ mod tests {
         let listing = serde_json::to_value(Listing { bindings: vec![binding.clone()] }).expect("plain data");
         let expected = serde_json::json!({"bindings": [{
             "username": null, "address": "198.51.100.7:40001", "authenticated": false, "changed": null,
-            "last_seen": null, "period_s": null, "device": null, "timeout_s": null, "extended": null, "why": null
+            "last_seen": null, "period_s": null, "device": null, "timeout_s": null, "extended": null, "why": null, "way": null
         }]});
         assert_eq!(listing, expected);
         assert!(table(&[binding]).render().contains("198.51.100.7:40001  -         no"));

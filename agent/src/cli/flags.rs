@@ -1,16 +1,15 @@
-//! The flags of `tr111 run gateway`, which `tr111 check` takes too, and of `tr111 run device`: each overrides a key of
+//! The flags of `tr111 run gateway`, which `tr111 check` takes too, of `tr111 run device` and of `tr111 run acs`: each overrides a key of
 //! the file.
 
 use std::{fs, path::PathBuf};
 
 use crate::config::{Error, Origin, Values};
 
-/// Flags of every role.
+/// Flags of the roles that an ACS manages.
 #[derive(Clone, Debug, Default, clap::Args)]
 struct Common {
-    /// Configuration file (TOML); flags override it
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    process: Process,
     /// Manufacturer OUI of this box, six hexadecimal digits
     #[arg(long, value_name = "HEX6")]
     oui: Option<String>,
@@ -20,6 +19,30 @@ struct Common {
     /// Product class of this box
     #[arg(long, value_name = "C")]
     product_class: Option<String>,
+}
+
+impl Common {
+    /// Presets, the file, and these flags, which set the identity in `section`.
+    fn layers(&self, section: &str, control: Option<&PathBuf>) -> Result<Values, Error> {
+        let mut values = self.process.layers(control)?;
+        set(
+            &mut values,
+            [
+                (&*format!("{section}.manufacturer_oui"), "--oui", &self.oui),
+                (&*format!("{section}.serial_number"), "--serial", &self.serial),
+                (&*format!("{section}.product_class"), "--product-class", &self.product_class),
+            ],
+        )?;
+        Ok(values)
+    }
+}
+
+/// Flags of every process.
+#[derive(Clone, Debug, Default, clap::Args)]
+struct Process {
+    /// Configuration file (TOML); flags override it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Directory of the store
     #[arg(long, value_name = "DIR")]
     state_dir: Option<String>,
@@ -28,10 +51,9 @@ struct Common {
     metrics: Option<String>,
 }
 
-impl Common {
-    /// Presets, the file, and these flags, which set the identity in `section`. Reads the file again each time, for
-    /// SIGHUP.
-    fn layers(&self, section: &str, control: Option<&PathBuf>) -> Result<Values, Error> {
+impl Process {
+    /// Presets, the file, and these flags. Reads the file again each time, for SIGHUP.
+    fn layers(&self, control: Option<&PathBuf>) -> Result<Values, Error> {
         let mut values = Values::default();
         if let Some(file) = &self.config {
             let text = fs::read_to_string(file).map_err(|source| Error::Read { file: file.clone(), source })?;
@@ -41,9 +63,6 @@ impl Common {
         set(
             &mut values,
             [
-                (&*format!("{section}.manufacturer_oui"), "--oui", &self.oui),
-                (&*format!("{section}.serial_number"), "--serial", &self.serial),
-                (&*format!("{section}.product_class"), "--product-class", &self.product_class),
                 ("agent.state_dir", "--state-dir", &self.state_dir),
                 ("agent.metrics", "--metrics", &self.metrics),
                 ("agent.control", "--control", &control),
@@ -111,7 +130,7 @@ impl Gateway {
 
     /// There is a file, so it should be complete.
     pub(crate) fn names_a_file(&self) -> bool {
-        self.common.config.is_some()
+        self.common.process.config.is_some()
     }
 }
 
@@ -136,6 +155,27 @@ impl Device {
             &mut values,
             [("device.interface", "--interface", &self.interface), ("device.mode", "--mode", &self.mode)],
         )?;
+        Ok(values)
+    }
+}
+
+/// Flags of the ACS.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Acs {
+    #[command(flatten)]
+    process: Process,
+    /// Address of the STUN server; repeat it for several
+    #[arg(long, value_name = "IPV4:PORT")]
+    listen: Vec<String>,
+}
+
+impl Acs {
+    /// The layers: presets, the file, these flags. Reads the file again each time, for SIGHUP.
+    pub(crate) fn layers(&self, control: Option<&PathBuf>) -> Result<Values, Error> {
+        let mut values = self.process.layers(control)?;
+        if !self.listen.is_empty() {
+            values.set_list("acs.listen", &self.listen, Origin::Flag("--listen"))?;
+        }
         Ok(values)
     }
 }

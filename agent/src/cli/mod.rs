@@ -96,6 +96,10 @@ enum Role {
     ///
     /// SIGTERM stops it; in mode dhcp it gives its address back first.
     Device(flags::Device),
+    /// The ACS side: STUN server, registry of bindings, and sender of Connection Requests
+    ///
+    /// SIGTERM stops it, SIGHUP reloads the file.
+    Acs(flags::Acs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -119,6 +123,7 @@ impl Cli {
         match command {
             Command::Run(Role::Gateway(flags)) => run::gateway(flags, control),
             Command::Run(Role::Device(flags)) => run::device(flags, control),
+            Command::Run(Role::Acs(flags)) => run::acs(flags, control),
             Command::Detach(args) => detach::run(&args, &client, json),
             Command::Devices(args) => devices::run(&args, &client, json),
             Command::Bindings(args) => bindings::run(&args, &client, json),

@@ -6,7 +6,7 @@ use tokio::runtime;
 
 use super::{Failure, Outcome, flags};
 use crate::{
-    config::{Device, Gateway},
+    config::{Acs, Device, Gateway},
     role, sim,
 };
 
@@ -22,6 +22,13 @@ pub(super) fn device(flags: flags::Device, control: Option<PathBuf>) -> Outcome 
     let device = Device::try_from(&values)?;
     let reload = move || flags.layers(control.as_ref());
     role::device::run(&device, values, reload).map_err(Failure::failed)
+}
+
+pub(super) fn acs(flags: flags::Acs, control: Option<PathBuf>) -> Outcome {
+    let values = flags.layers(control.as_ref())?;
+    let acs = Acs::from(&values);
+    let reload = move || flags.layers(control.as_ref());
+    role::acs::run(&acs, values, reload).map_err(Failure::failed)
 }
 
 pub(super) fn sim(mut args: sim::Args, json: bool) -> Outcome {

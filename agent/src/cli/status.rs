@@ -34,14 +34,28 @@ fn describe(status: &Status) -> String {
         let state = if hooks.is_empty() { interface.state.clone() } else { format!("{}, {hooks}", interface.state) };
         line("interface", format!("{} ({}): {state}", printable(&interface.name), interface.side));
     }
+    if let Some(acs) = &status.acs {
+        let listen = acs.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        line("STUN server", listen);
+        line("CPEs", format!("{}, {} with a signed binding", acs.cpes, acs.authenticated));
+    }
     let table = &status.table;
-    // A device has none.
+    // Devices and ACSs have none.
     if table.max_rows > 0 {
         line("table", format!("{} of at most {} rows, {} bindings", table.rows, table.max_rows, table.bindings));
     }
     for ring in &status.rings {
         line("ring", format!("{}: {} events, {} lost", ring.name, ring.events, ring.lost));
     }
+    if status.acs.is_none() {
+        tell_of_cpe(status, &mut line);
+    }
+    line("metrics", status.metrics.as_ref().map_or_else(|| "off".to_owned(), |at| format!("http://{at}/metrics")));
+    text
+}
+
+/// What only agents that an ACS manages have.
+fn tell_of_cpe(status: &Status, line: &mut impl FnMut(&str, String)) {
     line("last notification", status.last_notification.clone().unwrap_or_else(|| "none".to_owned()));
     line(
         "TCP requests",
@@ -50,8 +64,6 @@ fn describe(status: &Status) -> String {
             builtin => builtin.to_owned(),
         },
     );
-    line("metrics", status.metrics.as_ref().map_or_else(|| "off".to_owned(), |at| format!("http://{at}/metrics")));
-    text
 }
 
 #[cfg(test)]
@@ -79,6 +91,7 @@ mod tests {
             pin_dir: "/sys/fs/bpf/tr111".into(),
             metrics: Some("127.0.0.1:9111".to_owned()),
             tcp_connection_requests: "external".to_owned(),
+            acs: None,
         };
         let value = serde_json::to_value(&status).expect("plain data");
         let documented = serde_json::json!({

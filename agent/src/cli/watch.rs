@@ -153,10 +153,13 @@ fn describe(event: &Event) -> String {
             let identity = [manufacturer_oui, product_class, serial_number];
             return format!("{}  device refused ({result}): {}", event.time, device(identity, bindings));
         }
-        Happening::BindingChanged(BindingChange { address, nat_detected }) => {
-            let nat = if *nat_detected { "behind a NAT" } else { "no NAT" };
-            let address = address.as_deref().unwrap_or("no address");
-            return format!("{}  reached by Connection Requests at {address} ({nat})", event.time);
+        Happening::BindingChanged(BindingChange { username, address, authenticated, nat_detected }) => {
+            let who = username.as_ref().map(|name| format!("{} ", printable(name))).unwrap_or_default();
+            let address = printable(address.as_deref().unwrap_or("no address"));
+            let nat = nat_detected.map(|behind| if behind { "behind a NAT" } else { "no NAT" });
+            let signed = authenticated.map(|signed| if signed { "signed" } else { "not signed" });
+            let remarks = [nat, signed].into_iter().flatten().collect::<Vec<_>>().join(", ");
+            return format!("{}  {who}reached by Connection Requests at {address} ({remarks})", event.time);
         }
         Happening::ConnectionRequest(ConnectionRequest { result, from, omitted }) => {
             let omitted = if *omitted > 0 { format!(" ({omitted} before it are not shown)") } else { String::new() };

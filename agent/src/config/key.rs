@@ -310,10 +310,12 @@ pub const KEYS: &[Key] = &[
         .help("root of the data model"),
     key(DEVICE, "connection_request_listen", Text(form::address_v4), Preset::Text("0.0.0.0:7547"), Start)
         .help("where UDP Connection Requests arrive; STUN leaves from here"),
-    key(ACS, "listen", Texts(form::address), Preset::Texts(&["0.0.0.0:3478"]), Later)
-        .help("addresses of the STUN server"),
-    key(ACS, "approach", Choice(&["stun", "notification", "both"]), Preset::Text("both"), Later)
-        .help("how bindings are learned"),
+    key(ACS, "listen", Texts(form::address_v4), Preset::Texts(&["0.0.0.0:3478"]), Start)
+        .help("addresses of the STUN server, from which Connection Requests leave, too"),
+    key(ACS, "threads", Integer(0, 256), Preset::Integer(0), Start)
+        .help("threads that answer at each address; 0: one for each core"),
+    key(ACS, "approach", Choice(&["stun", "notification", "both"]), Preset::Text("both"), Live)
+        .help("how bindings are learned: by STUN, by what CPEs tell their ACS, or both"),
     key(ACS, "xdp", Texts(form::interface), Preset::Texts(&[]), Later).help("interfaces for the line-rate path"),
     key(ACS, "registry", Text(form::registry), Preset::Text("embedded"), Later)
         .help("embedded, or redis://host:port/db"),

@@ -2,6 +2,7 @@
 //! and where; [`Gateway`] and [`Device`] are what
 //! a role works with.
 
+mod acs;
 mod cpe;
 mod device;
 mod form;
@@ -13,6 +14,7 @@ mod values;
 
 use std::{io, path::PathBuf};
 
+pub use acs::{Acs, AcsKnobs};
 pub use cpe::Cpe;
 pub use device::{Device, DeviceMode};
 pub use gateway::{Agent, Association, Gateway, ManagementServer, Traffic};

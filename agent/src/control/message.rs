@@ -1,7 +1,7 @@
 //! What clients and agent say to each other, and what `--json` prints: the types below serialise to the JSON of the
 //! documentation, word for word. Unknown is `null`, never a missing key; times are RFC 3339 in UTC.
 
-use std::path::PathBuf;
+use std::{net::SocketAddrV4, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -229,6 +229,9 @@ pub struct NatBinding {
     pub extended: Option<bool>,
     /// Why it was not.
     pub why: Option<String>,
+    /// On an ACS, from where it is known: `authenticated` (a signed Binding Request), `reported` (a notification) or
+    /// `tentative` (an unsigned one).
+    pub way: Option<String>,
 }
 
 /// One parameter of the data model, as TR-069 has it.
@@ -274,6 +277,19 @@ pub struct Status {
     pub metrics: Option<String>,
     /// Who hears TCP Connection Requests: `external`, or `builtin` with its address.
     pub tcp_connection_requests: String,
+    /// What only an ACS has.
+    pub acs: Option<AcsStatus>,
+}
+
+/// The state of an ACS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcsStatus {
+    /// Addresses of the STUN server.
+    pub listen: Vec<SocketAddrV4>,
+    /// CPEs in the registry.
+    pub cpes: u64,
+    /// Those whose binding was signed.
+    pub authenticated: u64,
 }
 
 /// An interface with programs.
@@ -371,13 +387,17 @@ pub enum Happening {
     ConnectionRequest(ConnectionRequest),
 }
 
-/// Where Connection Requests reach the agent.
+/// Where Connection Requests reach the agent, or on an ACS one of its CPEs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindingChange {
     /// `UDPConnectionRequestAddress`; nothing while the agent has no address.
     pub address: Option<String>,
-    /// `NATDetected`
-    pub nat_detected: bool,
+    /// `NATDetected`, where it is known.
+    pub nat_detected: Option<bool>,
+    /// On an ACS: `STUNUsername` of the CPE.
+    pub username: Option<String>,
+    /// On an ACS: whether a signed Binding Request told of it.
+    pub authenticated: Option<bool>,
 }
 
 /// What became of a UDP Connection Request.

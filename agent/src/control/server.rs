@@ -17,7 +17,7 @@ use super::{
     message::{self, Attribute, Device, Event, Happening, Refusal, Reply, Request},
     peer::{self, Permission},
 };
-use crate::service::{Answer, Ask, Fault};
+use crate::service::{Answer, Ask, Fault, acs::Acs};
 
 /// What clients get at most.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +53,8 @@ pub struct Service {
     pub role: &'static str,
     /// Questions to the task that owns the table.
     pub asks: mpsc::Sender<Ask>,
+    /// What only an ACS answers.
+    pub acs: Option<Acs>,
     /// What happens.
     pub events: broadcast::Sender<Arc<Event>>,
     /// Number of clients.
@@ -164,6 +166,7 @@ impl Connection<'_> {
                     let done = self.ask(|reply| Ask::Acknowledge { sequence, reply }).await?;
                     self.conclude(done).await?;
                 }
+                Request::Bindings if self.service.acs.is_some() => self.registered_bindings().await?,
                 Request::Bindings => match self.ask(Ask::Bindings).await? {
                     Answer::Done(bindings) => self.bindings(bindings).await?,
                     Answer::Late => self.refuse_late().await?,
@@ -278,6 +281,19 @@ impl Connection<'_> {
                 return Ok(());
             }
         }
+    }
+
+    /// Sends the bindings of a registry, asking for some at a time.
+    async fn registered_bindings(&mut self) -> Result<(), Ended> {
+        let Some(acs) = &self.service.acs else { return Ok(()) };
+        let mut from = Some(0);
+        while let Some(first) = from {
+            // Each CPE has up to three.
+            let page = acs.bindings(first, BINDINGS / 3);
+            from = page.next;
+            self.write(&Reply::Bindings { bindings: page.items, more: from.is_some() }).await?;
+        }
+        Ok(())
     }
 
     async fn parameters(&mut self, parameters: Vec<message::Parameter>) -> Result<(), Ended> {

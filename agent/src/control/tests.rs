@@ -33,7 +33,8 @@ fn start(rows: u32, limits: Limits) -> Agent {
     let (asks, mut asked) = mpsc::channel(4);
     let (events, _) = broadcast::channel(EVENTS);
     let clients = IntGauge::new("clients", "Clients.").expect("a valid name");
-    let service = Service { role: "gateway", asks, events: events.clone(), clients: clients.clone(), limits };
+    let service =
+        Service { role: "gateway", asks, acs: None, events: events.clone(), clients: clients.clone(), limits };
     tokio::spawn(serve(Listener::bind(&path).expect("a socket"), service));
     tokio::spawn(async move {
         let mut unanswered = Vec::new();

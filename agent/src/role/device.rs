@@ -110,5 +110,6 @@ fn status(device: &Device, metrics: Option<String>) -> message::Status {
             &device.management_server,
             device.connection_request_listen,
         ),
+        acs: None,
     }
 }

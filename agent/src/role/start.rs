@@ -26,6 +26,7 @@ use crate::{
     dataplane, random,
     service::{
         self, Ask, Kept, Knobs, Written,
+        acs::Acs,
         cpe::{self, BindError as ListenError, Tcp, Udp},
         link::LinkError,
     },
@@ -207,10 +208,21 @@ impl Endpoints {
         telemetry: Arc<Telemetry>,
         reload: impl Fn() -> Result<Values, config::Error> + Send + 'static,
     ) -> (Served, mpsc::Receiver<Ask>) {
+        self.serve_with(telemetry, reload, None)
+    }
+
+    /// The same for an ACS, which answers for its registry itself.
+    pub(super) fn serve_with(
+        self,
+        telemetry: Arc<Telemetry>,
+        reload: impl Fn() -> Result<Values, config::Error> + Send + 'static,
+        acs: Option<Acs>,
+    ) -> (Served, mpsc::Receiver<Ask>) {
         let Self { role, listener, http, signals, asks, asked, events } = self;
         let service = control::Service {
             role,
             asks: asks.clone(),
+            acs,
             events: events.clone(),
             clients: telemetry.control_clients.clone(),
             limits: Limits::default(),

@@ -578,6 +578,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             pin_dir: facts.pin_dir.clone(),
             metrics: facts.metrics.clone(),
             tcp_connection_requests: facts.tcp_connection_requests.clone(),
+            acs: None,
         }
     }
 

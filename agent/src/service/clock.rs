@@ -58,6 +58,21 @@ impl Clock {
         }
     }
 
+    /// Unix time as the system has it.
+    pub fn unix() -> UnixTime {
+        UnixTime(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs())
+    }
+
+    /// Unix time in RFC 3339 in UTC.
+    pub fn rfc3339_of(UnixTime(seconds): UnixTime) -> String {
+        rfc3339(SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(SystemTime::UNIX_EPOCH))
+    }
+
+    /// This moment in RFC 3339 in UTC.
+    pub fn rfc3339_now() -> String {
+        rfc3339(SystemTime::now())
+    }
+
     /// RFC 3339 in UTC, to the second.
     pub fn rfc3339(&self, time: BootTime) -> String {
         let unix = self.boot.checked_add(Duration::from_nanos(time.0)).unwrap_or(SystemTime::UNIX_EPOCH);

@@ -2,7 +2,7 @@
 
 use crate::{
     config::{
-        self, Association, Cpe, Origin, Traffic, Values,
+        self, AcsKnobs, Association, Cpe, Origin, Traffic, Values,
         key::{Effect, KEYS},
     },
     control::message::Knob,
@@ -22,6 +22,11 @@ impl Knobs {
 
     /// `[gateway.association]` as it is now.
     pub fn association(&self) -> Association {
+        (&self.values).into()
+    }
+
+    /// The knobs of the ACS as they are now.
+    pub fn acs(&self) -> AcsKnobs {
         (&self.values).into()
     }
 

@@ -1,5 +1,6 @@
 //! The tasks around the cores. One task owns the association table; everybody else asks it.
 
+pub mod acs;
 pub mod association;
 mod clock;
 pub mod cpe;

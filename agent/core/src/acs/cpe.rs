@@ -49,6 +49,8 @@ pub struct State {
 pub struct Seen {
     /// The request's source.
     pub address: SocketAddrV4,
+    /// The address of ours that it asked, from where Connection Requests have to come (UCR-20).
+    pub server: SocketAddrV4,
     /// When it became this.
     pub since: UnixTime,
     /// When it was last heard of.

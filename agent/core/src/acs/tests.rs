@@ -14,7 +14,8 @@ fn cpe(name: &str) -> Cpe {
 
 fn seen(port: u16, since: u64) -> Seen {
     let address = SocketAddrV4::new([198, 51, 100, 7].into(), port);
-    Seen { address, since: UnixTime(since), last_seen: UnixTime(since) }
+    let server = SocketAddrV4::new([203, 0, 113, 10].into(), 3478);
+    Seen { address, server, since: UnixTime(since), last_seen: UnixTime(since) }
 }
 
 fn told(address: &str, at: u64) -> Reported {

@@ -85,7 +85,9 @@ impl Management {
                 self.set_report(time, report, local);
                 Some(Happening::BindingChanged(message::BindingChange {
                     address: report.address.map(|address| address.to_string()),
-                    nat_detected: report.nat_detected,
+                    nat_detected: Some(report.nat_detected),
+                    username: None,
+                    authenticated: None,
                 }))
             }
             cpe::What::Due => {

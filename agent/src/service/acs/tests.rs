@@ -1,0 +1,79 @@
+use super::*;
+
+fn acs() -> Acs {
+    Acs::new(7, Approach::Both, broadcast::channel(16).0)
+}
+
+fn credentials(stun_password: &str) -> Credentials {
+    let short = |text: &str| Short::from(text.as_bytes());
+    Credentials {
+        stun_password: short(stun_password),
+        connection_request_username: short("CPE57689"),
+        connection_request_password: short("cr-secret-01"),
+    }
+}
+
+fn told(address: &str) -> Reported {
+    let address = address.parse().expect("an authority");
+    Reported { address, nat_detected: Some(true), at: tr111_core::time::UnixTime(1_700_000_000) }
+}
+
+/// STUN-21: the second CPE of a name is refused, and the first one stays as it is.
+#[tokio::test]
+async fn a_name_belongs_to_one_cpe() {
+    let acs = acs();
+    acs.add("CPE57689", credentials("first")).await.expect("a free name");
+    assert_eq!(acs.add("CPE57689", credentials("second")).await, Err(Error::Taken));
+    assert_eq!(*acs.get("CPE57689").expect("it is there").credentials.stun_password, *b"first");
+    acs.remove("CPE57689").await.expect("it is there");
+    assert_eq!(acs.remove("CPE57689").await, Err(Error::Unknown));
+    assert_eq!(acs.get("CPE57689"), None);
+}
+
+#[tokio::test]
+async fn texts_have_the_lengths_of_table_6_and_no_control_characters() {
+    let acs = acs();
+    for wrong in ["", "\u{1b}[2J", &"x".repeat(257)] {
+        assert!(matches!(acs.add(wrong, credentials("s")).await, Err(Error::Text { .. })), "{wrong:?}");
+    }
+    assert!(matches!(acs.add("a", credentials(&"x".repeat(257))).await, Err(Error::Text { .. })));
+    acs.add(&"x".repeat(256), Credentials::default()).await.expect("256 bytes");
+}
+
+/// STUN-41: the latest report is the one that counts, watchers hear of it, and other credentials do not touch it.
+#[tokio::test]
+async fn a_report_is_a_binding() {
+    let acs = acs();
+    let mut events = acs.events();
+    assert_eq!(acs.report("CPE57689", told("198.51.100.7:1")).await, Err(Error::Unknown));
+    acs.add("CPE57689", credentials("s")).await.expect("a free name");
+    acs.report("CPE57689", told("198.51.100.7:1")).await.expect("it is there");
+    acs.report("CPE57689", told("cpe.example")).await.expect("it is there");
+    acs.set_credentials("CPE57689", credentials("t")).await.expect("it is there");
+    let bindings = acs.bindings(0, 10).items;
+    assert_eq!(bindings.len(), 1);
+    assert_eq!((bindings[0].address.as_str(), bindings[0].way.as_deref()), ("cpe.example", Some("reported")));
+    for address in ["198.51.100.7:1", "cpe.example"] {
+        let event = events.recv().await.expect("told");
+        let Happening::BindingChanged(change) = &event.what else { panic!("{event:?}") };
+        assert_eq!(change.address.as_deref(), Some(address));
+    }
+}
+
+#[tokio::test]
+async fn pages_hold_every_cpe_once() {
+    let acs = acs();
+    for number in 0..10 {
+        acs.add(&format!("CPE{number}"), credentials("s")).await.expect("a free name");
+    }
+    acs.remove("CPE3").await.expect("it is there");
+    let (mut names, mut from) = (Vec::new(), Some(0));
+    while let Some(first) = from {
+        let page = acs.list(first, 4);
+        assert!(page.items.len() <= 4);
+        names.extend(page.items.into_iter().map(|cpe| describe::text(&cpe.name)));
+        from = page.next;
+    }
+    assert_eq!(names, [0, 1, 2, 4, 5, 6, 7, 8, 9].map(|number| format!("CPE{number}")));
+    assert_eq!(acs.size(), Size { cpes: 9, authenticated: 0 });
+}
