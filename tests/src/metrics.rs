@@ -57,6 +57,11 @@ impl Metrics {
         matching.map(|sample| format!("{:.0}", sample.value).parse::<u64>().unwrap_or(0)).sum()
     }
 
+    /// The value of the one sample of `name`; 0 where there is none.
+    pub fn value(&self, name: &str) -> f64 {
+        self.samples.iter().find(|sample| sample.name == name).map_or(0.0, |sample| sample.value)
+    }
+
     /// Frames that `hook` counted as `class`.
     pub fn packets(&self, hook: &str, class: &str) -> u64 {
         self.sum("tr111_packets_total", &[("hook", hook), ("class", class)])

@@ -1,8 +1,8 @@
 //! Metrics of the CPE of TR-111 Part 2.
 
-use prometheus::{IntCounterVec, IntGaugeVec, Opts};
+use prometheus::{Gauge, IntCounterVec, IntGaugeVec, Opts};
 use tr111_core::{
-    binding::{Alarm, Counts},
+    binding::{Alarm, Cpe},
     connreq::Refusal,
     digest,
 };
@@ -22,6 +22,8 @@ pub struct CpeMetrics {
     pub lost: IntCounterVec,
     /// What is wrong now.
     pub alarms: IntGaugeVec,
+    /// Seconds.
+    learned: Gauge,
 }
 
 impl CpeMetrics {
@@ -42,12 +44,17 @@ impl CpeMetrics {
         let stun = Opts::new("tr111_stun_messages_total", "STUN messages, by what became of them.");
         let lost = Opts::new("tr111_socket_lost_total", "Datagrams that a socket of the CPE had no room for.");
         let alarms = Opts::new("tr111_binding_alarms", "Whether the NAT binding is in doubt, by reason.");
+        let learned = Opts::new(
+            "tr111_stun_learned_period_seconds",
+            "Longest keep-alive period that the NAT binding was seen to survive; 0 until one is learned.",
+        );
         let metrics = Self {
             requests: IntCounterVec::new(requests, &["result"])?,
             tcp_requests: IntCounterVec::new(tcp, &["result"])?,
             stun: IntCounterVec::new(stun.const_label("role", role), &["type", "result"])?,
             lost: IntCounterVec::new(lost, &["socket"])?,
             alarms: IntGaugeVec::new(alarms, &["alarm"])?,
+            learned: Gauge::with_opts(learned)?,
         };
         let results = Refusal::ALL.map(Refusal::label).into_iter().chain([Self::ACCEPTED, Self::UNKNOWN]);
         results.for_each(|result| drop(metrics.requests.with_label_values(&[result])));
@@ -69,14 +76,16 @@ impl CpeMetrics {
         telemetry.register(Box::new(metrics.stun.clone()))?;
         telemetry.register(Box::new(metrics.lost.clone()))?;
         telemetry.register(Box::new(metrics.alarms.clone()))?;
+        telemetry.register(Box::new(metrics.learned.clone()))?;
         Ok(metrics)
     }
 
-    /// Follows what the core counted.
-    pub fn count_stun(&self, counts: &Counts) {
-        for ((kind, result), count) in counts {
+    /// Follows the core: what it counted, and the period that it learned.
+    pub fn follow(&self, cpe: &Cpe) {
+        for ((kind, result), count) in cpe.counts() {
             let counter = self.stun.with_label_values(&[kind, result]);
             counter.inc_by(count.saturating_sub(counter.get()));
         }
+        self.learned.set(cpe.memory().learned.unwrap_or_default().as_secs_f64());
     }
 }

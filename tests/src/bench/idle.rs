@@ -53,8 +53,17 @@ impl Usage {
 
 /// Kibibytes of a process in memory.
 pub(super) fn resident(process: u32) -> Result<f64> {
+    memory(process, "VmRSS:")
+}
+
+/// The most that they ever were.
+pub(super) fn peak(process: u32) -> Result<f64> {
+    memory(process, "VmHWM:")
+}
+
+fn memory(process: u32, what: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).with_context(|| format!("no {what}"))?;
     Ok(line.trim().trim_end_matches("kB").trim().parse()?)
 }
 

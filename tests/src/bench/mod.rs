@@ -1,12 +1,15 @@
 //! What `cargo xtask bench` measures. A section measures one thing, in one file for each kind, and puts its lines into
 //! the one table; design.md section 6 says what each has to hold.
 
+mod flood;
 mod idle;
 mod kea;
 mod kills;
+mod lifetime;
 mod programs;
 mod records;
 mod report;
+mod requests;
 mod rows;
 
 use std::thread;
@@ -30,16 +33,24 @@ pub struct Section {
 }
 
 /// Every section, in the order in which they run.
-pub const SECTIONS: [Section; 9] = [
+pub const SECTIONS: [Section; 13] = [
     Section {
         name: "programs",
-        about: "frames that are not ours, and DISCOVER, at ingress",
+        about: "frames that are not ours, and DISCOVER, at LAN ingress",
         measure: programs::ingress,
     },
     Section { name: "insertion", about: "the Gateway Identity into a reply, at egress", measure: programs::insertion },
     Section { name: "records", about: "records of the ring to rows", measure: rows::records },
     Section { name: "table", about: "a million rows in the core", measure: rows::table },
     Section { name: "store", about: "a million rows from the store", measure: rows::store },
+    Section {
+        name: "verification",
+        about: "UDP Connection Requests, accepted and refused",
+        measure: requests::verification,
+    },
+    Section { name: "flood", about: "forged Connection Requests at 100,000 a second", measure: flood::forgeries },
+    Section { name: "lifetime", about: "the search for a NAT's timeout, in real time", measure: lifetime::search },
+    Section { name: "keepalive", about: "packets that an extended NAT timeout saves", measure: lifetime::keep_alive },
     Section { name: "idle", about: "an agent with an empty table", measure: idle::empty },
     Section { name: "devices", about: "an agent with 10,000 devices that are there", measure: idle::devices },
     Section { name: "kea", about: "Kea under perfdhcp, with the agent and without", measure: kea::kea_under_load },

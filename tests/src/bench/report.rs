@@ -8,6 +8,7 @@ enum Bar {
     AtMost(f64),
     AtLeast(f64),
     Below(f64),
+    Between(f64, f64),
 }
 
 impl Bar {
@@ -16,14 +17,16 @@ impl Bar {
             Self::AtMost(bar) => measured <= bar,
             Self::AtLeast(bar) => measured >= bar,
             Self::Below(bar) => measured < bar,
+            Self::Between(least, most) => (least..=most).contains(&measured),
         }
     }
 
-    fn parts(self) -> (&'static str, f64) {
+    fn words(self) -> String {
         match self {
-            Self::AtMost(bar) => ("<=", bar),
-            Self::AtLeast(bar) => (">=", bar),
-            Self::Below(bar) => ("<", bar),
+            Self::AtMost(bar) => format!("<= {}", number(bar)),
+            Self::AtLeast(bar) => format!(">= {}", number(bar)),
+            Self::Below(bar) => format!("< {}", number(bar)),
+            Self::Between(least, most) => format!("{} to {}", number(least), number(most)),
         }
     }
 }
@@ -62,6 +65,12 @@ impl Row {
         Self { bar: Some(Bar::Below(bar)), ..self }
     }
 
+    /// It holds from `least` to `most`.
+    #[must_use]
+    pub fn between(self, least: f64, most: f64) -> Self {
+        Self { bar: Some(Bar::Between(least, most)), ..self }
+    }
+
     /// What there is to know besides: spread, baseline, method.
     #[must_use]
     pub fn note(self, note: impl Into<String>) -> Self {
@@ -84,10 +93,7 @@ impl Row {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, measured, unit, bar, note } = self;
-        let bar = bar.map(|bar| {
-            let (sign, value) = bar.parts();
-            format!("{sign} {} {unit}", number(value))
-        });
+        let bar = bar.map(|bar| format!("{} {unit}", bar.words()));
         let measured = format!("{} {unit}", number(*measured));
         let line = format!("{what:<62}{measured:>16}{:>18}  {:<7} {note}", bar.unwrap_or_default(), self.verdict());
         f.write_str(line.trim_end())
@@ -165,6 +171,7 @@ mod tests {
         assert_eq!(words(&Row::new("one", 9.25, "ns").at_most(12.0).note("why")), "one 9.25 ns <= 12 ns held why");
         assert_eq!(words(&Row::new("two", 499_999.6, "/s").at_least(5e5)), "two 500,000 /s >= 500,000 /s MISSED");
         assert_eq!(words(&Row::new("three", 2.0, "%").below(2.0)), "three 2 % < 2 % MISSED");
+        assert_eq!(words(&Row::new("five", 15.1, "s").between(13.5, 15.0)), "five 15.1 s 13.5 to 15 s MISSED");
         assert_eq!(words(&Row::new("four", -1234.5, "ns")), "four -1,234 ns");
     }
 

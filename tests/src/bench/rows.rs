@@ -253,7 +253,7 @@ fn fill(state: &std::path::Path) -> Result<u64> {
 }
 
 /// Seconds that this thread had a core to itself: those of others do not count.
-fn busy_seconds() -> Result<f64> {
+pub(super) fn busy_seconds() -> Result<f64> {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
     Ok(Duration::from(time).as_secs_f64())
 }

@@ -5,7 +5,7 @@
 
 use super::{
     Number, Refusal, Settings,
-    query::{Encoded, Fields, Query},
+    query::{Encoded, Fields, Judge, Query},
 };
 use crate::secret::DIGEST;
 
@@ -69,11 +69,18 @@ impl<'a> ParsedRequest<'a> {
 impl<'a> Datagram<'a> {
     /// Reads the request line and the headers. A body is not looked at (UCR-16).
     pub fn parse(self, settings: Settings) -> Result<ParsedRequest<'a>, Refusal> {
+        self.parse_while(settings, |_, _| Ok(()))
+    }
+
+    /// The same, as long as `judge` has nothing against `ts` and `id`: they stand in front, so what is old costs little
+    /// (T-62).
+    #[inline]
+    pub(super) fn parse_while(self, settings: Settings, judge: impl Judge<'a>) -> Result<ParsedRequest<'a>, Refusal> {
         let mut reader = Reader { datagram: self.0, at: 0 };
         reader.method()?;
         reader.authority(settings)?;
         reader.path()?;
-        let fields = reader.query(settings)?;
+        let fields = reader.query(settings, judge)?;
         reader.version()?;
         reader.headers(settings)?;
         fields.finish().map(ParsedRequest)
@@ -230,14 +237,15 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn query(&mut self, settings: Settings) -> Result<Fields<'a>, Refusal> {
+    #[inline]
+    fn query(&mut self, settings: Settings, judge: impl Judge<'a>) -> Result<Fields<'a>, Refusal> {
         let mut fields = Fields::new(settings.raw_fallback);
         loop {
             let (name, _) = self.run(class::URI | class::ESCAPE);
             if self.rest().first() == Some(&b'=') {
                 self.at += 1;
                 let (value, seen) = self.run(class::URI | class::ESCAPE | class::EQUALS);
-                fields.note(name, value, seen & class::ESCAPE != 0)?;
+                fields.note(name, value, seen & class::ESCAPE != 0, &judge)?;
             }
             match self.rest().first() {
                 Some(b'&') => self.at += 1,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 
-use super::{Datagram, Encoded, ParsedRequest, Refusal, Settings, TimestampUnit, query::Query};
+use super::{Datagram, Encoded, Field, Number, ParsedRequest, Refusal, Settings, TimestampUnit, query::Query};
 use crate::{secret::SharedSecret, time::UnixTime};
 
 /// How far a `ts` may be ahead of a trusted clock. Wide for clocks that drift, and far below the factor of ten by
@@ -135,7 +135,11 @@ impl Listener {
     /// Goes through all checks, and remembers a request that passes them. `now` is `None` where the clock is not
     /// trusted (T-56).
     pub fn receive(&mut self, now: Option<UnixTime>, datagram: Datagram<'_>) -> Result<AuthenticRequest, Refusal> {
-        let parsed = datagram.parse(self.settings)?;
+        let parsed = datagram.parse_while(self.settings, |field, number| match field {
+            Field::Ts => self.timestamp(now, number).map(drop),
+            Field::Id => self.id(number),
+            Field::Un | Field::Cn | Field::Sig => Ok(()),
+        })?;
         let valid = self.validate(now, parsed)?;
         let authentic = self.authenticate(&valid)?;
         self.remember(authentic);
@@ -148,10 +152,8 @@ impl Listener {
         now: Option<UnixTime>,
         ParsedRequest(query): ParsedRequest<'a>,
     ) -> Result<ValidRequest<'a>, Refusal> {
-        let timestamp = self.timestamp(now, &query)?;
-        if self.last.id == Some(query.id.value) {
-            return Err(Refusal::SameId);
-        }
+        let timestamp = self.timestamp(now, query.timestamp)?;
+        self.id(query.id)?;
         if !self.is_mine(query.username) {
             return Err(Refusal::UnknownUser);
         }
@@ -184,9 +186,13 @@ impl Listener {
         self.last.id = Some(id);
     }
 
-    fn timestamp(&self, now: Option<UnixTime>, query: &Query<'_>) -> Result<Timestamp, Refusal> {
-        let value = query.timestamp.value;
-        let timestamp = match (query.timestamp.digits.len(), self.settings.timestamp_unit) {
+    fn id(&self, id: Number<'_>) -> Result<(), Refusal> {
+        if self.last.id == Some(id.value) { Err(Refusal::SameId) } else { Ok(()) }
+    }
+
+    #[inline]
+    fn timestamp(&self, now: Option<UnixTime>, Number { digits, value }: Number<'_>) -> Result<Timestamp, Refusal> {
+        let timestamp = match (digits.len(), self.settings.timestamp_unit) {
             (MILLISECOND_DIGITS, TimestampUnit::Any) => Timestamp::Milliseconds(value),
             (MILLISECOND_DIGITS, TimestampUnit::Seconds) => return Err(Refusal::MillisecondTimestamp),
             _ => Timestamp::Seconds(value),

@@ -106,15 +106,20 @@ impl<'a> SignatureDigits<'a> {
     }
 }
 
+/// Says what is wrong with a number as soon as it is met.
+pub(super) trait Judge<'a>: Fn(Field, Number<'a>) -> Result<(), Refusal> {}
+
+impl<'a, F: Fn(Field, Number<'a>) -> Result<(), Refusal>> Judge<'a> for F {}
+
 /// The five fields as they are met. Unknown names are skipped, and the order is free (T-52).
 #[derive(Default)]
 pub(super) struct Fields<'a> {
     raw: bool,
-    ts: Option<Encoded<'a>>,
-    id: Option<Encoded<'a>>,
+    ts: Option<Number<'a>>,
+    id: Option<Number<'a>>,
     un: Option<Encoded<'a>>,
     cn: Option<Encoded<'a>>,
-    sig: Option<Encoded<'a>>,
+    sig: Option<&'a [u8]>,
 }
 
 impl<'a> Fields<'a> {
@@ -125,36 +130,61 @@ impl<'a> Fields<'a> {
 
     /// Notes `name=value`; `escaped` says whether the value has a `+` or a `%`.
     #[inline]
-    pub(super) fn note(&mut self, name: &[u8], value: &'a [u8], escaped: bool) -> Result<(), Refusal> {
-        let (slot, field) = match name {
-            b"ts" => (&mut self.ts, Field::Ts),
-            b"id" => (&mut self.id, Field::Id),
-            b"un" => (&mut self.un, Field::Un),
-            b"cn" => (&mut self.cn, Field::Cn),
-            b"sig" => (&mut self.sig, Field::Sig),
+    pub(super) fn note(
+        &mut self,
+        name: &[u8],
+        wire: &'a [u8],
+        escaped: bool,
+        judge: &impl Judge<'a>,
+    ) -> Result<(), Refusal> {
+        let field = match name {
+            b"ts" => Field::Ts,
+            b"id" => Field::Id,
+            b"un" => Field::Un,
+            b"cn" => Field::Cn,
+            b"sig" => Field::Sig,
             _ => return Ok(()),
         };
-        let value = Encoded { wire: value, escaped };
+        let value = Encoded { wire, escaped };
         // Who does not encode may well leave a bare `%` (T-51).
         if escaped && !self.raw && !value.is_sound() {
             return Err(Refusal::BadEncoding(field));
         }
-        match slot.replace(value) {
-            Some(_) => Err(Refusal::DuplicateField(field)),
-            None => Ok(()),
+        match field {
+            Field::Ts => once(&mut self.ts, field, || number(wire, field, judge)),
+            Field::Id => once(&mut self.id, field, || number(wire, field, judge)),
+            Field::Un => once(&mut self.un, field, || Ok(value)),
+            Field::Cn => once(&mut self.cn, field, || Ok(value)),
+            Field::Sig => once(&mut self.sig, field, || Ok(wire)),
         }
     }
 
     pub(super) fn finish(self) -> Result<Query<'a>, Refusal> {
-        let present = |value: Option<Encoded<'a>>, field| value.ok_or(Refusal::MissingField(field));
+        fn present<T>(value: Option<T>, field: Field) -> Result<T, Refusal> {
+            value.ok_or(Refusal::MissingField(field))
+        }
         Ok(Query {
-            timestamp: Number::read(present(self.ts, Field::Ts)?.wire, Field::Ts)?,
-            id: Number::read(present(self.id, Field::Id)?.wire, Field::Id)?,
+            timestamp: present(self.ts, Field::Ts)?,
+            id: present(self.id, Field::Id)?,
             username: present(self.un, Field::Un)?,
             nonce: present(self.cn, Field::Cn)?,
-            signature: SignatureDigits::read(present(self.sig, Field::Sig)?.wire)?,
+            signature: SignatureDigits::read(present(self.sig, Field::Sig)?)?,
         })
     }
+}
+
+fn number<'a>(wire: &'a [u8], field: Field, judge: &impl Judge<'a>) -> Result<Number<'a>, Refusal> {
+    let number = Number::read(wire, field)?;
+    judge(field, number).map(|()| number)
+}
+
+/// Fills `slot`, which only one field may do.
+fn once<T>(slot: &mut Option<T>, field: Field, value: impl FnOnce() -> Result<T, Refusal>) -> Result<(), Refusal> {
+    if slot.is_some() {
+        return Err(Refusal::DuplicateField(field));
+    }
+    *slot = Some(value()?);
+    Ok(())
 }
 
 /// The fields of a request, each in its form.

@@ -263,6 +263,14 @@ impl World {
         self.now.since(start).unwrap()
     }
 
+    /// Datagrams an hour of a CPE that has learned the period, its tests included: over so many hours.
+    pub fn keep_alive_packets(&mut self, hours: u32) -> f64 {
+        self.pass_until(seconds(10_000), |world| world.learned().is_some());
+        let before = self.sent.len();
+        self.pass(seconds(3_600) * hours);
+        f64::from(u32::try_from(self.sent.len() - before).unwrap()) / f64::from(hours)
+    }
+
     fn collect(&mut self) {
         while let Some(output) = self.cpe.poll_output() {
             match &output {

@@ -264,7 +264,7 @@ impl Task {
                 }
             }
         }
-        self.metrics.count_stun(self.cpe.counts());
+        self.metrics.follow(&self.cpe);
         let own = Own {
             username: self.demands.borrow().binding.stun_username.clone(),
             report: self.cpe.current(),

@@ -214,6 +214,17 @@ fn rejects_the_last_accepted_id() {
     assert_eq!(receive(&mut listener, &signed(1_700_000_010, 5)), STALE);
 }
 
+/// T-62: what is old is refused for that, whatever stands behind it: a flood of replays costs no more than their ts.
+#[test]
+fn an_old_request_is_not_read_to_its_end() {
+    let mut listener = listener();
+    assert!(receive(&mut listener, U1).is_ok());
+    assert_eq!(receive(&mut listener, "GET http://h?ts=1700000000&un=\0"), STALE);
+    assert_eq!(receive(&mut listener, "GET http://h?ts=1700000001&id=1234&un=\0"), Err(Refusal::SameId));
+    let garbage = receive(&mut listener, "GET http://h?ts=1700000001&id=5&un=\0");
+    assert!(matches!(garbage, Err(Refusal::Malformed { .. })), "{garbage:?}");
+}
+
 /// UCR-7, T-57: a restarted listener that is given what the old one remembered refuses the replay.
 #[test]
 fn remembers_over_a_restart() {
