@@ -64,8 +64,8 @@ fn count(device: &Agent<'_>, result: &str, expected: u64) -> Result<()> {
     Ok(())
 }
 
-/// UCR-2: curl with the digest of ConnectionRequestPassword wakes the device, and nothing else does. A password that is
-/// written holds from then on.
+/// UCR-2: curl with the digest of ConnectionRequestPassword wakes the device, and nothing else does; `tr111 watch` tells of
+/// what was refused. A password that is written holds from then on.
 #[test]
 fn curl_with_digest_wakes_the_device() -> Result<()> {
     let lab = Lab::new()?;
@@ -86,13 +86,17 @@ fn curl_with_digest_wakes_the_device() -> Result<()> {
     count(&device, "accepted", 0)?;
     count(&device, "wrong_response", 1)?;
     count(&device, "wrong_user", 1)?;
+    for refusal in ["malformed", "wrong_response", "wrong_user", "wrong_method"] {
+        let told: Value = serde_json::from_str(&watcher.wait_for_line(&format!("\"{refusal}\""), SOON)?)?;
+        assert_eq!((&told["event"], &told["transport"]), (&"connection_request".into(), &"tcp".into()), "{told}");
+    }
 
     assert_eq!(with_password(&lab, PASSWORD)?, 200);
     count(&device, "accepted", 1)?;
     let woken: Value = serde_json::from_str(&notifications.wait_for_line("CONNECTION REQUEST", SOON)?)?;
     assert_eq!((&woken["kind"], &woken["sequence"]), (&"6 CONNECTION REQUEST".into(), &1.into()));
-    let told: Value = serde_json::from_str(&watcher.wait_for_line("\"connection_request\"", SOON)?)?;
-    assert_eq!(told["result"], "accepted");
+    let told: Value = serde_json::from_str(&watcher.wait_for_line("\"accepted\"", SOON)?)?;
+    assert_eq!((&told["event"], &told["transport"]), (&"connection_request".into(), &"tcp".into()), "{told}");
     assert!(told["from"].as_str().is_some_and(|from| from.starts_with("10.111.0.1:")), "{told}");
 
     let file = lab.write("another-password", "another")?;

@@ -11,7 +11,7 @@ use crate::control::{
     Client, ClientError,
     message::{
         Binding, BindingChange, Change, ChangedParameter, ConnectionRequest, Event, Happening, Notification, Refused,
-        Reply, Request,
+        Reply, Request, Transport,
     },
 };
 
@@ -161,9 +161,13 @@ fn describe(event: &Event) -> String {
             let remarks = [nat, signed].into_iter().flatten().collect::<Vec<_>>().join(", ");
             return format!("{}  {who}reached by Connection Requests at {address} ({remarks})", event.time);
         }
-        Happening::ConnectionRequest(ConnectionRequest { result, from, omitted }) => {
+        Happening::ConnectionRequest(ConnectionRequest { transport, result, from, omitted }) => {
             let omitted = if *omitted > 0 { format!(" ({omitted} before it are not shown)") } else { String::new() };
-            return format!("{}  Connection Request from {from}: {result}{omitted}", event.time);
+            let transport = match transport {
+                Transport::Udp => "UDP",
+                Transport::Tcp => "TCP",
+            };
+            return format!("{}  {transport} Connection Request from {from}: {result}{omitted}", event.time);
         }
         Happening::Notification(Notification { sequence, kind, parameters }) => {
             let mut line = format!("{}  notification {sequence} ({kind}):", event.time);

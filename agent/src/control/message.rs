@@ -383,7 +383,7 @@ pub enum Happening {
     Notification(Notification),
     /// The agent is reached by another address.
     BindingChanged(BindingChange),
-    /// A UDP Connection Request came.
+    /// A Connection Request came.
     ConnectionRequest(ConnectionRequest),
 }
 
@@ -400,15 +400,27 @@ pub struct BindingChange {
     pub authenticated: Option<bool>,
 }
 
-/// What became of a UDP Connection Request.
+/// By which way a Connection Request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// TR-111 Part 2
+    Udp,
+    /// TR-069 3.2.2
+    Tcp,
+}
+
+/// What became of a Connection Request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionRequest {
-    /// `accepted`, or why it was ignored, as in the metric.
+    /// `accepted`, or why it was ignored or refused, as in the metric of this way.
     pub result: String,
     /// Address and port that it came from, as far as one may believe that.
     pub from: String,
     /// Requests before it that were ignored and are not shown, because there were too many.
     pub omitted: u64,
+    /// By which way.
+    pub transport: Transport,
 }
 
 /// A device without a row.

@@ -12,6 +12,7 @@ use tokio::{
 };
 use tr111_core::{
     association,
+    binding::Report,
     device::{GatewayInfo, attributes},
     identity::DeviceIdentity,
     model::{self, Notification, Side},
@@ -90,6 +91,8 @@ pub(super) struct Management {
     cpe: Option<cpe::Handle>,
     /// What is to be kept of it.
     cpe_state: cpe::State,
+    /// `UDPConnectionRequestAddress` and `NATDetected` as notifications know them.
+    known: Report,
 }
 
 impl Management {
@@ -106,10 +109,11 @@ impl Management {
             let written = written.over(model.written());
             model.put(written);
         }
-        let (demands, _) = watch::channel(model.written().into());
         let keeper = Keeper::new(store, kept);
         let state = std::mem::take(&mut kept.notifications);
         let notifier = Notifier::new(model.root(), state, kept.last_told, rows, telemetry.notifications.clone());
+        let address = notifier.core().attribute(&model::udp_connection_request_address(model.root()));
+        let (demands, _) = watch::channel(Demands::new(model.written(), address));
         Self {
             model,
             demands,
@@ -120,6 +124,7 @@ impl Management {
             store_errors: telemetry.store_errors.clone(),
             cpe: None,
             cpe_state: cpe::State::default(),
+            known: Report::default(),
         }
     }
 
@@ -275,7 +280,7 @@ impl Management {
                 let _ = reply.send(self.own_bindings());
             }
             Ask::Heard(news) => self.heard(news),
-            Ask::Woken { from } => self.woken(from),
+            Ask::Woken { from, omitted } => self.woken(from, omitted),
             other => return Some(other),
         }
         None
@@ -322,6 +327,12 @@ impl Management {
                 return;
             }
         };
+        // T-72: what is hidden reads the same before and after, and is told of all the same.
+        let is_other = |write: &(String, String)| {
+            let alone = self.model.check(&view, std::slice::from_ref(write));
+            model::is_hidden(&write.0) && alone.is_ok_and(|checked| checked.written != *self.model.written())
+        };
+        let hidden: Vec<bool> = writes.iter().map(is_other).collect();
         let mut undo = Undo { written: Some(self.model.written().clone()), attributes: Vec::new() };
         if checked.is_url_set && subject.side() == Side::Device {
             // DEV-7: the ACS may be another one now.
@@ -336,8 +347,10 @@ impl Management {
         self.put(now, checked.written);
         let after = self.view(subject).get(&paths).unwrap_or_default();
         let cause = if by_acs { Cause::Acs } else { Cause::Other };
-        for (before, after) in before.iter().zip(&after).filter(|(before, after)| before.value != after.value) {
-            self.notifier.changed(now, &after.name, &before.value, &after.value, cause);
+        for ((before, after), is_hidden_other) in before.iter().zip(&after).zip(hidden) {
+            if is_hidden_other || before.value != after.value {
+                self.notifier.changed(now, &after.name, &before.value, &after.value, cause);
+            }
         }
         self.notify(true);
         self.keeper.tell(Told::Set { reply, path: paths.first().cloned().unwrap_or_default(), undo });
@@ -373,6 +386,7 @@ impl Management {
         // Which parameters there are does not depend on attributes, but the view of them reads both.
         let notifications = self.notifier.core().clone();
         self.notifier.core_mut().set(&self.model.view(subject, &notifications), path, attribute)?;
+        self.demand();
         Ok(found.into_iter().map(|parameter| (parameter.name, parameter.notification)).collect())
     }
 

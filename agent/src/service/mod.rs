@@ -100,6 +100,8 @@ pub enum Ask {
     Woken {
         /// Where it came from.
         from: SocketAddr,
+        /// Refused ones before it that no watcher was told of.
+        omitted: u64,
     },
     /// The knobs.
     Knobs(oneshot::Sender<Vec<Knob>>),

@@ -70,6 +70,7 @@ impl Cpe {
                     session.activity.heard(now);
                 }
             }
+            Input::Asked(is_asked) => self.teller.set_asked(is_asked),
             Input::Settings(settings) => self.set_settings(settings),
             Input::Tick => {}
         }
@@ -106,6 +107,16 @@ impl Cpe {
     /// `UDPConnectionRequestAddress` and `NATDetected`, as they are now.
     pub fn current(&self) -> Report {
         self.teller.report()
+    }
+
+    /// Whether [`Self::current`] is what is known, and not merely the listener's own address while a first answer is
+    /// waited for: that of a new server, or to a new local address.
+    pub fn is_determined(&self) -> bool {
+        match (&self.session, &self.server) {
+            (Some(session), _) => !session.is_first(),
+            (None, Some(server)) => !server.is_expected() || self.local.is_none(),
+            (None, None) => true,
+        }
     }
 
     /// What to keep over a restart.
@@ -229,11 +240,8 @@ impl Cpe {
         if self.teller.set(now, report) {
             self.context.outputs.push_back(Output::Changed(report));
         }
-        self.is_restless = match (&self.session, &self.server) {
-            (Some(session), _) => session.is_restless(now),
-            (None, Some(server)) => server.is_expected() && self.local.is_some(),
-            (None, None) => false,
-        };
+        self.is_restless =
+            !self.is_determined() || self.session.as_ref().is_some_and(|session| session.is_restless(now));
         if self.teller.due(self.is_restless).is_some_and(|due| due <= now) {
             let report = self.teller.tell(now);
             self.context.outputs.push_back(Output::Notify(report));

@@ -81,6 +81,9 @@ pub enum Input<'a> {
     },
     /// Another datagram came in on the primary socket. It may have refreshed the binding (T-47).
     Heard,
+    /// Whether the ACS wants to be told of the address: it set Active on `UDPConnectionRequestAddress`. At first it does.
+    /// [`Output::Notify`] comes anyway, but the limit counts from what the ACS was told (CPE-40).
+    Asked(bool),
     /// The operator changed settings. The seed stays as it was.
     Settings(Settings),
     /// Time went by.

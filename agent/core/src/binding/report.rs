@@ -31,6 +31,8 @@ pub(super) struct Teller {
     limit: Duration,
     damping: Duration,
     told: Option<Report>,
+    /// The ACS wants to be told.
+    is_asked: bool,
     /// When it was told.
     last: Option<BootTime>,
     /// The report now, and since when it differs from what was told.
@@ -40,7 +42,15 @@ pub(super) struct Teller {
 
 impl Teller {
     pub(super) fn new(damping: Duration, told: Option<Report>) -> Self {
-        Self { limit: Duration::ZERO, damping, told, last: None, report: Report::default(), since: None }
+        Self {
+            limit: Duration::ZERO,
+            damping,
+            told,
+            is_asked: true,
+            last: None,
+            report: Report::default(),
+            since: None,
+        }
     }
 
     pub(super) fn report(&self) -> Report {
@@ -50,6 +60,10 @@ impl Teller {
     /// What was told last.
     pub(super) fn told(&self) -> Option<Report> {
         self.told
+    }
+
+    pub(super) fn set_asked(&mut self, is_asked: bool) {
+        self.is_asked = is_asked;
     }
 
     pub(super) fn set_damping(&mut self, damping: Duration) {
@@ -81,7 +95,9 @@ impl Teller {
     /// Tells it.
     pub(super) fn tell(&mut self, now: BootTime) -> Report {
         self.told = Some(self.report);
-        self.last = Some(now);
+        if self.is_asked {
+            self.last = Some(now);
+        }
         self.since = None;
         self.report
     }

@@ -140,12 +140,15 @@ impl Session {
         self.binding.map(|binding| binding.mapped).filter(|mapped| *mapped != self.local)
     }
 
-    /// The binding is likely to change again soon (CPE-41): nothing is known yet, tests let it lapse, or responses
-    /// contradict each other.
+    /// Nothing is known yet, and an answer may still come.
+    pub(super) fn is_first(&self) -> bool {
+        self.binding.is_none() && self.failures == 0
+    }
+
+    /// The binding is likely to change again soon (CPE-41): tests let it lapse, or responses contradict each other.
     pub(super) fn is_restless(&self, now: BootTime) -> bool {
-        let is_first = self.binding.is_none() && self.failures == 0;
         let is_searching = self.reflection == Reflection::Honoured && self.search.disturbs();
-        is_first || is_searching || self.doubtful.is_some_and(|until| now < until)
+        is_searching || self.doubtful.is_some_and(|until| now < until)
     }
 
     /// The bounds changed.

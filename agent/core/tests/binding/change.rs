@@ -6,7 +6,8 @@ use tr111_core::{binding::Alarm, stun::INTERVALS};
 
 use crate::sim::*;
 
-/// CPE-31: the first answer, and each that shows another binding, is followed by a BINDING-CHANGE at once.
+/// CPE-31, CPE-34: the first answer, and each that shows another binding, is followed by a BINDING-CHANGE at once, for which
+/// the minimum does not hold.
 #[test]
 fn a_binding_that_is_new_or_other_is_announced_at_once() {
     let mut world = World::new(enabled(10, 20), Some(seconds(300)));
@@ -18,7 +19,6 @@ fn a_binding_that_is_new_or_other_is_announced_at_once() {
     world.nat.reboot();
     world.pass(seconds(30));
     assert_eq!(world.changes().count(), 2);
-    // CPE-34: the minimum does not hold for it.
     let requests: Vec<_> = world.requests().collect();
     let position = requests.iter().rposition(|request| request.is_change).unwrap();
     assert_eq!(requests[position].at.since(requests[position - 1].at), Some(WAY * 2));

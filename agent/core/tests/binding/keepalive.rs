@@ -6,7 +6,7 @@ use tr111_core::binding::{Input, Phase};
 
 use crate::sim::*;
 
-/// CPE-20: refreshes leave from the listener's socket, and the binding never lapses.
+/// CPE-3, CPE-20: refreshes leave from the listener's socket, and once the NAT's timeout is known the binding never lapses.
 #[test]
 fn a_learned_binding_never_lapses() {
     for timeout in [15, 30, 60, 300] {
@@ -29,6 +29,20 @@ fn equal_bounds_are_the_period() {
     assert_eq!(world.probes().count(), 0);
     assert_eq!((world.cpe.period(), world.cpe.phase()), (Some(seconds(20)), None));
     world.assert_periods(seconds(20), Some(seconds(20)));
+}
+
+/// T-40: a keep-alive that nobody answers is repeated like any other request, sooner than the minimum allows a new one.
+#[test]
+fn a_keep_alive_is_repeated() {
+    let mut world = World::new(enabled(20, 20), Some(seconds(60)));
+    world.pass(seconds(5));
+    world.server.is_silent = true;
+    world.pass(seconds(30));
+    let keep_alive = world.requests().last().expect("requests").clone();
+    assert!(!keep_alive.is_change);
+    let copies = world.sent.iter().filter(|sent| sent.id == keep_alive.id);
+    let copies: Vec<Duration> = copies.map(|sent| sent.at.since(keep_alive.at).unwrap()).collect();
+    assert_eq!(copies, [0, 100, 300, 700, 1_500, 3_100, 4_700, 6_300, 7_900].map(Duration::from_millis));
 }
 
 /// CPE-21, CPE-22: in every phase, for days.

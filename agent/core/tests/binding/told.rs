@@ -1,6 +1,9 @@
 //! What the ACS is told, and when (CPE-39 to CPE-41, SEC-4).
 
-use tr111_core::binding::{Memory, Output, Parameters};
+use tr111_core::{
+    binding::{Input, Memory, Output, Parameters},
+    stun::Message,
+};
 
 use crate::sim::*;
 
@@ -13,6 +16,22 @@ fn the_first_binding_is_told_at_once() {
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].0.since(world.sent[0].at), Some(WAY * 2));
     assert_eq!(told[0].1, world.cpe.current());
+}
+
+/// CPE-4, CPE-27: the ACS learns of a binding by both ways: BINDING-CHANGE, in a request that has
+/// CONNECTION-REQUEST-BINDING because it leaves from the listener, and the parameter.
+#[test]
+fn a_change_is_told_by_attribute_and_by_parameter() {
+    let mut world = World::new(enabled(10, 20), Some(seconds(300)));
+    for changes in 1..=3 {
+        world.pass(seconds(60));
+        assert_eq!((world.changes().count(), world.notified().len()), (changes, changes));
+        assert_eq!(world.cpe.current().address, world.mapping());
+        assert_eq!(world.notified().last().unwrap().1, world.cpe.current());
+        let change = world.changes().last().unwrap();
+        assert!(Message::parse(&change.datagram).unwrap().has_connection_request_binding());
+        world.nat.reboot();
+    }
 }
 
 /// CPE-40: changes within the limit wait for it, and the latest value is told.
@@ -31,6 +50,21 @@ fn the_limit_delays_and_the_latest_value_is_told() {
     assert_eq!(told.len(), 2);
     assert_eq!(told[1].0.since(told[0].0), Some(seconds(60)));
     assert_eq!(told[1].1, world.cpe.current());
+}
+
+/// CPE-40: the limit counts from what the ACS was told, and not from what it did not ask for.
+#[test]
+fn what_nobody_asked_for_starts_no_limit() {
+    let parameters = Parameters { notification_limit: 60, ..enabled(5, 5) };
+    let mut world = World::silent(parameters, Some(seconds(300)), Memory::default());
+    world.handle(Input::Asked(false));
+    world.set_local(Some(LOCAL));
+    for (asked, told) in [(false, 1), (true, 2), (true, 2)] {
+        world.handle(Input::Asked(asked));
+        world.nat.reboot();
+        world.pass(seconds(10));
+        assert_eq!(world.notified().len(), told);
+    }
 }
 
 /// SEC-4: a binding that flaps is told once in the limit, however often it changes.

@@ -22,7 +22,7 @@ use tr111_core::{
     time::BootTime,
 };
 
-use self::task::Task;
+use self::{refused::Refused, task::Task};
 pub use self::{
     socket::{BindError, Udp},
     tcp::Tcp,
@@ -30,7 +30,7 @@ pub use self::{
 use super::{Ask, Clock, KeptCpe, management::Demands};
 use crate::{
     config,
-    control::message::{Event, NatBinding},
+    control::message::{Event, NatBinding, Transport},
     telemetry::CpeMetrics,
 };
 
@@ -63,6 +63,8 @@ pub enum What {
         report: Report,
         /// Where Connection Requests are heard.
         local: Option<SocketAddrV4>,
+        /// They are not merely what holds until a first answer comes.
+        is_determined: bool,
     },
     /// The ACS is to be told of the address, if it asked for that (CPE-39 to CPE-41).
     Due,
@@ -118,7 +120,8 @@ impl Handle {
     /// Starts the task, which obeys `demands`. Gives what it starts with, to be kept.
     pub(super) fn start(mut parts: Parts, demands: watch::Receiver<Demands>) -> io::Result<(Self, State)> {
         if let Some(tcp) = parts.tcp.take() {
-            tokio::spawn(tcp.serve(demands.clone(), parts.owner.clone(), parts.metrics.clone()));
+            let refused = Refused::new(Transport::Tcp, parts.events.clone());
+            tokio::spawn(tcp.serve(demands.clone(), parts.owner.clone(), parts.metrics.clone(), refused));
         }
         let mut state = parts.kept.state;
         state.last = state.last.restored(parts.kept.is_same_boot, parts.knobs.keep_over_reboot);

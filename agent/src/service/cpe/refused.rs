@@ -1,24 +1,64 @@
-//! How many ignored requests watchers are told of: anybody can send them, as fast as the network carries.
+//! Refused Connection Requests, for watchers. How many they are told of is bounded: anybody can send them, as fast as
+//! the network carries.
 
-use std::time::Duration;
+use std::{fmt::Display, sync::Arc, time::Duration};
 
+use tokio::sync::broadcast;
 use tr111_core::time::BootTime;
+
+use crate::{
+    control::message::{ConnectionRequest, Event, Happening, Transport},
+    service::Clock,
+};
 
 /// Those that are told in a [`WINDOW`].
 const SHOWN: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(1);
 
+/// Tells of those that came by one way.
+#[derive(Debug)]
+pub(super) struct Refused {
+    transport: Transport,
+    events: broadcast::Sender<Arc<Event>>,
+    clock: Clock,
+    gauge: Gauge,
+}
+
+impl Refused {
+    pub(super) fn new(transport: Transport, events: broadcast::Sender<Arc<Event>>) -> Self {
+        Self { transport, events, clock: Clock::new(), gauge: Gauge::default() }
+    }
+
+    /// Tells of one.
+    pub(super) fn tell(&mut self, now: BootTime, result: &str, from: &dyn Display) {
+        let Some(omitted) = self.gauge.next(now) else { return };
+        tracing::debug!(%from, result, omitted, transport = ?self.transport, "Connection Request refused");
+        if self.events.receiver_count() > 0 {
+            self.clock.follow();
+            let (transport, result, from) = (self.transport, result.to_owned(), from.to_string());
+            let what = Happening::ConnectionRequest(ConnectionRequest { result, from, omitted, transport });
+            // Without receivers nobody misses it.
+            let _ = self.events.send(Arc::new(Event { time: self.clock.rfc3339(now), what }));
+        }
+    }
+
+    /// How many were not told of since this was asked last, or one was.
+    pub(super) fn omitted(&mut self) -> u64 {
+        self.gauge.take()
+    }
+}
+
 /// Counts what is told and what is not.
 #[derive(Debug, Default)]
-pub(super) struct Refused {
+struct Gauge {
     since: BootTime,
     shown: u32,
     omitted: u64,
 }
 
-impl Refused {
+impl Gauge {
     /// Whether the next one is told, and if so, how many before it were not.
-    pub(super) fn next(&mut self, now: BootTime) -> Option<u64> {
+    fn next(&mut self, now: BootTime) -> Option<u64> {
         if now >= self.since + WINDOW {
             (self.since, self.shown) = (now, 0);
         }
@@ -30,8 +70,7 @@ impl Refused {
         Some(self.take())
     }
 
-    /// How many were not told since this was asked last.
-    pub(super) fn take(&mut self) -> u64 {
+    fn take(&mut self) -> u64 {
         std::mem::take(&mut self.omitted)
     }
 }
@@ -42,11 +81,11 @@ mod tests {
 
     #[test]
     fn a_flood_is_told_in_twenty_events_a_second_and_a_number() {
-        let mut refused = Refused::default();
+        let mut gauge = Gauge::default();
         let at = |seconds| BootTime::default() + Duration::from_secs(seconds);
-        let told = (0..1_000).filter(|_| refused.next(at(5)).is_some()).count();
+        let told = (0..1_000).filter(|_| gauge.next(at(5)).is_some()).count();
         assert_eq!(told, 20);
-        assert_eq!(refused.next(at(6)), Some(980));
-        assert_eq!(refused.next(at(6)), Some(0));
+        assert_eq!(gauge.next(at(6)), Some(980));
+        assert_eq!(gauge.next(at(6)), Some(0));
     }
 }

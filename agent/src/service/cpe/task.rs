@@ -3,12 +3,11 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
-    sync::Arc,
 };
 
 use tokio::{
     net::lookup_host,
-    sync::{broadcast, mpsc, watch},
+    sync::{mpsc, watch},
     task::{JoinSet, yield_now},
 };
 use tr111_core::{
@@ -20,7 +19,7 @@ use tr111_core::{
 use super::{News, Own, Parts, State, Udp, What, local, refused::Refused};
 use crate::{
     config,
-    control::message::{ConnectionRequest, Event, Happening},
+    control::message::Transport,
     service::{Ask, Clock, NetworkChange, management::Demands, timer::Timer, watch_network},
     telemetry::CpeMetrics,
 };
@@ -46,10 +45,8 @@ pub(super) struct Task {
     owner: mpsc::Sender<Ask>,
     /// For the owner.
     news: Vec<News>,
-    events: broadcast::Sender<Arc<Event>>,
     metrics: CpeMetrics,
     refused: Refused,
-    clock: Clock,
     timer: Timer,
     network: mpsc::Receiver<NetworkChange>,
     /// Names that are looked up, and what came of it.
@@ -81,10 +78,8 @@ impl Task {
             own,
             owner: parts.owner,
             news: Vec::new(),
-            events: parts.events,
             metrics: parts.metrics,
-            refused: Refused::default(),
-            clock: Clock::new(),
+            refused: Refused::new(Transport::Udp, parts.events),
             timer: Timer::new()?,
             network: watch_network()?,
             names: JoinSet::new(),
@@ -137,6 +132,7 @@ impl Task {
         let knobs = self.knobs.borrow_and_update().clone();
         let now = Clock::now();
         self.cpe.handle(now, Input::Settings(binding::Settings { seed: self.seed, ..knobs.stun }));
+        self.cpe.handle(now, Input::Asked(demands.is_address_asked));
         self.cpe.handle(now, Input::Parameters(demands.binding));
         self.listener.set_settings(knobs.connreq);
         let (username, password) = (&demands.connection_request_username, &demands.connection_request_password);
@@ -204,21 +200,12 @@ impl Task {
             Ok(request) => {
                 self.metrics.requests.with_label_values(&[CpeMetrics::ACCEPTED]).inc();
                 tracing::info!(%from, ts = request.timestamp(), id = request.id(), "Connection Request accepted");
-                let omitted = self.refused.take();
+                let omitted = self.refused.omitted();
                 self.tell(now, What::Requested { from, omitted });
             }
             Err(refusal) => {
                 self.metrics.requests.with_label_values(&[refusal.label()]).inc();
-                let Some(omitted) = self.refused.next(now) else { return };
-                tracing::debug!(%from, %refusal, omitted, "Connection Request ignored");
-                if self.events.receiver_count() > 0 {
-                    self.clock.follow();
-                    let result = refusal.label().to_owned();
-                    let request = ConnectionRequest { result, from: from.to_string(), omitted };
-                    let what = Happening::ConnectionRequest(request);
-                    // Without receivers nobody misses it.
-                    let _ = self.events.send(Arc::new(Event { time: self.clock.rfc3339(now), what }));
-                }
+                self.refused.tell(now, refusal.label(), &from);
             }
         }
     }
@@ -247,7 +234,8 @@ impl Task {
                 Output::Changed(report) => {
                     let address = report.udp_connection_request_address();
                     tracing::info!(address, nat_detected = report.nat_detected, "reached by Connection Requests");
-                    self.tell(Clock::now(), What::Changed { report, local: self.local });
+                    let (local, is_determined) = (self.local, self.cpe.is_determined());
+                    self.tell(Clock::now(), What::Changed { report, local, is_determined });
                 }
                 Output::Notify(_) => self.tell(Clock::now(), What::Due),
                 Output::Learned { period } => {

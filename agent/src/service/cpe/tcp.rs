@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     net::{SocketAddr, SocketAddrV4},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -21,7 +21,7 @@ use tokio::{
 };
 use tr111_core::digest::{self, Credential, Gate, Refusal};
 
-use super::{Ask, BindError, Clock, Demands};
+use super::{Ask, BindError, Clock, Demands, Refused};
 use crate::{random, telemetry::CpeMetrics};
 
 /// Connections at a time; others wait in the kernel.
@@ -53,9 +53,16 @@ impl Tcp {
     }
 
     /// Answers until the agent ends.
-    pub(super) async fn serve(self, demands: watch::Receiver<Demands>, owner: mpsc::Sender<Ask>, metrics: CpeMetrics) {
+    pub(super) async fn serve(
+        self,
+        demands: watch::Receiver<Demands>,
+        owner: mpsc::Sender<Ask>,
+        metrics: CpeMetrics,
+        refused: Refused,
+    ) {
         let Self { listener, gate } = self;
-        let door = Arc::new(Door { gate: Mutex::new(gate), demands, owner, counter: metrics.tcp_requests });
+        let (gate, refused) = (Mutex::new(gate), Mutex::new(refused));
+        let door = Arc::new(Door { gate, refused, demands, owner, counter: metrics.tcp_requests });
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         while let Ok(place) = Arc::clone(&room).acquire_owned().await {
             match listener.accept().await {
@@ -80,6 +87,7 @@ impl Tcp {
 /// What all connections share.
 struct Door {
     gate: Mutex<Gate>,
+    refused: Mutex<Refused>,
     demands: watch::Receiver<Demands>,
     owner: mpsc::Sender<Ask>,
     counter: IntCounterVec,
@@ -118,8 +126,16 @@ impl Door {
             (CpeMetrics::WRONG_METHOD, response)
         };
         self.counter.with_label_values(&[result]).inc();
-        tracing::debug!(%from, result, "TCP Connection Request");
+        // Everybody's first one has no credentials yet: it is a question, and its answer no refusal.
+        if ![CpeMetrics::ACCEPTED, Refusal::Unauthenticated.label()].contains(&result) {
+            self.refused().tell(now, result, &from);
+        }
         response
+    }
+
+    fn refused(&self) -> MutexGuard<'_, Refused> {
+        // Nothing in there panics, either.
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets a request in, and tells the owner of the role.
@@ -134,7 +150,8 @@ impl Door {
         let request = digest::Request { method: request.method().as_str(), target: &target, authorization };
         gate.judge(Clock::now(), credential, request)?;
         // An owner that is behind so far has more than enough to do.
-        self.owner.try_send(Ask::Woken { from }).map_err(|_| Refusal::TooMany)
+        let omitted = self.refused().omitted();
+        self.owner.try_send(Ask::Woken { from, omitted }).map_err(|_| Refusal::TooMany)
     }
 }
 

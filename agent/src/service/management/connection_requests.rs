@@ -1,10 +1,7 @@
 //! Between the data model and the service that hears Connection Requests: what it is asked for goes there, and what it
 //! found out comes back.
 
-use std::{
-    io,
-    net::{SocketAddr, SocketAddrV4},
-};
+use std::{io, net::SocketAddr};
 
 use tokio::sync::watch;
 use tr111_core::{
@@ -21,7 +18,7 @@ use super::{
 };
 use crate::{
     config,
-    control::message::{self, Happening},
+    control::message::{self, Happening, Transport},
 };
 
 /// What the ACS and the operator ask of Connection Requests.
@@ -29,17 +26,21 @@ use crate::{
 pub struct Demands {
     /// `URL`, and TR-111 Table 6.
     pub binding: binding::Parameters,
+    /// Active is set on `UDPConnectionRequestAddress` (CPE-39).
+    pub is_address_asked: bool,
     /// `ConnectionRequestUsername`
     pub connection_request_username: String,
     /// `ConnectionRequestPassword`
     pub connection_request_password: String,
 }
 
-impl From<&Written> for Demands {
-    fn from(written: &Written) -> Self {
+impl Demands {
+    /// Of these values, with this attribute of `UDPConnectionRequestAddress`.
+    pub(super) fn new(written: &Written, address: Notification) -> Self {
         let written = written.clone();
         Self {
             binding: written.binding,
+            is_address_asked: address == Notification::Active,
             connection_request_username: written.connection_request_username,
             connection_request_password: written.connection_request_password,
         }
@@ -51,6 +52,7 @@ impl std::fmt::Debug for Demands {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Demands")
             .field("binding", &self.binding)
+            .field("is_address_asked", &self.is_address_asked)
             .field("connection_request_username", &self.connection_request_username)
             .finish_non_exhaustive()
     }
@@ -66,8 +68,14 @@ impl Management {
     pub(in super::super) fn hear(&mut self, parts: cpe::Parts) -> io::Result<()> {
         let (handle, state) = cpe::Handle::start(parts, self.demands())?;
         self.cpe = Some(handle);
-        self.cpe_state = state;
+        self.know(state);
         Ok(())
+    }
+
+    /// Takes what an earlier agent left: a binding that is the same again is no news.
+    fn know(&mut self, state: cpe::State) {
+        self.cpe_state = state;
+        self.known = state.memory.told.unwrap_or_default();
     }
 
     /// The knobs changed.
@@ -81,8 +89,11 @@ impl Management {
     pub(super) fn heard(&mut self, cpe::News { time, what, state }: cpe::News) {
         self.cpe_state = state;
         let event = match what {
-            cpe::What::Changed { report, local } => {
-                self.set_report(time, report, local);
+            cpe::What::Changed { report, local, is_determined } => {
+                self.model.put_report(report, local);
+                if is_determined {
+                    self.report_changed(time);
+                }
                 Some(Happening::BindingChanged(message::BindingChange {
                     address: report.address.map(|address| address.to_string()),
                     nat_detected: Some(report.nat_detected),
@@ -95,8 +106,12 @@ impl Management {
                 None
             }
             cpe::What::Learned => None,
-            cpe::What::Requested { from, omitted } => Some(self.requested(time, from.into(), omitted)),
+            cpe::What::Requested { from, omitted } => Some(self.requested(time, Transport::Udp, from.into(), omitted)),
         };
+        if let Some(told) = &mut self.cpe_state.memory.told {
+            // NATDetected has no limit, so it may have been told since.
+            told.nat_detected = self.known.nat_detected;
+        }
         self.changed();
         if let Some(what) = event {
             let time = self.clock().rfc3339(time);
@@ -105,33 +120,25 @@ impl Management {
     }
 
     /// A TCP Connection Request was accepted (UCR-2).
-    pub(super) fn woken(&mut self, from: SocketAddr) {
+    pub(super) fn woken(&mut self, from: SocketAddr, omitted: u64) {
         let now = Clock::now();
-        let what = self.requested(now, from, 0);
+        let what = self.requested(now, Transport::Tcp, from, omitted);
         let time = self.clock().rfc3339(now);
         self.tell(message::Event { time, what });
     }
 
     /// Asks for a session with the ACS, by the event `6 CONNECTION REQUEST`.
-    fn requested(&mut self, now: BootTime, from: SocketAddr, omitted: u64) -> Happening {
+    fn requested(&mut self, now: BootTime, transport: Transport, from: SocketAddr, omitted: u64) -> Happening {
         self.notifier.core_mut().handle(now, notification::Input::ConnectionRequest);
         self.notify(true);
         let result = Refusal::ACCEPTED.to_owned();
-        Happening::ConnectionRequest(message::ConnectionRequest { result, from: from.to_string(), omitted })
-    }
-
-    /// Takes `UDPConnectionRequestAddress` and `NATDetected` as they are now, and where Connection Requests are heard
-    /// (DM-20, DM-29). An Active notification of the address is up to [`Self::announce`].
-    pub(super) fn set_report(&mut self, now: BootTime, report: Report, listener: Option<SocketAddrV4>) {
-        let before = self.model.report();
-        self.model.put_report(report, listener);
-        let is_changed = self.report_changed(now, before);
-        self.notify(is_changed);
+        Happening::ConnectionRequest(message::ConnectionRequest { result, from: from.to_string(), omitted, transport })
     }
 
     /// `UDPConnectionRequestAddressNotificationLimit` and damping are over: the ACS is told of the address, if it set
     /// Active on it (CPE-39 to CPE-41).
     pub(super) fn announce(&mut self, now: BootTime) {
+        self.report_changed(now);
         let name = model::udp_connection_request_address(self.model.root());
         let value = self.model.report().udp_connection_request_address();
         let is_active = self.notifier.core().attribute(&name) == Notification::Active;
@@ -140,9 +147,11 @@ impl Management {
         self.notify(is_changed);
     }
 
-    /// Tells of the values that the service of Connection Requests reports. Says whether there is something to keep.
-    fn report_changed(&mut self, now: BootTime, before: Report) -> bool {
+    /// Tells of `NATDetected` and `UDPConnectionRequestAddress` as they are now, where they differ from what they were
+    /// when this was asked last (DM-20, DM-29). An Active notification of the address is up to [`Self::announce`].
+    fn report_changed(&mut self, now: BootTime) {
         let (root, after) = (self.model.root(), self.model.report());
+        let before = std::mem::replace(&mut self.known, after);
         let mut is_changed = false;
         if before.nat_detected != after.nat_detected {
             let text = |detected| model::Value::Boolean(detected).to_string();
@@ -155,15 +164,23 @@ impl Management {
             let text = |report: Report| report.udp_connection_request_address();
             is_changed |= self.notifier.changed(now, &name, &text(before), &text(after), Cause::Other);
         }
-        is_changed
+        self.notify(is_changed);
     }
 
     /// Puts what is written in place, with what follows from it.
     pub(super) fn put(&mut self, now: BootTime, written: Written) {
-        let before = self.model.report();
+        let was_enabled = self.model.written().binding.stun_enable;
         self.model.put(written);
-        self.report_changed(now, before);
-        let demands = Demands::from(self.model.written());
+        if was_enabled && !self.model.written().binding.stun_enable {
+            self.report_changed(now);
+        }
+        self.demand();
+    }
+
+    /// Passes on what is asked for now, where that is another.
+    pub(super) fn demand(&self) {
+        let address = self.notifier.core().attribute(&model::udp_connection_request_address(self.model.root()));
+        let demands = Demands::new(self.model.written(), address);
         self.demands.send_if_modified(|known| {
             let is_news = *known != demands;
             *known = demands;

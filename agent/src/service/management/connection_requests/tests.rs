@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{net::SocketAddrV4, time::Duration};
 
 use tempfile::TempDir;
 use tokio::sync::{broadcast, oneshot};
@@ -88,6 +88,14 @@ fn report(port: u16) -> Report {
     Report { address: Some(SocketAddrV4::new([198, 51, 100, 7].into(), port)), nat_detected: true }
 }
 
+/// The service says where it is reached; what was told before is `told`.
+fn hear(management: &mut Management, report: Report, is_determined: bool, told: Option<Report>) {
+    let memory = binding::Memory { told, ..binding::Memory::default() };
+    let state = cpe::State { memory, ..cpe::State::default() };
+    let what = cpe::What::Changed { report, local: LISTENER, is_determined };
+    management.heard(cpe::News { time: Clock::now(), what, state });
+}
+
 const LISTENER: Option<SocketAddrV4> = Some(SocketAddrV4::new(std::net::Ipv4Addr::new(192, 168, 1, 100), 7547));
 
 fn pair(name: &str, value: &str) -> (String, String) {
@@ -119,7 +127,7 @@ async fn the_report_is_read_and_is_local_in_the_transaction_that_turns_stun_off(
     let mut management = management(&directory, written(""));
     assert_eq!(get(&mut management, "UDPConnectionRequestAddress").await, "");
     set(&mut management, &[("STUNEnable", "1")]).await.expect("writable");
-    management.set_report(Clock::now(), report(40_001), LISTENER);
+    hear(&mut management, report(40_001), true, None);
     assert_eq!(get(&mut management, "UDPConnectionRequestAddress").await, "198.51.100.7:40001");
     assert_eq!(get(&mut management, "NATDetected").await, "1");
     notify(&mut management, "NATDetected", Notification::Active).await;
@@ -132,19 +140,20 @@ async fn the_report_is_read_and_is_local_in_the_transaction_that_turns_stun_off(
     assert_eq!(pending(&management), [vec![pair("NATDetected", "0")]]);
 }
 
-/// CPE-40, DM-20: an Active notification of the address waits until it is announced, a Passive one goes with the next.
+/// CPE-40, DM-20, STUN-6: an Active notification of the address, which costs a session, waits until it is announced, a Passive
+/// one goes with the next. An ACS that hears of changes from its STUN server sets neither, and no session is spent.
 #[tokio::test]
 async fn the_address_is_notified_when_it_is_announced() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut management = management(&directory, written(""));
     set(&mut management, &[("STUNEnable", "1")]).await.expect("writable");
-    management.set_report(Clock::now(), report(1), LISTENER);
+    hear(&mut management, report(1), true, None);
     management.announce(Clock::now());
     assert!(pending(&management).is_empty(), "nobody asked");
 
     notify(&mut management, "UDPConnectionRequestAddress", Notification::Active).await;
-    management.set_report(Clock::now(), report(2), LISTENER);
-    management.set_report(Clock::now(), report(3), LISTENER);
+    hear(&mut management, report(2), true, None);
+    hear(&mut management, report(3), true, None);
     assert!(pending(&management).is_empty(), "not announced");
     management.announce(Clock::now());
     let told = vec![pair("UDPConnectionRequestAddress", "198.51.100.7:3")];
@@ -152,7 +161,7 @@ async fn the_address_is_notified_when_it_is_announced() {
 
     notify(&mut management, "UDPConnectionRequestAddress", Notification::Passive).await;
     notify(&mut management, "STUNUsername", Notification::Active).await;
-    management.set_report(Clock::now(), report(4), LISTENER);
+    hear(&mut management, report(4), true, None);
     management.announce(Clock::now());
     assert_eq!(pending(&management).len(), 1);
     set(&mut management, &[("STUNUsername", "CPE1")]).await.expect("writable");
@@ -162,6 +171,54 @@ async fn the_address_is_notified_when_it_is_announced() {
     management.announce(Clock::now());
     set(&mut management, &[("STUNUsername", "CPE2")]).await.expect("writable");
     assert_eq!(pending(&management)[2], [pair("STUNUsername", "CPE2")]);
+}
+
+/// CPE-39, DM-29: a binding that is the same after a restart is no news, though the listener's own address is read until
+/// the first answer; another one is.
+#[tokio::test]
+async fn only_another_binding_is_news_after_a_restart() {
+    let listening = Report { address: LISTENER, nat_detected: false };
+    for (address, is_news) in [(report(1), false), (report(2), true), (listening, true)] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut management = management(&directory, written(""));
+        set(&mut management, &[("STUNEnable", "1")]).await.expect("writable");
+        for (path, attribute) in [
+            ("NATDetected", Notification::Active),
+            ("UDPConnectionRequestAddress", Notification::Passive),
+            ("STUNUsername", Notification::Active),
+        ] {
+            notify(&mut management, path, attribute).await;
+        }
+        let told = Some(report(1));
+        management.know(cpe::State { memory: binding::Memory { told, ..Default::default() }, ..Default::default() });
+        hear(&mut management, listening, false, told);
+        assert_eq!(get(&mut management, "UDPConnectionRequestAddress").await, "192.168.1.100:7547");
+        assert!(pending(&management).is_empty());
+        hear(&mut management, address, true, told);
+        set(&mut management, &[("STUNUsername", "CPE1")]).await.expect("writable");
+        let names: Vec<String> = pending(&management).into_iter().flatten().map(|(name, _)| name).collect();
+        assert_eq!(names.contains(&"UDPConnectionRequestAddress".to_owned()), is_news, "{names:?}");
+        assert_eq!(names.contains(&"NATDetected".to_owned()), !address.nat_detected, "{names:?}");
+        // What is kept says what was told of NATDetected last, which does not wait for the address.
+        assert_eq!(management.cpe_state.memory.told.map(|told| told.nat_detected), Some(address.nat_detected));
+    }
+}
+
+/// T-72: a change of the hidden password is notified, with an empty value, unless the ACS made it.
+#[tokio::test]
+async fn the_notification_of_a_hidden_password_has_no_value() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut management = management(&directory, written(""));
+    notify(&mut management, "STUNPassword", Notification::Active).await;
+    set(&mut management, &[("STUNPassword", "s3cret")]).await.expect("writable");
+    assert_eq!(pending(&management), [vec![pair("STUNPassword", "")]]);
+    // The same again is no change.
+    set(&mut management, &[("STUNPassword", "s3cret")]).await.expect("writable");
+    let (reply, _answer) = oneshot::channel();
+    let parameters = vec![pair(&name("STUNPassword"), "another")];
+    management.answer(&Device, Ask::Set { parameters, by_acs: true, reply });
+    management.finish(&Device).await;
+    assert_eq!(pending(&management).len(), 1);
 }
 
 /// TR-111 2.2.4.1: Active and Passive on every parameter of table 6, DM-26 included.
