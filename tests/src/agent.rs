@@ -354,6 +354,11 @@ impl<'a> Agent<'a> {
         Self::start_command(namespace, files, &mut command, lab.path())
     }
 
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        self.process.stderr()
+    }
+
     /// The process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process

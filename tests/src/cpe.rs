@@ -2,23 +2,26 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tr111_core::{
     connreq::{Authority, ConnectionRequest},
     secret::SharedSecret,
 };
 
 use crate::{
-    agent::{Agent, Files},
+    agent::{Agent, Files, SOON},
     lab::Lab,
     process::Process,
+    wait::wait_for,
 };
 
 /// Where the device hears them.
 pub const DEVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 111, 2, 5), 7547);
+/// The object of the parameters.
+pub const MANAGEMENT: &str = "Device.ManagementServer.";
 /// `ConnectionRequestPassword`
 pub const PASSWORD: &str = "connreqsecret";
 /// `STUNPassword`
@@ -58,6 +61,48 @@ pub fn request(to: SocketAddrV4, timestamp: u64, id: u64, password: &str) -> Res
 /// It is before 1970.
 pub fn unix_now() -> Result<u64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
+}
+
+/// A parameter of [`MANAGEMENT`] as a client reads it.
+///
+/// # Errors
+/// There is no such one.
+pub fn get(device: &Agent<'_>, parameter: &str) -> Result<String> {
+    let answer = device.json(&["get", &format!("{MANAGEMENT}{parameter}")])?;
+    Ok(answer["parameters"][0]["value"].as_str().context("no value")?.to_owned())
+}
+
+/// `UDPConnectionRequestAddress`.
+///
+/// # Errors
+/// The device has none.
+pub fn address(device: &Agent<'_>) -> Result<SocketAddrV4> {
+    let value = get(device, "UDPConnectionRequestAddress")?;
+    value.parse().with_context(|| format!("{value:?} is no address"))
+}
+
+/// Waits until `UDPConnectionRequestAddress` is one that `is_right`.
+///
+/// # Errors
+/// It stays another one.
+pub fn wait_for_address(device: &Agent<'_>, is_right: impl Fn(SocketAddrV4) -> bool) -> Result<SocketAddrV4> {
+    let mut seen = String::new();
+    wait_for("UDPConnectionRequestAddress", SOON, || {
+        seen = get(device, "UDPConnectionRequestAddress")?;
+        Ok(seen.parse().ok().filter(|address| is_right(*address)))
+    })
+    .with_context(|| format!("it is {seen}"))
+}
+
+/// The keep-alive period that the device learned last, from its log: `tr111 bindings` has it in whole seconds.
+///
+/// # Errors
+/// The log reads otherwise.
+pub fn learned(device: &Agent<'_>) -> Result<Option<Duration>> {
+    let log = device.log();
+    let Some(line) = log.lines().rfind(|line| line.contains("keep-alive period learned")) else { return Ok(None) };
+    let seconds = line.rsplit_once("period=").and_then(|(_, period)| period.trim_end().strip_suffix('s'));
+    Ok(Some(Duration::from_secs_f64(seconds.with_context(|| line.to_owned())?.parse()?)))
 }
 
 /// Starts `tr111 watch`, as the first client that stays.

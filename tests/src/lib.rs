@@ -10,6 +10,7 @@ pub mod bench;
 pub mod client;
 pub mod corpus;
 pub mod cpe;
+pub mod demo;
 pub mod frame;
 pub mod host;
 pub mod lab;

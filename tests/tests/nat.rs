@@ -1,44 +1,24 @@
 //! A device behind a real NAT, with a STUN server beyond it.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
-    time::Instant,
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
-use tr111_core::{
-    secret::SharedSecret,
-    stun::{Attribute, Builder, ErrorCode, Message, MessageType, Variant, Variants},
-};
+use anyhow::{Result, ensure};
 use tr111_tests::{
     agent::{Agent, Files, SOON},
-    cpe::{self, PASSWORD, STUN_PASSWORD, USERNAME, request, start, unix_now},
-    lab::Lab,
-    namespace::Namespace,
+    cpe::{self, MANAGEMENT, PASSWORD, USERNAME, get, request, start, unix_now, wait_for_address},
+    metrics::Metrics,
     nat::{NatLab, PUBLIC, SERVER},
     wait::wait_for,
 };
 
-const MANAGEMENT: &str = "Device.ManagementServer.";
 const REQUESTS: &str = "tr111_connection_requests_total";
 
-fn get(device: &Agent<'_>, parameter: &str) -> Result<String> {
-    let answer = device.json(&["get", &format!("{MANAGEMENT}{parameter}")])?;
-    Ok(answer["parameters"][0]["value"].as_str().context("no value")?.to_owned())
-}
-
-/// Waits until `UDPConnectionRequestAddress` is one that `is_right`.
-fn wait_for_address(device: &Agent<'_>, is_right: impl Fn(SocketAddrV4) -> bool) -> Result<SocketAddrV4> {
-    let mut seen = String::new();
-    wait_for("UDPConnectionRequestAddress", SOON, || {
-        seen = get(device, "UDPConnectionRequestAddress")?;
-        Ok(seen.parse().ok().filter(|address| is_right(*address)))
-    })
-    .with_context(|| format!("it is {seen}"))
-}
-
-/// CPE-1, CPE-2, CPE-12, CPE-37, CPE-38, CPE-42, DM-20, UCR-6, UCR-7, UCR-13, UCR-15: behind a NAT the device learns from an
-/// unmodified STUN server where it is reached, follows a NAT that forgot it, and is woken from there.
+/// CPE-1, CPE-2, CPE-12, CPE-37, CPE-38, CPE-42, DM-20, UCR-6, UCR-7, UCR-13, UCR-15, T-48: behind a NAT the device learns from an
+/// unmodified STUN server where it is reached, follows a NAT that forgot it, and is woken from there. The NAT has a mapping
+/// for each destination, so nobody but the server's own address and port gets in.
 #[test]
 fn a_device_behind_a_nat_is_reached_where_it_says() -> Result<()> {
     let net = NatLab::new("masquerade fully-random")?;
@@ -127,99 +107,54 @@ fn a_gateway_is_a_cpe_itself() -> Result<()> {
     Ok(())
 }
 
-/// A STUN server that does what a story says.
-struct Scripted(UdpSocket);
-
-impl Scripted {
-    fn bind(namespace: &Namespace, address: &str) -> Result<Self> {
-        let socket = namespace.enter(|| UdpSocket::bind(address))?;
-        socket.set_read_timeout(Some(SOON))?;
-        Ok(Self(socket))
-    }
-
-    /// The next request for which `is_wanted`.
-    fn next(&self, is_wanted: impl Fn(&Message<'_>) -> bool) -> Result<(Vec<u8>, SocketAddr)> {
-        let mut buffer = [0; 1500];
-        let deadline = Instant::now() + SOON;
-        loop {
-            // Others may come all the time.
-            ensure!(Instant::now() < deadline, "no such request");
-            let (length, source) = self.0.recv_from(&mut buffer).context("no request")?;
-            let datagram = buffer[..length].to_vec();
-            if is_wanted(&Message::parse(&datagram)?) {
-                return Ok((datagram, source));
-            }
-        }
-    }
-
-    fn answer(&self, to: SocketAddr, datagram: &[u8]) -> Result<()> {
-        self.0.send_to(datagram, to)?;
-        Ok(())
-    }
-}
-
-/// CPE-7, CPE-8, CPE-9: the server's name is looked up; without one of its own it is the host of the ACS URL, and a write
-/// of the port takes the next request there.
+/// CPE-39, CPE-40: with Active on the address, the first change is notified at once, and those within the limit together
+/// after it, with the latest value. A restart behind the same binding is no change.
 #[test]
-fn the_server_is_looked_up_by_name() -> Result<()> {
-    let lab = Lab::new()?;
-    let server = Scripted::bind(&lab.lan, "127.0.0.1:3478")?;
-    let other = Scripted::bind(&lab.lan, "127.0.0.1:3479")?;
-    lab.lan.ip("addr add 10.111.2.5/16 dev eth0")?;
-    let files = Files::new(lab.path(), "device")?;
-    let device = start(&lab, files, "stun_enable = true\nurl = \"http://localhost:7547/acs\"\n")?;
-    let from = SocketAddr::from(([127, 0, 0, 1], 7547));
-    assert_eq!(server.next(|_| true)?.1, from);
-    device.print(&["set", &format!("{MANAGEMENT}STUNMinimumKeepAlivePeriod"), "1"])?;
-    device.print(&["set", &format!("{MANAGEMENT}STUNServerPort"), "3479"])?;
-    assert_eq!(other.next(|_| true)?.1, from);
-    Ok(())
-}
-
-/// CPE-9, CPE-13, CPE-14, CPE-17, CPE-28, CPE-30, CPE-31, T-39: asked for its credentials, the device repeats the request
-/// signed, believes signed answers only, and signs nothing else.
-#[test]
-fn a_server_that_asks_for_credentials_gets_them_once() -> Result<()> {
-    let lab = Lab::new()?;
-    lab.lan.ip("addr add 10.111.2.5/16 dev eth0")?;
-    let server = Scripted::bind(&lab.gateway, "10.111.0.1:3478")?;
-    let device = start(
-        &lab,
-        Files::new(lab.path(), "device")?,
-        "stun_enable = true\nstun_server_address = \"10.111.0.1\"\nstun_minimum_keep_alive_period = 1\n\
-         stun_maximum_keep_alive_period = 2\n",
-    )?;
-    let secret = SharedSecret::new(STUN_PASSWORD.as_bytes());
-    let (request, source) = server.next(|request| !request.is_signed())?;
-    let asked = Message::parse(&request)?;
-    assert_eq!(source, SocketAddr::V4(cpe::DEVICE));
-    assert!(asked.has_connection_request_binding());
-    assert_eq!(asked.username().context("no USERNAME")?.trimmed(), USERNAME.as_bytes());
-    let refused = Builder::new(MessageType::BindingErrorResponse, asked.transaction_id());
-    server.answer(source, &refused.attribute(Attribute::ErrorCode(ErrorCode::UNAUTHORIZED)).build())?;
-
-    let (signed, source) = server.next(|request| request.verify(&secret, Variants::STRICT) == Ok(Variant::A))?;
-    let repeated = Message::parse(&signed)?;
-    assert_ne!(repeated.transaction_id(), asked.transaction_id());
-    assert!(repeated.has_connection_request_binding());
-    let answer = |port| {
-        let mapped = SocketAddrV4::new([198, 51, 100, 7].into(), port);
-        Builder::new(MessageType::BindingResponse, repeated.transaction_id())
-            .attribute(Attribute::MappedAddress(mapped))
+fn changes_of_the_address_are_notified_within_the_limit() -> Result<()> {
+    const LIMIT: Duration = Duration::from_secs(4);
+    let net = NatLab::new("masquerade fully-random")?;
+    let _stund = net.stund()?;
+    let management = format!(
+        "stun_enable = true\nstun_server_address = \"{SERVER}\"\n\
+         stun_minimum_keep_alive_period = 1\nstun_maximum_keep_alive_period = 1\n"
+    );
+    let device = start(&net.lab, Files::new(net.lab.path(), "device")?, &management)?;
+    let mut address = wait_for_address(&device, |address| *address.ip() == PUBLIC)?;
+    let limit = LIMIT.as_secs().to_string();
+    device.print(&["set", &format!("{MANAGEMENT}UDPConnectionRequestAddressNotificationLimit"), &limit])?;
+    for parameter in ["UDPConnectionRequestAddress", "NATDetected"] {
+        device.print(&["notify", &format!("{MANAGEMENT}{parameter}"), "active"])?;
+    }
+    let subscribe = |device: &Agent<'_>, name: &str| {
+        device.background(name, &["watch", "--json", "--notifications"], net.lab.path())
     };
-    // Forgeries first.
-    server.answer(source, &answer(1).build())?;
-    server.answer(source, &answer(2).sign(&SharedSecret::new(b"guess"), Variant::A))?;
-    server.answer(source, &answer(40_001).sign(&secret, Variant::A))?;
-    wait_for_address(&device, |address| address == SocketAddrV4::new([198, 51, 100, 7].into(), 40_001))?;
-    assert_eq!(device.json(&["bindings"])?["bindings"][0]["authenticated"], true);
-    let stun = device.metrics()?;
-    let count = |result| stun.sum("tr111_stun_messages_total", &[("type", "binding_response"), ("result", result)]);
-    assert_eq!(count("accepted"), 1);
+    let mut notifications = subscribe(&device, "notifications")?;
+    let mut another = || {
+        net.forget_bindings()?;
+        let before = address;
+        address = wait_for_address(&device, |now| *now.ip() == PUBLIC && now != before)?;
+        Ok::<_, anyhow::Error>(address)
+    };
+    let first = another()?;
+    let line = notifications.wait_for_line("\"sequence\":1", SOON)?;
+    let told = Instant::now();
+    ensure!(line.contains("4 VALUE CHANGE") && line.contains(&format!("\"{first}\"")), "{first}, but {line}");
 
-    // What follows is not signed, because nobody asked (CPE-17), and tells of the new binding (CPE-31).
-    let (change, _) = server.next(|request| request.transaction_id() != repeated.transaction_id())?;
-    let change = Message::parse(&change)?;
-    assert!(change.has_binding_change() && !change.is_signed());
+    another()?;
+    let latest = another()?;
+    let line = notifications.wait_for_line("\"sequence\":2", SOON)?;
+    ensure!(line.contains(&format!("\"{latest}\"")), "{latest}, but {line}");
+    // The first was seen a moment after it was made.
+    ensure!(told.elapsed() > LIMIT.mul_f32(0.9), "only {:?} after the first", told.elapsed());
+
+    device.print(&["ack", "2"])?;
+    let device = start(&net.lab, device.kill()?, &management)?;
+    wait_for_address(&device, |address| address == latest)?;
+    let answered = |metrics: &Metrics| metrics.sum("tr111_stun_messages_total", &[("result", "accepted")]);
+    device.wait_for_metrics("three answers", |metrics| answered(metrics) >= 3)?;
+    device.print(&["set", &format!("{MANAGEMENT}STUNEnable"), "0"])?;
+    // Whatever the restart caused would come before this.
+    let line = subscribe(&device, "after")?.wait_for_line("4 VALUE CHANGE", SOON)?;
+    ensure!(line.contains("\"sequence\":3") && line.contains("NATDetected"), "{line}");
     Ok(())
 }

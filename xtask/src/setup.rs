@@ -49,7 +49,7 @@ const fn tool(level: Level, program: &'static str, package: &'static str) -> Too
     Tool { program, package, level }
 }
 
-const TOOLS: [Tool; 21] = [
+const TOOLS: [Tool; 22] = [
     tool(Level::Build, "cc", "gcc"),
     tool(Level::Test, "ip", "iproute2"),
     tool(Level::Test, "ethtool", "ethtool"),
@@ -65,6 +65,7 @@ const TOOLS: [Tool; 21] = [
     tool(Level::Test, "nft", "nftables"),
     tool(Level::Test, "conntrack", "conntrack"),
     tool(Level::Test, "stund", "stun-server"),
+    tool(Level::Test, "turnserver", "coturn"),
     tool(Level::Test, "sysctl", "procps"),
     tool(Level::Test, "tcpdump", "tcpdump"),
     tool(Level::Test, "tshark", "tshark"),

@@ -14,11 +14,12 @@ use super::Journal;
 use crate::process::{command, find, is_root, run, shell_line, target_dir};
 
 /// Packages whose daemon Debian enables at installation.
-const SERVICES: [(&str, &str); 4] = [
+const SERVICES: [(&str, &str); 5] = [
     ("prometheus", "prometheus"),
     ("kea-dhcp4-server", "kea-dhcp4-server"),
     ("isc-dhcp-relay", "isc-dhcp-relay"),
     ("stun-server", "stun"),
+    ("coturn", "coturn"),
 ];
 
 pub(super) fn is_usable() -> bool {
