@@ -5,16 +5,28 @@
 //! | [`Cpe`] | one CPE: its [`Credentials`], which an operator provisioned, and its [`State`] |
 //! | [`State`] | what was learned: bindings, reports, the last timestamp |
 //! | [`Registry`] | all of them, found by STUNUsername |
+//! | [`Settings`] | what an operator decides, and the first half of the STUN server: one datagram in, its [`Outcome`] out |
+//! | [`Server`] | the second half: requests that are signed, or name a CPE |
+//! | [`SourceLimit`] | how much one source may send |
 //! | [`Change`] | what a store has to keep of what happened to a registry |
 //! | [`association::Associations`] | which gateway each device is behind, and what confirms it |
 
 pub mod association;
 mod change;
 mod cpe;
+mod limit;
 mod registry;
+mod request;
+mod server;
+mod signed;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 pub use change::Change;
 pub use cpe::{Approach, Cpe, Credentials, Destination, Reported, Seen, State, Way};
+pub use limit::SourceLimit;
 pub use registry::{Registry, Taken};
+pub use request::{Challenge, Duplicates, Ends, First, Request, ResponseAddress, Settings};
+pub use server::{Now, Server};
+pub use verdict::{Learned, Outcome, Verdict};

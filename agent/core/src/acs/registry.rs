@@ -22,18 +22,25 @@ pub struct Registry {
     hasher: SipHasher13,
     cpes: Slab<Cpe>,
     by_name: HashTable<u32>,
+    /// CPEs whose binding is authenticated.
+    authenticated: u32,
 }
 
 impl Registry {
     /// An empty registry that hashes under a random `seed`: everybody may ask for any name.
     pub fn new(seed: u64) -> Self {
         let hasher = SipHasher13::new_with_keys(seed, seed.rotate_left(32));
-        Self { hasher, cpes: Slab::with_capacity(0), by_name: HashTable::new() }
+        Self { hasher, cpes: Slab::with_capacity(0), by_name: HashTable::new(), authenticated: 0 }
     }
 
     /// How many there are.
     pub fn len(&self) -> u32 {
         self.cpes.len()
+    }
+
+    /// How many of them have an authenticated binding.
+    pub fn authenticated(&self) -> u32 {
+        self.authenticated
     }
 
     /// Whether there are none.
@@ -43,7 +50,8 @@ impl Registry {
 
     /// Adds a CPE and gives its number.
     pub fn add(&mut self, cpe: Cpe) -> Result<u32, Taken> {
-        let Self { hasher, cpes, by_name } = self;
+        let Self { hasher, cpes, by_name, authenticated } = self;
+        let is_authenticated = cpe.state.authenticated.is_some();
         let same = |&id: &u32| cpes[id].name == cpe.name;
         let hash_of = |&id: &u32| hasher.hash(&cpes[id].name);
         match by_name.entry(hasher.hash(&cpe.name), same, hash_of) {
@@ -51,6 +59,7 @@ impl Registry {
             hash_table::Entry::Vacant(vacant) => {
                 let id = cpes.insert(cpe);
                 vacant.insert(id);
+                *authenticated += u32::from(is_authenticated);
                 Ok(id)
             }
         }
@@ -58,10 +67,12 @@ impl Registry {
 
     /// Takes a CPE out.
     pub fn remove(&mut self, name: &[u8]) -> Option<Cpe> {
-        let Self { hasher, cpes, by_name } = self;
+        let Self { hasher, cpes, by_name, authenticated } = self;
         let found = by_name.find_entry(hasher.hash(name), |&id| *cpes[id].name == *name).ok()?;
         let (id, _) = found.remove();
-        cpes.remove(id)
+        let cpe = cpes.remove(id)?;
+        *authenticated -= u32::from(cpe.state.authenticated.is_some());
+        Some(cpe)
     }
 
     /// The number of the CPE with exactly this name.
@@ -79,9 +90,13 @@ impl Registry {
         self.cpes.get(number)
     }
 
-    /// What was learned of the CPE with a number, to change it.
-    pub fn state_mut(&mut self, number: u32) -> Option<&mut State> {
-        self.cpes.get_mut(number).map(|cpe| &mut cpe.state)
+    /// Changes what was learned of the CPE with a number.
+    pub fn update<T>(&mut self, number: u32, change: impl FnOnce(&mut State) -> T) -> Option<T> {
+        let state = &mut self.cpes.get_mut(number)?.state;
+        let before = state.authenticated.is_some();
+        let result = change(state);
+        self.authenticated = self.authenticated - u32::from(before) + u32::from(state.authenticated.is_some());
+        Some(result)
     }
 
     /// Gives the CPE with a number other credentials. What was learned of it stays.

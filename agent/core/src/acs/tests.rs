@@ -1,3 +1,8 @@
+mod answers;
+mod binding;
+mod lab;
+mod properties;
+
 use std::net::SocketAddrV4;
 
 use super::*;

@@ -82,4 +82,4 @@ impl MessageType {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

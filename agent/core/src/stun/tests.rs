@@ -4,4 +4,4 @@ mod codec;
 mod copies;
 mod properties;
 mod schedule;
-mod vectors;
+pub(crate) mod vectors;

@@ -100,8 +100,7 @@ impl Acs {
     pub fn size(&self) -> Size {
         let state = self.lock();
         let cpes = u64::from(state.registry.len());
-        let signed = state.registry.iter_from(0).filter(|(_, cpe)| cpe.state.authenticated.is_some()).count();
-        Size { cpes, authenticated: signed as u64 }
+        Size { cpes, authenticated: state.registry.authenticated().into() }
     }
 
     /// Adds a CPE of which nothing is known yet (STUN-20, STUN-21).
@@ -137,9 +136,7 @@ impl Acs {
             nat_detected: reported.nat_detected,
         };
         let cpe = self.change(name, |registry, number| {
-            if let Some(state) = registry.state_mut(number) {
-                state.reported = Some(Box::new(reported));
-            }
+            registry.update(number, |state| state.reported = Some(Box::new(reported)));
         })?;
         self.keep(Change::State(cpe.name, Box::new(cpe.state))).await?;
         self.tell(|| Happening::BindingChanged(change));
@@ -149,9 +146,7 @@ impl Acs {
     /// Has the next Binding Request of a CPE signed, whatever it says (STUN-30).
     pub async fn verify(&self, name: &str) -> Result<(), Error> {
         let cpe = self.change(name, |registry, number| {
-            if let Some(state) = registry.state_mut(number) {
-                state.must_verify = true;
-            }
+            registry.update(number, |state| state.must_verify = true);
         })?;
         self.keep(Change::State(cpe.name, Box::new(cpe.state))).await
     }

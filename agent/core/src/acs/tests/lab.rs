@@ -1,0 +1,105 @@
+//! A STUN server at the addresses of H.2, and who asks it.
+
+use std::{net::SocketAddrV4, time::Duration};
+
+use super::cpe;
+use crate::{
+    acs::{Cpe, Ends, First, Learned, Now, Outcome, Server, Settings, State, Verdict},
+    identity::tests::bytes,
+    stun::{Attribute, Builder, MessageType, Username, Variant},
+    time::{BootTime, UnixTime},
+};
+
+pub use crate::stun::tests::vectors::*;
+
+/// The server of H.2, which knows CPE57689.
+pub struct Lab {
+    pub server: Server,
+    pub now: Now,
+}
+
+/// What came of a datagram.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub verdict: Verdict,
+    /// Where to, and what.
+    pub sent: Option<(SocketAddrV4, Vec<u8>)>,
+    pub learned: Option<Learned>,
+}
+
+impl Lab {
+    pub fn new() -> Self {
+        Self::with(Settings::default())
+    }
+
+    pub fn with(settings: Settings) -> Self {
+        let mut server = Server::new(7, settings);
+        server.registry_mut().add(cpe("CPE57689")).expect("the first");
+        let now = Now { boot: BootTime(1), unix: UnixTime(1_700_000_000) };
+        Self { server, now }
+    }
+
+    pub fn cpe(&self) -> &Cpe {
+        let registry = self.server.registry();
+        registry.number(USER).and_then(|number| registry.get(number)).expect("it is there")
+    }
+
+    pub fn state(&self) -> &State {
+        &self.cpe().state
+    }
+
+    pub fn pass(&mut self, time: Duration) {
+        self.now.boot = self.now.boot + time;
+        self.now.unix.0 += time.as_secs();
+    }
+
+    /// Asks from the address of H.2.
+    pub fn ask(&mut self, datagram: &[u8]) -> Answer {
+        self.ask_from(MAPPED, datagram)
+    }
+
+    pub fn ask_from(&mut self, source: SocketAddrV4, datagram: &[u8]) -> Answer {
+        self.ask_limited(source, datagram, false)
+    }
+
+    pub fn ask_limited(&mut self, source: SocketAddrV4, datagram: &[u8], is_limited: bool) -> Answer {
+        let mut answer = Vec::new();
+        let settings = self.server.settings();
+        let outcome = match settings.judge(Ends { source, server: SERVER }, datagram, &mut answer) {
+            First::Settled(outcome) => outcome,
+            First::Pending(request) => self.server.judge(self.now, &request, is_limited, &mut answer),
+        };
+        let Outcome { verdict, to, learned, .. } = outcome;
+        Answer { verdict, sent: to.map(|to| (to, answer)), learned }
+    }
+
+    /// Asks by hexadecimal digits, and gives what came back to the sender.
+    pub fn told(&mut self, request: &str) -> Option<Vec<u8>> {
+        self.ask(&bytes(request)).sent.map(|(to, answer)| {
+            assert_eq!(to, MAPPED);
+            answer
+        })
+    }
+}
+
+/// A Binding Request with CONNECTION-REQUEST-BINDING of CPE57689.
+pub fn keep_alive(first: u8) -> Builder {
+    Builder::new(MessageType::BindingRequest, id(first))
+        .attribute(Attribute::ConnectionRequestBinding)
+        .attribute(Attribute::Username(Username(USER)))
+}
+
+/// One that tells of a change.
+pub fn change(first: u8) -> Builder {
+    keep_alive(first).attribute(Attribute::BindingChange)
+}
+
+/// The same, signed.
+pub fn signed(first: u8) -> Vec<u8> {
+    change(first).sign(&secret(), Variant::A)
+}
+
+/// Another port of the same NAT.
+pub fn moved(port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(*MAPPED.ip(), port)
+}
