@@ -36,7 +36,7 @@ pub fn find_reply<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>) -> Re
 /// The class of any other frame.
 #[inline(always)]
 pub fn find_stun<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>, config: &Config) -> Result<Udp, Class> {
-    headers::find_udp(frame, metadata_tag, Wanted::DestinationPorts(config.stun_ports))
+    headers::find_udp(frame, metadata_tag, Wanted::DestinationPorts(&config.stun_ports))
 }
 
 /// Judges a datagram towards a STUN server: the signals of a Binding Request with CONNECTION-REQUEST-BINDING.
@@ -77,7 +77,7 @@ pub fn judge_wan<F: Frame + ?Sized>(frame: &F, udp: &Udp, config: &Config) -> Cl
     if connreq::starts(start) {
         return Class::ConnectionRequest;
     }
-    let is_from_server = headers::is_among(udp.source_port, config.stun_ports);
+    let is_from_server = headers::is_among(udp.source_port, &config.stun_ports);
     if is_from_server && stun::is_binding_answer(u16::from_be_bytes([start[0], start[1]])) {
         return Class::StunAnswer;
     }

@@ -35,7 +35,7 @@ pub struct Config {
     pub reserved: u8,
     /// Accepted enterprise numbers; 0 for none (T-23).
     pub enterprises: [u32; 4],
-    /// UDP ports on which STUN servers are expected; 0 for none.
+    /// UDP ports on which STUN servers are expected, up to the first 0.
     pub stun_ports: [u16; PORTS],
     /// Bits of the packet mark that flows of Connection Requests get, under `mark_mask`.
     pub mark: u32,

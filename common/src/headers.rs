@@ -58,11 +58,11 @@ pub const PORTS: usize = 8;
 
 /// Which UDP ports a hook asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum Wanted<'a> {
     /// Every datagram.
     Any,
-    /// One of these destination ports; 0 for none.
-    DestinationPorts([u16; PORTS]),
+    /// One of these destination ports, up to the first 0.
+    DestinationPorts(&'a [u16; PORTS]),
     /// The datagram's source port.
     SourcePort(u16),
     /// The datagram's destination port.
@@ -145,7 +145,7 @@ pub fn find_arp<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>) -> Opti
 /// # Errors
 /// The class to count the frame under: not ours, or ours with lengths that lie.
 #[inline(always)]
-pub fn find_udp<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>, wanted: Wanted) -> Result<Udp, Class> {
+pub fn find_udp<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>, wanted: Wanted<'_>) -> Result<Udp, Class> {
     let (ids, ip) = match find_network(frame, metadata_tag)? {
         Network::Ipv4 { vlan, start } => (vlan, start),
         Network::Arp { .. } => return Err(Class::Arp),
@@ -202,10 +202,10 @@ pub fn find_udp<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>, wanted:
     })
 }
 
-/// Whether the port is one of those that are not 0.
+/// Whether the port is one of those before the first 0. Mostly there is one, and what follows costs nothing.
 #[inline(always)]
-pub fn is_among(port: u16, ports: [u16; PORTS]) -> bool {
-    port != 0 && ports.contains(&port)
+pub fn is_among(port: u16, ports: &[u16; PORTS]) -> bool {
+    ports.iter().take_while(|known| **known != 0).any(|known| *known == port)
 }
 
 #[inline(always)]

@@ -63,7 +63,7 @@ pub const SECTIONS: [Section; 13] = [
 /// There is none of a name; the error has those that are.
 pub fn select(names: &[String]) -> Result<Vec<Section>> {
     if let Some(unknown) = names.iter().find(|name| SECTIONS.iter().all(|section| section.name != name.as_str())) {
-        let lines = SECTIONS.map(|Section { name, about, .. }| format!("  {name:<12}{about}"));
+        let lines = SECTIONS.map(|Section { name, about, .. }| format!("  {name:<14}{about}"));
         bail!("no section {unknown:?}; there are\n{}", lines.join("\n"));
     }
     let is_chosen = |section: &Section| names.is_empty() || names.iter().any(|name| name == section.name);

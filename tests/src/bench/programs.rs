@@ -44,7 +44,7 @@ pub(super) fn ingress(report: &mut Report) -> Result<()> {
             let mut sum = 0.0;
             for (hook, program, empty, bar) in [
                 ("not ours, XDP, over an empty program", Program::IngressXdp, Program::Empty, bar),
-                ("not STUN, lan_binding, over an empty TC program", Program::Binding, Program::EmptyTc, 15.0),
+                ("not STUN, lan_binding, over an empty program", Program::Binding, Program::EmptyTc, 15.0),
             ] {
                 let what = format!("{hook}: {what}");
                 let beside = foreign(&mut programs, [empty, program], &what, &frame)?;

@@ -95,7 +95,7 @@ impl fmt::Display for Row {
         let Self { what, measured, unit, bar, note } = self;
         let bar = bar.map(|bar| format!("{} {unit}", bar.words()));
         let measured = format!("{} {unit}", number(*measured));
-        let line = format!("{what:<62}{measured:>16}{:>18}  {:<7} {note}", bar.unwrap_or_default(), self.verdict());
+        let line = format!("{what:<64}{measured:>16}{:>18}  {:<7} {note}", bar.unwrap_or_default(), self.verdict());
         f.write_str(line.trim_end())
     }
 }
@@ -131,7 +131,7 @@ pub struct Report {
 impl Report {
     /// An empty one, whose head is printed.
     pub fn start() -> Self {
-        println!("{:<62}{:>16}{:>18}", "what", "measured", "bar");
+        println!("{:<64}{:>16}{:>18}", "what", "measured", "bar");
         Self::default()
     }
 
