@@ -1,6 +1,10 @@
 //! What the programs, their pinned maps and the agent must agree on.
 
-use crate::headers::Segment;
+use crate::{
+    frame::PlainLoop,
+    headers::Segment,
+    stun::{USERNAME_MAXIMUM, username_hash},
+};
 
 /// Changes with every change of a map's layout, of [`crate::event`], [`crate::config`] or [`crate::counter`].
 pub const ABI: u32 = 5;
@@ -23,6 +27,10 @@ pub const FLOWS_MAXIMUM: u32 = 65_536;
 pub const WAN_BUDGETS_MAXIMUM: u32 = 16_384;
 /// MAC addresses whose budget is kept.
 pub const BUDGETS_MAXIMUM: u32 = 16_384;
+/// Places at which the line-rate path answers: interfaces by addresses by ports.
+pub const LISTENERS_MAXIMUM: u32 = 1_024;
+/// Bindings whose keep-alives the line-rate path answers; those beyond are left to the socket.
+pub const BINDINGS_MAXIMUM: u32 = 1 << 20;
 
 /// Names of maps, as the object file has them.
 pub mod map {
@@ -52,6 +60,10 @@ pub mod map {
     pub const WAN_BUDGETS: &str = "WAN_BUDGETS";
     /// [`super::FlowKey`] to [`super::Flow`].
     pub const FLOWS: &str = "FLOWS";
+    /// [`super::ListenerKey`] to the [`super::Endpoint`] that is its CHANGED-ADDRESS.
+    pub const LISTENERS: &str = "LISTENERS";
+    /// [`super::BindingKey`] to boot time in nanoseconds.
+    pub const BINDINGS: &str = "BINDINGS";
 }
 
 /// Names of programs, as the object file has them.
@@ -68,6 +80,8 @@ pub mod program {
     pub const WAN_INGRESS: &str = "wan_ingress";
     /// TC, WAN ingress: the same where XDP cannot attach.
     pub const WAN_INGRESS_TC: &str = "wan_ingress_tc";
+    /// XDP, ACS: the line-rate path of the STUN server.
+    pub const ACS_STUN: &str = "acs_stun";
 }
 
 /// One DHCP exchange, as requests and replies share it (RFC 2131 4.1: servers do not echo option 61).
@@ -208,4 +222,61 @@ pub struct Budget {
     pub left: u32,
     /// Always 0.
     pub reserved: u32,
+}
+
+/// An IPv4 address with a port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// The address.
+    pub address: [u8; 4],
+    /// The port, in the order of this machine.
+    pub port: u16,
+    /// Always 0.
+    pub reserved: u16,
+}
+
+impl Endpoint {
+    /// `address` with `port`.
+    #[inline(always)]
+    pub const fn new(address: [u8; 4], port: u16) -> Self {
+        Self { address, port, reserved: 0 }
+    }
+}
+
+/// A frame that is for the STUN server, by all that says whom a frame is for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerKey {
+    /// Kernel index of the interface that it came in by.
+    pub ifindex: u32,
+    /// Its Ethernet destination, the address of that interface.
+    pub mac: [u8; 6],
+    /// Its destination port.
+    pub port: u16,
+    /// Its destination address.
+    pub address: [u8; 4],
+}
+
+/// A registered binding: the name in a CPE's Binding Requests, their source, and where they go.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BindingKey {
+    /// [`crate::stun::username_hash`] over USERNAME.
+    pub username: u64,
+    /// Source of the requests.
+    pub source: Endpoint,
+    /// Their destination, from where Connection Requests have to come (UCR-20).
+    pub server: Endpoint,
+}
+
+impl BindingKey {
+    /// The key of the CPE with this name: requests have it padded with spaces to a multiple of four bytes (T-37). `None`
+    /// where the name is longer than any STUNUsername.
+    pub fn new(name: &[u8], source: Endpoint, server: Endpoint, seed: u64) -> Option<Self> {
+        let mut padded = [b' '; USERNAME_MAXIMUM as usize];
+        padded.get_mut(..name.len())?.copy_from_slice(name);
+        let length = name.len().next_multiple_of(4) as u32;
+        Some(Self { username: username_hash(padded.as_slice(), 0, length, seed, PlainLoop), source, server })
+    }
 }

@@ -18,11 +18,15 @@ pub enum Hook {
     LanBinding,
     /// WAN ingress, XDP or TC.
     WanIngress,
+    /// The ACS's interfaces, XDP.
+    AcsStun,
 }
 
 impl Hook {
     /// Every hook, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::LanIngress, Self::LanEgress, Self::LanBinding, Self::WanIngress];
+    pub const ALL: [Self; 5] = [Self::LanIngress, Self::LanEgress, Self::LanBinding, Self::WanIngress, Self::AcsStun];
+    /// Those of a gateway.
+    pub const GATEWAY: [Self; 4] = [Self::LanIngress, Self::LanEgress, Self::LanBinding, Self::WanIngress];
 
     /// The value of the `hook` label, and the name of the program.
     pub const fn label(self) -> &'static str {
@@ -31,11 +35,12 @@ impl Hook {
             Self::LanEgress => "lan_egress",
             Self::LanBinding => "lan_binding",
             Self::WanIngress => "wan_ingress",
+            Self::AcsStun => "acs_stun",
         }
     }
 }
 
-/// What becomes of a frame of some class. It passes, unless it is [`Outcome::Dropped`].
+/// What becomes of a frame of some class. It passes, unless it is [`Outcome::Dropped`] or [`Outcome::Answered`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Not ours.
@@ -46,8 +51,12 @@ pub enum Outcome {
     Noted,
     /// Addressed to us, and refused.
     Refused,
-    /// Above the rate that the operator set: the only frames that do not pass.
+    /// Above the rate that the operator set.
     Dropped,
+    /// Turned into its answer and sent back.
+    Answered,
+    /// For the STUN server, and left to its socket.
+    ToSocket,
 }
 
 macro_rules! classes {
@@ -143,6 +152,28 @@ classes! {
     ConnectionRequest "connection_request" Noted,
     /// Above the rate that the operator set.
     Policed "policed" Dropped,
+    /// A Binding Request that asks for its address and for nothing else.
+    Plain "plain" Answered,
+    /// A Binding Request of a registered binding that is as it was.
+    KeepAlive "keep_alive" Answered,
+    /// A Binding Request of a binding that is not registered, or not here.
+    UnregisteredBinding "unregistered_binding" ToSocket,
+    /// A Binding Request with MESSAGE-INTEGRITY.
+    Signed "signed" ToSocket,
+    /// A Binding Request with BINDING-CHANGE.
+    BindingChange "binding_change" ToSocket,
+    /// A Binding Request with RESPONSE-ADDRESS, CHANGE-REQUEST or another attribute that has to be understood.
+    Demanding "demanding" ToSocket,
+    /// A Binding Request that is not as RFC 3489 has it.
+    MalformedStun "malformed_stun" ToSocket,
+    /// A datagram to a STUN port with IP options, or the first fragment of one.
+    UnusualIp "unusual_ip" ToSocket,
+    /// A datagram to a STUN port whose source nobody has who could be answered.
+    BadSource "bad_source" ToSocket,
+    /// A datagram to a STUN port that is not for this machine, or not for its STUN server.
+    OtherAddress "other_address" NotOurs,
+    /// An answer for which the driver leaves no room behind the frame.
+    NoRoom "no_room" ToSocket,
 }
 
 /// A ring between the programs and the agent.

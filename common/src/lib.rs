@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+pub mod acs;
 pub mod classify;
 pub mod config;
 pub mod connreq;

@@ -1,6 +1,13 @@
 //! Classic STUN on the wire (RFC 3489 11), with the two attributes of TR-111 (2.2.1.3, Table 5).
 
-use crate::frame::{Octets, Repeat, Step};
+use crate::{
+    dhcp4::Hash,
+    frame::{Octets, Repeat, Step},
+};
+
+mod answer;
+
+pub use answer::{ANSWER, Answer, DATAGRAM};
 
 /// UDP port of a STUN server.
 pub const PORT: u16 = 3478;
@@ -71,11 +78,9 @@ const ATTRIBUTES_MAXIMUM: u32 = 32;
 
 /// What a Binding Request says of the binding that it came through (TR-111 2.2.1.3), as an observer on the path reads
 /// it: nothing of it is authenticated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Signals {
-    at: u32,
-    end: u32,
     /// CONNECTION-REQUEST-BINDING was there: Connection Requests are expected through this binding (STUN-1).
     pub connection_request_binding: bool,
     /// BINDING-CHANGE was there: the binding is another one than before (STUN-2).
@@ -88,68 +93,187 @@ impl Signals {
     /// Reads the message from `start` to `end`; `None` where that is no Binding Request whose length agrees.
     #[inline(always)]
     pub fn read<O: Octets + ?Sized, R: Repeat>(octets: &O, start: u32, end: u32, repeat: R) -> Option<Self> {
-        let attributes = start + HEADER as u32;
-        if end < attributes
-            || octets.be16(start) != message::BINDING_REQUEST
-            || u32::from(octets.be16(start + 2)) != end - attributes
-        {
-            return None;
-        }
-        let mut signals = Self::walk(octets, attributes, end, 0, repeat);
+        let attributes = attributes(octets, start, end)?;
+        let mut signals = Self::default();
+        signals.damaged = !walk(octets, attributes, end, 0, &mut signals, repeat);
         if signals.damaged {
             // Lengths of RFC 3489 count their padding; those of RFC 5389 do not (T-37).
-            signals = Self::walk(octets, attributes, end, 3, repeat);
+            signals = Self::default();
+            signals.damaged = !walk(octets, attributes, end, 3, &mut signals, repeat);
         }
         // BINDING-CHANGE means something only beside the other one (STUN-3).
         signals.binding_change &= signals.connection_request_binding;
         Some(signals)
     }
+}
 
-    /// Reads the attributes from `at` to `end`, each of them followed by what makes its length a multiple of
-    /// `padding` plus one.
+impl Reader for Signals {
     #[inline(always)]
-    fn walk<O: Octets + ?Sized, R: Repeat>(octets: &O, at: u32, end: u32, padding: u32, repeat: R) -> Self {
-        let mut signals = Self { at, end, connection_request_binding: false, binding_change: false, damaged: false };
-        repeat.repeat(ATTRIBUTES_MAXIMUM, &mut SignalsStep { signals: &mut signals, octets, padding });
-        signals.damaged |= signals.at != end;
-        signals
+    fn attribute<O: Octets + ?Sized>(&mut self, octets: &O, attribute: Attribute) {
+        let Attribute { kind, value, length } = attribute;
+        match kind {
+            attribute::CONNECTION_REQUEST_BINDING => {
+                let is_it = length == CONNECTION_REQUEST_BINDING.len() as u32 && is_value(octets, value);
+                self.connection_request_binding |= is_it;
+            }
+            attribute::BINDING_CHANGE => self.binding_change |= length == 0,
+            _ => {}
+        }
     }
 }
 
-struct SignalsStep<'a, O: ?Sized> {
-    signals: &'a mut Signals,
-    octets: &'a O,
-    padding: u32,
+/// What a Binding Request asks for, as RFC 3489 writes it and no other way: for who may leave all others to the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Demands {
+    /// What it says of its binding.
+    pub signals: Signals,
+    /// MESSAGE-INTEGRITY was there.
+    pub signed: bool,
+    /// An attribute that has to be understood was there, other than MESSAGE-INTEGRITY and the first USERNAME.
+    pub demanding: bool,
+    /// A length is no multiple of four, as RFC 3489 has them all.
+    pub unaligned: bool,
+    /// Where the value of USERNAME starts; 0 without one.
+    username: u32,
+    /// Bytes of it.
+    username_length: u32,
 }
 
-impl<O: Octets + ?Sized> Step for SignalsStep<'_, O> {
+impl Demands {
+    /// Reads the message from `start` to `end`; `None` where that is no Binding Request whose length agrees.
+    #[inline(always)]
+    pub fn read<O: Octets + ?Sized, R: Repeat>(octets: &O, start: u32, end: u32, repeat: R) -> Option<Self> {
+        let attributes = attributes(octets, start, end)?;
+        let mut demands = Self::default();
+        demands.signals.damaged = !walk(octets, attributes, end, 0, &mut demands, repeat);
+        Some(demands)
+    }
+
+    /// Whether a USERNAME was there.
+    #[inline(always)]
+    pub fn has_username(&self) -> bool {
+        self.username != 0
+    }
+
+    /// The hash of USERNAME under `seed`.
+    #[inline(always)]
+    pub fn username_hash<O: Octets + ?Sized, R: Repeat>(&self, octets: &O, seed: u64, repeat: R) -> u64 {
+        username_hash(octets, self.username, self.username_length, seed, repeat)
+    }
+}
+
+impl Reader for Demands {
+    #[inline(always)]
+    fn attribute<O: Octets + ?Sized>(&mut self, octets: &O, attribute: Attribute) {
+        let Attribute { kind, value, length } = attribute;
+        self.unaligned |= length % 4 != 0;
+        match kind {
+            attribute::MESSAGE_INTEGRITY => self.signed = true,
+            attribute::USERNAME if self.username == 0 => (self.username, self.username_length) = (value, length),
+            ..=attribute::MANDATORY_MAXIMUM => self.demanding = true,
+            _ => self.signals.attribute(octets, attribute),
+        }
+    }
+}
+
+/// Where the attributes of the Binding Request from `start` to `end` begin; `None` where that is none, or has another
+/// length.
+#[inline(always)]
+fn attributes<O: Octets + ?Sized>(octets: &O, start: u32, end: u32) -> Option<u32> {
+    let attributes = start + HEADER as u32;
+    let is_request = end >= attributes
+        && octets.be16(start) == message::BINDING_REQUEST
+        && u32::from(octets.be16(start + 2)) == end - attributes;
+    is_request.then_some(attributes)
+}
+
+/// One attribute: its type, where its value starts, and how many bytes that has.
+#[derive(Clone, Copy)]
+struct Attribute {
+    kind: u16,
+    value: u32,
+    length: u32,
+}
+
+/// What looks at attributes.
+trait Reader {
+    fn attribute<O: Octets + ?Sized>(&mut self, octets: &O, attribute: Attribute);
+}
+
+/// Shows `reader` the attributes from `at` to `end`, each of them followed by what makes its length a multiple of
+/// `padding` plus one. Whether they lead to the end.
+#[inline(always)]
+fn walk<O: Octets + ?Sized, D: Reader, R: Repeat>(
+    octets: &O,
+    at: u32,
+    end: u32,
+    padding: u32,
+    reader: &mut D,
+    repeat: R,
+) -> bool {
+    let mut step = WalkStep { at, end, padding, octets, reader };
+    repeat.repeat(ATTRIBUTES_MAXIMUM, &mut step);
+    step.at == end
+}
+
+struct WalkStep<'a, O: ?Sized, D> {
+    at: u32,
+    end: u32,
+    padding: u32,
+    octets: &'a O,
+    reader: &'a mut D,
+}
+
+impl<O: Octets + ?Sized, D: Reader> Step for WalkStep<'_, O, D> {
     #[inline(always)]
     fn step(&mut self, _: u32) -> bool {
-        let signals = &mut *self.signals;
-        let at = signals.at;
+        let at = self.at;
         let value = at + ATTRIBUTE_HEADER as u32;
-        if at >= signals.end {
+        if at >= self.end {
             return false;
         }
         let length = u32::from(self.octets.be16(at + 2));
-        if value > signals.end || value + length > signals.end {
-            signals.damaged = true;
+        if value > self.end || value + length > self.end {
             return false;
         }
-        match self.octets.be16(at) {
-            // What stands behind the signature is not part of the message (RFC 3489 11.2.8).
-            attribute::MESSAGE_INTEGRITY => {
-                signals.at = signals.end;
-                return false;
-            }
-            attribute::CONNECTION_REQUEST_BINDING => {
-                let is_it = length == CONNECTION_REQUEST_BINDING.len() as u32 && is_value(self.octets, value);
-                signals.connection_request_binding |= is_it;
-            }
-            attribute::BINDING_CHANGE => signals.binding_change |= length == 0,
-            _ => {}
+        let kind = self.octets.be16(at);
+        self.reader.attribute(self.octets, Attribute { kind, value, length });
+        // What stands behind the signature is not part of the message (RFC 3489 11.2.8).
+        let is_last = kind == attribute::MESSAGE_INTEGRITY;
+        self.at = if is_last { self.end } else { value + ((length + self.padding) & !self.padding) };
+        !is_last
+    }
+}
+
+/// Bytes of the longest USERNAME: STUNUsername has at most 256 (DM-25).
+pub const USERNAME_MAXIMUM: u32 = 256;
+
+/// The hash of a USERNAME of a multiple of four bytes at `at`, under `seed`.
+#[inline(always)]
+pub fn username_hash<O: Octets + ?Sized, R: Repeat>(octets: &O, at: u32, length: u32, seed: u64, repeat: R) -> u64 {
+    let mut hash = Hash::new(seed);
+    hash.add(length.into());
+    let mut step = HashStep { hash: &mut hash, octets, at, end: at + length };
+    repeat.repeat(USERNAME_MAXIMUM / 4, &mut step);
+    hash.value()
+}
+
+struct HashStep<'a, O: ?Sized> {
+    hash: &'a mut Hash,
+    octets: &'a O,
+    at: u32,
+    end: u32,
+}
+
+impl<O: Octets + ?Sized> Step for HashStep<'_, O> {
+    #[inline(always)]
+    fn step(&mut self, _: u32) -> bool {
+        if self.at >= self.end {
+            return false;
         }
-        signals.at = value + ((length + self.padding) & !self.padding);
+        self.hash.add(self.octets.be32(self.at).into());
+        self.at += 4;
         true
     }
 }

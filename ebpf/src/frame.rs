@@ -3,7 +3,9 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::__sk_buff,
-    helpers::generated::{bpf_loop, bpf_skb_load_bytes, bpf_skb_vlan_push, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    helpers::generated::{
+        bpf_loop, bpf_skb_load_bytes, bpf_skb_vlan_push, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+    },
     programs::{TcContext, XdpContext},
 };
 use core::ffi::c_void;
@@ -46,6 +48,46 @@ impl<'a> XdpFrame<'a> {
     #[inline(always)]
     pub fn new(ctx: &'a XdpContext) -> Self {
         Self { ctx }
+    }
+
+    /// Turns the frame into one to its sender: the Ethernet addresses change places, `datagram` takes the place of
+    /// everything from `ip` on, and tags stay. `false`, and the frame as it was, where there is no room for it.
+    #[inline(always)]
+    pub fn send_back<const N: usize>(&self, ip: usize, datagram: &[u8; N]) -> bool {
+        let linear = self.ctx.data_end() - self.ctx.data();
+        let (Some(to), Some(from)) = (self.load::<6>(0), self.load::<6>(6)) else { return false };
+        if linear != self.len() {
+            return false;
+        }
+        // It grows before anything is written, and shrinks after: nothing is lost where the driver refuses.
+        let growth = ((ip + N).cast_signed() - linear.cast_signed()) as i32;
+        if growth > 0 && !self.adjust_tail(growth) {
+            return false;
+        }
+        let is_written = self.store(ip, datagram) && self.store(0, &from) && self.store(6, &to);
+        if growth < 0 {
+            self.adjust_tail(growth);
+        }
+        is_written
+    }
+
+    #[inline(always)]
+    fn adjust_tail(&self, by: i32) -> bool {
+        // SAFETY: the context is the one the kernel gave; packet pointers are taken anew after the call.
+        unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, by) == 0 }
+    }
+
+    /// Writes to the linear part.
+    #[inline(always)]
+    fn store<const N: usize>(&self, offset: usize, bytes: &[u8; N]) -> bool {
+        let start = self.ctx.data() + offset;
+        if start + N > self.ctx.data_end() {
+            return false;
+        }
+        // SAFETY: the check above proves that `N` bytes from `start` lie inside the packet, which is this program's alone
+        // while it runs, and the verifier holds us to it.
+        unsafe { core::ptr::write_unaligned(start as *mut [u8; N], *bytes) };
+        true
     }
 }
 

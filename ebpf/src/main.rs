@@ -14,6 +14,9 @@
 //! `lan_binding` sets the packet mark of flows that carry CONNECTION-REQUEST-BINDING, so that a rule of the agent's can
 //! give them a longer NAT timeout. `wan_ingress` counts what comes back: Connection Requests and STUN answers.
 //!
+//! `acs_stun` is the other end: it answers STUN requests that ask for nothing but their address where they come in, and
+//! leaves all others to the server's socket.
+//!
 //! Every frame is counted once per hook, and passes: an error in here is a counter, never a drop. Only where the
 //! operator set a rate are frames above it dropped.
 #![no_std]
@@ -21,6 +24,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "the entry points' macros call with the context by value")]
 #![expect(missing_docs, reason = "the entry points' macros expand to public functions without their docs")]
 
+mod acs;
 mod binding;
 mod emit;
 mod frame;
@@ -78,6 +82,12 @@ pub fn wan_ingress(ctx: XdpContext) -> u32 {
 #[classifier]
 pub fn wan_ingress_tc(ctx: TcContext) -> i32 {
     at_tc(wan::ingress(&frame::SkbFrame::new(&ctx)))
+}
+
+/// The ACS's interfaces: requests to its STUN server.
+#[xdp(frags)]
+pub fn acs_stun(ctx: XdpContext) -> u32 {
+    if acs::answer(&frame::XdpFrame::new(&ctx)) { xdp_action::XDP_TX } else { xdp_action::XDP_PASS }
 }
 
 #[inline(always)]

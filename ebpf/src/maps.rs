@@ -6,9 +6,10 @@ use aya_ebpf::{
 };
 use tr111_common::{
     abi::{
-        BUDGETS_MAXIMUM, Budget, ClientKey, EXCHANGES_MAXIMUM, ExchangeKey, FLOW_SAMPLE_NANOSECONDS, FLOWS_MAXIMUM,
-        Flow, FlowKey, LAN_RING_BYTES, LAST_ACKS_MAXIMUM, LastAck, Mark, NEIGHBOURS_MAXIMUM, NEWCOMERS_MAXIMUM,
-        NeighbourKey, STICKY_MAXIMUM, WAN_BUDGETS_MAXIMUM,
+        BINDINGS_MAXIMUM, BUDGETS_MAXIMUM, BindingKey, Budget, ClientKey, EXCHANGES_MAXIMUM, Endpoint, ExchangeKey,
+        FLOW_SAMPLE_NANOSECONDS, FLOWS_MAXIMUM, Flow, FlowKey, LAN_RING_BYTES, LAST_ACKS_MAXIMUM, LISTENERS_MAXIMUM,
+        LastAck, ListenerKey, Mark, NEIGHBOURS_MAXIMUM, NEWCOMERS_MAXIMUM, NeighbourKey, STICKY_MAXIMUM,
+        WAN_BUDGETS_MAXIMUM,
     },
     config::Config,
     counter::{COUNTER_SLOTS, Counter},
@@ -64,6 +65,13 @@ static WAN_BUDGETS: LruHashMap<u64, Budget> = LruHashMap::with_max_entries(WAN_B
 
 #[map]
 static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(FLOWS_MAXIMUM, 0);
+
+/// What follows is the ACS's; the other roles have it with room for one entry.
+#[map]
+static LISTENERS: HashMap<ListenerKey, Endpoint> = HashMap::with_max_entries(LISTENERS_MAXIMUM, 0);
+
+#[map]
+static BINDINGS: HashMap<BindingKey, u64> = HashMap::with_max_entries(BINDINGS_MAXIMUM, 1 /* BPF_F_NO_PREALLOC */);
 
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
@@ -256,6 +264,22 @@ pub fn refresh_flow(key: &FlowKey, now: u64, has_changed: bool) -> bool {
         return true;
     }
     let _ = FLOWS.insert(key, Flow { seen: now, told: now }, 0);
+    true
+}
+
+/// The CHANGED-ADDRESS of the STUN server, if it listens there.
+#[inline(always)]
+pub fn listener(key: &ListenerKey) -> Option<&'static Endpoint> {
+    // SAFETY: the kernel keeps an entry's memory while a program runs.
+    unsafe { LISTENERS.get(key) }
+}
+
+/// Notes that a binding was heard of, if it is registered.
+#[inline(always)]
+pub fn refresh_binding(key: &BindingKey, now: u64) -> bool {
+    let Some(seen) = BINDINGS.get_ptr_mut(key) else { return false };
+    // SAFETY: the map gave a live pointer to an aligned word.
+    unsafe { *seen = now };
     true
 }
 

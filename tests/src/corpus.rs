@@ -1,6 +1,8 @@
 //! The corpus: named frames in `corpus/*.toml`, each with what the hooks must make of it. `corpus/README.md` says how a
 //! frame is written down.
 
+pub mod acs;
+
 use std::{collections::HashSet, fs, net::Ipv4Addr, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -48,12 +50,14 @@ pub struct Frame {
     pub name: String,
     /// What it is and why it is here.
     pub about: String,
-    /// `lan_ingress` (default), `lan_egress`, `lan_binding` or `wan_ingress`.
+    /// `lan_ingress` (default), `lan_egress`, `lan_binding`, `wan_ingress` or `acs_stun`.
     pub hook: Option<String>,
     /// Label of the class that the hook has to count.
     pub class: String,
     /// `OUI/serial/class` that the agent has to read, or the label of its refusal.
     pub identity: Option<String>,
+    /// Payload of the answer, where it is not the usual one.
+    pub answer: Option<String>,
     /// Names of frames that come before it, at their own hooks.
     pub after: Vec<String>,
     /// `xdp` or `tc`, where the other cannot have such a frame.
@@ -129,6 +133,14 @@ pub struct Frame {
     pub no_checksum: bool,
     /// To the server alone.
     pub unicast: bool,
+    /// Ethernet source.
+    pub from: Option<String>,
+    /// Ethernet destination.
+    pub to: Option<String>,
+    /// Source address.
+    pub source: Option<Ipv4Addr>,
+    /// Destination address.
+    pub destination: Option<Ipv4Addr>,
     /// Ethernet padding behind the datagram.
     pub trailer: usize,
     /// Bytes that are cut off at the end of the frame.
@@ -181,6 +193,14 @@ impl Frame {
         if let Some(digits) = &self.hex {
             return Ok(bytes_of(digits));
         }
+        let mut frame = self.packet()?.bytes();
+        ensure!(self.truncate < frame.len(), "nothing is left of the frame");
+        frame.truncate(frame.len() - self.truncate);
+        Ok(frame)
+    }
+
+    /// What it is built of.
+    fn packet(&self) -> Result<Packet> {
         let hook = self.hook()?;
         let ingress = matches!(hook, Hook::LanIngress | Hook::LanBinding);
         let payload = match &self.payload {
@@ -208,16 +228,21 @@ impl Frame {
             // Flows of one round say nothing about those of another.
             packet.ports = (u16::try_from(20_000 + self.round)?, stun::PORT);
         }
+        if hook == Hook::AcsStun {
+            packet = acs::request(packet);
+        }
+        let mac = |digits: &str| bytes_of(digits).try_into().ok().context("six bytes of an Ethernet address");
+        packet.from = self.from.as_deref().map_or(Ok(packet.from), mac)?;
+        packet.to = self.to.as_deref().map_or(Ok(packet.to), mac)?;
+        packet.source = self.source.unwrap_or(packet.source);
+        packet.destination = self.destination.unwrap_or(packet.destination);
         packet.ports.0 = self.source_port.unwrap_or(packet.ports.0);
         packet.ports.1 = self.destination_port.unwrap_or(packet.ports.1);
         packet.total_length = self.total_length;
         packet.udp_length = self.udp_length;
         packet.checksum = !self.no_checksum;
         packet.trailer = self.trailer;
-        let mut frame = packet.bytes();
-        ensure!(self.truncate < frame.len(), "nothing is left of the frame");
-        frame.truncate(frame.len() - self.truncate);
-        Ok(frame)
+        Ok(packet)
     }
 
     fn message(&self, ingress: bool) -> Result<Vec<u8>> {
@@ -334,6 +359,7 @@ impl SliceHooks {
             Hook::WanIngress => {
                 headers::find_udp(frame, metadata_tag, Wanted::Any).map(|udp| classify::judge_wan(frame, &udp, config))
             }
+            Hook::AcsStun => acs::answer(frame, config).map(|(class, _)| class),
         };
         verdict.unwrap_or_else(|class| class)
     }

@@ -165,6 +165,8 @@ pub struct Packet {
     pub destination: Ipv4Addr,
     /// IP protocol.
     pub protocol: u8,
+    /// Identification of the datagram.
+    pub identification: u16,
     /// Flags and offset of the fragment.
     pub fragment: u16,
     /// Source and destination port.
@@ -193,6 +195,7 @@ impl Packet {
             source: Ipv4Addr::UNSPECIFIED,
             destination: Ipv4Addr::BROADCAST,
             protocol: 17,
+            identification: 0x1234,
             fragment: 0,
             ports: (68, 67),
             total_length: None,
@@ -237,7 +240,7 @@ impl Packet {
         let header_length = 20 + self.ip_options.len();
         let mut ip = vec![0x40 | (header_length / 4) as u8, 0];
         ip.extend(self.total_length.unwrap_or((header_length + body.len()) as u16).to_be_bytes());
-        ip.extend([0x12, 0x34]);
+        ip.extend(self.identification.to_be_bytes());
         ip.extend(self.fragment.to_be_bytes());
         ip.extend([64, self.protocol, 0, 0]);
         ip.extend(self.source.octets());

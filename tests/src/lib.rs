@@ -14,6 +14,7 @@ pub mod demo;
 pub mod frame;
 pub mod host;
 pub mod lab;
+pub mod line_rate;
 pub mod lock;
 pub mod metrics;
 pub mod namespace;

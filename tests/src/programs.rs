@@ -5,7 +5,7 @@ use aya::{
     maps::{MapData, RingBuf},
     programs::{TestRun, TestRunOptions, TestRunResult},
 };
-use tr111::dataplane::{Counters, Loaded, Marks};
+use tr111::dataplane::{Counters, Loaded, Marks, Purpose};
 use tr111_common::{
     abi::{map, program},
     config::Config,
@@ -93,7 +93,7 @@ impl Programs {
     /// # Errors
     /// Not root, or the verifier refuses one.
     pub fn load() -> Result<Self> {
-        let mut loaded = Loaded::load(false, None)?;
+        let mut loaded = Loaded::load(Purpose::Gateway, false, None)?;
         loaded.xdp(BENCH_EMPTY)?.load().context("bench_empty")?;
         loaded.classifier(BENCH_EMPTY_TC)?.load().context("bench_empty_tc")?;
         Ok(Self {

@@ -1,4 +1,5 @@
-//! The vectors of requirements.md H.1: option 125, code and length included.
+//! The vectors of requirements.md H.1, option 125 with code and length, and those of H.2 that are used in more than one
+//! place.
 
 /// Device 00256D / DEV0001 / STB.
 pub const D1: &str = "7d1b00000de91601063030323536440207444556303030310303535442";
@@ -9,6 +10,10 @@ pub const D2: &str = "7d1600000de9110106303032353644020744455630303031";
 pub const G1: &str = "7d1a00000de915040630303235364405064757303030310603494744";
 /// Gateway 00256D / GW0001 without a class.
 pub const G2: &str = "7d1500000de91004063030323536440506475730303031";
+
+/// The answer of 203.0.113.10:3478 to a Binding Request from 198.51.100.7:40001 with transaction 0102...10.
+pub const S5: &str = "010100240102030405060708090a0b0c0d0e0f100001000800019c41c6336407\
+                      0004000800010d96cb00710a0005000800010d96cb00710a";
 
 /// Bytes of hexadecimal digits; blanks are ignored.
 ///

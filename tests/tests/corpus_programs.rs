@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use aya::programs::{TcAttachType, xdp::XdpMode};
 use tr111_common::{
     abi::program,
@@ -27,6 +27,7 @@ fn verdict(programs: &mut Programs, frames: &[Frame], frame: &Frame, ingress: Pr
             (Hook::LanBinding, _) => Program::Binding,
             (Hook::WanIngress, Program::IngressTc) => Program::WanTc,
             (Hook::WanIngress, _) => Program::WanXdp,
+            (Hook::AcsStun, _) => bail!("it is answered"),
         };
         let bytes = step.bytes()?;
         let verdict = programs.run(program, &bytes).with_context(|| format!("{} in {program:?}", step.name))?;
@@ -58,8 +59,13 @@ fn run_corpus(ingress: Program, only: &str) -> Result<()> {
     let frames = corpus::load()?;
     let mut programs = Programs::load()?;
     let mut wrong = Vec::new();
-    let mut judged = 0;
+    let (mut judged, mut others) = (0, 0);
     for frame in &frames {
+        // Those change frames, so they have a test of their own.
+        if frame.hook()? == Hook::AcsStun {
+            others += 1;
+            continue;
+        }
         // Tags in metadata cannot be given to BPF_PROG_TEST_RUN; the next test sends such frames.
         if frame.metadata_tag.is_some() || frame.only.as_deref().is_some_and(|which| which != only) {
             continue;
@@ -72,7 +78,7 @@ fn run_corpus(ingress: Program, only: &str) -> Result<()> {
         }
     }
     assert!(wrong.is_empty(), "{} of {judged} frames:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(judged > frames.len() * 9 / 10, "only {judged} of {} frames were judged", frames.len());
+    assert!(judged > (frames.len() - others) * 9 / 10, "only {judged} of {} frames were judged", frames.len());
     Ok(())
 }
 

@@ -68,6 +68,8 @@ pub enum Side {
     Lan,
     /// The ACS.
     Wan,
+    /// CPEs, where this machine is their STUN server.
+    Cpes,
 }
 
 impl Side {
@@ -76,6 +78,7 @@ impl Side {
         match self {
             Self::Lan => "lan",
             Self::Wan => "wan",
+            Self::Cpes => "cpes",
         }
     }
 }
@@ -221,8 +224,14 @@ impl<'a> Attacher<'a> {
                 let mode = self.ingress(place, &WAN, wanted)?;
                 vec![ProgramMode { program: program::WAN_INGRESS, mode }]
             }
+            Side::Cpes => {
+                let mode = self.line_rate(place, wanted)?;
+                mode.into_iter().map(|mode| ProgramMode { program: program::ACS_STUN, mode }).collect()
+            }
         };
-        info!(interface, mode = %programs[0].mode, "{} programs attached", side.label().to_uppercase());
+        if let Some(first) = programs.first() {
+            info!(interface, mode = %first.mode, "{} programs attached", side.label().to_uppercase());
+        }
         Ok(Attachment { interface: interface.to_owned(), ifindex: place.ifindex, side, programs })
     }
 
@@ -250,6 +259,30 @@ impl<'a> Attacher<'a> {
         warn!(interface, reason, "native XDP is not possible, falling back to TC ingress");
         self.classifier(place, names.tc, TcAttachType::Ingress)?;
         Ok(Mode::Tc)
+    }
+
+    /// Attaches what answers requests in place, for which TC is no substitute: without it the socket answers alone.
+    fn line_rate(&mut self, place: Place<'a>, wanted: XdpMode) -> Result<Option<Mode>, Error> {
+        let Place { interface, .. } = place;
+        let mode = match wanted {
+            XdpMode::Auto | XdpMode::Native => Mode::Native,
+            XdpMode::Generic => Mode::Generic,
+            XdpMode::Tc => {
+                warn!(interface, "answers cannot be given at TC: the socket gives them alone");
+                return Ok(None);
+            }
+        };
+        match self.xdp(place, program::ACS_STUN, mode) {
+            Ok(()) => Ok(Some(mode)),
+            Err(XdpFailure::Other(error)) => Err(error),
+            Err(XdpFailure::Impossible(reason)) if wanted == XdpMode::Auto => {
+                warn!(interface, reason, "native XDP is not possible: the socket gives all answers alone");
+                Ok(None)
+            }
+            Err(XdpFailure::Impossible(reason)) => {
+                Err(Error::Xdp { interface: interface.to_owned(), mode: mode.label(), reason })
+            }
+        }
     }
 
     /// Takes off what an earlier agent attached in a mode that is no longer wanted.

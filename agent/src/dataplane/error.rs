@@ -62,7 +62,7 @@ pub enum Error {
         source: io::Error,
     },
     /// XDP in the mode that was asked for cannot be attached.
-    #[error("{interface}: {mode} XDP is not possible: {reason}; `--xdp-mode auto` falls back to TC")]
+    #[error("{interface}: {mode} XDP is not possible: {reason}; `agent.xdp_mode = \"auto\"` goes on without")]
     Xdp {
         /// The interface.
         interface: String,

@@ -5,7 +5,7 @@ use aya::{
     maps::{Map, MapError},
     programs::{Program, ProgramError, SchedClassifier, Xdp},
 };
-use tr111_common::abi::program;
+use tr111_common::abi::{map, program};
 
 use super::{Error, Pins, error::errno, pins::MAPS};
 
@@ -14,6 +14,51 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tr
 /// Diagnostics of the programs that `log_programs` lets through: all.
 const LOG_ALL: u8 = 5;
 
+/// Which programs are wanted. The maps of the others get room for next to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// What a gateway sees on its LAN and WAN.
+    Gateway,
+    /// The line-rate path of an ACS.
+    Acs,
+}
+
+impl Purpose {
+    fn xdp(self) -> &'static [&'static str] {
+        match self {
+            Self::Gateway => &[program::LAN_INGRESS, program::WAN_INGRESS],
+            Self::Acs => &[program::ACS_STUN],
+        }
+    }
+
+    fn classifiers(self) -> &'static [&'static str] {
+        match self {
+            Self::Gateway => {
+                &[program::LAN_INGRESS_TC, program::LAN_EGRESS, program::LAN_BINDING, program::WAN_INGRESS_TC]
+            }
+            Self::Acs => &[],
+        }
+    }
+
+    /// The larger maps that its programs have no use for.
+    fn unused(self) -> &'static [&'static str] {
+        match self {
+            Self::Gateway => &[map::LISTENERS, map::BINDINGS],
+            Self::Acs => &[
+                map::EXCHANGES,
+                map::STICKY,
+                map::NEWCOMERS,
+                map::LAST_ACK,
+                map::NEIGHBOURS,
+                map::BUDGETS,
+                map::DHCP_BUDGETS,
+                map::WAN_BUDGETS,
+                map::FLOWS,
+            ],
+        }
+    }
+}
+
 /// Programs in the kernel, attached to nothing yet.
 #[derive(Debug)]
 pub struct Loaded {
@@ -21,7 +66,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Loads and verifies every program.
+    /// Loads and verifies the programs for `purpose`.
     ///
     /// With `pins`, maps that an earlier agent left are taken over, and new ones are left for the next.
     ///
@@ -29,20 +74,23 @@ impl Loaded {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn load(log_programs: bool, pins: Option<&Pins>) -> Result<Self, Error> {
+    pub fn load(purpose: Purpose, log_programs: bool, pins: Option<&Pins>) -> Result<Self, Error> {
         let level: u8 = if log_programs { LOG_ALL } else { 0 };
         let mut object = EbpfLoader::new();
         object.override_global("AYA_LOG_LEVEL", &level, true);
+        for name in purpose.unused() {
+            object.map_max_entries(name, 1);
+        }
         if let Some(pins) = pins {
             for name in MAPS {
                 object.map_pin_path(name, pins.map(name)?);
             }
         }
         let mut loaded = Self { ebpf: object.load(OBJECT).map_err(load_error)? };
-        for name in [program::LAN_INGRESS, program::WAN_INGRESS] {
+        for &name in purpose.xdp() {
             loaded.xdp(name)?.load().map_err(|error| verifier_error(name, &error))?;
         }
-        for name in [program::LAN_INGRESS_TC, program::LAN_EGRESS, program::LAN_BINDING, program::WAN_INGRESS_TC] {
+        for &name in purpose.classifiers() {
             loaded.classifier(name)?.load().map_err(|error| verifier_error(name, &error))?;
         }
         Ok(loaded)

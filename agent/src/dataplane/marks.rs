@@ -2,10 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aya::{
-    Pod,
-    maps::{Array, HashMap, MapData, MapError},
-};
+use aya::maps::{Array, HashMap, MapData, MapError};
 use tr111_common::{
     abi::{ClientKey, ExchangeKey, Flow, FlowKey, LastAck, Mark, NeighbourKey, map},
     config::Config,
@@ -13,22 +10,10 @@ use tr111_common::{
     insert::{GatewayOption, OPTION_BYTES},
 };
 
-use super::{Error, Loaded};
+use super::{Error, Loaded, pod::pod};
 
 /// `BPF_EXIST` of linux/bpf.h: replace only what is there.
 const BPF_EXIST: u64 = 2;
-
-macro_rules! pod {
-    ($($name:ident $inner:ty,)*) => {$(
-        #[repr(transparent)]
-        #[derive(Clone, Copy)]
-        struct $name($inner);
-
-        // SAFETY: `repr(C)` all the way down, integers only, and every gap is a named field, so all bytes are
-        // initialised and every pattern is valid.
-        unsafe impl Pod for $name {}
-    )*};
-}
 
 pod! {
     PodConfig Config,

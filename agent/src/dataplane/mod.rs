@@ -1,12 +1,15 @@
 //! The agent's side of the kernel programs: loading, attaching, rings, counters, and the maps that the agent writes.
 
 mod attach;
+mod bindings;
 mod counters;
 mod error;
+mod line_rate;
 mod load;
 mod marks;
 mod memory;
 mod pins;
+mod pod;
 pub mod preflight;
 mod ring;
 
@@ -16,9 +19,11 @@ use tracing::warn;
 use self::attach::{Attacher, Held};
 pub use self::{
     attach::{Attachment, Mode, ProgramMode, Side, XdpMode},
+    bindings::Bindings,
     counters::Counters,
     error::Error,
-    load::Loaded,
+    line_rate::{LineRate, Listener},
+    load::{Loaded, Purpose},
     marks::Marks,
     pins::Pins,
     ring::LanRing,
@@ -76,7 +81,7 @@ impl Dataplane {
 
     /// What [`Dataplane::start`] gives, but for `pins`.
     fn load(options: &Options, pins: Option<&Pins>) -> Result<Self, Error> {
-        let mut loaded = Loaded::load(options.log_programs, pins)?;
+        let mut loaded = Loaded::load(Purpose::Gateway, options.log_programs, pins)?;
         let counters = Counters::new(loaded.take_map(tr111_common::abi::map::COUNTERS)?)?;
         let marks = Marks::new(&mut loaded, options.config.seed)?;
         // Before the first frame: what the programs are told, and what they insert.

@@ -91,7 +91,7 @@ impl Families {
 
         let packets = "Frames at a hook, each counted once.";
         let packets = families.counter("tr111_packets_total", packets, &["hook", "class"])?;
-        for hook in Hook::ALL {
+        for hook in Hook::GATEWAY {
             for &class in Class::ALL {
                 let count = kernel.read(Counter::Packet(hook, class));
                 packets.with_label_values(&[hook.label(), class.label()]).inc_by(count);

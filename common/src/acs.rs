@@ -1,0 +1,133 @@
+//! What the line-rate path of the STUN server decides: which requests it may answer in place, and by what they are found
+//! to be as they were. The socket answers everything else, and would answer these with the same bytes.
+
+use crate::{
+    abi::{BindingKey, Endpoint, ListenerKey},
+    classify,
+    config::Config,
+    counter::Class,
+    frame::{Frame, Octets, Repeat},
+    headers::{self, Udp},
+    stun::{self, Demands},
+};
+
+/// Longest request that is read here: CONNECTION-REQUEST-BINDING with the longest USERNAME, and room for what may be
+/// ignored.
+pub const REQUEST_MAXIMUM: usize = 512;
+
+/// Headers of IPv4, without options, and of UDP.
+const IPV4_AND_UDP: u32 = 28;
+
+/// From where and to where a datagram goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where it comes in.
+    pub listener: ListenerKey,
+    /// Who sent it.
+    pub source: Endpoint,
+    /// Ethernet source.
+    mac: [u8; 6],
+}
+
+/// Finds a datagram towards one of the server's ports.
+///
+/// # Errors
+/// The class of any other frame.
+#[inline(always)]
+pub fn find<F: Frame + ?Sized>(frame: &F, ifindex: u32, config: &Config) -> Result<(Udp, Route), Class> {
+    let udp = classify::find_stun(frame, None, config)?;
+    if udp.fragment || udp.payload - udp.ip != IPV4_AND_UDP {
+        return Err(Class::UnusualIp);
+    }
+    let addresses = udp.ip as usize + headers::IPV4_ADDRESSES;
+    let listener = ListenerKey {
+        ifindex,
+        mac: frame.load(0).ok_or(Class::NotIpv4)?,
+        port: udp.destination_port,
+        address: frame.load(addresses + 4).ok_or(Class::NotIpv4)?,
+    };
+    let source = Endpoint::new(frame.load(addresses).ok_or(Class::NotIpv4)?, udp.source_port);
+    Ok((udp, Route { listener, source, mac: frame.load(6).ok_or(Class::NotIpv4)? }))
+}
+
+impl Route {
+    /// Where the answer comes from.
+    #[inline(always)]
+    pub fn destination(&self) -> Endpoint {
+        Endpoint::new(self.listener.address, self.listener.port)
+    }
+
+    /// Whether an answer to the source may go out: not to a group, to nobody, to this machine or to port 0. Whoever gets
+    /// an answer that he did not ask for has no reason to answer it: it is no request, also not to another STUN server.
+    #[inline(always)]
+    pub fn is_answerable(&self) -> bool {
+        let Self { listener, source, mac } = self;
+        let [first, ..] = source.address;
+        source.port != 0
+            && first != 0
+            && first != 127
+            && first < 224
+            && source.address != listener.address
+            && mac[0] & 1 == 0
+            && *mac != listener.mac
+            && *mac != [0; 6]
+    }
+}
+
+/// A request that may be answered in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// It asks for its address. CONNECTION-REQUEST-BINDING without a name is no more than that.
+    Plain,
+    /// It says through which binding Connection Requests reach whom: may be answered if that is registered.
+    KeepAlive(Demands),
+}
+
+/// Judges the datagram of `length` bytes in `octets`.
+///
+/// # Errors
+/// The class of a request that the socket answers.
+#[inline(always)]
+pub fn judge<O: Octets + ?Sized, R: Repeat>(octets: &O, length: u32, repeat: R) -> Result<Question, Class> {
+    let Some(demands) = Demands::read(octets, 0, length, repeat) else { return Err(Class::OtherStun) };
+    let signals = demands.signals;
+    if demands.signed {
+        return Err(Class::Signed);
+    }
+    if signals.damaged || demands.unaligned {
+        return Err(Class::MalformedStun);
+    }
+    // A name without CONNECTION-REQUEST-BINDING has no meaning that could be known here.
+    if demands.demanding || (demands.has_username() && !signals.connection_request_binding) {
+        return Err(Class::Demanding);
+    }
+    if signals.binding_change {
+        return Err(Class::BindingChange);
+    }
+    Ok(if demands.has_username() { Question::KeepAlive(demands) } else { Question::Plain })
+}
+
+/// By what the binding of a keep-alive is registered.
+#[inline(always)]
+pub fn binding_key<O: Octets + ?Sized, R: Repeat>(
+    octets: &O,
+    demands: &Demands,
+    route: &Route,
+    config: &Config,
+    repeat: R,
+) -> BindingKey {
+    let username = demands.username_hash(octets, config.seed, repeat);
+    BindingKey { username, source: route.source, server: route.destination() }
+}
+
+/// The answer to the request in `octets`.
+#[inline(always)]
+pub fn answer<O: Octets + ?Sized>(octets: &O, route: &Route, changed: Endpoint) -> stun::Answer {
+    let mut transaction_id = [0; 16];
+    let mut at = 0;
+    while at < 16 {
+        transaction_id[at] = octets.octet(4 + at as u32);
+        at += 1;
+    }
+    stun::Answer { transaction_id, mapped: route.source, source: route.destination(), changed }
+}

@@ -1,0 +1,68 @@
+//! The line-rate path of the STUN server: requests that ask for nothing but their address are answered where they come in.
+//!
+//! There is no limit per source here. An answer is at most 2.8 times its request (`tr111_common::stun::ANSWER`), so nobody
+//! gains by forged sources; it costs no more than finding a source's budget would, and a table of sources is what forged
+//! ones would fill. Checksums of requests are not verified: those that a local
+//! sender leaves to the hardware (`CHECKSUM_PARTIAL`) are not there yet, and a wrong answer is one that nobody waits for.
+
+use crate::{
+    frame::{KernelLoop, Packet as _, XdpFrame},
+    maps,
+};
+use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+use core::hint::black_box;
+use tr111_common::{
+    acs::{self, Question, REQUEST_MAXIMUM, Route},
+    config::Config,
+    counter::{Class, Counter, Hook},
+    headers::Udp,
+};
+
+/// Counts the frame, and turns it into its answer where that is known here. `true`: it is to be sent back.
+#[inline(always)]
+pub fn answer(packet: &XdpFrame<'_>) -> bool {
+    let Some(config) = maps::config() else { return false };
+    let class = match acs::find(packet, packet.ifindex(), config) {
+        Ok((udp, route)) => on_stun(packet, &udp, &route, config),
+        Err(class) => class,
+    };
+    maps::count(Counter::Packet(Hook::AcsStun, class));
+    matches!(class, Class::Plain | Class::KeepAlive)
+}
+
+#[inline(always)]
+fn on_stun(packet: &XdpFrame<'_>, udp: &Udp, route: &Route, config: &Config) -> Class {
+    let (Ok(class) | Err(class)) = respond(packet, udp, route, config);
+    class
+}
+
+#[inline(always)]
+fn respond(packet: &XdpFrame<'_>, udp: &Udp, route: &Route, config: &Config) -> Result<Class, Class> {
+    let changed = *maps::listener(&route.listener).ok_or(Class::OtherAddress)?;
+    if !route.is_answerable() {
+        return Err(Class::BadSource);
+    }
+    let scratch = maps::scratch().ok_or(Class::NoRoom)?;
+    // Bounded as 64 bits and opaque: of a truncated copy the verifier (Linux 6.18) learns nothing.
+    let length = black_box(u64::from(udp.end) - u64::from(udp.payload));
+    if length == 0 || length > REQUEST_MAXIMUM as u64 {
+        return Err(Class::OtherStun);
+    }
+    if !packet.read(udp.payload, scratch.frame.as_mut_ptr(), length as u32) {
+        return Err(Class::OtherStun);
+    }
+    let class = match acs::judge(&scratch.frame, length as u32, KernelLoop)? {
+        Question::Plain => Class::Plain,
+        Question::KeepAlive(demands) => {
+            let key = acs::binding_key(&scratch.frame, &demands, route, config, KernelLoop);
+            // SAFETY: the helper takes nothing and reads a clock.
+            let now = unsafe { bpf_ktime_get_boot_ns() };
+            if !maps::refresh_binding(&key, now) {
+                return Err(Class::UnregisteredBinding);
+            }
+            Class::KeepAlive
+        }
+    };
+    let datagram = acs::answer(&scratch.frame, route, changed).datagram();
+    if packet.send_back(udp.ip as usize, &datagram) { Ok(class) } else { Err(Class::NoRoom) }
+}

@@ -1,0 +1,92 @@
+//! `acs_stun`, loaded and run on frames by `BPF_PROG_TEST_RUN`, attached to nothing.
+
+use anyhow::{Context, Result};
+use aya::programs::{TestRun, TestRunOptions, TestRunResult};
+use tr111::dataplane::{Bindings, LineRate, XdpMode};
+use tr111_common::{
+    abi::program,
+    counter::{Class, Counter, Hook},
+};
+use tr111_core::time::BootTime;
+
+use crate::corpus::acs::{NAMES, SERVERS, SOURCE, listeners};
+
+/// The program that does nothing, as the object file has it.
+const BENCH_EMPTY: &str = "bench_empty";
+/// Longest frame that comes back.
+const FRAME_MAXIMUM: usize = 2048;
+/// `XDP_TX` of linux/bpf.h.
+const XDP_TX: u32 = 3;
+
+/// The loaded program, which knows what the corpus takes for granted: where the server listens, and who is registered.
+pub struct Program {
+    line_rate: LineRate,
+}
+
+/// What a run made of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Every class that was counted.
+    pub classes: Vec<(Class, u64)>,
+    /// The frame goes back where it came from.
+    pub is_sent_back: bool,
+    /// The frame as it left the program.
+    pub frame: Vec<u8>,
+}
+
+impl Program {
+    /// Loads it.
+    ///
+    /// # Errors
+    /// Not root, or the verifier refuses it.
+    pub fn load() -> Result<Self> {
+        let mut line_rate = LineRate::load(XdpMode::Native, 7)?;
+        line_rate.listen(listeners())?;
+        for name in NAMES {
+            line_rate.bindings().register(name.as_bytes(), SOURCE, SERVERS[0], BootTime(1))?;
+        }
+        line_rate.loaded_mut().xdp(BENCH_EMPTY)?.load().context("bench_empty")?;
+        Ok(Self { line_rate })
+    }
+
+    /// The registered bindings.
+    pub fn bindings(&self) -> Bindings {
+        self.line_rate.bindings()
+    }
+
+    /// Runs it on a frame once.
+    ///
+    /// # Errors
+    /// The kernel refuses to run the frame.
+    pub fn run(&mut self, frame: &[u8]) -> Result<Verdict> {
+        let before = self.counted()?;
+        let mut out = vec![0; FRAME_MAXIMUM];
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let result = self.test_run(program::ACS_STUN, options)?;
+        out.truncate(result.data_size_out as usize);
+        let moved = Class::ALL.iter().zip(before.into_iter().zip(self.counted()?));
+        let classes = moved.filter(|(_, (old, new))| old != new).map(|(class, (old, new))| (*class, new - old));
+        Ok(Verdict { classes: classes.collect(), is_sent_back: result.return_value == XDP_TX, frame: out })
+    }
+
+    /// Nanoseconds that it takes for a frame, and that a program takes that does nothing: means of `repeat` runs.
+    ///
+    /// # Errors
+    /// The kernel refuses to run the frame.
+    pub fn time(&mut self, frame: &[u8], repeat: u32) -> Result<(f64, f64)> {
+        let mut nanoseconds = |name| {
+            let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
+            anyhow::Ok(self.test_run(name, options)?.duration.as_secs_f64() * 1e9)
+        };
+        Ok((nanoseconds(program::ACS_STUN)?, nanoseconds(BENCH_EMPTY)?))
+    }
+
+    fn test_run(&mut self, name: &'static str, options: TestRunOptions<'_>) -> Result<TestRunResult> {
+        Ok(self.line_rate.loaded_mut().xdp(name)?.test_run(options)?)
+    }
+
+    fn counted(&self) -> Result<Vec<u64>> {
+        let counters = self.line_rate.counters();
+        Class::ALL.iter().map(|class| Ok(counters.read(Counter::Packet(Hook::AcsStun, *class))?)).collect()
+    }
+}
