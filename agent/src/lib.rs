@@ -6,6 +6,7 @@ pub mod control;
 pub mod dataplane;
 pub mod nat;
 pub mod random;
+pub mod registry;
 pub mod role;
 pub mod service;
 pub mod sim;

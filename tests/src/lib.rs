@@ -21,6 +21,7 @@ pub mod namespace;
 pub mod nat;
 pub mod process;
 pub mod programs;
+pub mod redis;
 pub mod responder;
 pub mod tshark;
 pub mod vectors;

@@ -49,7 +49,7 @@ const fn tool(level: Level, program: &'static str, package: &'static str) -> Too
     Tool { program, package, level }
 }
 
-const TOOLS: [Tool; 22] = [
+const TOOLS: [Tool; 24] = [
     tool(Level::Build, "cc", "gcc"),
     tool(Level::Test, "ip", "iproute2"),
     tool(Level::Test, "ethtool", "ethtool"),
@@ -72,6 +72,8 @@ const TOOLS: [Tool; 22] = [
     tool(Level::Test, "curl", "curl"),
     tool(Level::Test, "promtool", "prometheus"),
     tool(Level::Test, "bpftool", "bpftool"),
+    tool(Level::Test, "redis-server", "redis-server"),
+    tool(Level::Test, "redis-cli", "redis-tools"),
 ];
 
 impl Level {

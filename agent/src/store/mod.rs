@@ -209,7 +209,8 @@ impl Drop for Store {
     }
 }
 
-fn create(directory: &Path) -> Result<(), Error> {
+/// Makes the directory of a store, for its owner alone.
+pub(crate) fn create(directory: &Path) -> Result<(), Error> {
     let failed = |source| Error::Directory { path: directory.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
     let metadata = fs::metadata(directory).map_err(failed)?;
@@ -220,7 +221,8 @@ fn create(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn move_aside(path: &Path) -> Result<PathBuf, Error> {
+/// Moves a damaged file aside.
+pub(crate) fn move_aside(path: &Path) -> Result<PathBuf, Error> {
     let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".damaged-{unix}"));
@@ -231,15 +233,24 @@ fn move_aside(path: &Path) -> Result<PathBuf, Error> {
 
 /// Opens or makes the file, checks every page of it, and reads it.
 fn open(path: &Path) -> Result<(Database, Contents), Error> {
-    // redb refuses what it recognises as damaged; what slips through its checks makes it panic.
-    panic::catch_unwind(AssertUnwindSafe(|| open_unguarded(path)))
+    guard(path, || open_unguarded(path))
+}
+
+/// redb refuses what it recognises as damaged; what slips through its checks makes it panic.
+pub(crate) fn guard<T>(path: &Path, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    panic::catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(Error::Damaged { path: path.to_owned(), reason: "the database panicked".to_owned() }))
 }
 
-fn open_unguarded(path: &Path) -> Result<(Database, Contents), Error> {
+/// The database in a file, which is made if need be, with every page of it checked.
+pub(crate) fn database(path: &Path) -> Result<Database, Error> {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
-    let database = builder.create(path).map_err(|error| classify(path, error))?;
+    builder.create(path).map_err(|error| classify(path, error))
+}
+
+fn open_unguarded(path: &Path) -> Result<(Database, Contents), Error> {
+    let database = database(path)?;
     let contents = read(&database).map_err(|error| classify(path, error))?;
     let schema: Result<Option<u32>, _> = contents.meta(meta::SCHEMA);
     let fresh = contents == Contents::default();
@@ -296,7 +307,7 @@ fn read(database: &impl ReadableDatabase) -> Result<Contents, redb::Error> {
 }
 
 /// Damage is what no later attempt mends; everything else may pass.
-fn classify(path: &Path, error: impl Into<redb::Error>) -> Error {
+pub(crate) fn classify(path: &Path, error: impl Into<redb::Error>) -> Error {
     let path = path.to_owned();
     match error.into() {
         redb::Error::DatabaseAlreadyOpen => Error::InUse { path },

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use tr111_common::{abi::ClientKey, headers::Segment};
 use tr111_core::{
     association::{Binding, Device, Record, Source},
@@ -110,7 +110,7 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 /// What [`encode`] made.
-pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
     Ok(postcard::from_bytes(unversioned(bytes)?)?)
 }
 
@@ -169,7 +169,7 @@ pub fn decode_row(
     times: &Times<'_>,
     interface: impl Fn(&str) -> Option<u32>,
 ) -> Result<Row, DecodeError> {
-    let row: StoredRow<'_> = postcard::from_bytes(unversioned(bytes)?)?;
+    let row: StoredRow<'_> = decode(bytes)?;
     let at = |time| times.translate(row.boot, BootTime(time));
     let identity = DeviceIdentity {
         manufacturer_oui: row.manufacturer_oui.parse().map_err(|_| DecodeError::Identity)?,

@@ -15,6 +15,8 @@ pub mod association;
 mod change;
 mod cpe;
 mod limit;
+pub mod lint;
+mod merge;
 mod registry;
 mod request;
 mod server;

@@ -70,6 +70,63 @@ fn sends_to_the_latest_that_is_authenticated() {
     assert_eq!(by(&state, Approach::Notification), Some(("cpe.example:4000".into(), Way::Reported)));
 }
 
+/// T-65: the latest of what is authenticated wins among servers as well, in whatever order they hear of each other.
+#[test]
+fn merges_what_two_servers_learned_to_the_same_state() {
+    let signed = |port, since| State { authenticated: Some(seen(port, since)), ..State::default() };
+    let states = [
+        State { last_timestamp: Some(90), ..signed(40_000, 10) },
+        State { tentative: Some(seen(40_009, 15)), ..signed(40_001, 20) },
+        State { reported: Some(Box::new(told("cpe.example:4000", 15))), last_timestamp: Some(7), ..State::default() },
+        State { tentative: Some(seen(40_002, 30)), ..State::default() },
+    ];
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1], [1, 3, 0, 2]] {
+        let mut merged = State::default();
+        for index in order {
+            merged.merge(&states[index]);
+        }
+        let destination = merged.destination(Approach::Both).map(|to| (to.authority.to_string(), to.way));
+        assert_eq!(destination, Some(("198.51.100.7:40001".into(), Way::Authenticated)), "{order:?}");
+        assert_eq!(merged.tentative, Some(seen(40_002, 30)), "{order:?}");
+        assert_eq!((merged.last_timestamp, merged.reported.map(|told| told.at)), (Some(90), Some(UnixTime(15))));
+    }
+    let mut known = signed(40_000, 10);
+    known.merge(&State {
+        authenticated: Some(Seen { last_seen: UnixTime(40), ..seen(40_000, 10) }),
+        ..State::default()
+    });
+    known.merge(&signed(40_000, 10));
+    assert_eq!(known.authenticated.map(|seen| seen.last_seen), Some(UnixTime(40)));
+}
+
+/// STUN-20, STUN-22, T-37: what is weak in what was provisioned is found, and what is random is not called weak.
+#[test]
+fn finds_what_is_weak() {
+    use lint::{Finding, findings, is_weak};
+
+    let with = |name: &str, stun: &str, request: &str| {
+        let mut cpe = cpe(name);
+        cpe.credentials.stun_password = Short::from(stun.as_bytes());
+        cpe.credentials.connection_request_password = Short::from(request.as_bytes());
+        findings(&cpe)
+    };
+    let strong = "9f2c41d07be86a35c0d4e97f12ab5863";
+    assert_eq!(with("CPE57689", strong, strong), []);
+    assert_eq!(with("CPE5768", strong, strong), [Finding::UsernameLength]);
+    assert_eq!(with("CPE5768 ", strong, strong), [Finding::UsernameBlank]);
+    assert_eq!(with("CPE57689", "", ""), [Finding::NoStunPassword, Finding::NoConnectionRequestPassword]);
+    let own = format!("CPE57689-{strong}");
+    assert_eq!(with("CPE57689", strong, &own), [Finding::PasswordFromUsername]);
+    assert_eq!(with("CPE57689", "password", strong), [Finding::WeakStunPassword]);
+    assert_eq!(with("CPE57689", strong, "cr-secret-01"), [Finding::WeakConnectionRequestPassword]);
+    for weak in ["12345678901234567890123456789012345678", &"a".repeat(200), &"ab".repeat(40), "stunpassword1234"] {
+        assert!(is_weak(weak.as_bytes()), "{weak}");
+    }
+    for random in ["kX2p-9vTqLw_07GhZrYbAe", "0b9c4de1-6f3a-4e0d-9a71-c2d85be6f413", "7QZ2MWK9XR4T8PLB6NVC3JHFYD"] {
+        assert!(!is_weak(random.as_bytes()), "{random}");
+    }
+}
+
 /// A secret is never printed (T-62).
 #[test]
 fn prints_no_secret() {

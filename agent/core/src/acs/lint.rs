@@ -1,0 +1,114 @@
+//! What is weak in what an operator provisioned (STUN-20, STUN-22, T-37).
+
+use super::Cpe;
+
+/// Random bits that a password should have (RFC 3489 9.3.1, which TR-111 2.2.2.2.1 asks for).
+pub const STRENGTH: f32 = 128.0;
+/// Part of [`STRENGTH`] that chance may take: a random text has a letter twice here and there.
+const CHANCE: f32 = 0.9;
+/// Bytes to a multiple of which a USERNAME is padded (RFC 3489 11.2.6).
+const ALIGNMENT: usize = 4;
+
+/// Something that is weak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Finding {
+    /// There is no STUNPassword, so that nothing from this CPE can be authenticated (STUN-20).
+    NoStunPassword,
+    /// STUNPassword is easier to guess than 128 random bits (STUN-22).
+    WeakStunPassword,
+    /// Another CPE has the same STUNPassword (STUN-22).
+    DuplicateStunPassword,
+    /// There is no ConnectionRequestPassword, so that everybody can wake the CPE, or nobody.
+    NoConnectionRequestPassword,
+    /// ConnectionRequestPassword is easier to guess than 128 random bits.
+    WeakConnectionRequestPassword,
+    /// A password is a username, or begins or ends with one.
+    PasswordFromUsername,
+    /// STUNUsername has to be padded in every request, which some CPEs do wrongly (T-37).
+    UsernameLength,
+    /// STUNUsername ends with a blank, which cannot be told from padding (T-37).
+    UsernameBlank,
+}
+
+impl Finding {
+    /// Its name for programs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NoStunPassword => "no_stun_password",
+            Self::WeakStunPassword => "weak_stun_password",
+            Self::DuplicateStunPassword => "duplicate_stun_password",
+            Self::NoConnectionRequestPassword => "no_connection_request_password",
+            Self::WeakConnectionRequestPassword => "weak_connection_request_password",
+            Self::PasswordFromUsername => "password_from_username",
+            Self::UsernameLength => "username_length",
+            Self::UsernameBlank => "username_blank",
+        }
+    }
+
+    /// What it means, for people.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::NoStunPassword => "no STUNPassword: its bindings cannot be authenticated",
+            Self::WeakStunPassword => "STUNPassword is easier to guess than 128 random bits",
+            Self::DuplicateStunPassword => "another CPE has the same STUNPassword",
+            Self::NoConnectionRequestPassword => "no ConnectionRequestPassword: no Connection Request can be signed",
+            Self::WeakConnectionRequestPassword => "ConnectionRequestPassword is easier to guess than 128 random bits",
+            Self::PasswordFromUsername => "a password is made from a username",
+            Self::UsernameLength => "the length of STUNUsername is no multiple of 4: it has to be padded on the wire",
+            Self::UsernameBlank => "STUNUsername ends with a blank, which looks like padding on the wire",
+        }
+    }
+}
+
+/// What is weak in one CPE. Whether another one has the same password is not seen here.
+pub fn findings(cpe: &Cpe) -> Vec<Finding> {
+    let Cpe { name, credentials, state: _ } = cpe;
+    let (stun, request) = (&*credentials.stun_password, &*credentials.connection_request_password);
+    let from_username = |password: &[u8]| {
+        [&**name, &credentials.connection_request_username]
+            .iter()
+            .any(|username| !username.is_empty() && (password.starts_with(username) || password.ends_with(username)))
+    };
+    let blank = name.last().is_some_and(|last| matches!(last, b' ' | 0));
+    let all = [
+        (stun.is_empty(), Finding::NoStunPassword),
+        (!stun.is_empty() && is_weak(stun), Finding::WeakStunPassword),
+        (request.is_empty(), Finding::NoConnectionRequestPassword),
+        (!request.is_empty() && is_weak(request), Finding::WeakConnectionRequestPassword),
+        (from_username(stun) || from_username(request), Finding::PasswordFromUsername),
+        (!name.len().is_multiple_of(ALIGNMENT), Finding::UsernameLength),
+        (blank, Finding::UsernameBlank),
+    ];
+    all.into_iter().filter_map(|(is_so, finding)| is_so.then_some(finding)).collect()
+}
+
+/// Whether a password cannot have [`STRENGTH`].
+pub fn is_weak(password: &[u8]) -> bool {
+    plausible_bits(password) < STRENGTH * CHANCE
+}
+
+/// Bits that somebody has to guess who knows which kinds of characters there are, and that people like runs: `aaaa`,
+/// `1234`, and the same few again and again.
+fn plausible_bits(password: &[u8]) -> f32 {
+    let has = |class: fn(&u8) -> bool| password.iter().any(class);
+    let hexadecimal = password.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'-')
+        && !(has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase));
+    let classes: [(bool, u32); 4] = [
+        (has(u8::is_ascii_digit), 10),
+        (has(u8::is_ascii_lowercase), if hexadecimal { 6 } else { 26 }),
+        (has(u8::is_ascii_uppercase), if hexadecimal { 6 } else { 26 }),
+        (!hexadecimal && has(|byte| !byte.is_ascii_alphanumeric()), 33),
+    ];
+    let alphabet: u32 = classes.into_iter().filter_map(|(has, size)| has.then_some(size)).sum();
+    let mut seen = [false; 256];
+    for byte in password {
+        seen[usize::from(*byte)] = true;
+    }
+    let distinct = seen.iter().filter(|seen| **seen).count();
+    let alphabet = if distinct * 4 < password.len() { alphabet.min(distinct as u32) } else { alphabet };
+    let step = |pair: &[u8]| pair[1].wrapping_sub(pair[0]);
+    let continues = |three: &&[u8]| step(three) == step(&three[1..]) && matches!(step(three), 0 | 1 | 255);
+    let guessed = password.len() - password.windows(3).filter(continues).count();
+    // Lengths and sizes of some hundreds.
+    f32::from(guessed as u16) * f32::from(alphabet.max(1) as u16).log2()
+}

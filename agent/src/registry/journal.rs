@@ -1,0 +1,404 @@
+//! Between whoever has the CPEs in memory and the store: a thread that writes what it is given, as much at a time as has
+//! come while it wrote.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self as blocking, RecvTimeoutError},
+    },
+    thread::{Builder, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tr111_core::{
+    acs::{Change, Registry},
+    short::Short,
+    time::UnixTime,
+};
+
+use super::{BindingStore, Error, Failure, Follower, Location, News, Taken, Wanted, Whole, follow};
+
+/// Changes that are written together, but for a group that is larger.
+const GROUP: usize = 8_192;
+/// Pause before a store that failed is tried again; doubles up to [`LONGEST_PAUSE`].
+const PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// Batches of news that wait for their reader. A reader that is slower holds up the follower and nobody else.
+const NEWS: usize = 64;
+
+/// Whether the store works.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// It does.
+    #[default]
+    Working,
+    /// It does not: what is learned waits in memory, and a crash would lose it.
+    Failing {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why something is not kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// STUN-21.
+    #[error(transparent)]
+    Taken(#[from] Taken),
+    /// The store is away.
+    #[error("the registry cannot be written: {0}")]
+    Unavailable(String),
+}
+
+/// A registry as it was found.
+#[derive(Debug)]
+pub struct Opened {
+    /// What takes changes.
+    pub journal: Journal,
+    /// Every CPE.
+    pub registry: Registry,
+    /// Every association, by its key.
+    pub associations: Vec<(Short, Box<[u8]>)>,
+    /// What others change from now on, and what was lost; for [`follow`].
+    pub news: mpsc::Receiver<Vec<News>>,
+}
+
+/// Takes changes to the store. All copies are the same one; with the last one the thread ends, after it wrote what it
+/// has.
+#[derive(Clone, Debug)]
+pub struct Journal(Arc<Threads>);
+
+#[derive(Debug)]
+struct Threads {
+    jobs: Option<blocking::Sender<Job>>,
+    health: watch::Receiver<Health>,
+    is_ending: Arc<AtomicBool>,
+    running: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+enum Job {
+    Commit(Vec<Change>, oneshot::Sender<Result<(), Refused>>),
+    Keep(Vec<Change>),
+    Reserve(Vec<Wanted>, UnixTime, oneshot::Sender<Result<Vec<u64>, Refused>>),
+}
+
+impl Journal {
+    /// Opens the store at `location` and reads all of it. Names are hashed under a random `seed`. Blocks.
+    pub fn open(location: &Location, seed: u64) -> Result<Opened, Error> {
+        Self::start(location.open()?, seed)
+    }
+
+    /// The same with a store that is open.
+    pub fn start(mut store: Box<dyn BindingStore>, seed: u64) -> Result<Opened, Error> {
+        let mut registry = Registry::new(seed);
+        let mut associations = Vec::new();
+        store.load(&mut |news| match news {
+            News::Association(key, Some(value)) => associations.push((key, value)),
+            // What was read of a store that turned out damaged.
+            News::Whole(_) => {
+                registry = Registry::new(seed);
+                associations.clear();
+            }
+            other => drop(follow(&mut registry, other)),
+        })?;
+        let (jobs, waiting) = blocking::channel();
+        let (judged, health) = watch::channel(Health::Working);
+        let (tell, news) = mpsc::channel(NEWS);
+        let is_ending = Arc::new(AtomicBool::new(false));
+        let mut threads = Vec::new();
+        if let Some(follower) = store.follower() {
+            let (tell, is_ending) = (tell.clone(), Arc::clone(&is_ending));
+            let thread = Builder::new().name("registry-news".to_owned());
+            threads.push(thread.spawn(move || listen(follower, &tell, &is_ending))?);
+        }
+        let ending = Arc::clone(&is_ending);
+        let writer = Writer { store, kept: Kept::default(), failing: None, health: judged, tell, is_ending: ending };
+        threads.push(Builder::new().name("registry".to_owned()).spawn(move || writer.run(&waiting))?);
+        let journal = Self(Arc::new(Threads { jobs: Some(jobs), health, is_ending, running: threads }));
+        Ok(Opened { journal, registry, associations, news })
+    }
+
+    /// Comes back when `changes` are kept: all of them, or none.
+    ///
+    /// # Errors
+    /// The store is away, or another server added a CPE of the same name.
+    pub async fn commit(&self, changes: Vec<Change>) -> Result<(), Refused> {
+        self.ask(|done| Job::Commit(changes, done)).await
+    }
+
+    /// Hands in what was learned, to be kept as soon as that can be. Of what waits, only the latest of each CPE does.
+    pub fn keep(&self, changes: Vec<Change>) {
+        self.send(Job::Keep(changes));
+    }
+
+    /// Reserves a `ts` for each CPE, in their order. They are kept when this comes back, so that nobody sends them again
+    /// (T-54).
+    ///
+    /// # Errors
+    /// The store is away: another server may send at the same time.
+    pub async fn reserve(&self, wanted: Vec<Wanted>, now: UnixTime) -> Result<Vec<u64>, Refused> {
+        self.ask(|done| Job::Reserve(wanted, now, done)).await
+    }
+
+    /// Whether the store works.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.0.health.clone()
+    }
+
+    async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T, Refused>>) -> Job) -> Result<T, Refused> {
+        let (done, answer) = oneshot::channel();
+        self.send(job(done));
+        answer.await.unwrap_or_else(|_| Err(Refused::Unavailable("its thread has ended".to_owned())))
+    }
+
+    fn send(&self, job: Job) {
+        if let Some(jobs) = &self.0.jobs {
+            // The thread ends only after this handle; if it panicked, whoever waits for an answer hears so.
+            let _ = jobs.send(job);
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.is_ending.store(true, Ordering::Relaxed);
+        // The thread ends with its channel, after what was handed in is written.
+        self.jobs = None;
+        for thread in self.running.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Tells what others changed, until the end.
+fn listen(mut follower: Box<dyn Follower>, tell: &mpsc::Sender<Vec<News>>, is_ending: &AtomicBool) {
+    let mut pause = PAUSE;
+    while !is_ending.load(Ordering::Relaxed) {
+        match follower.follow() {
+            Ok(news) => {
+                pause = PAUSE;
+                if !news.is_empty() {
+                    hand_over(news, tell, is_ending);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "others' changes of the registry are not heard");
+                let until = Instant::now() + pause;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                while Instant::now() < until && !is_ending.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            }
+        }
+    }
+}
+
+/// Gives news to their reader, who may be slow, and may be ending and wait for this thread.
+fn hand_over(news: Vec<News>, tell: &mpsc::Sender<Vec<News>>, is_ending: &AtomicBool) {
+    let mut waiting = news;
+    while let Err(mpsc::error::TrySendError::Full(news)) = tell.try_send(waiting) {
+        if is_ending.load(Ordering::Relaxed) {
+            return;
+        }
+        waiting = news;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Changes that wait for a store that works.
+#[derive(Debug, Default)]
+struct Kept {
+    changes: Vec<Change>,
+    /// Where the state of a CPE is among them.
+    states: HashMap<Short, usize>,
+}
+
+impl Kept {
+    fn extend(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            if let Change::State(name, _) = &change {
+                if let Some(place) = self.states.get(name) {
+                    self.changes[*place] = change;
+                    continue;
+                }
+                self.states.insert(name.clone(), self.changes.len());
+            } else {
+                // A state that comes later must not get before this.
+                self.states.remove(change.name());
+            }
+            self.changes.push(change);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.changes.clear();
+        self.states.clear();
+    }
+}
+
+struct Writer {
+    store: Box<dyn BindingStore>,
+    /// What failed before, and nobody waits for.
+    kept: Kept,
+    failing: Option<Failing>,
+    health: watch::Sender<Health>,
+    tell: mpsc::Sender<Vec<News>>,
+    is_ending: Arc<AtomicBool>,
+}
+
+struct Failing {
+    reason: String,
+    /// When the store is tried again.
+    retry: Instant,
+    pause: Duration,
+}
+
+/// Changes, and who waits for them.
+type Group = (Vec<Change>, Option<oneshot::Sender<Result<(), Refused>>>);
+/// Timestamps, and who waits for them.
+type Reserve = (Vec<Wanted>, UnixTime, oneshot::Sender<Result<Vec<u64>, Refused>>);
+
+/// Jobs that are done together, in their order.
+#[derive(Default)]
+struct Batch {
+    groups: Vec<Group>,
+    changes: usize,
+    /// Ends a batch.
+    reserve: Option<Reserve>,
+}
+
+impl Batch {
+    fn push(&mut self, job: Job) {
+        let group = match job {
+            Job::Commit(changes, done) => (changes, Some(done)),
+            Job::Keep(changes) => (changes, None),
+            Job::Reserve(wanted, now, done) => {
+                self.reserve = Some((wanted, now, done));
+                return;
+            }
+        };
+        self.changes += group.0.len();
+        self.groups.push(group);
+    }
+
+    fn is_full(&self) -> bool {
+        self.reserve.is_some() || self.changes >= GROUP
+    }
+}
+
+impl Writer {
+    fn run(mut self, jobs: &blocking::Receiver<Job>) {
+        loop {
+            let job = match &self.failing {
+                None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(failing) => jobs.recv_timeout(failing.retry.saturating_duration_since(Instant::now())),
+            };
+            let mut batch = Batch::default();
+            match job {
+                Ok(job) => batch.push(job),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    if !self.kept.changes.is_empty() {
+                        self.write(Vec::new());
+                    }
+                    return;
+                }
+            }
+            while !batch.is_full() {
+                let Ok(job) = jobs.try_recv() else { break };
+                batch.push(job);
+            }
+            match &self.failing {
+                Some(failing) if Instant::now() < failing.retry => {
+                    let reason = failing.reason.clone();
+                    self.fail(batch, &reason);
+                }
+                _ => {
+                    self.write(batch.groups);
+                    if let Some(reserve) = batch.reserve {
+                        self.reserve(reserve);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes what was kept, then `groups`.
+    fn write(&mut self, groups: Vec<Group>) {
+        let mut written: Vec<&[Change]> = vec![&self.kept.changes];
+        written.extend(groups.iter().map(|(changes, _)| changes.as_slice()));
+        let mut outcomes = self.store.commit(&written);
+        if outcomes == Err(Failure::Emptied) {
+            self.tell_emptied();
+            outcomes = self.store.commit(&written);
+        }
+        self.judge(outcomes.as_ref().err());
+        match outcomes {
+            Ok(outcomes) => {
+                self.kept.clear();
+                for ((_, done), outcome) in groups.into_iter().zip(outcomes.into_iter().skip(1)) {
+                    if let Some(done) = done {
+                        let _ = done.send(outcome.map_err(Refused::Taken));
+                    }
+                }
+            }
+            Err(failure) => self.fail(Batch { groups, ..Batch::default() }, &failure.to_string()),
+        }
+    }
+
+    fn reserve(&mut self, (wanted, now, done): Reserve) {
+        let mut reserved = self.store.reserve(&wanted, now);
+        if reserved == Err(Failure::Emptied) {
+            self.tell_emptied();
+            reserved = self.store.reserve(&wanted, now);
+        }
+        self.judge(reserved.as_ref().err());
+        let _ = done.send(reserved.map_err(|failure| Refused::Unavailable(failure.to_string())));
+    }
+
+    /// Keeps what nobody waits for, and tells the others.
+    fn fail(&mut self, batch: Batch, reason: &str) {
+        for (changes, done) in batch.groups {
+            match done {
+                Some(done) => drop(done.send(Err(Refused::Unavailable(reason.to_owned())))),
+                None => self.kept.extend(changes),
+            }
+        }
+        if let Some((_, _, done)) = batch.reserve {
+            let _ = done.send(Err(Refused::Unavailable(reason.to_owned())));
+        }
+    }
+
+    /// The file was lost: the owner of the CPEs hands them in again.
+    fn tell_emptied(&self) {
+        let whole = News::Whole(Whole { is_lossy: true, ..Whole::default() });
+        hand_over(vec![whole], &self.tell, &self.is_ending);
+    }
+
+    /// Says once that the store fails, and once that it works again.
+    fn judge(&mut self, failure: Option<&Failure>) {
+        match (failure.map(ToString::to_string), &self.failing) {
+            (None, None) => {}
+            (None, Some(_)) => {
+                tracing::info!("the registry can be written again");
+                self.failing = None;
+                self.health.send_replace(Health::Working);
+            }
+            (Some(reason), failing) => {
+                let pause = failing.as_ref().map_or(PAUSE, |failing| (failing.pause * 2).min(LONGEST_PAUSE));
+                if failing.is_none() {
+                    tracing::error!(
+                        reason,
+                        "the registry cannot be written: CPEs are served on and it is tried again, but a restart would lose what is learned now"
+                    );
+                }
+                self.health.send_replace(Health::Failing { reason: reason.clone() });
+                self.failing = Some(Failing { reason, retry: Instant::now() + pause, pause });
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Where a Redis is, and how to get in.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use redis::{Client, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, RedisResult};
+
+/// What a URL begins with.
+const SCHEME: &str = "redis://";
+const PORT: u16 = 6379;
+/// How long a connection may take to come.
+const CONNECT: Duration = Duration::from_secs(2);
+/// How long an answer may take: longer than what [`super::script`] does for the largest batch.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Where a Redis or Valkey is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Address {
+    host: String,
+    port: u16,
+    database: u16,
+    username: Option<String>,
+    password: Option<String>,
+}
+
+/// A text is no address of a Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadAddress {
+    /// It has another form.
+    #[error("write redis://HOST[:PORT][/DB]")]
+    Form,
+    /// It has a password, which would be in every log and listing.
+    #[error("no password in it: name a file with the password as acs.registry_password_file")]
+    Password,
+}
+
+impl FromStr for Address {
+    type Err = BadAddress;
+
+    fn from_str(text: &str) -> Result<Self, BadAddress> {
+        let rest = text.strip_prefix(SCHEME).ok_or(BadAddress::Form)?;
+        let (username, rest) = match rest.rsplit_once('@') {
+            Some((user, _)) if user.contains(':') => return Err(BadAddress::Password),
+            Some((user, rest)) => (Some(user).filter(|user| !user.is_empty()).map(str::to_owned), rest),
+            None => (None, rest),
+        };
+        let (place, database) = rest.split_once('/').unwrap_or((rest, ""));
+        let database = if database.is_empty() { Ok(0) } else { database.parse() };
+        // An IPv6 address stands in brackets.
+        let (host, port) = match place.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse()),
+            _ => (place, Ok(PORT)),
+        };
+        let (Ok(database), Ok(port)) = (database, port) else { return Err(BadAddress::Form) };
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':');
+        if host.is_empty() || !host.bytes().all(named) {
+            return Err(BadAddress::Form);
+        }
+        Ok(Self { host: host.to_owned(), port, database, username, password: None })
+    }
+}
+
+impl Address {
+    /// The same, with a password.
+    #[must_use]
+    pub fn with_password(self, password: String) -> Self {
+        Self { password: Some(password), ..self }
+    }
+
+    /// Connects, and logs in.
+    pub(super) fn connect(&self) -> RedisResult<Connection> {
+        let mut settings = RedisConnectionInfo::default().set_db(self.database.into());
+        if let Some(username) = &self.username {
+            settings = settings.set_username(username);
+        }
+        if let Some(password) = &self.password {
+            settings = settings.set_password(password);
+        }
+        let info: ConnectionInfo = ConnectionAddr::Tcp(self.host.clone(), self.port).into_connection_info()?;
+        let connection = Client::open(info.set_redis_settings(settings))?.get_connection_with_timeout(CONNECT)?;
+        connection.set_read_timeout(Some(ANSWER))?;
+        connection.set_write_timeout(Some(ANSWER))?;
+        Ok(connection)
+    }
+}
+
+/// Without the password.
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, database, .. } = self;
+        if host.contains(':') {
+            write!(formatter, "[{host}]:{port}/{database}")
+        } else {
+            write!(formatter, "{host}:{port}/{database}")
+        }
+    }
+}
+
+/// Without the password.
+impl fmt::Debug for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Address({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_with_what_it_leaves_out_and_never_with_a_password() {
+        let read = |text: &str| text.parse::<Address>().map(|address| address.to_string());
+        assert_eq!(read("redis://127.0.0.1"), Ok("127.0.0.1:6379/0".to_owned()));
+        assert_eq!(read("redis://acs@cache.example:7000/3"), Ok("cache.example:7000/3".to_owned()));
+        assert_eq!(read("redis://[::1]:7000"), Ok("[::1]:7000/0".to_owned()));
+        assert_eq!(read("redis://[::1]"), Ok("[::1]:6379/0".to_owned()));
+        assert_eq!(read("redis://:secret@127.0.0.1:7000/0"), Err(BadAddress::Password));
+        for bad in ["redis://", "http://a", "redis://a:port", "redis://a/b", "redis://a b", "redis://a:0x1"] {
+            assert_eq!(read(bad), Err(BadAddress::Form), "{bad}");
+        }
+        let address: Address = "redis://a".parse().expect("an address");
+        assert!(!format!("{0:?} {0}", address.with_password("secret".to_owned())).contains("secret"));
+    }
+}

@@ -1,0 +1,250 @@
+//! Hears what other servers change.
+
+use std::collections::{HashMap, HashSet};
+
+use redis::cmd;
+use tr111_core::short::Short;
+
+use super::{Address, Failure, Follower, Link, News, epoch, script};
+use crate::registry::{Whole, record};
+
+/// Names that are read at a time.
+const PAGE: usize = 1_000;
+/// How long a server waits for news before it looks whether everything is still there, in milliseconds.
+const WAIT: usize = 500;
+
+/// How far somebody read, and of which life of which Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// Changes when Redis starts: what it wrote last may be lost then.
+    run: String,
+    epoch: String,
+    sequence: u64,
+}
+
+impl Mark {
+    /// Where Redis is now.
+    pub(super) fn read(link: &mut Link) -> Result<Self, Failure> {
+        let information: String = link.ask(cmd("INFO").arg("server"))?;
+        let run = information.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().to_owned();
+        let _: Option<String> = link.ask(cmd("SET").arg(script::EPOCH).arg(epoch()?).arg("NX"))?;
+        let (epoch, sequence) = position(link)?;
+        Ok(Self { run, epoch: epoch.unwrap_or_default(), sequence })
+    }
+}
+
+/// The epoch, and the number of the last change.
+fn position(link: &mut Link) -> Result<(Option<String>, u64), Failure> {
+    let (epoch, sequence): (Option<String>, Option<u64>) =
+        link.ask(cmd("MGET").arg(script::EPOCH).arg(script::SEQUENCE))?;
+    Ok((epoch, sequence.unwrap_or(0)))
+}
+
+/// Reads everything, a page at a time.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    /// The next page: of CPEs, then of associations. Nothing when all is read.
+    at: Option<Page>,
+    begun: bool,
+    associations: HashSet<Short>,
+}
+
+/// Fields of a hash, and their values.
+type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+/// Fields of a hash that were asked for, and their values where they are there.
+type Found = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
+#[derive(Clone, Copy, Debug)]
+enum Page {
+    Cpes(u64),
+    Associations(u64),
+}
+
+impl Scan {
+    /// The next page; nothing when all is read. What changes meanwhile may be in it or not, and a CPE may come twice.
+    pub(super) fn step(&mut self, link: &mut Link) -> Result<Option<Vec<News>>, Failure> {
+        if !std::mem::replace(&mut self.begun, true) {
+            self.at = Some(Page::Cpes(0));
+        }
+        let Some(page) = self.at else { return Ok(None) };
+        let (hash, cursor) = match page {
+            Page::Cpes(cursor) => (script::CPES, cursor),
+            Page::Associations(cursor) => (script::ASSOCIATIONS, cursor),
+        };
+        let (next, pairs): (u64, Pairs) = link.ask(cmd("HSCAN").arg(hash).arg(cursor).arg("COUNT").arg(PAGE))?;
+        let is_last = next == 0;
+        let mut news = Vec::with_capacity(pairs.len());
+        for (name, value) in pairs {
+            match page {
+                Page::Cpes(_) => news.extend(cpe(link, &name, &value)?),
+                Page::Associations(_) => {
+                    let key = Short::from(name.as_slice());
+                    if self.associations.insert(key.clone()) {
+                        news.push(News::Association(key, Some(value.into())));
+                    }
+                }
+            }
+        }
+        self.at = match page {
+            Page::Cpes(_) if is_last => Some(Page::Associations(0)),
+            Page::Cpes(_) => Some(Page::Cpes(next)),
+            Page::Associations(_) if is_last => None,
+            Page::Associations(_) => Some(Page::Associations(next)),
+        };
+        Ok(Some(news))
+    }
+}
+
+fn cpe(link: &Link, name: &[u8], value: &[u8]) -> Result<Option<News>, Failure> {
+    // A program of another version, or another program, wrote into the same database.
+    let decoded = record::decode(name, value);
+    let cpe = decoded.map_err(|error| Failure::Unavailable(format!("redis://{}: {error}", link.address)))?;
+    Ok(Some(News::Cpe(cpe)))
+}
+
+/// Reads everything again.
+#[derive(Debug)]
+struct Again {
+    scan: Scan,
+    whole: Whole,
+    mark: Mark,
+}
+
+/// The connection over which this server hears of others.
+#[derive(Debug)]
+pub(super) struct RedisFollower {
+    link: Link,
+    /// Nothing where it is not known how far was read.
+    mark: Option<Mark>,
+    again: Option<Again>,
+}
+
+/// One entry of the stream: its number, its kind, and the name.
+type Entry = (String, HashMap<String, Vec<u8>>);
+
+impl RedisFollower {
+    pub(super) fn new(address: Address, mark: Option<Mark>) -> Self {
+        Self { link: Link::new(address), mark, again: None }
+    }
+
+    /// Whether what was read still is what there is, after the connection was lost.
+    fn resume(&mut self) -> Result<(), Failure> {
+        // Half of everything is nothing.
+        self.again = None;
+        let now = Mark::read(&mut self.link)?;
+        match &self.mark {
+            Some(mark) if (&mark.run, &mark.epoch) == (&now.run, &now.epoch) && mark.sequence <= now.sequence => {}
+            Some(_) => self.start_again(now, true),
+            None => self.start_again(now, false),
+        }
+        Ok(())
+    }
+
+    fn start_again(&mut self, mark: Mark, is_lossy: bool) {
+        tracing::warn!(is_lossy, "changes of the registry were missed: all of it is read again");
+        let whole = Whole { is_lossy, ..Whole::default() };
+        self.again = Some(Again { scan: Scan::default(), whole, mark });
+    }
+
+    /// The next page of everything.
+    fn step(&mut self, mut again: Again) -> Result<Vec<News>, Failure> {
+        let Some(mut news) = again.scan.step(&mut self.link)? else {
+            if again.whole.is_lossy {
+                again.whole.removed = self.removed(&again.whole.names)?;
+            }
+            self.mark = Some(again.mark);
+            return Ok(vec![News::Whole(again.whole)]);
+        };
+        for news in &mut news {
+            match news {
+                News::Cpe(cpe) => {
+                    again.whole.names.insert(cpe.name.clone());
+                    if again.whole.is_lossy {
+                        *news = News::Found(cpe.clone());
+                    }
+                }
+                News::Association(key, _) => drop(again.whole.associations.insert(key.clone())),
+                _ => {}
+            }
+        }
+        self.again = Some(again);
+        Ok(news)
+    }
+
+    /// Names in the stream that are not there: somebody took them away.
+    fn removed(&mut self, names: &HashSet<Short>) -> Result<HashSet<Short>, Failure> {
+        let mut removed = HashSet::new();
+        let mut from = "-".to_owned();
+        loop {
+            let page = cmd("XRANGE").arg(script::CHANGES).arg(&from).arg("+").arg("COUNT").arg(PAGE).to_owned();
+            let page: Vec<Entry> = self.link.ask(&page)?;
+            let Some((last, _)) = page.last() else { return Ok(removed) };
+            from = format!("({last}");
+            let changed = page.iter().filter_map(|(_, fields)| fields.get(script::CPE));
+            removed.extend(changed.map(|name| Short::from(name.as_slice())).filter(|name| !names.contains(name)));
+        }
+    }
+
+    /// What changed since, read as it is now.
+    fn changes(&mut self) -> Result<Vec<News>, Failure> {
+        let Some(mark) = self.mark.clone() else { return Ok(Vec::new()) };
+        let (epoch, sequence) = position(&mut self.link)?;
+        if epoch.as_ref() != Some(&mark.epoch) || sequence < mark.sequence {
+            let now = Mark::read(&mut self.link)?;
+            self.start_again(now, true);
+            return Ok(Vec::new());
+        }
+        let after = format!("{}-0", mark.sequence);
+        let mut read = cmd("XREAD");
+        read.arg("COUNT").arg(PAGE).arg("BLOCK").arg(WAIT).arg("STREAMS").arg(script::CHANGES).arg(after);
+        let streams: Option<Vec<(String, Vec<Entry>)>> = self.link.ask(&read)?;
+        let entries = streams.into_iter().flatten().flat_map(|(_, entries)| entries);
+        let mut last = mark.sequence;
+        let (mut cpes, mut associations) = (HashSet::new(), HashSet::new());
+        for (id, mut fields) in entries {
+            let number = id.split('-').next().and_then(|number| number.parse().ok()).unwrap_or(0);
+            if number != last + 1 {
+                // The stream is shorter than the absence was.
+                let now = Mark::read(&mut self.link)?;
+                self.start_again(now, false);
+                return Ok(Vec::new());
+            }
+            last = number;
+            cpes.extend(fields.remove(script::CPE));
+            associations.extend(fields.remove(script::ASSOCIATION));
+        }
+        let mut news = Vec::with_capacity(cpes.len() + associations.len());
+        for (name, value) in self.values(script::CPES, cpes)? {
+            match value {
+                Some(value) => news.extend(cpe(&self.link, &name, &value)?),
+                None => news.push(News::Removed(Short::from(name.as_slice()))),
+            }
+        }
+        for (key, value) in self.values(script::ASSOCIATIONS, associations)? {
+            news.push(News::Association(Short::from(key.as_slice()), value.map(Into::into)));
+        }
+        self.mark = Some(Mark { sequence: last, ..mark });
+        Ok(news)
+    }
+
+    fn values(&mut self, hash: &str, names: HashSet<Vec<u8>>) -> Result<Found, Failure> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<Vec<u8>> = names.into_iter().collect();
+        let values: Vec<Option<Vec<u8>>> = self.link.ask(cmd("HMGET").arg(hash).arg(&names))?;
+        Ok(names.into_iter().zip(values).collect())
+    }
+}
+
+impl Follower for RedisFollower {
+    fn follow(&mut self) -> Result<Vec<News>, Failure> {
+        if !self.link.is_connected() {
+            self.resume()?;
+        }
+        match self.again.take() {
+            Some(again) => self.step(again),
+            None => self.changes(),
+        }
+    }
+}

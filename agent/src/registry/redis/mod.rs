@@ -1,0 +1,263 @@
+//! The registry in a Redis or Valkey, for several servers behind one address.
+//!
+//! Each server has everything in memory. Who changes something reads what Redis has of it, merges (of each part the later
+//! counts, T-65), and writes if that still is what is there: one script, so that nobody comes in between. Every write gets
+//! the next number and puts its name into a stream; the others read the stream and, of each name in it, the value as it is
+//! then. So it does not matter in which order news arrive, only that none is missed; where numbers are missing, because the
+//! stream is shorter than the absence was, everything is read again.
+
+mod address;
+mod follower;
+mod script;
+
+use std::collections::{HashMap, HashSet};
+
+use redis::{Cmd, Connection, FromRedisValue, RedisError, cmd};
+use tr111_core::{
+    acs::{Change, Cpe},
+    short::Short,
+    time::UnixTime,
+};
+
+pub use address::{Address, BadAddress};
+
+use self::follower::{Mark, RedisFollower};
+use super::{
+    BindingStore, Error, Failure, Follower, News, Taken, Wanted,
+    record::{self, Writers},
+};
+use crate::random;
+
+/// Names in one question and one script. A script holds up every client of Redis for as long as it runs: some milliseconds.
+const BATCH: usize = 512;
+/// How often a change is tried again because another server changed the same CPE in between.
+const TRIES: usize = 32;
+
+/// The connection over which this server writes.
+#[derive(Debug)]
+pub struct Redis {
+    address: Address,
+    connection: Link,
+    /// How far [`BindingStore::load`] read.
+    mark: Option<Mark>,
+}
+
+impl Redis {
+    /// Connects to the Redis at `address`.
+    ///
+    /// # Errors
+    /// It cannot be had. Later it may be away as long as it likes; at the start, an agent that knows nobody would turn everybody
+    /// away.
+    pub fn open(address: Address) -> Result<Self, Error> {
+        let mut connection = Link::new(address.clone());
+        connection.ask::<String>(&cmd("PING")).map_err(|failure| unavailable(&address, &failure))?;
+        Ok(Self { address, connection, mark: None })
+    }
+
+    /// Writes changes, all of which may be written.
+    fn write(&mut self, changes: &[&Change]) -> Result<Result<(), Taken>, Failure> {
+        let mut added: Vec<&Short> = Vec::new();
+        for batch in changes.chunks(BATCH) {
+            if let Err(taken) = self.write_batch(batch)? {
+                // Another server was faster, after it was looked: what was added of this group goes again.
+                let undo: Vec<Change> = added.iter().map(|name| Change::Removed((*name).clone())).collect();
+                for batch in undo.iter().collect::<Vec<_>>().chunks(BATCH) {
+                    let _ = self.write_batch(batch)?;
+                }
+                return Ok(Err(taken));
+            }
+            added.extend(batch.iter().filter(|change| matches!(change, Change::Added(_))).map(|change| change.name()));
+        }
+        Ok(Ok(()))
+    }
+
+    fn write_batch(&mut self, changes: &[&Change]) -> Result<Result<(), Taken>, Failure> {
+        let mut left: Vec<&Change> = changes.to_vec();
+        for _ in 0..TRIES {
+            let mut write = eval(
+                script::WRITE,
+                &[script::CPES, script::ASSOCIATIONS, script::TIMESTAMPS, script::SEQUENCE, script::CHANGES],
+            );
+            write.arg(script::REMEMBERED);
+            let names: HashSet<&Short> = left.iter().filter_map(|change| cpe_name(change)).collect();
+            let names: Vec<&Short> = names.into_iter().collect();
+            let before = self.values(&names)?;
+            let mut is_empty = true;
+            let mut put = |kind: &str, name: &Short, before: &[u8], after: &[u8]| {
+                is_empty = false;
+                write.arg(kind).arg(&**name).arg(before).arg(after);
+            };
+            let mut after = HashMap::with_capacity(names.len());
+            for change in &left {
+                if let Change::Association(key, value) = change {
+                    put(script::ASSOCIATION, key, &[], value.as_deref().unwrap_or_default());
+                    continue;
+                }
+                let name = change.name();
+                let known = match after.remove(name) {
+                    Some(cpe) => cpe,
+                    None => before.get(name).map(|bytes| self.decode(name, bytes)).transpose()?,
+                };
+                match record::apply(change, known, Writers::Several) {
+                    Ok(cpe) => drop(after.insert(name, cpe)),
+                    Err(taken) => return Ok(Err(taken)),
+                }
+            }
+            for (name, cpe) in after {
+                let before = before.get(name).map(Vec::as_slice).unwrap_or_default();
+                let after = cpe.map(|cpe| record::encode(&cpe)).unwrap_or_default();
+                if after != before {
+                    put(script::CPE, name, before, &after);
+                }
+            }
+            if is_empty {
+                return Ok(Ok(()));
+            }
+            let missed: HashSet<Vec<u8>> = self.connection.ask(&write)?;
+            if missed.is_empty() {
+                return Ok(Ok(()));
+            }
+            left.retain(|change| cpe_name(change).is_some_and(|name| missed.contains(&**name)));
+        }
+        Err(Failure::Unavailable("other servers change the same CPEs all the time".to_owned()))
+    }
+
+    /// What Redis has of CPEs.
+    fn values(&mut self, names: &[&Short]) -> Result<HashMap<Short, Vec<u8>>, Failure> {
+        if names.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let mut question = cmd("HMGET");
+        question.arg(script::CPES);
+        for name in names {
+            question.arg(&***name);
+        }
+        let values: Vec<Option<Vec<u8>>> = self.connection.ask(&question)?;
+        let known = names.iter().zip(values).filter_map(|(name, value)| Some(((*name).clone(), value?)));
+        Ok(known.collect())
+    }
+
+    fn decode(&self, name: &[u8], bytes: &[u8]) -> Result<Cpe, Failure> {
+        let address = &self.address;
+        record::decode(name, bytes).map_err(|error| Failure::Unavailable(format!("redis://{address}: {error}")))
+    }
+
+    /// The first name of those to be added that is there already.
+    fn taken(&mut self, changes: &[Change]) -> Result<Option<Taken>, Failure> {
+        let added: Vec<_> = changes.iter().filter(|change| matches!(change, Change::Added(_))).collect();
+        for batch in added.chunks(BATCH) {
+            let names: Vec<&Short> = batch.iter().map(|change| change.name()).collect();
+            let known = self.values(&names)?;
+            if let Some(name) = names.into_iter().find(|name| known.contains_key(*name)) {
+                return Ok(Some(Taken { name: name.clone() }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl BindingStore for Redis {
+    fn load(&mut self, each: &mut dyn FnMut(News)) -> Result<(), Error> {
+        let unavailable = |failure: Failure| unavailable(&self.address, &failure);
+        let mark = Mark::read(&mut self.connection).map_err(unavailable)?;
+        let mut scan = follower::Scan::default();
+        while let Some(news) = scan.step(&mut self.connection).map_err(unavailable)? {
+            news.into_iter().for_each(&mut *each);
+        }
+        self.mark = Some(mark);
+        Ok(())
+    }
+
+    fn commit(&mut self, groups: &[&[Change]]) -> Result<Vec<Result<(), Taken>>, Failure> {
+        let mut outcomes = vec![Ok(()); groups.len()];
+        // What cannot be refused is written together.
+        let mut gathered: Vec<&Change> = Vec::new();
+        for (group, outcome) in groups.iter().zip(&mut outcomes) {
+            if !group.iter().any(|change| matches!(change, Change::Added(_))) {
+                gathered.extend(*group);
+                continue;
+            }
+            let _ = self.write(&std::mem::take(&mut gathered))?;
+            *outcome = match self.taken(group)? {
+                Some(taken) => Err(taken),
+                None => self.write(&group.iter().collect::<Vec<_>>())?,
+            };
+        }
+        let _ = self.write(&gathered)?;
+        Ok(outcomes)
+    }
+
+    fn reserve(&mut self, wanted: &[Wanted], now: UnixTime) -> Result<Vec<u64>, Failure> {
+        let mut reserved = Vec::with_capacity(wanted.len());
+        for batch in wanted.chunks(BATCH) {
+            let mut reserve = eval(script::RESERVE, &[script::TIMESTAMPS]);
+            reserve.arg(now.0);
+            for Wanted { name, last } in batch {
+                let last = last.map_or(-1, |last| i64::try_from(last).unwrap_or(i64::MAX));
+                reserve.arg(&**name).arg(last);
+            }
+            let batch: Vec<u64> = self.connection.ask(&reserve)?;
+            reserved.extend(batch);
+        }
+        Ok(reserved)
+    }
+
+    fn follower(&mut self) -> Option<Box<dyn Follower>> {
+        Some(Box::new(RedisFollower::new(self.address.clone(), self.mark.take())))
+    }
+}
+
+/// The CPE that a change is about.
+fn cpe_name(change: &Change) -> Option<&Short> {
+    Some(change.name()).filter(|_| !matches!(change, Change::Association(..)))
+}
+
+fn eval(script: &str, keys: &[&str]) -> Cmd {
+    let mut eval = cmd("EVAL");
+    eval.arg(script).arg(keys.len()).arg(keys);
+    eval
+}
+
+fn unavailable(address: &Address, failure: &Failure) -> Error {
+    Error::Redis { address: address.to_string(), reason: failure.to_string() }
+}
+
+/// A connection that is made when it is needed, and made again after whatever went wrong.
+struct Link {
+    address: Address,
+    connection: Option<Connection>,
+}
+
+impl Link {
+    fn new(address: Address) -> Self {
+        Self { address, connection: None }
+    }
+
+    fn is_connected(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, Failure> {
+        let address = &self.address;
+        let failed = |error: RedisError| Failure::Unavailable(format!("redis://{address}: {error}"));
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => address.connect().map_err(failed)?,
+        };
+        let answer = command.query(&mut connection).map_err(failed)?;
+        self.connection = Some(connection);
+        Ok(answer)
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Link({})", self.address)
+    }
+}
+
+/// Text that no other server comes upon.
+fn epoch() -> Result<String, Failure> {
+    let words = random::words::<2>().map_err(|error| Failure::Unavailable(format!("/dev/urandom: {error}")))?;
+    Ok(words.map(|word| format!("{word:016x}")).concat())
+}
