@@ -2,13 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use hashbrown::HashTable;
 use tr111_common::{
     abi::{ClientKey, ExchangeKey},
     dhcp4::MessageType,
 };
 
-use super::keys::Keys;
+use super::{index::Index, keys::Keys};
 use crate::{
     dhcp::HardwareAddress,
     identity::DeviceIdentity,
@@ -44,7 +43,7 @@ struct Waiting {
 /// A bounded memory of exchanges, the least recently recorded first to go.
 pub(super) struct Exchanges {
     waiting: Slab<Waiting>,
-    by_key: HashTable<u32>,
+    by_key: Index,
     oldest: u32,
     newest: u32,
     keys: Keys,
@@ -52,7 +51,7 @@ pub(super) struct Exchanges {
 
 impl Exchanges {
     pub(super) fn new(keys: Keys) -> Self {
-        Self { waiting: Slab::with_capacity(0), by_key: HashTable::new(), oldest: NONE, newest: NONE, keys }
+        Self { waiting: Slab::with_capacity(0), by_key: Index::with_capacity(0), oldest: NONE, newest: NONE, keys }
     }
 
     /// Remembers a request, in place of an earlier one of the same exchange, whose identity stays if this one has
@@ -76,8 +75,7 @@ impl Exchanges {
             None => self.oldest = id,
         }
         self.newest = id;
-        let waiting = &self.waiting;
-        self.by_key.insert_unique(hash, id, |id| waiting[*id].hash);
+        self.by_key.insert(hash, id);
         full
     }
 
@@ -95,7 +93,7 @@ impl Exchanges {
     }
 
     fn find(&self, hash: u64, key: &ExchangeKey) -> Option<u32> {
-        self.by_key.find(hash, |id| self.waiting[*id].exchange.key == *key).copied()
+        self.by_key.find(hash, |id| self.waiting[id].exchange.key == *key)
     }
 
     /// Forgets requests from `time` or before.
@@ -112,9 +110,7 @@ impl Exchanges {
 
     fn remove(&mut self, id: u32) -> Option<Exchange> {
         let hash = self.waiting.get(id)?.hash;
-        if let Ok(entry) = self.by_key.find_entry(hash, |found| *found == id) {
-            entry.remove();
-        }
+        self.by_key.remove(hash, id);
         let Waiting { exchange, older, newer, .. } = self.waiting.remove(id)?;
         match self.waiting.get_mut(older) {
             Some(older) => older.newer = newer,

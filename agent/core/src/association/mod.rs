@@ -14,6 +14,8 @@ mod binding;
 mod counts;
 mod deny;
 mod exchange;
+mod index;
+mod instances;
 mod keys;
 mod link;
 mod liveness;

@@ -2,7 +2,7 @@
 
 use tr111_common::{abi::NeighbourKey, dhcp4::MessageType};
 
-use super::{Association, Binding, IdentityResult, Output, Remark, RemovalReason, Source};
+use super::{Association, Binding, IdentityResult, Output, Remark, RemovalReason, Source, table::Found};
 use crate::{dhcp::HardwareAddress, identity::DeviceIdentity, time::BootTime};
 
 /// Bindings that a hardware address may have for each identity that it may bring: boot loaders, systems and virtual
@@ -15,30 +15,30 @@ impl Association {
     /// Gives the client of `binding` its place under `identity`, now that `message` was acknowledged.
     pub(super) fn place(&mut self, message: MessageType, identity: DeviceIdentity, binding: Binding) {
         let client = binding.client;
-        let current = self.table.client(&client);
-        let holder = self.table.holder(binding.segment(), binding.ip);
-        if [current, holder].into_iter().flatten().any(|id| self.is_newer(id, binding.last_seen)) {
+        let found = self.table.look_up(&identity, &binding);
+        let current = found.client;
+        if [current, found.holder].into_iter().flatten().any(|id| self.is_newer(id, binding.last_seen)) {
             return;
         }
+        let holder = found.holder.filter(|holder| Some(*holder) != current);
         if let Some(id) = current {
             if self.table.is_of(id, &identity) {
-                self.displace_holder(&identity, &binding);
+                self.displace(holder, &identity, &binding, false);
                 self.replace(id, binding);
                 return;
             }
             // T-11: the client stays known to the programs, because it gets its new binding at once.
             self.take_out(id, RemovalReason::IdentityChanged);
         }
-        let displaced = self.displace_holder(&identity, &binding);
-        let row = self.table.row(&identity);
+        let displaced = self.displace(holder, &identity, &binding, true);
         let refusal = if self.is_denied(&identity, &binding.mac) {
             Some(IdentityResult::Denied)
         } else {
-            self.refusal(row, &binding, displaced.is_some())
+            self.refusal(&found, &binding, displaced.is_some())
         };
         match refusal {
             None => {
-                self.put_in(row, identity, binding);
+                self.put_in(&found, identity, binding);
                 if current.is_none() {
                     self.outputs.push_back(Output::Stick(client));
                 }
@@ -99,16 +99,19 @@ impl Association {
         }
     }
 
-    /// An address belongs to one client: another that has the one of `binding` loses it.
+    /// An address belongs to one client: another that has the one of `binding`, its `holder`, loses it.
     ///
-    /// A holder of the same identity is left to the caller, to be removed after the new binding is in, so that their
-    /// row stays.
-    fn displace_holder(&mut self, identity: &DeviceIdentity, binding: &Binding) -> Option<(u32, RemovalReason)> {
-        let id = self.table.holder(binding.segment(), binding.ip)?;
+    /// A holder with the identity of a newcomer is left to the caller, to be removed after the new binding is in, so
+    /// that their row stays.
+    fn displace(
+        &mut self,
+        holder: Option<u32>,
+        identity: &DeviceIdentity,
+        binding: &Binding,
+        is_newcomer: bool,
+    ) -> Option<(u32, RemovalReason)> {
+        let id = holder?;
         let holder = &self.table.held(id).binding;
-        if holder.client == binding.client {
-            return None;
-        }
         self.counts.count_remark(Remark::AddressReassigned);
         let same_identity = self.table.is_of(id, identity);
         let reason = if holder.mac == binding.mac && !same_identity {
@@ -118,7 +121,7 @@ impl Association {
         } else {
             RemovalReason::Expired
         };
-        if same_identity && self.table.client(&binding.client).is_none() {
+        if same_identity && is_newcomer {
             return Some((id, reason));
         }
         self.remove(id, reason);
@@ -136,26 +139,26 @@ impl Association {
     }
 
     /// Why a binding that is not there yet may not enter (SEC-8).
-    fn refusal(&self, row: Option<u32>, binding: &Binding, replaces: bool) -> Option<IdentityResult> {
+    fn refusal(&self, found: &Found, binding: &Binding, replaces: bool) -> Option<IdentityResult> {
         let bindings = self.table.bindings() - u32::from(replaces);
-        if row.is_none() && (self.table.rows() >= self.settings.max_rows || self.table.is_out_of_instances())
+        if found.row.is_none() && (self.table.rows() >= self.settings.max_rows || self.table.is_out_of_instances())
             || bindings >= self.settings.max_rows.saturating_mul(BINDINGS_PER_ROW)
         {
             return Some(IdentityResult::TableFull);
         }
         // Whoever is replaced is of the same identity, and makes room in its row.
-        if row.is_some_and(|row| self.is_row_full(row, u32::from(replaces))) {
+        if found.row.is_some_and(|row| self.is_row_full(row, u32::from(replaces))) {
             return Some(IdentityResult::RowCap);
         }
         let most = self.settings.max_identities_per_mac as usize;
-        let (identities, bindings, known) = self.table.brought_by(&binding.mac, row);
+        let (identities, bindings, known) = self.table.brought_by(&binding.mac, found);
         let full = if known { bindings >= most.saturating_mul(BINDINGS_PER_IDENTITY) } else { identities >= most };
         full.then_some(IdentityResult::MacCap)
     }
 
-    fn put_in(&mut self, row: Option<u32>, identity: DeviceIdentity, binding: Binding) {
+    fn put_in(&mut self, found: &Found, identity: DeviceIdentity, binding: Binding) {
         let described = identity.clone();
-        let inserted = self.table.insert(row, identity, binding.clone());
+        let inserted = self.table.insert(found, identity, binding.clone());
         self.revive(inserted.id, binding.last_seen);
         self.schedule(inserted.id);
         let instance = inserted.instance;

@@ -80,23 +80,23 @@ impl Association {
             self.counts.count_remark(Remark::AckWithoutAddress);
             return;
         };
-        let current = self.table.client(&exchange.client);
         let lease_expires = match lease {
             Some(Lease::For(duration)) => Some(seen + duration),
             Some(Lease::Infinite) => None,
             None => {
                 // RFC 2131 table 3 demands a lease time. Without one, what was known of the lease goes on.
                 self.counts.count_remark(Remark::AckWithoutLease);
+                let current = self.table.client(&exchange.client);
                 current.and_then(|id| self.table.held(id).binding.lease_expires)
             }
         };
         let Exchange { client, mac, client_id, relayed, identity, message, .. } = exchange;
         let source = Source::Request;
         let binding = Binding { client, mac, client_id, ip, source, lease_expires, server, relayed, last_seen: seen };
-        match (identity, current) {
-            (Some(identity), _) => self.place(message, identity, binding),
-            (None, Some(id)) => self.renewed_without_identity(message, id, binding),
-            (None, None) => {}
+        if let Some(identity) = identity {
+            self.place(message, identity, binding);
+        } else if let Some(id) = self.table.client(&client) {
+            self.renewed_without_identity(message, id, binding);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The table over a restart of the agent (T-30, T-32).
 
-use super::{Association, Binding, Output, Record};
+use super::{Association, Output, Record};
 use crate::time::BootTime;
 
 impl Association {
@@ -40,32 +40,25 @@ impl Association {
     fn restore_row(&mut self, now: BootTime, mut record: Record) {
         record.last_seen = record.last_seen.min(now);
         record.first_seen = record.first_seen.min(record.last_seen);
-        let mut row = self.table.row(&record.identity);
         for mut binding in std::mem::take(&mut record.bindings) {
             binding.last_seen = binding.last_seen.min(now);
-            let is_full = row.is_some_and(|row| self.is_row_full(row, 0));
-            if is_full || self.contradicts(&binding) || self.is_denied(&record.identity, &binding.mac) {
+            let mut found = self.table.look_up(&record.identity, &binding);
+            let contradicts = found.client.is_some() || found.holder.is_some();
+            let is_full = found.row.is_some_and(|row| self.is_row_full(row, 0));
+            if is_full || contradicts || self.is_denied(&record.identity, &binding.mac) {
                 continue;
             }
-            let place = row.or_else(|| self.table.restore_row(&record));
-            if place.is_none() && self.table.is_out_of_instances() {
+            found.row = found.row.or_else(|| self.table.restore_row(&found, &record));
+            if found.row.is_none() && self.table.is_out_of_instances() {
                 return;
             }
             let client = binding.client;
-            // Without a place the number is taken, and the row gets another.
-            let inserted = match place {
-                Some(row) => self.table.insert_into(row, binding),
-                None => self.table.insert(None, record.identity.clone(), binding),
-            };
-            row = Some(inserted.row);
+            // Without a row the number is taken, and the row gets another.
+            let inserted = self.table.insert(&found, record.identity.clone(), binding);
             self.watch(inserted.id);
             self.review(inserted.id, now);
             self.schedule(inserted.id);
             self.outputs.push_back(Output::Stick(client));
         }
-    }
-
-    fn contradicts(&self, binding: &Binding) -> bool {
-        self.table.client(&binding.client).is_some() || self.table.holder(binding.segment(), binding.ip).is_some()
     }
 }

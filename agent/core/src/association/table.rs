@@ -3,15 +3,16 @@
 //! The table keeps its own invariants: one row for an identity, at least one binding in a row, one binding for a
 //! client. What may enter and leave, and when, is decided by its owner.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, ops::Bound};
+use std::{hint::black_box, net::Ipv4Addr};
 
-use hashbrown::HashTable;
 use tr111_common::{
     abi::{ClientKey, NeighbourKey},
     headers::Segment,
 };
 
-use super::{Binding, Device, Record, keys::Keys, liveness::Liveness, wheel::Wheel};
+use super::{
+    Binding, Device, Record, index::Index, instances::Instances, keys::Keys, liveness::Liveness, wheel::Wheel,
+};
 use crate::{
     dhcp::HardwareAddress,
     identity::DeviceIdentity,
@@ -19,7 +20,7 @@ use crate::{
     time::BootTime,
 };
 
-/// Most rows for which room is made in advance: what is resident of it before use is 4 bytes a row.
+/// Most rows for which room is made in advance; none of it is resident before it is used.
 const RESERVED_MAXIMUM: u32 = 1 << 20;
 
 struct Row {
@@ -52,10 +53,21 @@ impl Held {
     }
 }
 
+/// What there is of a binding that is to enter.
+pub(super) struct Found {
+    /// The binding that its client has.
+    pub(super) client: Option<u32>,
+    /// The binding that has its address.
+    pub(super) holder: Option<u32>,
+    /// The row of its identity.
+    pub(super) row: Option<u32>,
+    hashes: Hashes,
+    identity_hash: u64,
+}
+
 /// What an insertion did.
 pub(super) struct Inserted {
     pub(super) id: u32,
-    pub(super) row: u32,
     pub(super) instance: u32,
     /// The row is new too.
     pub(super) added: bool,
@@ -74,29 +86,29 @@ pub(super) struct Table {
     rows: Slab<Row>,
     held: Slab<Held>,
     deadlines: Wheel,
-    by_identity: HashTable<u32>,
-    by_instance: BTreeMap<u32, u32>,
-    by_client: HashTable<u32>,
-    by_address: HashTable<u32>,
-    by_mac: HashTable<u32>,
+    by_identity: Index,
+    by_instance: Instances,
+    by_client: Index,
+    by_address: Index,
+    by_mac: Index,
     next_instance: u32,
 }
 
 impl Table {
-    /// An empty table for about `rows` rows. It may grow beyond, but an index that grows hashes all that is in it,
-    /// and the addition that makes it do so waits.
+    /// An empty table for about `rows` rows. It may grow beyond, but an index that grows moves all that is in it, and
+    /// the addition that makes it do so waits.
     pub(super) fn new(keys: Keys, rows: u32) -> Self {
         let capacity = rows.min(RESERVED_MAXIMUM) as usize;
         Self {
             keys,
             rows: Slab::with_capacity(capacity),
             held: Slab::with_capacity(capacity),
-            deadlines: Wheel::new(),
-            by_identity: HashTable::with_capacity(capacity),
-            by_instance: BTreeMap::new(),
-            by_client: HashTable::with_capacity(capacity),
-            by_address: HashTable::with_capacity(capacity),
-            by_mac: HashTable::with_capacity(capacity),
+            deadlines: Wheel::with_capacity(capacity),
+            by_identity: Index::with_capacity(capacity),
+            by_instance: Instances::default(),
+            by_client: Index::with_capacity(capacity),
+            by_address: Index::with_capacity(capacity),
+            by_mac: Index::with_capacity(capacity),
             next_instance: 1,
         }
     }
@@ -120,23 +132,23 @@ impl Table {
 
     /// The binding of a client.
     pub(super) fn client(&self, client: &ClientKey) -> Option<u32> {
-        self.by_client.find(self.keys.client(client), |id| self.held[*id].binding.client == *client).copied()
+        self.client_at(self.keys.client(client), client)
+    }
+
+    fn client_at(&self, hash: u64, client: &ClientKey) -> Option<u32> {
+        self.by_client.find(hash, |id| self.held[id].binding.client == *client)
     }
 
     /// The binding that has an address.
     pub(super) fn holder(&self, segment: Segment, ip: Ipv4Addr) -> Option<u32> {
-        let hash = self.keys.address(segment, ip);
-        self.by_address
-            .find(hash, |id| {
-                let binding = &self.held[*id].binding;
-                binding.ip == ip && binding.segment() == segment
-            })
-            .copied()
+        self.holder_at(self.keys.address(segment, ip), segment, ip)
     }
 
-    /// The row of an identity.
-    pub(super) fn row(&self, identity: &DeviceIdentity) -> Option<u32> {
-        self.by_identity.find(self.keys.identity(identity), |row| self.rows[*row].identity == *identity).copied()
+    fn holder_at(&self, hash: u64, segment: Segment, ip: Ipv4Addr) -> Option<u32> {
+        self.by_address.find(hash, |id| {
+            let binding = &self.held[id].binding;
+            binding.ip == ip && binding.segment() == segment
+        })
     }
 
     /// Whether a binding belongs to an identity's row.
@@ -149,19 +161,37 @@ impl Table {
         &self.rows[self.held[id].row].identity
     }
 
+    /// What the table has of a binding that is to enter, and of its identity.
+    pub(super) fn look_up(&self, identity: &DeviceIdentity, binding: &Binding) -> Found {
+        let hashes = hashes(self.keys, binding);
+        let identity_hash = self.keys.identity(identity);
+        self.by_identity.warm(identity_hash);
+        self.warm(&hashes);
+        let client = self.client_at(hashes.client, &binding.client);
+        let holder = self.holder_at(hashes.address, binding.segment(), binding.ip);
+        let row = self.by_identity.find(identity_hash, |row| self.rows[row].identity == *identity);
+        Found { client, holder, row, hashes, identity_hash }
+    }
+
+    fn warm(&self, hashes: &Hashes) {
+        self.by_client.warm(hashes.client);
+        self.by_address.warm(hashes.address);
+        self.by_mac.warm(hashes.mac);
+    }
+
     /// How many bindings a row has.
     pub(super) fn bindings_in(&self, row: u32) -> u32 {
         self.rows[row].bindings
     }
 
-    /// How many identities and bindings a hardware address has, and whether `row` is among them.
-    pub(super) fn brought_by(&self, mac: &HardwareAddress, row: Option<u32>) -> (usize, usize, bool) {
-        let of_mac = self.by_mac.iter_hash(self.keys.mac(mac)).map(|id| &self.held[*id]);
+    /// How many identities and bindings a hardware address has, and whether the row of what was looked up is among them.
+    pub(super) fn brought_by(&self, mac: &HardwareAddress, found: &Found) -> (usize, usize, bool) {
+        let of_mac = self.by_mac.all(found.hashes.mac).map(|id| &self.held[id]);
         let mut rows: Vec<u32> = of_mac.filter(|held| held.binding.mac == *mac).map(|held| held.row).collect();
         let bindings = rows.len();
         rows.sort_unstable();
         rows.dedup();
-        let known = row.is_some_and(|row| rows.contains(&row));
+        let known = found.row.is_some_and(|row| rows.contains(&row));
         (rows.len(), bindings, known)
     }
 
@@ -183,11 +213,16 @@ impl Table {
     /// Adds the row of a record, without its bindings, unless its number is there already. Its identity must not be.
     ///
     /// The row breaks the table's invariant until [`Table::insert`] puts a binding in it.
-    pub(super) fn restore_row(&mut self, record: &Record) -> Option<u32> {
-        if self.by_instance.contains_key(&record.instance) {
+    pub(super) fn restore_row(&mut self, found: &Found, record: &Record) -> Option<u32> {
+        if self.by_instance.get(record.instance).is_some() {
             return None;
         }
-        let row = self.add_row(record.identity.clone(), record.instance, record.first_seen, record.last_seen);
+        let row = self.add_row(
+            found.identity_hash,
+            record.identity.clone(),
+            record.instance,
+            [record.first_seen, record.last_seen],
+        );
         self.skip_instances(record.instance.saturating_add(1));
         Some(row)
     }
@@ -204,22 +239,20 @@ impl Table {
 
     /// How many bindings a station has.
     pub(super) fn bindings_of(&self, neighbour: &NeighbourKey) -> usize {
-        let of_mac = self.by_mac.iter_hash(self.keys.mac(&neighbour.mac.into()));
-        of_mac.filter(|id| self.held[**id].binding.neighbour().as_ref() == Some(neighbour)).count()
+        let of_mac = self.by_mac.all(self.keys.mac(&neighbour.mac.into()));
+        of_mac.filter(|id| self.held[*id].binding.neighbour().as_ref() == Some(neighbour)).count()
     }
 
-    /// Adds a binding to the row of its identity, to a new one where there is none (`known`). The client must not have
-    /// a binding yet.
-    pub(super) fn insert(&mut self, known: Option<u32>, identity: DeviceIdentity, binding: Binding) -> Inserted {
-        let row = known.unwrap_or_else(|| self.insert_row(identity, binding.last_seen));
-        Inserted { added: known.is_none(), ..self.insert_into(row, binding) }
-    }
-
-    /// Adds a binding to a row. The client must not have a binding yet.
-    pub(super) fn insert_into(&mut self, row: u32, binding: Binding) -> Inserted {
+    /// Adds a binding to the row of its identity, to a new one where there is none. It was looked up just now, and its
+    /// client has none.
+    pub(super) fn insert(&mut self, found: &Found, identity: DeviceIdentity, binding: Binding) -> Inserted {
         let seen = binding.last_seen;
-        let (keys, previous) = (self.keys, self.rows[row].last);
-        let hashes = hashes(keys, &binding);
+        let row = found.row.unwrap_or_else(|| {
+            let instance = self.next_instance;
+            self.skip_instances(instance.saturating_add(1));
+            self.add_row(found.identity_hash, identity, instance, [seen; 2])
+        });
+        let (hashes, previous) = (&found.hashes, self.rows[row].last);
         let liveness = Liveness::heard(seen);
         let id = self.held.insert(Held { binding, grace: BootTime::NEVER, liveness, row, previous, next: NONE });
         match self.held.get_mut(previous) {
@@ -230,26 +263,17 @@ impl Table {
         entry.last = id;
         entry.bindings += 1;
         entry.last_seen = entry.last_seen.max(seen);
-        let held = &self.held;
-        self.by_client.insert_unique(hashes.client, id, |id| keys.client(&held[*id].binding.client));
-        self.by_address.insert_unique(hashes.address, id, |id| address_hash(keys, &held[*id].binding));
-        self.by_mac.insert_unique(hashes.mac, id, |id| keys.mac(&held[*id].binding.mac));
-        Inserted { id, row, instance: self.rows[row].instance, added: false }
+        self.by_client.insert(hashes.client, id);
+        self.by_address.insert(hashes.address, id);
+        self.by_mac.insert(hashes.mac, id);
+        Inserted { id, instance: self.rows[row].instance, added: found.row.is_none() }
     }
 
-    fn insert_row(&mut self, identity: DeviceIdentity, seen: BootTime) -> u32 {
-        let instance = self.next_instance;
-        self.next_instance = instance.saturating_add(1);
-        self.add_row(identity, instance, seen, seen)
-    }
-
-    fn add_row(&mut self, identity: DeviceIdentity, instance: u32, first_seen: BootTime, last_seen: BootTime) -> u32 {
-        let keys = self.keys;
-        let hash = keys.identity(&identity);
+    fn add_row(&mut self, hash: u64, identity: DeviceIdentity, instance: u32, seen: [BootTime; 2]) -> u32 {
+        let [first_seen, last_seen] = seen;
         let row = Row { identity, instance, first: NONE, last: NONE, bindings: 0, first_seen, last_seen };
         let row = self.rows.insert(row);
-        let rows = &self.rows;
-        self.by_identity.insert_unique(hash, row, |row| keys.identity(&rows[*row].identity));
+        self.by_identity.insert(hash, row);
         self.by_instance.insert(instance, row);
         row
     }
@@ -264,18 +288,12 @@ impl Table {
         let row = &mut self.rows[held.row];
         row.last_seen = row.last_seen.max(binding.last_seen);
         held.binding = binding;
-        let held = &self.held;
-        if old.client != new.client {
-            forget(&mut self.by_client, old.client, id);
-            self.by_client.insert_unique(new.client, id, |id| keys.client(&held[*id].binding.client));
-        }
-        if old.address != new.address {
-            forget(&mut self.by_address, old.address, id);
-            self.by_address.insert_unique(new.address, id, |id| address_hash(keys, &held[*id].binding));
-        }
-        if old.mac != new.mac {
-            forget(&mut self.by_mac, old.mac, id);
-            self.by_mac.insert_unique(new.mac, id, |id| keys.mac(&held[*id].binding.mac));
+        let indices = [&mut self.by_client, &mut self.by_address, &mut self.by_mac];
+        for ((index, old), new) in indices.into_iter().zip(old.each()).zip(new.each()) {
+            if old != new {
+                index.remove(old, id);
+                index.insert(new, id);
+            }
         }
     }
 
@@ -301,11 +319,14 @@ impl Table {
 
     /// Takes a binding away, and its row with it if it was the last.
     pub(super) fn remove(&mut self, id: u32) -> Removed {
+        let hashes = hashes(self.keys, &self.held[id].binding);
+        self.warm(&hashes);
+        self.deadlines.warm(id);
+        black_box(self.rows[self.held[id].row].instance);
         let Held { binding, row, previous, next, .. } = self.held.remove(id).expect("callers found it just now");
-        let hashes = hashes(self.keys, &binding);
-        forget(&mut self.by_client, hashes.client, id);
-        forget(&mut self.by_address, hashes.address, id);
-        forget(&mut self.by_mac, hashes.mac, id);
+        self.by_client.remove(hashes.client, id);
+        self.by_address.remove(hashes.address, id);
+        self.by_mac.remove(hashes.mac, id);
         self.deadlines.cancel(id);
         match self.held.get_mut(previous) {
             Some(previous) => previous.next = next,
@@ -324,8 +345,8 @@ impl Table {
 
     fn remove_row(&mut self, row: u32) -> Option<DeviceIdentity> {
         let Row { identity, instance, .. } = self.rows.remove(row)?;
-        forget(&mut self.by_identity, self.keys.identity(&identity), row);
-        self.by_instance.remove(&instance);
+        self.by_identity.remove(self.keys.identity(&identity), row);
+        self.by_instance.remove(instance);
         Some(identity)
     }
 
@@ -350,16 +371,16 @@ impl Table {
     }
 
     pub(super) fn devices(&self) -> impl Iterator<Item = Device<'_>> {
-        self.by_instance.values().map(|row| self.describe(*row))
+        // Numbers begin at 1.
+        self.devices_after(0)
     }
 
     pub(super) fn devices_after(&self, instance: u32) -> impl Iterator<Item = Device<'_>> {
-        let above = (Bound::Excluded(instance), Bound::Unbounded);
-        self.by_instance.range(above).map(|(_, row)| self.describe(*row))
+        self.by_instance.after(instance).map(|row| self.describe(row))
     }
 
     pub(super) fn device(&self, instance: u32) -> Option<Device<'_>> {
-        self.by_instance.get(&instance).map(|row| self.describe(*row))
+        self.by_instance.get(instance).map(|row| self.describe(row))
     }
 
     fn describe(&self, row: u32) -> Device<'_> {
@@ -380,17 +401,17 @@ struct Hashes {
     mac: u64,
 }
 
+impl Hashes {
+    fn each(&self) -> [u64; 3] {
+        [self.client, self.address, self.mac]
+    }
+}
+
 fn hashes(keys: Keys, binding: &Binding) -> Hashes {
-    Hashes { client: keys.client(&binding.client), address: address_hash(keys, binding), mac: keys.mac(&binding.mac) }
-}
-
-fn address_hash(keys: Keys, binding: &Binding) -> u64 {
-    keys.address(binding.segment(), binding.ip)
-}
-
-fn forget(index: &mut HashTable<u32>, hash: u64, id: u32) {
-    if let Ok(entry) = index.find_entry(hash, |found| *found == id) {
-        entry.remove();
+    Hashes {
+        client: keys.client(&binding.client),
+        address: keys.address(binding.segment(), binding.ip),
+        mac: keys.mac(&binding.mac),
     }
 }
 
