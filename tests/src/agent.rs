@@ -125,6 +125,18 @@ impl Files {
         Ok(command)
     }
 
+    /// `tr111 run acs` in `namespace` with these paths, to be completed and started.
+    ///
+    /// # Errors
+    /// The binary has not been built.
+    pub fn run_acs(&self, namespace: &Namespace, options: &[&str]) -> Result<Command> {
+        let mut command = namespace.command(binary()?);
+        command.args(["run", "acs"]).arg("--control").arg(self.control()).args(["--metrics", METRICS]);
+        command.arg("--state-dir").arg(self.state()).args(options);
+        command.env_remove("RUST_BACKTRACE");
+        Ok(command)
+    }
+
     /// `tr111 run gateway` in `namespace` with these paths, to be completed and started.
     ///
     /// # Errors

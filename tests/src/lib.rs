@@ -5,6 +5,7 @@
 //! fails. A story needs root and its tools; without them it fails and says what is missing, it is never skipped.
 #![forbid(unsafe_code)]
 
+pub mod acs;
 pub mod agent;
 pub mod bench;
 pub mod client;

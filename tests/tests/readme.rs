@@ -8,6 +8,7 @@ use tr111::config::{
     key::{Effect, KEYS, Key},
 };
 use tr111_tests::{
+    acs,
     agent::{Agent, binary},
     lab::Lab,
     process::run,
@@ -66,9 +67,11 @@ fn configuration_names_every_key_in_use_with_its_default() -> Result<()> {
 #[test]
 fn metrics_are_those_that_the_agent_serves() -> Result<()> {
     let lab = Lab::new()?;
-    let agent = Agent::start(&lab, &["lan0"], &[])?;
-    let (_, text) = agent.fetch("/metrics")?;
-    let served: BTreeSet<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let gateway = Agent::start(&lab, &["lan0"], &[])?;
+    let acs = acs::start(&lab.lan, lab.path(), "acs", "")?;
+    let texts = [gateway.fetch("/metrics")?.1, acs.fetch("/metrics")?.1];
+    let types = texts.iter().flat_map(|text| text.lines().filter_map(|line| line.strip_prefix("# TYPE ")));
+    let served: BTreeSet<_> = types.filter_map(|line| line.split(' ').next()).collect();
     let readme: BTreeSet<_> = first_column(section("Metrics")?).collect();
     assert_eq!(readme, served);
     Ok(())

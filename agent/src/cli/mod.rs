@@ -135,7 +135,7 @@ impl Cli {
             Command::Watch(args) => watch::run(&args, &client, json),
             Command::Tune(args) => tune::run(&args, &client, json),
             Command::Check(args) => check::run(&args, control.as_ref(), json),
-            Command::Connreq(command) => connreq::run(command, json),
+            Command::Connreq(command) => connreq::run(command, &client, json),
             Command::Sim(Sim::Devices(args)) => run::sim(args, json),
             Command::Completions { shell } => {
                 let mut script = Vec::new();

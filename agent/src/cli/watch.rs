@@ -10,8 +10,8 @@ use super::{
 use crate::control::{
     Client, ClientError,
     message::{
-        Binding, BindingChange, Change, ChangedParameter, ConnectionRequest, Event, Happening, Notification, Refused,
-        Reply, Request, Transport,
+        Alarm, Binding, BindingChange, Change, ChangedParameter, ConnectionRequest, Event, Happening, Notification,
+        Refused, Reply, Request, Transport,
     },
 };
 
@@ -161,13 +161,22 @@ fn describe(event: &Event) -> String {
             let remarks = [nat, signed].into_iter().flatten().collect::<Vec<_>>().join(", ");
             return format!("{}  {who}reached by Connection Requests at {address} ({remarks})", event.time);
         }
-        Happening::ConnectionRequest(ConnectionRequest { transport, result, from, omitted }) => {
+        Happening::ConnectionRequest(ConnectionRequest { transport, result, from, omitted, username, to }) => {
+            if let Some(to) = to {
+                let who = printable(username.as_deref().unwrap_or("an address"));
+                return format!("{}  Connection Request to {who} at {to}, from {from}: {result}", event.time);
+            }
             let omitted = if *omitted > 0 { format!(" ({omitted} before it are not shown)") } else { String::new() };
             let transport = match transport {
                 Transport::Udp => "UDP",
                 Transport::Tcp => "TCP",
             };
             return format!("{}  {transport} Connection Request from {from}: {result}{omitted}", event.time);
+        }
+        Happening::Alarm(Alarm { alarm, username, from }) => {
+            let of = username.as_ref().map(|name| format!(" of {}", printable(name))).unwrap_or_default();
+            let from = from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
+            return format!("{}  alarm: {alarm}{of}{from}", event.time);
         }
         Happening::Notification(Notification { sequence, kind, parameters }) => {
             let mut line = format!("{}  notification {sequence} ({kind}):", event.time);

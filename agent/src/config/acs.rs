@@ -6,7 +6,10 @@ use std::{
     thread,
 };
 
-use tr111_core::acs::Approach;
+use tr111_core::{
+    acs::{Approach, Challenge, Duplicates, ResponseAddress, Settings},
+    stun::Variants,
+};
 
 use super::{Agent, Values};
 
@@ -40,18 +43,50 @@ impl From<&Values> for Acs {
 /// The knobs of the ACS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcsKnobs {
-    /// How bindings are learned.
-    pub approach: Approach,
+    /// The STUN server.
+    pub stun: Settings,
+    /// Requests a second that one address may send; 0: as many as it likes.
+    pub source_pps: u32,
 }
 
 impl From<&Values> for AcsKnobs {
     fn from(values: &Values) -> Self {
-        Self {
-            approach: match values.text(SECTION, "approach") {
+        let text = |name| values.text(SECTION, name);
+        let stun = Settings {
+            approach: match text("approach") {
                 "stun" => Approach::Stun,
                 "notification" => Approach::Notification,
                 _ => Approach::Both,
             },
-        }
+            challenge: match text("challenge") {
+                "change" => Challenge::Change,
+                "binding" => Challenge::Binding,
+                "all" => Challenge::All,
+                _ => Challenge::Moved,
+            },
+            // Its form was checked when it was read.
+            variants: text("mi_variants").parse().unwrap_or(Variants::FIELD),
+            response_address: match text("response_address") {
+                "any" => ResponseAddress::Any,
+                "off" => ResponseAddress::Off,
+                _ => ResponseAddress::Own,
+            },
+            duplicates: match text("dup") {
+                "drop" => Duplicates::Drop,
+                _ => Duplicates::Replay,
+            },
+        };
+        Self { stun, source_pps: u32::try_from(values.integer(SECTION, "source_pps")).unwrap_or(u32::MAX) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_presets_are_the_defaults_of_the_core() {
+        let preset = AcsKnobs::from(&Values::default());
+        assert_eq!((preset.stun, preset.source_pps), (Settings::default(), 500));
     }
 }

@@ -316,6 +316,17 @@ pub const KEYS: &[Key] = &[
         .help("threads that answer at each address; 0: one for each core"),
     key(ACS, "approach", Choice(&["stun", "notification", "both"]), Preset::Text("both"), Live)
         .help("how bindings are learned: by STUN, by what CPEs tell their ACS, or both"),
+    key(ACS, "challenge", Choice(&["change", "moved", "binding", "all"]), Preset::Text("moved"), Live)
+        .help("which unsigned Binding Requests of CPEs with a STUNPassword get 401: with BINDING-CHANGE; also from elsewhere than the last signed one; all with CONNECTION-REQUEST-BINDING; all of everybody"),
+    key(ACS, "mi_variants", Text(form::mi_variants), Preset::Text("A,B,E"), Live)
+        .help("forms of MESSAGE-INTEGRITY that requests may have: A (RFC 3489), B (no padding), E (length 0)"),
+    key(ACS, "response_address", Choice(&["own", "any", "off"]), Preset::Text("own"), Live)
+        .help("where RESPONSE-ADDRESS may have answers sent: other ports of the sender, anywhere (a reflector), nowhere"),
+    key(ACS, "dup", Choice(&["replay", "drop"]), Preset::Text("replay"), Live)
+        .help("copies of a request within 10 s get its answer again, or are ignored"),
+    key(ACS, "source_pps", Integer(0, 1_000_000), Preset::Integer(500), Live)
+        .unit("requests/s")
+        .help("Binding Requests a second of one source address; CPEs that are known to be there are heard beyond; 0: no limit"),
     key(ACS, "xdp", Texts(form::interface), Preset::Texts(&[]), Later).help("interfaces for the line-rate path"),
     key(ACS, "registry", Text(form::registry), Preset::Text("embedded"), Later)
         .help("embedded, or redis://host:port/db"),

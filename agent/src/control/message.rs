@@ -1,9 +1,13 @@
 //! What clients and agent say to each other, and what `--json` prints: the types below serialise to the JSON of the
 //! documentation, word for word. Unknown is `null`, never a missing key; times are RFC 3339 in UTC.
 
-use std::{net::SocketAddrV4, path::PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+mod acs;
+
+pub use acs::{AcsStatus, Alarm, BulkProgress, BulkSummary, SentRequest};
 
 /// Version of this protocol. Agent and client of different versions do not talk.
 pub const VERSION: u32 = 1;
@@ -69,6 +73,33 @@ pub enum Request {
         /// Only if the agent works with this directory.
         pin_dir: Option<PathBuf>,
     },
+    /// An ACS sends a Connection Request to one of its CPEs.
+    Send {
+        /// `STUNUsername`
+        username: String,
+        /// Copies of it.
+        copies: usize,
+    },
+    /// An ACS sends a Connection Request to an address.
+    SendTo {
+        /// `HOST` or `HOST:PORT`.
+        to: String,
+        /// `ConnectionRequestUsername`
+        user: String,
+        /// `ConnectionRequestPassword`
+        password: String,
+        /// Copies of it.
+        copies: usize,
+    },
+    /// An ACS sends Connection Requests to many of its CPEs. The client goes, and it ends.
+    SendMany {
+        /// Their `STUNUsername`s; `None`: all.
+        usernames: Option<Vec<String>>,
+        /// CPEs a second.
+        rate: u32,
+        /// Copies of each.
+        copies: usize,
+    },
 }
 
 /// What the agent answers.
@@ -127,6 +158,12 @@ pub enum Reply {
         /// Every knob.
         knobs: Vec<Knob>,
     },
+    /// To [`Request::Send`] and [`Request::SendTo`].
+    Sent(Box<SentRequest>),
+    /// To [`Request::SendMany`]: it goes on.
+    Progress(BulkProgress),
+    /// To [`Request::SendMany`]: all have left.
+    Summary(BulkSummary),
     /// It is done.
     Done,
     /// It is not done.
@@ -281,17 +318,6 @@ pub struct Status {
     pub acs: Option<AcsStatus>,
 }
 
-/// The state of an ACS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AcsStatus {
-    /// Addresses of the STUN server.
-    pub listen: Vec<SocketAddrV4>,
-    /// CPEs in the registry.
-    pub cpes: u64,
-    /// Those whose binding was signed.
-    pub authenticated: u64,
-}
-
 /// An interface with programs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
@@ -383,8 +409,10 @@ pub enum Happening {
     Notification(Notification),
     /// The agent is reached by another address.
     BindingChanged(BindingChange),
-    /// A Connection Request came.
+    /// A Connection Request came; or an ACS sent one, from the address `from`.
     ConnectionRequest(ConnectionRequest),
+    /// Somebody should look at something.
+    Alarm(Alarm),
 }
 
 /// Where Connection Requests reach the agent, or on an ACS one of its CPEs.
@@ -421,6 +449,10 @@ pub struct ConnectionRequest {
     pub omitted: u64,
     /// By which way.
     pub transport: Transport,
+    /// On an ACS, which sent it: `STUNUsername` of the CPE, where the registry has it.
+    pub username: Option<String>,
+    /// On an ACS: where it was sent.
+    pub to: Option<String>,
 }
 
 /// A device without a row.

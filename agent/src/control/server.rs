@@ -9,7 +9,7 @@ use tokio::{
     sync::{Semaphore, broadcast, mpsc, oneshot},
     time::timeout,
 };
-use tr111_core::model::Notification;
+use tr111_core::{connreq::BadAuthority, model::Notification};
 
 use super::{
     Listener,
@@ -17,7 +17,10 @@ use super::{
     message::{self, Attribute, Device, Event, Happening, Refusal, Reply, Request},
     peer::{self, Permission},
 };
-use crate::service::{Answer, Ask, Fault, acs::Acs};
+use crate::service::{
+    Answer, Ask, Fault,
+    acs::{self, Acs, Bulk, Selection},
+};
 
 /// What clients get at most.
 #[derive(Clone, Copy, Debug)]
@@ -183,6 +186,22 @@ impl Connection<'_> {
                     let done = self.ask(|reply| Ask::Tune { settings, reply }).await?;
                     self.conclude(done).await?;
                 }
+                Request::Send { username, copies } => {
+                    let Some(acs) = self.acs().await? else { continue };
+                    self.sent(acs.send(&username, copies).await).await?;
+                }
+                Request::SendTo { to, user, password, copies } => {
+                    let Some(acs) = self.acs().await? else { continue };
+                    match to.parse() {
+                        Ok(to) => self.sent(acs.send_to(to, &user, password.as_bytes(), copies).await).await?,
+                        Err(error) => self.refuse(Refusal::BadRequest, &BadAuthority::to_string(&error)).await?,
+                    }
+                }
+                Request::SendMany { usernames, rate, copies } => {
+                    let Some(acs) = self.acs().await? else { continue };
+                    let selection = usernames.map_or(Selection::All, Selection::Names);
+                    self.send_many(acs.send_many(selection, rate, copies)).await?;
+                }
                 Request::Detach { .. } if permission < Permission::Own => {
                     self.refuse(Refusal::NotPermitted, "only root and the agent's own user may stop it").await?;
                 }
@@ -292,6 +311,33 @@ impl Connection<'_> {
             let page = acs.bindings(first, BINDINGS / 3);
             from = page.next;
             self.write(&Reply::Bindings { bindings: page.items, more: from.is_some() }).await?;
+        }
+        Ok(())
+    }
+
+    /// The ACS. A client that takes another agent for one is told.
+    async fn acs(&mut self) -> Result<Option<Acs>, Ended> {
+        if self.service.acs.is_none() {
+            let reason = format!("this agent is a {}, and no ACS", self.service.role);
+            self.refuse(Refusal::BadRequest, &reason).await?;
+        }
+        Ok(self.service.acs.clone())
+    }
+
+    async fn sent(&mut self, sent: Result<message::SentRequest, acs::Error>) -> Result<(), Ended> {
+        match sent {
+            Ok(sent) => self.write(&Reply::Sent(Box::new(sent))).await,
+            Err(error) => self.refuse(Refusal::Failed, &error.to_string()).await,
+        }
+    }
+
+    /// Tells how a bulk goes on. A client that goes ends it: nobody takes what it tells.
+    async fn send_many(&mut self, mut bulk: mpsc::Receiver<Bulk>) -> Result<(), Ended> {
+        while let Some(step) = bulk.recv().await {
+            match step {
+                Bulk::Progress(progress) => self.write(&Reply::Progress(progress)).await?,
+                Bulk::Finished(summary) => self.write(&Reply::Summary(summary)).await?,
+            }
         }
         Ok(())
     }

@@ -1,16 +1,16 @@
 //! The ACS: STUN server, registry of bindings, sender of Connection Requests.
 
-use std::sync::Arc;
+use std::{iter, sync::Arc};
 
-use super::start::{self, Endpoints, Error, seed};
+use super::start::{self, Endpoints, Error, seed, system};
 use crate::{
     config::{self, Acs, Values},
     control::message::{AcsStatus, Status, Table},
     service::{
         Clock, Knobs,
-        acs::{self, Owner, Parts},
+        acs::{self, BindError, Owner, Parts, StunSocket},
     },
-    telemetry::{Telemetry, log::Log},
+    telemetry::{AcsMetrics, Telemetry, log::Log},
 };
 
 const ROLE: &str = "acs";
@@ -32,20 +32,30 @@ async fn serve(
 ) -> Result<(), Error> {
     let started = Clock::now();
     let endpoints = Endpoints::take(ROLE, &config.agent).await?;
+    let sockets = sockets(config)?;
     let telemetry = Arc::new(Telemetry::plain(ROLE)?);
     let knobs = Knobs::new(values);
-    let acs = acs::Acs::new(seed(), knobs.acs().approach, endpoints.events.clone());
+    let metrics = AcsMetrics::register(&telemetry, ROLE)?;
+    let acs = acs::Acs::new(seed(), &knobs.acs(), sockets, endpoints.events.clone(), metrics);
     let status = status(config, endpoints.metrics());
     let owner = Owner::new(Parts { acs: acs.clone(), status, started, knobs, log });
 
-    let (served, asked) = endpoints.serve_with(Arc::clone(&telemetry), reload, Some(acs));
+    acs.serve_stun(seed()).map_err(system("start threads"))?;
+    let (served, asked) = endpoints.serve_with(Arc::clone(&telemetry), reload, Some(acs.clone()));
     telemetry.set_ready();
     tracing::info!(control = %config.agent.control.display(), "ACS runs");
 
     owner.run(asked).await;
+    acs.stop();
     tracing::info!("ACS ends");
     served.close().await;
     Ok(())
+}
+
+/// Takes the addresses of the STUN server, each as often as there are threads.
+fn sockets(config: &Acs) -> Result<Vec<StunSocket>, BindError> {
+    let each = config.listen.iter().flat_map(|&address| iter::repeat_n(address, config.threads.get()));
+    each.map(StunSocket::bind).collect()
 }
 
 /// What does not change while it runs.

@@ -26,7 +26,7 @@ use crate::{
     dataplane, random,
     service::{
         self, Ask, Kept, Knobs, Written,
-        acs::Acs,
+        acs::{Acs, BindError as StunError},
         cpe::{self, BindError as ListenError, Tcp, Udp},
         link::LinkError,
     },
@@ -70,6 +70,9 @@ pub enum Error {
     /// The address for Connection Requests.
     #[error("{0}")]
     Listen(#[from] ListenError),
+    /// An address of the STUN server.
+    #[error("{0}")]
+    Stun(#[from] StunError),
     /// The address of the metrics.
     #[error("{0}")]
     Http(#[from] HttpError),

@@ -1,5 +1,6 @@
 //! Metrics and log. One registry holds every metric; what the kernel and the core count is read when somebody scrapes.
 
+mod acs;
 mod cpe;
 mod device;
 pub mod http;
@@ -17,6 +18,7 @@ use prometheus::{
 };
 use tr111_core::association::Counts;
 
+pub use acs::{AcsMetrics, StunCounts};
 pub use cpe::CpeMetrics;
 pub use device::DeviceMetrics;
 pub use kernel::KernelCounters;

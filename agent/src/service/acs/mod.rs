@@ -1,26 +1,41 @@
-//! The ACS: its registry of CPEs and what may be asked of it. The control socket and the HTTP interface use the same
-//! [`Acs`].
+//! The ACS: STUN server, registry of CPEs, sender of Connection Requests, and what may be asked of it. The control socket
+//! and the HTTP interface use the same [`Acs`].
 
+mod bulk;
 mod describe;
 mod error;
 mod owner;
+mod send;
+mod socket;
+mod stun;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock,
+    atomic::{AtomicBool, AtomicU32, Ordering},
+};
 
 use tokio::sync::broadcast;
 use tr111_core::{
-    acs::{Approach, Change, Cpe, Credentials, Registry, Reported},
+    acs::{Approach, Change, Cpe, Credentials, Ends, Learned, Registry, Reported, Server, Settings},
+    connreq::next_timestamp,
     short::Short,
 };
 
+use self::send::Order;
 pub use self::{
+    bulk::{Bulk, Selection},
     error::Error,
     owner::{Owner, Parts},
+    socket::{BindError, StunSocket},
 };
 use super::Clock;
-use crate::control::message::{BindingChange, Event, Happening, NatBinding};
+use crate::{
+    config::AcsKnobs,
+    control::message::{Alarm, BindingChange, Event, Happening, NatBinding},
+    telemetry::AcsMetrics,
+};
 
 /// Most bytes of a string of TR-111 Table 6.
 const TEXT: usize = 256;
@@ -32,13 +47,27 @@ pub struct Acs(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
+    /// The server's settings once more, for requests that do not need the registry.
+    settings: RwLock<Settings>,
+    source_pps: AtomicU32,
+    sockets: Vec<StunSocket>,
+    next_id: AtomicU32,
+    is_ending: AtomicBool,
     events: broadcast::Sender<Arc<Event>>,
+    metrics: AcsMetrics,
 }
 
 #[derive(Debug)]
 struct State {
-    registry: Registry,
-    approach: Approach,
+    server: Server,
+}
+
+/// What the STUN server learned of a CPE, to be kept and told when the registry is free again.
+#[derive(Debug)]
+struct Lesson {
+    learned: Learned,
+    cpe: Cpe,
+    ends: Ends,
 }
 
 /// Some of a list that is too long for one answer.
@@ -60,32 +89,43 @@ pub struct Size {
 }
 
 impl Acs {
-    /// An ACS without CPEs. Names are hashed under a random `seed`; what happens is told to `events`.
-    pub fn new(seed: u64, approach: Approach, events: broadcast::Sender<Arc<Event>>) -> Self {
-        let state = Mutex::new(State { registry: Registry::new(seed), approach });
-        Self(Arc::new(Shared { state, events }))
+    /// An ACS without CPEs at these sockets. What others choose is hashed under a random `seed`; what happens is told to
+    /// `events`.
+    pub fn new(
+        seed: u64,
+        knobs: &AcsKnobs,
+        sockets: Vec<StunSocket>,
+        events: broadcast::Sender<Arc<Event>>,
+        metrics: AcsMetrics,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            state: Mutex::new(State { server: Server::new(seed, knobs.stun) }),
+            settings: RwLock::new(knobs.stun),
+            source_pps: AtomicU32::new(knobs.source_pps),
+            sockets,
+            // Another one than before the last restart, most likely.
+            next_id: AtomicU32::new((seed >> 32) as u32 ^ seed as u32),
+            is_ending: AtomicBool::new(false),
+            events,
+            metrics,
+        }))
     }
 
     /// At most `limit` CPEs, from number `from` on.
     pub fn list(&self, from: u32, limit: usize) -> Page<Cpe> {
-        self.page(from, limit, |_, cpe| [cpe.clone()])
+        self.page(from, limit, |cpe| [cpe.clone()])
     }
 
     /// Bindings of at most `limit` CPEs, from number `from` on: of each CPE all that is known of where it is, signed
     /// or not (T-65).
     pub fn bindings(&self, from: u32, limit: usize) -> Page<NatBinding> {
-        self.page(from, limit, |_, cpe| describe::bindings(cpe))
+        self.page(from, limit, describe::bindings)
     }
 
-    fn page<T, I: IntoIterator<Item = T>>(
-        &self,
-        from: u32,
-        limit: usize,
-        describe: impl Fn(&State, &Cpe) -> I,
-    ) -> Page<T> {
+    fn page<T, I: IntoIterator<Item = T>>(&self, from: u32, limit: usize, describe: impl Fn(&Cpe) -> I) -> Page<T> {
         let state = self.lock();
-        let mut cpes = state.registry.iter_from(from);
-        let items = cpes.by_ref().take(limit).flat_map(|(_, cpe)| describe(&state, cpe)).collect();
+        let mut cpes = state.server.registry().iter_from(from);
+        let items = cpes.by_ref().take(limit).flat_map(|(_, cpe)| describe(cpe)).collect();
         let next = cpes.next().map(|(number, _)| number);
         Page { items, next }
     }
@@ -93,14 +133,15 @@ impl Acs {
     /// The CPE with this STUNUsername.
     pub fn get(&self, name: &str) -> Option<Cpe> {
         let state = self.lock();
-        state.registry.number(name.as_bytes()).and_then(|number| state.registry.get(number)).cloned()
+        let registry = state.server.registry();
+        registry.number(name.as_bytes()).and_then(|number| registry.get(number)).cloned()
     }
 
     /// How many there are.
     pub fn size(&self) -> Size {
         let state = self.lock();
-        let cpes = u64::from(state.registry.len());
-        Size { cpes, authenticated: state.registry.authenticated().into() }
+        let registry = state.server.registry();
+        Size { cpes: registry.len().into(), authenticated: registry.authenticated().into() }
     }
 
     /// Adds a CPE of which nothing is known yet (STUN-20, STUN-21).
@@ -108,7 +149,7 @@ impl Acs {
         judge("STUNUsername", name.as_bytes(), 1)?;
         judge_credentials(&credentials)?;
         let cpe = Cpe { name: Short::from(name.as_bytes()), credentials, state: tr111_core::acs::State::default() };
-        self.lock().registry.add(cpe.clone()).map_err(|_| Error::Taken)?;
+        self.lock().server.registry_mut().add(cpe.clone()).map_err(|_| Error::Taken)?;
         self.keep(Change::Put(Box::new(cpe))).await
     }
 
@@ -123,17 +164,17 @@ impl Acs {
 
     /// Forgets a CPE.
     pub async fn remove(&self, name: &str) -> Result<(), Error> {
-        let cpe = self.lock().registry.remove(name.as_bytes()).ok_or(Error::Unknown)?;
+        let cpe = self.lock().server.registry_mut().remove(name.as_bytes()).ok_or(Error::Unknown)?;
         self.keep(Change::Removed(cpe.name)).await
     }
 
     /// Takes what the CPE told its ACS in an Inform (STUN-41, STUN-44).
     pub async fn report(&self, name: &str, reported: Reported) -> Result<(), Error> {
         let change = BindingChange {
-            username: Some(name.to_owned()),
             address: Some(reported.address.to_string()),
-            authenticated: Some(false),
             nat_detected: reported.nat_detected,
+            username: Some(name.to_owned()),
+            authenticated: Some(false),
         };
         let cpe = self.change(name, |registry, number| {
             registry.update(number, |state| state.reported = Some(Box::new(reported)));
@@ -158,27 +199,109 @@ impl Acs {
 
     /// How bindings are learned (STUN-18).
     pub fn approach(&self) -> Approach {
-        self.lock().approach
+        self.settings().approach
     }
 
-    /// Changes how bindings are learned.
-    fn set_approach(&self, approach: Approach) {
-        self.lock().approach = approach;
+    /// Has the threads of the STUN server end.
+    pub fn stop(&self) {
+        self.0.is_ending.store(true, Ordering::Relaxed);
+    }
+
+    /// Puts knobs into force.
+    fn set_knobs(&self, knobs: &AcsKnobs) {
+        *self.0.settings.write().unwrap_or_else(PoisonError::into_inner) = knobs.stun;
+        self.lock().server.set_settings(knobs.stun);
+        self.0.source_pps.store(knobs.source_pps, Ordering::Relaxed);
+    }
+
+    fn settings(&self) -> Settings {
+        *self.0.settings.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn source_pps(&self) -> u32 {
+        self.0.source_pps.load(Ordering::Relaxed)
     }
 
     /// Changes the CPE of a name, and gives it as it is then.
     fn change(&self, name: &str, change: impl FnOnce(&mut Registry, u32)) -> Result<Cpe, Error> {
         let mut state = self.lock();
-        let number = state.registry.number(name.as_bytes()).ok_or(Error::Unknown)?;
-        change(&mut state.registry, number);
-        state.registry.get(number).cloned().ok_or(Error::Unknown)
+        let registry = state.server.registry_mut();
+        let number = registry.number(name.as_bytes()).ok_or(Error::Unknown)?;
+        change(registry, number);
+        registry.get(number).cloned().ok_or(Error::Unknown)
+    }
+
+    /// A `ts` for each, greater than any that was given to that CPE before (T-54, UCR-37).
+    #[expect(clippy::unused_async, reason = "whoever asks waits for the store")]
+    async fn reserve(&self, orders: &[Order]) -> Result<Vec<u64>, Error> {
+        let now = Clock::unix();
+        let mut state = self.lock();
+        let registry = state.server.registry_mut();
+        let reserved = orders.iter().map(|order| {
+            let number = order.name.as_ref().and_then(|name| registry.number(name));
+            let given = number.and_then(|number| {
+                registry.update(number, |state| {
+                    let timestamp = next_timestamp(now, state.last_timestamp.max(order.last));
+                    state.last_timestamp = Some(timestamp);
+                    timestamp
+                })
+            });
+            given.unwrap_or_else(|| next_timestamp(now, order.last))
+        });
+        Ok(reserved.collect())
     }
 
     /// Comes back when a change is kept. Without a store, memory is all there is.
     #[expect(clippy::unused_async, reason = "whoever asks waits for the store")]
     async fn keep(&self, change: Change) -> Result<(), Error> {
         tracing::debug!(cpe = %change.name().escape_ascii(), "changed");
+        self.note_size();
         Ok(())
+    }
+
+    /// Has a change kept some time, which nobody waits for.
+    fn keep_later(&self, change: &Change) {
+        tracing::debug!(cpe = %change.name().escape_ascii(), "learned");
+        self.note_size();
+    }
+
+    fn note_size(&self) {
+        let Size { cpes, authenticated } = self.size();
+        self.0.metrics.cpes.set(i64::try_from(cpes).unwrap_or(i64::MAX));
+        self.0.metrics.bindings.set(i64::try_from(authenticated).unwrap_or(i64::MAX));
+    }
+
+    /// Keeps and tells what the STUN server learned.
+    fn learn(&self, lesson: Lesson) {
+        let Lesson { learned, cpe, ends } = lesson;
+        let username = describe::text(&cpe.name);
+        // Nobody proves a claim, so anybody can make very many; but it is all that is known of a CPE without a password.
+        let is_kept = match learned {
+            Learned::Authenticated { .. } => true,
+            Learned::Tentative { .. } => cpe.credentials.stun_password.is_empty(),
+            Learned::Replayed { .. } => false,
+        };
+        if is_kept {
+            self.keep_later(&Change::State(cpe.name, Box::new(cpe.state)));
+        }
+        let authenticated = match learned {
+            Learned::Authenticated { is_new: false, .. } => return,
+            Learned::Authenticated { .. } => true,
+            Learned::Tentative { .. } => false,
+            Learned::Replayed { .. } => {
+                self.0.metrics.alarms.with_label_values(&[AcsMetrics::REPLAYED]).inc();
+                let (alarm, from) = (AcsMetrics::REPLAYED.to_owned(), Some(ends.source.to_string()));
+                return self.tell(|| Happening::Alarm(Alarm { alarm, username: Some(username), from }));
+            }
+        };
+        self.tell(|| {
+            Happening::BindingChanged(BindingChange {
+                address: Some(ends.source.to_string()),
+                nat_detected: None,
+                username: Some(username),
+                authenticated: Some(authenticated),
+            })
+        });
     }
 
     /// Tells watchers, if there are any.
@@ -192,6 +315,16 @@ impl Acs {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Each change of the registry is whole before the next begins.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Takes down what was learned, and of whom.
+    fn lesson(&self, learned: Learned, ends: Ends) -> Option<Lesson> {
+        let (Learned::Authenticated { number, .. } | Learned::Tentative { number } | Learned::Replayed { number }) =
+            learned;
+        let cpe = self.server.registry().get(number)?.clone();
+        Some(Lesson { learned, cpe, ends })
     }
 }
 

@@ -5,7 +5,6 @@ use tr111_core::time::BootTime;
 
 use super::Acs;
 use crate::{
-    config,
     control::message::{AcsStatus, Status, Table},
     service::{Ask, Clock, Knobs},
     telemetry::log::Log,
@@ -107,8 +106,7 @@ impl Owner {
     /// Puts the knobs into force.
     fn apply(&self) {
         self.parts.log.set(self.parts.knobs.log());
-        let config::AcsKnobs { approach } = self.parts.knobs.acs();
-        self.parts.acs.set_approach(approach);
+        self.parts.acs.set_knobs(&self.parts.knobs.acs());
     }
 }
 

@@ -1,7 +1,10 @@
 use super::*;
+use crate::{config::Values, telemetry::Telemetry};
 
 fn acs() -> Acs {
-    Acs::new(7, Approach::Both, broadcast::channel(16).0)
+    let telemetry = Telemetry::plain("acs").expect("consistent names");
+    let metrics = AcsMetrics::register(&telemetry, "acs").expect("consistent names");
+    Acs::new(7, &(&Values::default()).into(), Vec::new(), broadcast::channel(16).0, metrics)
 }
 
 fn credentials(stun_password: &str) -> Credentials {

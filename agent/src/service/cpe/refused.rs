@@ -36,7 +36,14 @@ impl Refused {
         if self.events.receiver_count() > 0 {
             self.clock.follow();
             let (transport, result, from) = (self.transport, result.to_owned(), from.to_string());
-            let what = Happening::ConnectionRequest(ConnectionRequest { result, from, omitted, transport });
+            let what = Happening::ConnectionRequest(ConnectionRequest {
+                result,
+                from,
+                omitted,
+                transport,
+                username: None,
+                to: None,
+            });
             // Without receivers nobody misses it.
             let _ = self.events.send(Arc::new(Event { time: self.clock.rfc3339(now), what }));
         }

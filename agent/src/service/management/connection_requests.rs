@@ -132,7 +132,14 @@ impl Management {
         self.notifier.core_mut().handle(now, notification::Input::ConnectionRequest);
         self.notify(true);
         let result = Refusal::ACCEPTED.to_owned();
-        Happening::ConnectionRequest(message::ConnectionRequest { result, from: from.to_string(), omitted, transport })
+        Happening::ConnectionRequest(message::ConnectionRequest {
+            result,
+            from: from.to_string(),
+            omitted,
+            transport,
+            username: None,
+            to: None,
+        })
     }
 
     /// `UDPConnectionRequestAddressNotificationLimit` and damping are over: the ACS is told of the address, if it set

@@ -1,0 +1,102 @@
+//! Metrics of the ACS role.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
+use tr111_core::{
+    acs::{Outcome, Verdict},
+    stun::MessageType,
+};
+
+use super::Telemetry;
+
+/// What only an ACS counts.
+#[derive(Clone, Debug)]
+pub struct AcsMetrics {
+    /// CPEs in the registry.
+    pub cpes: IntGauge,
+    /// Those whose binding was signed.
+    pub bindings: IntGauge,
+    /// Connection Requests by result; copies are not counted.
+    pub requests: IntCounterVec,
+    /// Datagrams that a socket had no room for.
+    pub lost: IntCounter,
+    /// What is wrong.
+    pub alarms: IntCounterVec,
+    stun: IntCounterVec,
+}
+
+impl AcsMetrics {
+    /// The result of a Connection Request that left.
+    pub const SENT: &'static str = "sent";
+    /// The alarm of a signed request that came again (T-67).
+    pub const REPLAYED: &'static str = "replayed_request";
+
+    /// Adds them to the metrics of the role.
+    pub fn register(telemetry: &Telemetry, role: &str) -> Result<Self, prometheus::Error> {
+        let requests = Opts::new("tr111_connection_requests_total", "UDP Connection Requests, by what became of them.");
+        let stun = Opts::new("tr111_stun_messages_total", "STUN messages, by what became of them.");
+        let lost = Opts::new("tr111_socket_lost_total", "Datagrams that a socket had no room for.");
+        let alarms = Opts::new("tr111_acs_alarms_total", "What somebody should look at, by reason.");
+        let metrics = Self {
+            cpes: IntGauge::new("tr111_cpes", "CPEs in the registry.")?,
+            bindings: telemetry.nat_bindings.clone(),
+            requests: IntCounterVec::new(requests.const_label("role", role), &["result"])?,
+            lost: IntCounter::with_opts(lost.const_label("socket", "stun"))?,
+            alarms: IntCounterVec::new(alarms, &["alarm"])?,
+            stun: IntCounterVec::new(stun.const_label("role", role), &["type", "result"])?,
+        };
+        let request = MessageType::BindingRequest.label();
+        for verdict in Verdict::ALL {
+            metrics.stun.with_label_values(&[request, verdict.label()]);
+        }
+        metrics.requests.with_label_values(&[Self::SENT]);
+        metrics.alarms.with_label_values(&[Self::REPLAYED]);
+        telemetry.register(Box::new(metrics.cpes.clone()))?;
+        telemetry.register(Box::new(metrics.bindings.clone()))?;
+        telemetry.register(Box::new(metrics.requests.clone()))?;
+        telemetry.register(Box::new(metrics.lost.clone()))?;
+        telemetry.register(Box::new(metrics.alarms.clone()))?;
+        telemetry.register(Box::new(metrics.stun.clone()))?;
+        Ok(metrics)
+    }
+}
+
+/// What a thread counts between two looks at the metrics.
+#[derive(Debug)]
+pub struct StunCounts([[u64; Verdict::ALL.len()]; TYPES.len() + 1]);
+
+const TYPES: [MessageType; 6] = [
+    MessageType::BindingRequest,
+    MessageType::BindingResponse,
+    MessageType::BindingErrorResponse,
+    MessageType::SharedSecretRequest,
+    MessageType::SharedSecretResponse,
+    MessageType::SharedSecretErrorResponse,
+];
+
+impl Default for StunCounts {
+    fn default() -> Self {
+        Self([[0; Verdict::ALL.len()]; TYPES.len() + 1])
+    }
+}
+
+impl StunCounts {
+    /// Counts a datagram.
+    pub fn count(&mut self, outcome: &Outcome) {
+        let position = |wanted| TYPES.iter().position(|&kind| kind == wanted);
+        let kind = outcome.message_type.and_then(position).unwrap_or(TYPES.len());
+        self.0[kind][outcome.verdict as usize] += 1;
+    }
+
+    /// Adds everything to the metrics, and begins anew.
+    pub fn flush(&mut self, metrics: &AcsMetrics) {
+        for (kind, counts) in self.0.iter_mut().enumerate() {
+            let label = TYPES.get(kind).map_or("other", |kind| kind.label());
+            for (verdict, count) in Verdict::ALL.into_iter().zip(counts) {
+                if *count > 0 {
+                    metrics.stun.with_label_values(&[label, verdict.label()]).inc_by(*count);
+                    *count = 0;
+                }
+            }
+        }
+    }
+}
