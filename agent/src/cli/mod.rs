@@ -3,6 +3,7 @@
 mod bindings;
 mod check;
 mod connreq;
+mod cpe;
 mod detach;
 mod devices;
 mod failure;
@@ -74,6 +75,9 @@ enum Command {
     /// Send Connection Requests
     #[command(subcommand, arg_required_else_help = true)]
     Connreq(connreq::Command),
+    /// Provision the CPEs of an ACS
+    #[command(subcommand, arg_required_else_help = true)]
+    Cpe(cpe::Command),
     /// Emulate network peers
     #[command(subcommand, arg_required_else_help = true)]
     Sim(Sim),
@@ -136,6 +140,7 @@ impl Cli {
             Command::Tune(args) => tune::run(&args, &client, json),
             Command::Check(args) => check::run(&args, control.as_ref(), json),
             Command::Connreq(command) => connreq::run(command, &client, json),
+            Command::Cpe(command) => cpe::run(command, &client, json),
             Command::Sim(Sim::Devices(args)) => run::sim(args, json),
             Command::Completions { shell } => {
                 let mut script = Vec::new();

@@ -38,6 +38,9 @@ fn describe(status: &Status) -> String {
         let listen = acs.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         line("STUN server", listen);
         line("CPEs", format!("{}, {} with a signed binding", acs.cpes, acs.authenticated));
+        let failure = acs.registry_failure.as_deref();
+        let failure = failure.map(|reason| format!(", NOT KEPT at the moment: {}", printable(reason)));
+        line("registry", format!("{}{}", printable(&acs.registry), failure.unwrap_or_default()));
     }
     let table = &status.table;
     // Devices and ACSs have none.

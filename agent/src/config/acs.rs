@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
     num::NonZero,
+    path::PathBuf,
     thread,
 };
 
@@ -12,6 +13,7 @@ use tr111_core::{
 };
 
 use super::{Agent, Values};
+use crate::registry::Location;
 
 const SECTION: &str = "acs";
 
@@ -22,6 +24,10 @@ pub struct Acs {
     pub listen: Vec<SocketAddrV4>,
     /// Threads that answer on each of them.
     pub threads: NonZero<usize>,
+    /// Where CPEs are kept.
+    pub registry: Location,
+    /// File with the password of a Redis.
+    pub registry_password_file: Option<PathBuf>,
     /// The process.
     pub agent: Agent,
 }
@@ -32,10 +38,17 @@ impl From<&Values> for Acs {
         let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 3478);
         let cores = || thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
         let threads = usize::try_from(values.integer(SECTION, "threads")).ok().and_then(NonZero::new);
+        let agent = Agent::from(values);
+        let password_file = values.text(SECTION, "registry_password_file");
         Self {
+            registry: match values.text(SECTION, "registry").parse() {
+                Ok(address) => Location::Redis(address),
+                Err(_) => Location::Embedded(agent.state_dir.clone()),
+            },
+            registry_password_file: Some(password_file).filter(|file| !file.is_empty()).map(PathBuf::from),
             listen: values.texts(SECTION, "listen").iter().map(|text| text.parse().unwrap_or(any)).collect(),
             threads: threads.unwrap_or_else(cores),
-            agent: values.into(),
+            agent,
         }
     }
 }

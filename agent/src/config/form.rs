@@ -4,6 +4,8 @@ use std::net::{SocketAddr, SocketAddrV4};
 
 use tr111_core::{association::Deny, identity::Oui, stun::Variants};
 
+use crate::registry::{Address, BadAddress};
+
 /// Linux's `IFNAMSIZ` without the terminating NUL.
 const INTERFACE_MAXIMUM: usize = 15;
 /// Longest serial number and product class, in bytes (TR-111 Table 2).
@@ -121,12 +123,14 @@ pub fn deny(text: &str) -> Judged {
     }
 }
 
-/// Where the registry of an ACS lives.
+/// Where the registry of an ACS lives. What is wrong is not repeated: there may be a password in it.
 pub fn registry(text: &str) -> Judged {
-    if text == "embedded" || text.strip_prefix("redis://").is_some_and(|rest| !rest.is_empty()) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("expected \"embedded\" or redis://HOST:PORT/DB, not \"{}\"", text.escape_debug()))
+    match text {
+        "embedded" => Ok(text.to_owned()),
+        _ => text.parse().map(|_: Address| text.to_owned()).map_err(|error| match error {
+            BadAddress::Form => "expected \"embedded\" or redis://HOST[:PORT][/DB]".to_owned(),
+            BadAddress::Password => error.to_string(),
+        }),
     }
 }
 

@@ -328,8 +328,10 @@ pub const KEYS: &[Key] = &[
         .unit("requests/s")
         .help("Binding Requests a second of one source address; CPEs that are known to be there are heard beyond; 0: no limit"),
     key(ACS, "xdp", Texts(form::interface), Preset::Texts(&[]), Later).help("interfaces for the line-rate path"),
-    key(ACS, "registry", Text(form::registry), Preset::Text("embedded"), Later)
-        .help("embedded, or redis://host:port/db"),
+    key(ACS, "registry", Text(form::registry), Preset::Text("embedded"), Start)
+        .help("where CPEs are kept: embedded (a file in state_dir), or redis://HOST[:PORT][/DB], which servers share"),
+    key(ACS, "registry_password_file", Text(form::any), Preset::Text(""), Start)
+        .help("file with the password of the Redis; empty: it asks for none"),
     key(ACS, "api", Text(form::address), Preset::Text("127.0.0.1:8111"), Later).help("address of the HTTP interface"),
     key(ACS, "api_token_file", Text(form::any), Preset::Text(""), Later)
         .help("file with the token of the HTTP interface"),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 mod acs;
 
-pub use acs::{AcsStatus, Alarm, BulkProgress, BulkSummary, SentRequest};
+pub use acs::{AcsStatus, Alarm, BulkProgress, BulkSummary, NewCpe, RegisteredCpe, SentRequest, WeakCpe};
 
 /// Version of this protocol. Agent and client of different versions do not talk.
 pub const VERSION: u32 = 1;
@@ -100,6 +100,29 @@ pub enum Request {
         /// Copies of each.
         copies: usize,
     },
+    /// Adds CPEs to the registry: those of this message and of those before it that had `more`, all or none.
+    AddCpes {
+        /// Some of them.
+        cpes: Vec<NewCpe>,
+        /// Others follow.
+        more: bool,
+    },
+    /// Takes a CPE out of the registry.
+    RemoveCpe {
+        /// Its STUNUsername.
+        username: String,
+    },
+    /// Has the next Binding Request of a CPE signed.
+    VerifyCpe {
+        /// Its STUNUsername.
+        username: String,
+    },
+    /// CPEs of the registry, without passwords.
+    Cpes,
+    /// What was provisioned of them, passwords included.
+    CpeCredentials,
+    /// What is weak in what was provisioned.
+    LintCpes,
 }
 
 /// What the agent answers.
@@ -172,6 +195,27 @@ pub enum Reply {
         refusal: Refusal,
         /// Why, in words.
         reason: String,
+    },
+    /// To [`Request::Cpes`]: some CPEs.
+    Cpes {
+        /// CPEs, in no order.
+        cpes: Vec<RegisteredCpe>,
+        /// Others follow.
+        more: bool,
+    },
+    /// To [`Request::CpeCredentials`]: some CPEs.
+    CpeCredentials {
+        /// CPEs, in no order.
+        cpes: Vec<NewCpe>,
+        /// Others follow.
+        more: bool,
+    },
+    /// To [`Request::LintCpes`]: some findings.
+    WeakCpes {
+        /// Findings, those of a CPE one after the other.
+        findings: Vec<WeakCpe>,
+        /// Others follow.
+        more: bool,
     },
 }
 

@@ -1,5 +1,7 @@
 //! The agent's end of the control socket.
 
+mod cpes;
+
 use std::{io, sync::Arc, time::Duration};
 
 use prometheus::IntGauge;
@@ -102,7 +104,7 @@ pub async fn serve(listener: Listener, service: Service) {
         let place = Arc::clone(&places).try_acquire_owned();
         let service = service.clone();
         tokio::spawn(async move {
-            let mut connection = Connection { stream, service: &service };
+            let mut connection = Connection { stream, service: &service, cpes_on_the_way: Vec::new() };
             let ended = match place {
                 Ok(_place) => {
                     service.clients.inc();
@@ -122,6 +124,8 @@ pub async fn serve(listener: Listener, service: Service) {
 struct Connection<'a> {
     stream: UnixStream,
     service: &'a Service,
+    /// CPEs that are to be added with those that come.
+    cpes_on_the_way: Vec<message::NewCpe>,
 }
 
 impl Connection<'_> {
@@ -174,6 +178,16 @@ impl Connection<'_> {
                     Answer::Done(bindings) => self.bindings(bindings).await?,
                     Answer::Late => self.refuse_late().await?,
                 },
+                Request::AddCpes { cpes, more } => self.add_cpes(cpes, more).await?,
+                Request::RemoveCpe { username } => self.remove_cpe(&username).await?,
+                Request::VerifyCpe { username } => self.verify_cpe(&username).await?,
+                Request::Cpes => self.cpes().await?,
+                Request::CpeCredentials if permission < Permission::Own => {
+                    let reason = "only root and the agent's own user may see passwords";
+                    self.refuse(Refusal::NotPermitted, reason).await?;
+                }
+                Request::CpeCredentials => self.cpe_credentials().await?,
+                Request::LintCpes => self.lint_cpes().await?,
                 Request::Status => match self.ask(Ask::Status).await? {
                     Answer::Done(status) => self.write(&Reply::Status(Box::new(status))).await?,
                     Answer::Late => self.refuse_late().await?,

@@ -2,17 +2,17 @@
 //! the disk before anybody is told, a damaged file is moved aside, and a full disk is tried again.
 
 use std::{
+    collections::HashMap,
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
 };
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
-use tr111_core::{acs::Change, short::Short, time::UnixTime};
+use tr111_core::{acs::Change, connreq::next_timestamp, short::Short, time::UnixTime};
 
 use super::{
     BindingStore, Error, Failure, Follower, News, Taken, Wanted, Whole,
     record::{self, Writers},
-    timestamp,
 };
 use crate::store::{self, DecodeError};
 
@@ -43,6 +43,8 @@ pub struct Embedded {
     /// What it was when this process began. A CPE's own last `ts` is in memory from then on, so that one number on the disk,
     /// written once a second at most, does for all of them.
     floor: Option<u64>,
+    /// What was given at or below `floor`, by the clock of whoever asked: few, unless the clock went back.
+    raised: HashMap<Short, u64>,
 }
 
 impl Embedded {
@@ -54,7 +56,9 @@ impl Embedded {
         store::create(directory)?;
         let path = directory.join(FILE);
         match open(&path) {
-            Ok((database, highest)) => Ok(Self { path, database: Some(database), highest, floor: highest }),
+            Ok((database, highest)) => {
+                Ok(Self { path, database: Some(database), highest, floor: highest, raised: HashMap::new() })
+            }
             Err(store::Error::Damaged { path, reason }) => Self::anew(path, &reason),
             Err(error) => Err(error),
         }
@@ -69,7 +73,7 @@ impl Embedded {
         let aside = store::move_aside(&path)?;
         tracing::error!(reason, "the registry starts empty; the damaged file is now {}", aside.display());
         let (database, highest) = open(&path)?;
-        Ok(Self { path, database: Some(database), highest, floor: highest })
+        Ok(Self { path, database: Some(database), highest, floor: highest, raised: HashMap::new() })
     }
 
     /// Lets the database do something; afterwards it is to be opened again if that failed.
@@ -128,8 +132,17 @@ impl BindingStore for Embedded {
     }
 
     fn reserve(&mut self, wanted: &[Wanted], now: UnixTime) -> Result<Vec<u64>, Failure> {
-        let floor = self.floor;
-        let reserved: Vec<u64> = wanted.iter().map(|wanted| timestamp(now, wanted.last, floor)).collect();
+        let mut reserved = Vec::with_capacity(wanted.len());
+        for Wanted { name, last } in wanted {
+            let known = next_timestamp(now, *last);
+            if self.floor.is_none_or(|floor| known > floor) && !self.raised.contains_key(name) {
+                reserved.push(known);
+                continue;
+            }
+            let raised = self.raised.entry(name.clone()).or_insert(self.floor.unwrap_or_default());
+            *raised = next_timestamp(now, Some(*raised).max(*last));
+            reserved.push(*raised);
+        }
         let highest = reserved.iter().copied().max();
         if highest > self.highest {
             self.with(|database| write(database, &[], highest))?;

@@ -24,7 +24,6 @@ use std::{collections::HashSet, fmt, path::PathBuf};
 
 use tr111_core::{
     acs::{Change, Cpe, Registry, State},
-    connreq::next_timestamp,
     short::Short,
     time::UnixTime,
 };
@@ -143,6 +142,15 @@ pub enum Location {
 }
 
 impl Location {
+    /// The same with the password of a Redis.
+    #[must_use]
+    pub fn with_password(self, password: String) -> Self {
+        match self {
+            Self::Redis(address) => Self::Redis(address.with_password(password)),
+            embedded @ Self::Embedded(_) => embedded,
+        }
+    }
+
     /// Opens the store that is there.
     pub fn open(&self) -> Result<Box<dyn BindingStore>, Error> {
         Ok(match self {
@@ -152,9 +160,14 @@ impl Location {
     }
 }
 
-/// `ts` of a CPE's next request, where none above `floor` was ever given to any.
-fn timestamp(now: UnixTime, last: Option<u64>, floor: Option<u64>) -> u64 {
-    next_timestamp(now, last.max(floor))
+/// For people, without a password.
+impl fmt::Display for Location {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded(directory) => directory.join(FILE).display().fmt(formatter),
+            Self::Redis(address) => write!(formatter, "redis://{address}"),
+        }
+    }
 }
 
 /// Brings what a store told into the registry; gives what the store lacks, to be handed in again.

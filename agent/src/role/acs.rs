@@ -1,11 +1,14 @@
 //! The ACS: STUN server, registry of bindings, sender of Connection Requests.
 
-use std::{iter, sync::Arc};
+use std::{io, iter, sync::Arc, time::Duration};
+
+use tokio::{task, time::timeout};
 
 use super::start::{self, Endpoints, Error, seed, system};
 use crate::{
     config::{self, Acs, Values},
     control::message::{AcsStatus, Status, Table},
+    registry::{Journal, Opened},
     service::{
         Clock, Knobs,
         acs::{self, BindError, Owner, Parts, StunSocket},
@@ -14,6 +17,8 @@ use crate::{
 };
 
 const ROLE: &str = "acs";
+/// How long the last changes may take when the agent ends.
+const LAST_GROUP: Duration = Duration::from_secs(5);
 
 /// Runs the ACS until a signal ends it. `reload` reads the configuration again, for SIGHUP.
 pub fn run(
@@ -37,6 +42,7 @@ async fn serve(
     let knobs = Knobs::new(values);
     let metrics = AcsMetrics::register(&telemetry, ROLE)?;
     let acs = acs::Acs::new(seed(), &knobs.acs(), sockets, endpoints.events.clone(), metrics);
+    acs.open(open_registry(config).await?);
     let status = status(config, endpoints.metrics());
     let owner = Owner::new(Parts { acs: acs.clone(), status, started, knobs, log });
 
@@ -47,9 +53,25 @@ async fn serve(
 
     owner.run(asked).await;
     acs.stop();
+    if timeout(LAST_GROUP, acs.flush()).await.is_err() {
+        tracing::error!("the registry takes too long: what was learned last is lost");
+    }
     tracing::info!("ACS ends");
     served.close().await;
     Ok(())
+}
+
+/// Opens the registry, and reads all of it.
+async fn open_registry(config: &Acs) -> Result<Opened, Error> {
+    let location = match &config.registry_password_file {
+        Some(file) => {
+            let password = start::secret(file).map_err(system("read acs.registry_password_file"))?;
+            config.registry.clone().with_password(password)
+        }
+        None => config.registry.clone(),
+    };
+    let opened = task::spawn_blocking(move || Journal::open(&location, seed())).await;
+    Ok(opened.map_err(|error| system("read the registry")(io::Error::other(error)))??)
 }
 
 /// Takes the addresses of the STUN server, each as often as there are threads.
@@ -73,6 +95,12 @@ fn status(config: &Acs, metrics: Option<String>) -> Status {
         pin_dir: config.agent.pin_dir.clone(),
         metrics,
         tcp_connection_requests: String::new(),
-        acs: Some(AcsStatus { listen: config.listen.clone(), cpes: 0, authenticated: 0 }),
+        acs: Some(AcsStatus {
+            listen: config.listen.clone(),
+            cpes: 0,
+            authenticated: 0,
+            registry: config.registry.to_string(),
+            registry_failure: None,
+        }),
     }
 }

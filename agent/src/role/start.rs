@@ -4,7 +4,7 @@ use std::{
     hash::{BuildHasher, Hasher, RandomState},
     io,
     net::SocketAddrV4,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -23,7 +23,7 @@ use super::privileges;
 use crate::{
     config::{self, Agent, ManagementServer, Values},
     control::{self, BindError, Limits, Listener, message::Event},
-    dataplane, random,
+    dataplane, random, registry,
     service::{
         self, Ask, Kept, Knobs, Written,
         acs::{Acs, BindError as StunError},
@@ -79,6 +79,9 @@ pub enum Error {
     /// The store.
     #[error("{0}")]
     Store(#[from] store::Error),
+    /// The registry.
+    #[error("{0}")]
+    Registry(#[from] registry::Error),
     /// The metrics contradict each other.
     #[error("the metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -107,13 +110,18 @@ pub(super) async fn open_store(
     Ok(opened.map_err(|error| system("read the store")(io::Error::other(error)))??)
 }
 
+/// The password in a file.
+pub(super) fn secret(file: &Path) -> io::Result<String> {
+    let text = std::fs::read_to_string(file)?;
+    // Editors end the last line.
+    Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
+}
+
 /// What holds until somebody writes it.
 pub(super) fn written(server: &ManagementServer) -> Result<Written, Error> {
     let password = |file: &Option<PathBuf>, what| {
         let Some(file) = file else { return Ok(String::new()) };
-        let text = std::fs::read_to_string(file).map_err(system(what))?;
-        // Editors end the last line.
-        Ok::<_, Error>(text.strip_suffix('\n').unwrap_or(&text).to_owned())
+        secret(file).map_err(system(what))
     };
     let connection_request_password =
         password(&server.connection_request_password_file, "read management_server.connection_request_password_file")?;

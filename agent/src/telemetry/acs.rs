@@ -15,6 +15,8 @@ pub struct AcsMetrics {
     pub cpes: IntGauge,
     /// Those whose binding was signed.
     pub bindings: IntGauge,
+    /// Whether the registry is kept: 1 or 0.
+    pub registry: IntGauge,
     /// Connection Requests by result; copies are not counted.
     pub requests: IntCounterVec,
     /// Datagrams that a socket had no room for.
@@ -39,6 +41,7 @@ impl AcsMetrics {
         let metrics = Self {
             cpes: IntGauge::new("tr111_cpes", "CPEs in the registry.")?,
             bindings: telemetry.nat_bindings.clone(),
+            registry: IntGauge::new("tr111_registry_up", "Whether the registry can be written: 1, else 0.")?,
             requests: IntCounterVec::new(requests.const_label("role", role), &["result"])?,
             lost: IntCounter::with_opts(lost.const_label("socket", "stun"))?,
             alarms: IntCounterVec::new(alarms, &["alarm"])?,
@@ -52,6 +55,7 @@ impl AcsMetrics {
         metrics.alarms.with_label_values(&[Self::REPLAYED]);
         telemetry.register(Box::new(metrics.cpes.clone()))?;
         telemetry.register(Box::new(metrics.bindings.clone()))?;
+        telemetry.register(Box::new(metrics.registry.clone()))?;
         telemetry.register(Box::new(metrics.requests.clone()))?;
         telemetry.register(Box::new(metrics.lost.clone()))?;
         telemetry.register(Box::new(metrics.alarms.clone()))?;

@@ -1,6 +1,6 @@
 //! What only an ACS says.
 
-use std::{collections::BTreeMap, net::SocketAddrV4};
+use std::{collections::BTreeMap, fmt, net::SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,10 @@ pub struct AcsStatus {
     pub cpes: u64,
     /// Those whose binding was signed.
     pub authenticated: u64,
+    /// Where they are kept.
+    pub registry: String,
+    /// Why they cannot be kept at the moment; nothing where they are.
+    pub registry_failure: Option<String>,
 }
 
 /// Somebody should look at something.
@@ -71,4 +75,60 @@ pub struct BulkSummary {
     pub failed: BTreeMap<String, u64>,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
+}
+
+/// What an operator provisions of a CPE, passwords included: on its way to an ACS, and to a file.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewCpe {
+    /// `STUNUsername`
+    pub stun_username: String,
+    /// `STUNPassword`; empty where it has none.
+    pub stun_password: String,
+    /// `ConnectionRequestUsername`
+    pub connection_request_username: String,
+    /// `ConnectionRequestPassword`
+    pub connection_request_password: String,
+}
+
+/// Without the passwords.
+impl fmt::Debug for NewCpe {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("NewCpe").field("stun_username", &self.stun_username).finish_non_exhaustive()
+    }
+}
+
+/// A CPE as everybody may see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisteredCpe {
+    /// `STUNUsername`
+    pub stun_username: String,
+    /// `ConnectionRequestUsername`
+    pub connection_request_username: String,
+    /// Where a Connection Request would go.
+    pub address: Option<String>,
+    /// From where that is known: `authenticated`, `reported` or `tentative`.
+    pub way: Option<String>,
+    /// Since when.
+    pub changed: Option<String>,
+    /// When its binding was last heard of.
+    pub last_seen: Option<String>,
+    /// `NATDetected`, as the CPE told it.
+    pub nat_detected: Option<bool>,
+    /// `ts` of the last Connection Request.
+    pub last_timestamp: Option<u64>,
+    /// The next Binding Request with CONNECTION-REQUEST-BINDING has to be signed.
+    pub must_verify: bool,
+}
+
+/// Something weak in what was provisioned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeakCpe {
+    /// `STUNUsername`
+    pub stun_username: String,
+    /// `no_stun_password`, `weak_stun_password`, `duplicate_stun_password`, `no_connection_request_password`,
+    /// `weak_connection_request_password`, `password_from_username`, `username_length` or `username_blank`.
+    pub finding: String,
+    /// What that means.
+    pub meaning: String,
 }

@@ -1,11 +1,17 @@
 //! From the core's types to those that clients see.
 
-use tr111_core::acs::{Cpe, Seen, Way};
+use tr111_core::{
+    acs::{Approach, Cpe, Credentials, Seen, Way},
+    short::Short,
+};
 
-use crate::{control::message::NatBinding, service::Clock};
+use crate::{
+    control::message::{NatBinding, NewCpe, RegisteredCpe},
+    service::Clock,
+};
 
 /// Text from the network or from an operator.
-pub(super) fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
@@ -32,4 +38,51 @@ pub(super) fn bindings(cpe: &Cpe) -> Vec<NatBinding> {
         ..NatBinding::default()
     });
     signed.into_iter().chain(reported).chain(unsigned).collect()
+}
+
+/// A CPE without its passwords.
+pub(crate) fn cpe(cpe: &Cpe, approach: Approach) -> RegisteredCpe {
+    let Cpe { name, credentials, state } = cpe;
+    let to = state.destination(approach);
+    let way = to.as_ref().map(|to| to.way);
+    let seen = match way {
+        Some(Way::Authenticated) => state.authenticated,
+        Some(Way::Tentative) => state.tentative,
+        Some(Way::Reported) | None => None,
+    };
+    let told = state.reported.as_deref();
+    let told_at = told.filter(|_| way == Some(Way::Reported)).map(|told| told.at);
+    RegisteredCpe {
+        stun_username: text(name),
+        connection_request_username: text(&credentials.connection_request_username),
+        address: to.map(|to| to.authority.to_string()),
+        way: way.map(|way| way.label().to_owned()),
+        changed: seen.map(|seen| seen.since).or(told_at).map(Clock::rfc3339_of),
+        last_seen: seen.map(|seen| seen.last_seen).map(Clock::rfc3339_of),
+        nat_detected: told.and_then(|told| told.nat_detected),
+        last_timestamp: state.last_timestamp,
+        must_verify: state.must_verify,
+    }
+}
+
+/// What an operator provisioned of a CPE.
+pub(crate) fn credentials(cpe: &Cpe) -> NewCpe {
+    let credentials = &cpe.credentials;
+    NewCpe {
+        stun_username: text(&cpe.name),
+        stun_password: text(&credentials.stun_password),
+        connection_request_username: text(&credentials.connection_request_username),
+        connection_request_password: text(&credentials.connection_request_password),
+    }
+}
+
+/// The same the other way round.
+pub(crate) fn provisioned(cpe: NewCpe) -> (String, Credentials) {
+    let short = |text: &str| Short::from(text.as_bytes());
+    let credentials = Credentials {
+        stun_password: short(&cpe.stun_password),
+        connection_request_username: short(&cpe.connection_request_username),
+        connection_request_password: short(&cpe.connection_request_password),
+    };
+    (cpe.stun_username, credentials)
 }

@@ -2,8 +2,9 @@
 //! and the HTTP interface use the same [`Acs`].
 
 mod bulk;
-mod describe;
+pub(crate) mod describe;
 mod error;
+mod kept;
 mod owner;
 mod send;
 mod socket;
@@ -17,16 +18,13 @@ use std::sync::{
 };
 
 use tokio::sync::broadcast;
-use tr111_core::{
-    acs::{Approach, Change, Cpe, Credentials, Ends, Learned, Registry, Reported, Server, Settings},
-    connreq::next_timestamp,
-    short::Short,
-};
+use tr111_core::acs::{Approach, Change, Cpe, Credentials, Ends, Learned, Registry, Reported, Server, Settings};
 
 use self::send::Order;
 pub use self::{
     bulk::{Bulk, Selection},
     error::Error,
+    kept::NotAdded,
     owner::{Owner, Parts},
     socket::{BindError, StunSocket},
 };
@@ -55,6 +53,7 @@ struct Shared {
     is_ending: AtomicBool,
     events: broadcast::Sender<Arc<Event>>,
     metrics: AcsMetrics,
+    journal: kept::Keeper,
 }
 
 #[derive(Debug)]
@@ -108,6 +107,7 @@ impl Acs {
             is_ending: AtomicBool::new(false),
             events,
             metrics,
+            journal: kept::Keeper::new(),
         }))
     }
 
@@ -146,26 +146,33 @@ impl Acs {
 
     /// Adds a CPE of which nothing is known yet (STUN-20, STUN-21).
     pub async fn add(&self, name: &str, credentials: Credentials) -> Result<(), Error> {
-        judge("STUNUsername", name.as_bytes(), 1)?;
-        judge_credentials(&credentials)?;
-        let cpe = Cpe { name: Short::from(name.as_bytes()), credentials, state: tr111_core::acs::State::default() };
-        self.lock().server.registry_mut().add(cpe.clone()).map_err(|_| Error::Taken)?;
-        self.keep(Change::Put(Box::new(cpe))).await
+        self.add_all(vec![(name.to_owned(), credentials)]).await.map_err(|not_added| not_added.error)
     }
 
     /// Gives a CPE other credentials. What was learned of it stays.
     pub async fn set_credentials(&self, name: &str, credentials: Credentials) -> Result<(), Error> {
         judge_credentials(&credentials)?;
+        let mut before = None;
         let changed = self.change(name, |registry, number| {
-            registry.set_credentials(number, credentials);
+            before = registry.set_credentials(number, credentials);
         })?;
-        self.keep(Change::Put(Box::new(changed))).await
+        let kept = self.keep(Change::Put(Box::new(changed))).await;
+        if let (Err(_), Some(before)) = (&kept, before) {
+            // It may be gone meanwhile.
+            let _ = self.change(name, |registry, number| drop(registry.set_credentials(number, before)));
+        }
+        kept
     }
 
     /// Forgets a CPE.
     pub async fn remove(&self, name: &str) -> Result<(), Error> {
         let cpe = self.lock().server.registry_mut().remove(name.as_bytes()).ok_or(Error::Unknown)?;
-        self.keep(Change::Removed(cpe.name)).await
+        let kept = self.keep(Change::Removed(cpe.name.clone())).await;
+        if kept.is_err() {
+            // Somebody may have added another one meanwhile.
+            let _ = self.lock().server.registry_mut().add(cpe);
+        }
+        kept
     }
 
     /// Takes what the CPE told its ACS in an Inform (STUN-41, STUN-44).
@@ -231,40 +238,6 @@ impl Acs {
         registry.get(number).cloned().ok_or(Error::Unknown)
     }
 
-    /// A `ts` for each, greater than any that was given to that CPE before (T-54, UCR-37).
-    #[expect(clippy::unused_async, reason = "whoever asks waits for the store")]
-    async fn reserve(&self, orders: &[Order]) -> Result<Vec<u64>, Error> {
-        let now = Clock::unix();
-        let mut state = self.lock();
-        let registry = state.server.registry_mut();
-        let reserved = orders.iter().map(|order| {
-            let number = order.name.as_ref().and_then(|name| registry.number(name));
-            let given = number.and_then(|number| {
-                registry.update(number, |state| {
-                    let timestamp = next_timestamp(now, state.last_timestamp.max(order.last));
-                    state.last_timestamp = Some(timestamp);
-                    timestamp
-                })
-            });
-            given.unwrap_or_else(|| next_timestamp(now, order.last))
-        });
-        Ok(reserved.collect())
-    }
-
-    /// Comes back when a change is kept. Without a store, memory is all there is.
-    #[expect(clippy::unused_async, reason = "whoever asks waits for the store")]
-    async fn keep(&self, change: Change) -> Result<(), Error> {
-        tracing::debug!(cpe = %change.name().escape_ascii(), "changed");
-        self.note_size();
-        Ok(())
-    }
-
-    /// Has a change kept some time, which nobody waits for.
-    fn keep_later(&self, change: &Change) {
-        tracing::debug!(cpe = %change.name().escape_ascii(), "learned");
-        self.note_size();
-    }
-
     fn note_size(&self) {
         let Size { cpes, authenticated } = self.size();
         self.0.metrics.cpes.set(i64::try_from(cpes).unwrap_or(i64::MAX));
@@ -282,7 +255,7 @@ impl Acs {
             Learned::Replayed { .. } => false,
         };
         if is_kept {
-            self.keep_later(&Change::State(cpe.name, Box::new(cpe.state)));
+            self.keep_later(Change::State(cpe.name, Box::new(cpe.state)));
         }
         let authenticated = match learned {
             Learned::Authenticated { is_new: false, .. } => return,

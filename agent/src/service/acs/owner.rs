@@ -6,6 +6,7 @@ use tr111_core::time::BootTime;
 use super::Acs;
 use crate::{
     control::message::{AcsStatus, Status, Table},
+    registry::Health,
     service::{Ask, Clock, Knobs},
     telemetry::log::Log,
 };
@@ -89,7 +90,15 @@ impl Owner {
             started: self.clock.rfc3339(self.parts.started),
             uptime_s: Clock::now().since(self.parts.started).unwrap_or_default().as_secs(),
             table: Table { rows: size.cpes, bindings, max_rows: status.table.max_rows },
-            acs: status.acs.map(|acs| AcsStatus { cpes: size.cpes, authenticated: size.authenticated, ..acs }),
+            acs: status.acs.map(|acs| AcsStatus {
+                cpes: size.cpes,
+                authenticated: size.authenticated,
+                registry_failure: match self.parts.acs.health() {
+                    Health::Working => None,
+                    Health::Failing { reason } => Some(reason),
+                },
+                ..acs
+            }),
             ..status
         }
     }

@@ -1,3 +1,5 @@
+use tr111_core::short::Short;
+
 use super::*;
 use crate::{config::Values, telemetry::Telemetry};
 

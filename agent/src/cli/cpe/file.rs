@@ -1,0 +1,265 @@
+//! CPEs in files: CSV with a line of headings, or JSON.
+
+use std::{
+    collections::HashMap,
+    ffi::OsStr,
+    fs::{self, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{receive, registered};
+use crate::{
+    cli::{
+        Failure, Outcome, Reach,
+        output::{self, printable},
+    },
+    control::{
+        Client, ClientError,
+        message::{NewCpe, RegisteredCpe, Reply, Request},
+    },
+};
+
+/// CPEs in one message: as many as stay below the longest one, whatever their texts are.
+const PAGE: usize = 400;
+/// Longest string of TR-111 Table 6, in bytes.
+const TEXT: usize = 256;
+
+/// How CPEs stand in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    /// A line of headings, then a line for each CPE
+    Csv,
+    /// {"cpes": [...]}
+    Json,
+}
+
+/// Arguments of `tr111 cpe import`.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct ImportArgs {
+    /// The file; "-" is stdin
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// How it is written [default: by its name; csv from stdin]
+    #[arg(long, value_name = "csv|json")]
+    format: Option<Format>,
+}
+
+/// Arguments of `tr111 cpe export`.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct ExportArgs {
+    /// How to write it [default: by the name of --with-secrets; else csv]
+    #[arg(long, value_name = "csv|json")]
+    format: Option<Format>,
+    /// Write into this new file, with the passwords, so that `tr111 cpe import` can read it; only its owner may read it
+    #[arg(long, value_name = "FILE")]
+    with_secrets: Option<PathBuf>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    cpes: Vec<NewCpe>,
+}
+
+#[derive(Serialize)]
+struct Imported {
+    imported: usize,
+}
+
+/// What is there without passwords, for people and scripts; `import` refuses it.
+#[derive(Serialize)]
+struct Public<'a> {
+    stun_username: &'a str,
+    connection_request_username: &'a str,
+}
+
+#[derive(Serialize)]
+struct PublicDocument<'a> {
+    cpes: Vec<Public<'a>>,
+}
+
+/// CPEs, and where in the file each stands.
+struct Entries {
+    cpes: Vec<NewCpe>,
+    places: Vec<String>,
+}
+
+pub(super) fn import(args: &ImportArgs, reach: &Reach, json: bool) -> Outcome {
+    let name = if args.file == Path::new("-") { "stdin".to_owned() } else { args.file.display().to_string() };
+    let failed = |message: String| Failure::failed(format_args!("{name}: {message}; nothing was imported"));
+    let text = content(&args.file).map_err(|error| failed(error.to_string()))?;
+    let format = args.format.or_else(|| by_extension(&args.file)).unwrap_or(Format::Csv);
+    let Entries { cpes, places } = read(&text, format).map_err(failed)?;
+    check(&cpes, &places).map_err(failed)?;
+    let imported = cpes.len();
+    let mut client = reach.connect()?;
+    if let Err(error) = send(&mut client, &cpes) {
+        return Err(match error {
+            // The ACS names the CPE that it refuses; where that stands in the file is known here.
+            ClientError::Refused { reason, .. } => {
+                let refused = reason.split_once(": ").map(|(name, _)| name);
+                let place = refused.and_then(|name| cpes.iter().position(|cpe| cpe.stun_username == name));
+                let place = place.map(|index| format!("{}: ", places[index])).unwrap_or_default();
+                failed(format!("{place}{reason}"))
+            }
+            error => error.into(),
+        });
+    }
+    if json {
+        return output::write_json(&Imported { imported });
+    }
+    output::write(format!("{imported} CPEs imported\n").as_bytes())
+}
+
+/// In messages, the last of which has the ACS add all of them.
+fn send(client: &mut Client, cpes: &[NewCpe]) -> Result<(), ClientError> {
+    let mut pages = cpes.chunks(PAGE).peekable();
+    while let Some(page) = pages.next() {
+        let more = pages.peek().is_some();
+        if !more {
+            // A million of them take the disk a while.
+            client.be_patient()?;
+        }
+        match client.ask(&Request::AddCpes { cpes: page.to_vec(), more })? {
+            Reply::Done => {}
+            _ => return Err(ClientError::OutOfTurn),
+        }
+    }
+    Ok(())
+}
+
+fn content(path: &Path) -> io::Result<Vec<u8>> {
+    if path != Path::new("-") {
+        return fs::read(path);
+    }
+    let mut bytes = Vec::new();
+    io::stdin().lock().read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn by_extension(path: &Path) -> Option<Format> {
+    match path.extension().and_then(OsStr::to_str)?.to_ascii_lowercase().as_str() {
+        "json" => Some(Format::Json),
+        "csv" => Some(Format::Csv),
+        _ => None,
+    }
+}
+
+fn read(bytes: &[u8], format: Format) -> Result<Entries, String> {
+    match format {
+        Format::Json => {
+            let Document { cpes } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+            let places = (1..=cpes.len()).map(|number| format!("entry {number}")).collect();
+            Ok(Entries { cpes, places })
+        }
+        Format::Csv => {
+            let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::None).from_reader(bytes);
+            // Text of the file is not repeated: there are passwords in it.
+            let wrong = |error: &csv::Error| {
+                let line = error.position().map_or(1, csv::Position::line);
+                let why = match error.kind() {
+                    csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                        format!("{len} fields, where the headings have {expected_len}")
+                    }
+                    csv::ErrorKind::Utf8 { .. } => "not UTF-8".to_owned(),
+                    csv::ErrorKind::Deserialize { err, .. } => err.kind().to_string(),
+                    _ => "no CSV".to_owned(),
+                };
+                format!("line {line}: {why}")
+            };
+            let headings = reader.headers().map_err(|error| wrong(&error))?.clone();
+            let mut read = Entries { cpes: Vec::new(), places: Vec::new() };
+            for record in reader.records() {
+                let record = record.map_err(|error| wrong(&error))?;
+                let line = record.position().map_or(0, csv::Position::line);
+                read.cpes.push(record.deserialize(Some(&headings)).map_err(|error| wrong(&error))?);
+                read.places.push(format!("line {line}"));
+            }
+            Ok(read)
+        }
+    }
+}
+
+/// What the ACS would refuse, with its place.
+fn check(cpes: &[NewCpe], places: &[String]) -> Result<(), String> {
+    let mut known: HashMap<&str, &str> = HashMap::with_capacity(cpes.len());
+    for (cpe, place) in cpes.iter().zip(places) {
+        let texts = [
+            ("stun_username", &cpe.stun_username),
+            ("stun_password", &cpe.stun_password),
+            ("connection_request_username", &cpe.connection_request_username),
+            ("connection_request_password", &cpe.connection_request_password),
+        ];
+        for (name, text) in texts {
+            if text.len() > TEXT || text.chars().any(char::is_control) {
+                return Err(format!("{place}: {name} has to have at most {TEXT} bytes, without control characters"));
+            }
+        }
+        if cpe.stun_username.is_empty() {
+            return Err(format!("{place}: stun_username is empty"));
+        }
+        if let Some(before) = known.insert(&cpe.stun_username, place) {
+            let name = printable(&cpe.stun_username);
+            return Err(format!("{place}: {name} stands at {before} as well, and a STUNUsername belongs to one CPE"));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn export(args: &ExportArgs, reach: &Reach) -> Outcome {
+    let by_name = args.with_secrets.as_deref().and_then(by_extension);
+    let format = args.format.or(by_name).unwrap_or(Format::Csv);
+    let Some(path) = &args.with_secrets else {
+        return output::write(&public(&registered(reach)?, format)?);
+    };
+    let page = |reply| match reply {
+        Reply::CpeCredentials { cpes, more } => Some((cpes, more)),
+        _ => None,
+    };
+    let cpes = receive(&mut reach.connect()?, &Request::CpeCredentials, page)?;
+    write_secret(path, &written(cpes, format)?)
+}
+
+fn written(cpes: Vec<NewCpe>, format: Format) -> Result<Vec<u8>, Failure> {
+    match format {
+        Format::Json => Ok(serde_json::to_vec_pretty(&Document { cpes })?),
+        Format::Csv => rows(&cpes),
+    }
+}
+
+fn public(cpes: &[RegisteredCpe], format: Format) -> Result<Vec<u8>, Failure> {
+    let cpes: Vec<Public<'_>> = cpes
+        .iter()
+        .map(|cpe| Public {
+            stun_username: &cpe.stun_username,
+            connection_request_username: &cpe.connection_request_username,
+        })
+        .collect();
+    match format {
+        Format::Json => {
+            let mut text = serde_json::to_vec_pretty(&PublicDocument { cpes })?;
+            text.push(b'\n');
+            Ok(text)
+        }
+        Format::Csv => rows(&cpes),
+    }
+}
+
+fn rows<T: Serialize>(cpes: &[T]) -> Result<Vec<u8>, Failure> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for cpe in cpes {
+        writer.serialize(cpe).map_err(Failure::failed)?;
+    }
+    writer.into_inner().map_err(Failure::failed)
+}
+
+/// Makes a file that only its owner may read. One that exists stays as it is.
+pub(super) fn write_secret(path: &Path, bytes: &[u8]) -> Outcome {
+    let failed = |error: io::Error| Failure::failed(format_args!("{}: {error}", path.display()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)
+}

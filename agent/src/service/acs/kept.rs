@@ -1,0 +1,203 @@
+//! What of an ACS outlives its process, and what several of them share.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tr111_core::{
+    acs::{Change, Cpe, Credentials, State},
+    connreq::next_timestamp,
+    short::Short,
+};
+
+use super::{Acs, Error, Order, Shared, judge, judge_credentials};
+use crate::{
+    registry::{Health, Journal, News, Opened, Refused, Wanted, follow},
+    service::Clock,
+};
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Taken(_) => Self::Taken,
+            Refused::Unavailable(reason) => Self::Store(reason),
+        }
+    }
+}
+
+/// Why a list of CPEs was not added. None of them was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {error}", name.escape_debug())]
+pub struct NotAdded {
+    /// Which of them.
+    pub name: String,
+    /// Why.
+    pub error: Error,
+}
+
+impl Acs {
+    /// Has `opened` be the registry: its CPEs are those of this ACS, what changes is kept there, and what other servers
+    /// change there is known here.
+    pub fn open(&self, opened: Opened) {
+        let Opened { journal, registry, associations: _, mut news } = opened;
+        *self.lock().server.registry_mut() = registry;
+        let health = journal.health();
+        // It is opened once.
+        let _ = self.0.journal.set(journal);
+        self.note_size();
+        tokio::spawn(note_health(Arc::clone(&self.0), health));
+        let shared = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            while let Some(batch) = news.recv().await {
+                let Some(shared) = shared.upgrade() else { return };
+                Self(shared).take(batch);
+            }
+        });
+    }
+
+    /// Comes back when everything that was handed in is kept, or cannot be.
+    pub async fn flush(&self) {
+        let Some(journal) = self.0.journal.get() else { return };
+        if let Err(error) = journal.commit(Vec::new()).await {
+            tracing::error!(%error, "what was learned last is lost");
+        }
+    }
+
+    /// Whether what is learned is kept.
+    pub fn health(&self) -> Health {
+        self.0.journal.get().map(|journal| journal.health().borrow().clone()).unwrap_or_default()
+    }
+
+    /// Adds CPEs of which nothing is known yet: all of them, or none (STUN-20, STUN-21).
+    ///
+    /// # Errors
+    /// Names the first that cannot be added.
+    pub async fn add_all(&self, cpes: Vec<(String, Credentials)>) -> Result<(), NotAdded> {
+        let failed = |name: &[u8], error| NotAdded { name: String::from_utf8_lossy(name).into_owned(), error };
+        let mut changes = Vec::with_capacity(cpes.len());
+        for (name, credentials) in cpes {
+            let judged = judge("STUNUsername", name.as_bytes(), 1).and_then(|()| judge_credentials(&credentials));
+            judged.map_err(|error| failed(name.as_bytes(), error))?;
+            let cpe = Cpe { name: Short::from(name.as_bytes()), credentials, state: State::default() };
+            changes.push(Change::Added(Box::new(cpe)));
+        }
+        let names: Vec<Short> = changes.iter().map(|change| change.name().clone()).collect();
+        let taken = {
+            let mut state = self.lock();
+            let registry = state.server.registry_mut();
+            let taken = changes.iter().position(|change| match change {
+                Change::Added(cpe) => registry.add(Cpe::clone(cpe)).is_err(),
+                _ => false,
+            });
+            for name in taken.map(|place| &names[..place]).unwrap_or_default() {
+                registry.remove(name);
+            }
+            taken
+        };
+        if let Some(place) = taken {
+            return Err(failed(&names[place], Error::Taken));
+        }
+        self.note_size();
+        let Some(journal) = self.0.journal.get() else { return Ok(()) };
+        let Err(refused) = journal.commit(changes).await else { return Ok(()) };
+        let mut state = self.lock();
+        for name in &names {
+            state.server.registry_mut().remove(name);
+        }
+        drop(state);
+        self.note_size();
+        let name = match &refused {
+            Refused::Taken(taken) => taken.name.clone(),
+            Refused::Unavailable(_) => names.first().cloned().unwrap_or_default(),
+        };
+        Err(failed(&name, refused.into()))
+    }
+
+    /// A `ts` for each, greater than any that was given to that CPE before, by whichever server (T-54, UCR-37).
+    pub(super) async fn reserve(&self, orders: &[Order]) -> Result<Vec<u64>, Error> {
+        let now = Clock::unix();
+        let mut wanted = Vec::new();
+        let mut reserved = Vec::with_capacity(orders.len());
+        {
+            let mut state = self.lock();
+            let registry = state.server.registry_mut();
+            for order in orders {
+                let number = order.name.as_ref().and_then(|name| registry.number(name));
+                let given = number.and_then(|number| {
+                    registry.update(number, |state| {
+                        // Nobody else takes this one while the store is asked.
+                        let timestamp = next_timestamp(now, state.last_timestamp.max(order.last));
+                        state.last_timestamp = Some(timestamp);
+                        timestamp
+                    })
+                });
+                if let (Some(name), Some(timestamp)) = (&order.name, given) {
+                    wanted.push(Wanted { name: name.clone(), last: timestamp.checked_sub(1) });
+                }
+                reserved.push((given.unwrap_or_else(|| next_timestamp(now, order.last)), given.is_some()));
+            }
+        }
+        let mut kept = match self.0.journal.get() {
+            Some(journal) if !wanted.is_empty() => journal.reserve(wanted.clone(), now).await?.into_iter(),
+            _ => return Ok(reserved.into_iter().map(|(timestamp, _)| timestamp).collect()),
+        };
+        let mut state = self.lock();
+        let registry = state.server.registry_mut();
+        let mut names = wanted.iter();
+        let reserved = reserved.into_iter().map(|(timestamp, is_kept)| {
+            let (Some(name), Some(kept)) =
+                (is_kept.then(|| names.next()).flatten(), is_kept.then(|| kept.next()).flatten())
+            else {
+                return timestamp;
+            };
+            if let Some(number) = registry.number(&name.name) {
+                registry.update(number, |state| state.last_timestamp = state.last_timestamp.max(Some(kept)));
+            }
+            kept
+        });
+        Ok(reserved.collect())
+    }
+
+    /// Comes back when a change is kept. Without a store, memory is all there is.
+    pub(super) async fn keep(&self, change: Change) -> Result<(), Error> {
+        self.note_size();
+        let Some(journal) = self.0.journal.get() else { return Ok(()) };
+        Ok(journal.commit(vec![change]).await?)
+    }
+
+    /// Has a change kept some time, which nobody waits for.
+    pub(super) fn keep_later(&self, change: Change) {
+        self.note_size();
+        if let Some(journal) = self.0.journal.get() {
+            journal.keep(vec![change]);
+        }
+    }
+
+    /// Takes what other servers changed.
+    fn take(&self, batch: Vec<News>) {
+        let mut lost = Vec::new();
+        for news in batch {
+            // The STUN server has its turn between any two.
+            lost.extend(follow(self.lock().server.registry_mut(), news));
+        }
+        self.note_size();
+        if let Some(journal) = self.0.journal.get().filter(|_| !lost.is_empty()) {
+            tracing::warn!(cpes = lost.len(), "the registry lost what is known here, and is told again");
+            journal.keep(lost);
+        }
+    }
+}
+
+/// Shows in the metrics whether the registry works.
+async fn note_health(shared: Arc<Shared>, mut health: watch::Receiver<Health>) {
+    let gauge = shared.metrics.registry.clone();
+    drop(shared);
+    loop {
+        gauge.set(i64::from(*health.borrow_and_update() == Health::Working));
+        if health.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Where changes go; nowhere while there is none.
+pub(super) type Keeper = std::sync::OnceLock<Journal>;
