@@ -46,7 +46,7 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
 }
 
 /// Puts together the bindings that come in several messages.
-fn receive(first: Reply, client: &mut Client) -> Result<Vec<NatBinding>, ClientError> {
+pub(super) fn receive(first: Reply, client: &mut Client) -> Result<Vec<NatBinding>, ClientError> {
     let mut all = Vec::new();
     let mut reply = first;
     loop {
@@ -59,7 +59,8 @@ fn receive(first: Reply, client: &mut Client) -> Result<Vec<NatBinding>, ClientE
     }
 }
 
-fn table(bindings: &[NatBinding]) -> Table {
+/// The bindings, a line each.
+pub(super) fn table(bindings: &[NatBinding]) -> Table {
     let mut table =
         Table::new(&["ADDRESS", "USERNAME", "SIGNED", "DEVICE", "CHANGED", "SEEN", "PERIOD", "TIMEOUT", "EXTENDED"]);
     for binding in bindings {

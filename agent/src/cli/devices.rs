@@ -44,7 +44,7 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
 }
 
 /// Puts together the rows that come in several messages.
-fn receive(first: Reply, client: &mut Client) -> Result<Vec<Device>, ClientError> {
+pub(super) fn receive(first: Reply, client: &mut Client) -> Result<Vec<Device>, ClientError> {
     let mut rows: Vec<Device> = Vec::new();
     let mut reply = first;
     loop {
@@ -95,7 +95,8 @@ fn follow(client: &mut Client, json: bool) -> Outcome {
     }
 }
 
-fn table(devices: &[Device]) -> Table {
+/// The rows, a line for each binding.
+pub(super) fn table(devices: &[Device]) -> Table {
     let now = SystemTime::now();
     let mut table =
         Table::new(&["INSTANCE", "OUI", "SERIAL", "CLASS", "MAC", "IP", "INTERFACE", "BY", "LEASE", "SEEN"]);

@@ -13,6 +13,7 @@ mod man;
 mod output;
 mod run;
 mod status;
+mod top;
 mod tune;
 mod watch;
 
@@ -68,6 +69,8 @@ enum Command {
     Ack(get::AckArgs),
     /// Tell what happens, as it happens
     Watch(watch::Args),
+    /// Show rows, rates and losses live, on the whole terminal
+    Top(top::Args),
     /// Show or change runtime knobs
     Tune(tune::Args),
     /// Check kernel, capabilities and interfaces, and show the effective configuration
@@ -137,6 +140,7 @@ impl Cli {
             Command::Notify(args) => get::notify(args, &client),
             Command::Ack(args) => get::acknowledge(&args, &client),
             Command::Watch(args) => watch::run(&args, &client, json),
+            Command::Top(args) => top::run(&args, client, json),
             Command::Tune(args) => tune::run(&args, &client, json),
             Command::Check(args) => check::run(&args, control.as_ref(), json),
             Command::Connreq(command) => connreq::run(command, &client, json),

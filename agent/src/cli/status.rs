@@ -19,7 +19,8 @@ pub(super) fn run(reach: &Reach, json: bool) -> Outcome {
     if json { output::write_json(&status) } else { output::write(describe(&status).as_bytes()) }
 }
 
-fn describe(status: &Status) -> String {
+/// The state, a line each.
+pub(super) fn describe(status: &Status) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         // Writing to a string cannot fail.

@@ -56,6 +56,8 @@ pub enum Request {
         /// Its sequence number.
         sequence: u64,
     },
+    /// What the agent counts.
+    Counters,
     /// Everything that happens from now on.
     Watch {
         /// First every row that exists.
@@ -159,6 +161,11 @@ pub enum Reply {
         parameters: Vec<Parameter>,
         /// Others follow.
         more: bool,
+    },
+    /// To [`Request::Counters`].
+    Counters {
+        /// Every counter among the metrics.
+        counters: Vec<Counter>,
     },
     /// To [`Request::Get`] and [`Request::Set`]: a fault of TR-069.
     Fault {
@@ -329,6 +336,17 @@ pub struct Parameter {
     pub writable: bool,
     /// `off`, `passive` or `active`.
     pub notification: String,
+}
+
+/// A counter, as the metrics have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    /// Name of the metric.
+    pub name: String,
+    /// Names and values of its labels.
+    pub labels: Vec<(String, String)>,
+    /// Its value.
+    pub value: u64,
 }
 
 /// The state of an agent.

@@ -4,7 +4,6 @@ mod cpes;
 
 use std::{io, sync::Arc, time::Duration};
 
-use prometheus::IntGauge;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -19,9 +18,12 @@ use super::{
     message::{self, Attribute, Device, Event, Happening, Refusal, Reply, Request},
     peer::{self, Permission},
 };
-use crate::service::{
-    Answer, Ask, Fault,
-    acs::{self, Acs, Bulk, Selection},
+use crate::{
+    service::{
+        Answer, Ask, Fault,
+        acs::{self, Acs, Bulk, Selection},
+    },
+    telemetry::Telemetry,
 };
 
 /// What clients get at most.
@@ -62,8 +64,8 @@ pub struct Service {
     pub acs: Option<Acs>,
     /// What happens.
     pub events: broadcast::Sender<Arc<Event>>,
-    /// Number of clients.
-    pub clients: IntGauge,
+    /// What is counted, the clients among it.
+    pub telemetry: Arc<Telemetry>,
     /// What clients get at most.
     pub limits: Limits,
 }
@@ -107,9 +109,9 @@ pub async fn serve(listener: Listener, service: Service) {
             let mut connection = Connection { stream, service: &service, cpes_on_the_way: Vec::new() };
             let ended = match place {
                 Ok(_place) => {
-                    service.clients.inc();
+                    service.telemetry.control_clients.inc();
                     let ended = connection.converse().await;
-                    service.clients.dec();
+                    service.telemetry.control_clients.dec();
                     ended
                 }
                 Err(_) => connection.refuse(Refusal::Busy, "the agent has too many clients; try again later").await,
@@ -192,6 +194,10 @@ impl Connection<'_> {
                     Answer::Done(status) => self.write(&Reply::Status(Box::new(status))).await?,
                     Answer::Late => self.refuse_late().await?,
                 },
+                Request::Counters => {
+                    let counters = self.service.telemetry.counters();
+                    self.write(&Reply::Counters { counters }).await?;
+                }
                 Request::Knobs => match self.ask(Ask::Knobs).await? {
                     Answer::Done(knobs) => self.write(&Reply::Knobs { knobs }).await?,
                     Answer::Late => self.refuse_late().await?,

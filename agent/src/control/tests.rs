@@ -8,21 +8,20 @@ use std::{
     time::Duration,
 };
 
-use prometheus::IntGauge;
 use tokio::sync::{broadcast, mpsc};
 
 use super::{
     message::{Change, Device, Event, Happening, Refusal, Reply, Request, VERSION},
     *,
 };
-use crate::service::Ask;
+use crate::{service::Ask, telemetry::Telemetry};
 
 const EVENTS: usize = 4;
 
 struct Agent {
     path: PathBuf,
     events: broadcast::Sender<Arc<Event>>,
-    clients: IntGauge,
+    telemetry: Arc<Telemetry>,
     _directory: tempfile::TempDir,
 }
 
@@ -32,9 +31,9 @@ fn start(rows: u32, limits: Limits) -> Agent {
     let path = directory.path().join("control.sock");
     let (asks, mut asked) = mpsc::channel(4);
     let (events, _) = broadcast::channel(EVENTS);
-    let clients = IntGauge::new("clients", "Clients.").expect("a valid name");
+    let telemetry = Arc::new(Telemetry::plain("gateway").expect("consistent names"));
     let service =
-        Service { role: "gateway", asks, acs: None, events: events.clone(), clients: clients.clone(), limits };
+        Service { role: "gateway", asks, acs: None, events: events.clone(), telemetry: Arc::clone(&telemetry), limits };
     tokio::spawn(serve(Listener::bind(&path).expect("a socket"), service));
     tokio::spawn(async move {
         let mut unanswered = Vec::new();
@@ -48,7 +47,7 @@ fn start(rows: u32, limits: Limits) -> Agent {
             }
         }
     });
-    Agent { path, events, clients, _directory: directory }
+    Agent { path, events, telemetry, _directory: directory }
 }
 
 fn device(instance: u32) -> Device {
@@ -112,7 +111,7 @@ async fn rows_come_in_pages_and_arrive_all_and_in_order() {
     })
     .await;
     assert_eq!(instances, (1..=95).collect::<Vec<_>>());
-    until(|| agent.clients.get() == 0).await;
+    until(|| agent.telemetry.control_clients.get() == 0).await;
 }
 
 #[tokio::test]
@@ -149,7 +148,7 @@ async fn a_client_above_the_limit_is_told_so_and_one_that_leaves_makes_room() {
     let second = beside(move || Client::connect(&path)).await;
     assert!(matches!(second, Err(ClientError::Refused { refusal: Refusal::Busy, .. })), "{second:?}");
     drop(first);
-    until(|| agent.clients.get() == 0).await;
+    until(|| agent.telemetry.control_clients.get() == 0).await;
     let path = agent.path.clone();
     beside(move || Client::connect(&path).map(drop)).await.expect("there is room again");
 }
@@ -167,8 +166,8 @@ async fn a_client_that_never_says_hello_loses_its_place() {
     let agent = start(0, Limits { hello: Duration::from_millis(50), ..Limits::default() });
     let path = agent.path.clone();
     let silent = beside(move || UnixStream::connect(&path).expect("somebody listens")).await;
-    until(|| agent.clients.get() == 1).await;
-    until(|| agent.clients.get() == 0).await;
+    until(|| agent.telemetry.control_clients.get() == 1).await;
+    until(|| agent.telemetry.control_clients.get() == 0).await;
     drop(silent);
 }
 
@@ -210,9 +209,9 @@ async fn a_watcher_that_leaves_is_forgotten() {
         client
     })
     .await;
-    assert_eq!(agent.clients.get(), 1);
+    assert_eq!(agent.telemetry.control_clients.get(), 1);
     drop(watching);
-    until(|| agent.clients.get() == 0).await;
+    until(|| agent.telemetry.control_clients.get() == 0).await;
 }
 
 #[test]

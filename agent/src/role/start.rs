@@ -235,7 +235,7 @@ impl Endpoints {
             asks: asks.clone(),
             acs,
             events: events.clone(),
-            clients: telemetry.control_clients.clone(),
+            telemetry: Arc::clone(&telemetry),
             limits: Limits::default(),
         };
         let clients = tokio::spawn(control::serve(listener, service));

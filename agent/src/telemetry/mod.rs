@@ -14,9 +14,13 @@ use std::sync::{
 };
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    core::Collector,
+    proto::{Metric, MetricFamily, MetricType},
 };
 use tr111_core::association::Counts;
+
+use crate::control::message::Counter;
 
 pub use acs::{AcsMetrics, StunCounts};
 pub use cpe::CpeMetrics;
@@ -158,10 +162,32 @@ impl Telemetry {
         self.ready.load(Ordering::Relaxed)
     }
 
+    /// Every counter among the metrics.
+    pub fn counters(&self) -> Vec<Counter> {
+        let counters = |family: &MetricFamily| {
+            let name = family.name().to_owned();
+            let counter = |metric: &Metric| Counter {
+                name: name.clone(),
+                labels: metric.get_label().iter().map(|pair| (pair.name().into(), pair.value().into())).collect(),
+                value: whole(metric.get_counter().get_value()),
+            };
+            family.get_metric().iter().map(counter).collect::<Vec<_>>()
+        };
+        let families = self.registry.gather();
+        let families = families.iter().filter(|family| family.get_field_type() == MetricType::COUNTER);
+        families.flat_map(counters).collect()
+    }
+
     /// Every metric, in Prometheus' text format.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
+}
+
+/// The value of a counter that counts by one.
+#[expect(clippy::cast_sign_loss, reason = "a counter is never below 0")]
+fn whole(count: f64) -> u64 {
+    count as u64
 }
 
 /// Plain numbers stay right even if somebody panicked beside them.
