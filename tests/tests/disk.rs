@@ -45,6 +45,14 @@ impl Disk {
     }
 }
 
+impl Disk {
+    /// Makes it read-only, as a kernel does that met an error.
+    fn seal(&self) -> Result<()> {
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(None::<&str>, &self.0, None::<&str>, flags, None::<&str>).context("cannot remount")
+    }
+}
+
 impl Drop for Disk {
     fn drop(&mut self) {
         if let Err(error) = umount2(&self.0, MntFlags::MNT_DETACH) {
@@ -102,9 +110,10 @@ fn a_full_disk_stops_nothing_and_loses_nothing() -> Result<()> {
     Ok(())
 }
 
-/// An agent that starts on a full disk takes what the store holds.
+/// T-30: an agent that starts on a full disk takes what the store holds, though the one before was killed; and so does one
+/// whose disk cannot be written at all, which it says.
 #[test]
-fn a_start_on_a_full_disk_has_the_rows() -> Result<()> {
+fn a_start_on_a_full_or_read_only_disk_has_the_rows() -> Result<()> {
     let lab = Lab::new()?;
     let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 600)?;
     let files = Files::new(lab.path(), "agent")?;
@@ -112,11 +121,21 @@ fn a_start_on_a_full_disk_has_the_rows() -> Result<()> {
     let mut command = files.run_gateway(&lab.gateway, &["lan0"], &[])?;
     let mut agent = Agent::start_command(&lab.gateway, files, &mut command, lab.path())?;
     let wire = Wire::open(&lab.lan, "eth0")?;
-    Client::new(&wire, 1, identity("00256D", "DEV001", "")).bind()?;
+    // The kernel's programs remember the last client, but not that its row had another one before it.
+    let mut first = Client::new(&wire, 1, identity("00256D", "DEV001", ""));
+    first.bind()?;
+    Client::new(&wire, 2, identity("00256D", "DEV002", "")).bind()?;
+    first.release()?;
     let before = agent.wait_for_rows(1, SOON)?;
-    agent.stop()?;
+    assert_eq!(before[0].instance, 2);
+    agent.process().signal(nix::sys::signal::Signal::SIGKILL)?;
     disk.fill()?;
+    let mut agent = agent.start_again(&lab, &["lan0"], &[])?;
+    assert_eq!(agent.devices()?, before);
+    agent.stop()?;
+    disk.seal()?;
     let agent = agent.start_again(&lab, &["lan0"], &[])?;
     assert_eq!(agent.devices()?, before);
+    assert!(agent.log().contains("the store cannot be written"), "{}", agent.log());
     Ok(())
 }

@@ -155,6 +155,6 @@ fn changes_of_the_address_are_notified_within_the_limit() -> Result<()> {
     device.print(&["set", &format!("{MANAGEMENT}STUNEnable"), "0"])?;
     // Whatever the restart caused would come before this.
     let line = subscribe(&device, "after")?.wait_for_line("4 VALUE CHANGE", SOON)?;
-    ensure!(line.contains("\"sequence\":3") && line.contains("NATDetected"), "{line}");
+    ensure!(line.contains("\"sequence\":3") && line.contains("NATDetected\",\"value\":\"0\""), "{line}");
     Ok(())
 }

@@ -22,7 +22,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use redb::{Database, ReadOnlyDatabase, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, ReadableDatabase, ReadableTable, StorageBackend as _, TableDefinition, backends::InMemoryBackend,
+};
 use tokio::sync::{Mutex, mpsc};
 
 /// Name of the file in `state_dir`.
@@ -262,10 +264,17 @@ fn open_unguarded(path: &Path) -> Result<(Database, Contents), Error> {
     Ok((database, contents))
 }
 
-/// The contents of a file that cannot be written; `None` where they cannot be had that way.
+/// The contents of a file that cannot be written; `None` where they cannot be had that way. They are read from a copy in
+/// memory: what was not closed well is repaired before it is read, and the file has no room for that.
 fn read_only(path: &Path) -> Option<Contents> {
-    let contents = panic::catch_unwind(AssertUnwindSafe(|| read(&ReadOnlyDatabase::open(path).ok()?).ok()));
-    let contents = contents.ok().flatten()?;
+    let copy = || -> Option<Contents> {
+        let bytes = fs::read(path).ok()?;
+        let memory = InMemoryBackend::new();
+        memory.set_len(bytes.len() as u64).ok()?;
+        memory.write(0, &bytes).ok()?;
+        read(&Database::builder().set_check_integrity_on_open(true).create_with_backend(memory).ok()?).ok()
+    };
+    let contents = panic::catch_unwind(AssertUnwindSafe(copy)).ok().flatten()?;
     matches!(contents.meta(meta::SCHEMA), Ok(Some(SCHEMA))).then_some(contents)
 }
 
