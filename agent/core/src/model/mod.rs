@@ -333,7 +333,7 @@ fn value(source: &dyn Source, leaf: Leaf, instance: Option<u32>) -> Option<Value
     let binding = source.binding();
     let text = |text: &str| Value::String(text.to_owned());
     Some(match leaf {
-        Leaf::DeviceSummary => text(schema::DEVICE_SUMMARY),
+        Leaf::DeviceSummary => text(schema::device_summary(source.side(), source.root())),
         Leaf::ManufacturerOui => text(info.manufacturer_oui.as_str()),
         Leaf::SerialNumber => text(info.serial_number.as_str()),
         Leaf::ProductClass => text(info.product_class.as_str()),

@@ -15,10 +15,16 @@ pub(super) const UDP_CONNECTION_REQUEST_ADDRESS: &str = "ManagementServer.UDPCon
 /// Whether there is address translation before the CPE, below a root.
 pub(super) const NAT_DETECTED: &str = "ManagementServer.NATDetected";
 
-/// `DeviceSummary`: the version of the data model and the profiles that are served whole (GW-15; TR-098 2.4.1). A CWMP
-/// client that serves others beside them joins the lists. UDPConnReq:1 is not claimed before the agent keeps a binding and
-/// hears UDP Connection Requests by itself: claiming it means all of 2.2.1 (DM-30).
-pub(super) const DEVICE_SUMMARY: &str = "InternetGatewayDevice:1.2[](DeviceAssociation:1)";
+/// `DeviceSummary`: the version of the data model and the profiles that are served whole (GW-15, DM-30; TR-098 2.4.1,
+/// TR-106 2.2). A CWMP client that serves others beside them joins the lists. Device:2 has no such parameter.
+pub(super) const fn device_summary(side: Side, root: Root) -> &'static str {
+    match (side, root) {
+        (Side::Gateway, Root::Igd) => "InternetGatewayDevice:1.2[](DeviceAssociation:1, UDPConnReq:1)",
+        (Side::Device, Root::Igd) => "InternetGatewayDevice:1.2[](UDPConnReq:1)",
+        (_, Root::Device1) => "Device:1.1[](UDPConnReq:1)",
+        (_, Root::Device2) => "",
+    }
+}
 
 /// A parameter of the schema.
 #[derive(Debug)]
@@ -136,7 +142,9 @@ impl Entry {
 /// Parameters of one object stand together, and so do those of one table.
 const SCHEMA: &[Entry] = &[
     // Device:2 has no such parameter, and its DeviceAssociation:1 asks for `Host` as well.
-    read_only("DeviceSummary", Kind::String, Leaf::DeviceSummary).gateway(&[Root::Igd]),
+    read_only("DeviceSummary", Kind::String, Leaf::DeviceSummary)
+        .gateway(&[Root::Igd])
+        .device(&[Root::Igd, Root::Device1]),
     read_only("DeviceInfo.ManufacturerOUI", Kind::String, Leaf::ManufacturerOui).gateway(ALL).device(ALL),
     read_only("DeviceInfo.SerialNumber", Kind::String, Leaf::SerialNumber).gateway(ALL).device(ALL),
     read_only("DeviceInfo.ProductClass", Kind::String, Leaf::ProductClass).gateway(ALL).device(ALL),

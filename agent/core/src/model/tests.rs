@@ -289,6 +289,11 @@ fn values_read_and_write_as_cwmp_does() {
 /// A device: what it is, and what it knows of its gateway.
 struct DeviceSide(Root, GatewayIdentity, crate::device::GatewayInfo, binding::Parameters);
 
+fn device(root: Root) -> DeviceSide {
+    let info = gateway(root, &[]).info;
+    DeviceSide(root, info, crate::device::GatewayInfo::default(), binding::Parameters::default())
+}
+
 impl Source for DeviceSide {
     fn root(&self) -> Root {
         self.0
@@ -356,13 +361,13 @@ fn a_device_has_gateway_info_below_every_root_and_a_gateway_has_none() {
     }
 }
 
-/// GW-15, DM-11: the summary claims DeviceAssociation:1 on InternetGatewayDevice:1.2 and nothing else, and everything of
-/// table 4 can be read at one path. Device:2 has no summary.
+/// GW-15, DM-11: the summary claims DeviceAssociation:1 on InternetGatewayDevice:1.2, and everything of table 4 can be
+/// read at one path. Device:2 has no summary.
 #[test]
 fn the_summary_claims_the_profile_that_is_served_whole() {
     let source = gateway(Root::Igd, &[1, 2]);
     let summary = values(&source, "InternetGatewayDevice.DeviceSummary");
-    assert_eq!(summary[0].1, "InternetGatewayDevice:1.2[](DeviceAssociation:1)");
+    assert_eq!(summary[0].1, "InternetGatewayDevice:1.2[](DeviceAssociation:1, UDPConnReq:1)");
     let told = names(&source, "InternetGatewayDevice.ManagementServer.", false).unwrap();
     let read = get(&source, "InternetGatewayDevice.ManagementServer.").unwrap();
     let row = |instance: u32| {
@@ -415,10 +420,7 @@ fn server(root: Root, name: &str) -> String {
 #[test]
 fn table_6_is_there_on_gateways_and_devices_alike() {
     let gateways = [Root::Igd, Root::Device2].map(|root| gateway(root, &[]));
-    let devices = [Root::Device1, Root::Igd, Root::Device2].map(|root| {
-        let info = gateway(root, &[]).info;
-        DeviceSide(root, info, crate::device::GatewayInfo::default(), binding::Parameters::default())
-    });
+    let devices = [Root::Device1, Root::Igd, Root::Device2].map(device);
     let gateways = gateways.iter().map(|source| source as &dyn Source);
     for source in gateways.chain(devices.iter().map(|source| source as &dyn Source)) {
         for (name, kind, writable, value) in TABLE_6 {
@@ -472,4 +474,25 @@ fn the_password_of_stun_is_hidden() {
     assert_eq!(values(&source, &path), [(path.clone(), String::new())]);
     assert!(is_hidden(&path) && is_hidden(&server(Root::Device2, "STUNPassword")));
     assert!(!is_hidden(&server(Root::Igd, "STUNUsername")));
+}
+
+/// DM-30: the summary claims UDPConnReq:1 on the versions that it needs, with everything of tables 7 and 8.
+#[test]
+fn the_summary_claims_connection_requests_by_udp() {
+    let gateway = gateway(Root::Igd, &[]);
+    let [igd, device1, device2] = [Root::Igd, Root::Device1, Root::Device2].map(device);
+    let sources: [(&dyn Source, &str); 3] =
+        [(&gateway, "InternetGatewayDevice:1.2["), (&igd, "InternetGatewayDevice:1.2["), (&device1, "Device:1.1[")];
+    for (source, version) in sources {
+        let prefix = source.root().prefix();
+        let summary = get(source, &format!("{prefix}DeviceSummary")).unwrap().remove(0);
+        let value = summary.value.to_string();
+        assert!(value.starts_with(version) && value.contains("UDPConnReq:1") && !summary.writable, "{value}");
+        let told = names(source, &format!("{prefix}ManagementServer."), true).unwrap();
+        for (name, _, writable, _) in TABLE_6 {
+            let name = server(source.root(), name);
+            assert!(told.contains(&Name { name, writable }), "{told:?}");
+        }
+    }
+    assert_eq!(get(&device2, "Device.DeviceSummary"), Err(Fault::InvalidParameterName));
 }
