@@ -38,9 +38,9 @@ enum Command {
         #[arg(long)]
         release: bool,
     },
-    /// Watch LAN devices become ManageableDevice rows, in namespaces of its own
+    /// Watch LAN devices become ManageableDevice rows, or a device live behind a NAT, in namespaces of its own
     Demo {
-        /// Arguments for the demo itself
+        /// Nothing for Part 1; `--nat` for Part 2; `--nat --minutes N`: does a device stay reachable for so long?
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
