@@ -1,28 +1,35 @@
-//! A real Redis, on a port of the loopback interface and with a directory of its own.
+//! A real Redis with a directory of its own, on a port of the loopback interface or in a namespace.
 
 use std::{
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    ffi::OsStr,
+    net::{Ipv4Addr, TcpListener},
     process::Command,
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tr111::registry::Address;
 
-use crate::{process::Process, wait::wait_for};
+use crate::{
+    namespace::Namespace,
+    process::{Process, output, text},
+    wait::wait_for,
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A redis-server. Dropping it kills it.
 #[derive(Debug)]
-pub struct Redis {
+pub struct Redis<'a> {
+    namespace: Option<&'a Namespace>,
+    host: Ipv4Addr,
     directory: tempfile::TempDir,
     port: u16,
     password: Option<&'static str>,
     process: Option<Process>,
 }
 
-impl Redis {
+impl<'a> Redis<'a> {
     /// Starts one that writes everything it is told to its disk before it answers.
     ///
     /// # Errors
@@ -38,14 +45,38 @@ impl Redis {
     pub fn start_with(password: Option<&'static str>) -> Result<Self> {
         // Free a moment ago; nobody else on this machine takes ports of the loopback interface by number.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let mut redis = Self { directory: tempfile::tempdir()?, port, password, process: None };
+        Self::launch(None, Ipv4Addr::LOCALHOST, port, password)
+    }
+
+    /// The same at an address in a namespace, on the port that Redis has.
+    ///
+    /// # Errors
+    /// It is not installed, or does not start.
+    pub fn start_in(namespace: &'a Namespace, host: Ipv4Addr, password: Option<&'static str>) -> Result<Self> {
+        Self::launch(Some(namespace), host, 6379, password)
+    }
+
+    fn launch(
+        namespace: Option<&'a Namespace>,
+        host: Ipv4Addr,
+        port: u16,
+        password: Option<&'static str>,
+    ) -> Result<Self> {
+        let mut redis = Self { namespace, host, directory: tempfile::tempdir()?, port, password, process: None };
         redis.resume()?;
         Ok(redis)
     }
 
+    fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        match self.namespace {
+            Some(namespace) => namespace.command(program),
+            None => Command::new(program),
+        }
+    }
+
     /// Where it is, for an agent's configuration.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/0", self.port)
+        format!("redis://{}:{}/0", self.host, self.port)
     }
 
     /// Where it is.
@@ -76,15 +107,15 @@ impl Redis {
     /// # Errors
     /// It does not start.
     pub fn resume(&mut self) -> Result<()> {
-        let mut command = Command::new("redis-server");
-        let port = self.port.to_string();
-        command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "yes"]);
+        let mut command = self.command("redis-server");
+        let (host, port) = (self.host.to_string(), self.port.to_string());
+        command.args(["--bind", &host, "--port", &port, "--save", "", "--appendonly", "yes"]);
         command.args(["--appendfsync", "always", "--daemonize", "no", "--dir"]).arg(self.directory.path());
         if let Some(password) = self.password {
             command.args(["--requirepass", password]);
         }
         self.process = Some(Process::start("redis", &mut command, self.directory.path())?);
-        wait_for("redis", LIMIT, || Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).ok()))?;
+        wait_for("redis", LIMIT, || Ok(self.cli(&["PING"]).ok().filter(|answer| answer.trim() == "PONG")))?;
         Ok(())
     }
 
@@ -101,11 +132,14 @@ impl Redis {
     /// # Errors
     /// It is not installed, or refuses.
     pub fn cli(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = Command::new("redis-cli");
-        command.args(["-p", &self.port.to_string(), "--no-auth-warning"]);
+        let mut command = self.command("redis-cli");
+        command.args(["-h", &self.host.to_string(), "-p", &self.port.to_string(), "--no-auth-warning"]);
         if let Some(password) = self.password {
             command.args(["-a", password]);
         }
-        crate::process::run(command.args(arguments))
+        let output = output(command.args(arguments))?;
+        // It says so on its standard output, and ends well.
+        ensure!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+        Ok(text(&output.stdout))
     }
 }

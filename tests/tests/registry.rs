@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// A kind of store, where it is, and what it needs to be there.
 enum Place {
     Embedded(tempfile::TempDir),
-    Redis(Redis),
+    Redis(Redis<'static>),
 }
 
 impl Place {

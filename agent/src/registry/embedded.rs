@@ -38,6 +38,8 @@ pub struct Embedded {
     path: PathBuf,
     /// `None` after a failure: the database takes nothing more until it is opened again.
     database: Option<Database>,
+    /// What a file holds that cannot be written, until it is read.
+    read_only: Option<Database>,
     /// No `ts` above it was given to any CPE, in all lives of this file.
     highest: Option<u64>,
     /// What it was when this process began. A CPE's own last `ts` is in memory from then on, so that one number on the disk,
@@ -56,12 +58,23 @@ impl Embedded {
         store::create(directory)?;
         let path = directory.join(FILE);
         match open(&path) {
-            Ok((database, highest)) => {
-                Ok(Self { path, database: Some(database), highest, floor: highest, raised: HashMap::new() })
-            }
+            Ok((database, highest)) => Ok(Self::new(path, Some(database), highest)),
             Err(store::Error::Damaged { path, reason }) => Self::anew(path, &reason),
+            // A full disk, or one that became read-only: what it holds counts all the same.
+            Err(error @ (store::Error::System { .. } | store::Error::Database { .. })) if path.exists() => {
+                let copy = panic::catch_unwind(|| store::copy_in_memory(&path)).ok().flatten();
+                let Some((copy, (_, highest))) = copy.and_then(|copy| meta(&copy).ok().map(|meta| (copy, meta))) else {
+                    return Err(error);
+                };
+                tracing::error!(%error, "the registry cannot be written: the agent goes on and tries again");
+                Ok(Self { read_only: Some(copy), ..Self::new(path, None, highest) })
+            }
             Err(error) => Err(error),
         }
+    }
+
+    fn new(path: PathBuf, database: Option<Database>, highest: Option<u64>) -> Self {
+        Self { path, database, read_only: None, highest, floor: highest, raised: HashMap::new() }
     }
 
     /// The file.
@@ -73,7 +86,7 @@ impl Embedded {
         let aside = store::move_aside(&path)?;
         tracing::error!(reason, "the registry starts empty; the damaged file is now {}", aside.display());
         let (database, highest) = open(&path)?;
-        Ok(Self { path, database: Some(database), highest, floor: highest, raised: HashMap::new() })
+        Ok(Self::new(path, Some(database), highest))
     }
 
     /// Lets the database do something; afterwards it is to be opened again if that failed.
@@ -113,7 +126,8 @@ impl Embedded {
 
 impl BindingStore for Embedded {
     fn load(&mut self, each: &mut dyn FnMut(News)) -> Result<(), Error> {
-        let Some(database) = &self.database else { return Ok(()) };
+        let copy = self.read_only.take();
+        let Some(database) = self.database.as_ref().or(copy.as_ref()) else { return Ok(()) };
         match store::guard(&self.path, || read(&self.path, database, each)) {
             Err(store::Error::Damaged { path, reason }) => {
                 // Whatever was told of it is not there.

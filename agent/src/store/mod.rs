@@ -267,15 +267,18 @@ fn open_unguarded(path: &Path) -> Result<(Database, Contents), Error> {
 /// The contents of a file that cannot be written; `None` where they cannot be had that way. They are read from a copy in
 /// memory: what was not closed well is repaired before it is read, and the file has no room for that.
 fn read_only(path: &Path) -> Option<Contents> {
-    let copy = || -> Option<Contents> {
-        let bytes = fs::read(path).ok()?;
-        let memory = InMemoryBackend::new();
-        memory.set_len(bytes.len() as u64).ok()?;
-        memory.write(0, &bytes).ok()?;
-        read(&Database::builder().set_check_integrity_on_open(true).create_with_backend(memory).ok()?).ok()
-    };
-    let contents = panic::catch_unwind(AssertUnwindSafe(copy)).ok().flatten()?;
+    let read = || read(&copy_in_memory(path)?).ok();
+    let contents = panic::catch_unwind(AssertUnwindSafe(read)).ok().flatten()?;
     matches!(contents.meta(meta::SCHEMA), Ok(Some(SCHEMA))).then_some(contents)
+}
+
+/// A copy of a database, repaired where it was not closed well; nothing where it cannot be had. May panic as redb does.
+pub(crate) fn copy_in_memory(path: &Path) -> Option<Database> {
+    let bytes = fs::read(path).ok()?;
+    let memory = InMemoryBackend::new();
+    memory.set_len(bytes.len() as u64).ok()?;
+    memory.write(0, &bytes).ok()?;
+    Database::builder().set_check_integrity_on_open(true).create_with_backend(memory).ok()
 }
 
 fn read(database: &impl ReadableDatabase) -> Result<Contents, redb::Error> {

@@ -8,6 +8,7 @@ mod kills;
 mod lifetime;
 mod programs;
 mod records;
+mod registry;
 mod report;
 mod requests;
 mod rows;
@@ -33,7 +34,7 @@ pub struct Section {
 }
 
 /// Every section, in the order in which they run.
-pub const SECTIONS: [Section; 13] = [
+pub const SECTIONS: [Section; 14] = [
     Section {
         name: "programs",
         about: "frames that are not ours, and DISCOVER, at LAN ingress",
@@ -54,6 +55,7 @@ pub const SECTIONS: [Section; 13] = [
     Section { name: "idle", about: "an agent with an empty table", measure: idle::empty },
     Section { name: "devices", about: "an agent with 10,000 devices that are there", measure: idle::devices },
     Section { name: "kea", about: "Kea under perfdhcp, with the agent and without", measure: kea::kea_under_load },
+    Section { name: "registry", about: "a million CPEs of an ACS", measure: registry::registry },
     Section { name: "kills", about: "50 SIGKILLs during 500 exchanges a second", measure: kills::kills },
 ];
 
