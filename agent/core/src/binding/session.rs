@@ -145,10 +145,12 @@ impl Session {
         self.binding.is_none() && self.failures == 0
     }
 
-    /// The binding is likely to change again soon (CPE-41): tests let it lapse, or responses contradict each other.
+    /// The binding is likely to change again soon (CPE-41): tests let it lapse, it just did and the next answer brings
+    /// another, or responses contradict each other.
     pub(super) fn is_restless(&self, now: BootTime) -> bool {
         let is_searching = self.reflection == Reflection::Honoured && self.search.disturbs();
-        is_searching || self.doubtful.is_some_and(|until| now < until)
+        let is_gone = self.age == Age::Lapsed && self.failures == 0;
+        is_searching || is_gone || self.doubtful.is_some_and(|until| now < until)
     }
 
     /// The bounds changed.
