@@ -16,7 +16,11 @@ use rtnetlink::{
     proto::{ConnectionHandle, new_connection},
     sys::{SocketAddr as NetlinkAddress, protocols::NETLINK_NETFILTER},
 };
+use tokio::time::timeout;
 use tr111_common::abi::FlowKey;
+
+/// How long the kernel may take to answer: an answer that its socket had no room for never comes.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// A flow in the connection tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +66,7 @@ impl Conntrack {
         let mut message = NetlinkMessage::from(NetfilterMessage::new(header, get));
         message.header.flags = NLM_F_REQUEST;
         let mut answers = Box::pin(self.handle.request(message, NetlinkAddress::new(0, 0)).ok()?);
-        while let Some(answer) = answers.next().await {
+        while let Some(answer) = timeout(ANSWER, answers.next()).await.ok().flatten() {
             if let NetlinkPayload::InnerMessage(NetfilterMessage {
                 inner: NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)),
                 ..

@@ -525,12 +525,13 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             self.flows.retain(&self.parts.programs.flows().into_iter().collect());
         }
         self.parts.telemetry.nat_bindings.set(i64::try_from(self.flows.len()).unwrap_or(i64::MAX));
-        let Some(nat) = &self.parts.nat else { return };
+        let (Some(nat), Some(leave)) = (&self.parts.nat, self.flows.leave_to_look()) else { return };
         let (look, extended) = (Look::new(nat), self.parts.telemetry.nat_bindings_extended.clone());
         tokio::spawn(async move {
             if look.is_extended(&key).await {
                 extended.inc();
             }
+            drop(leave);
         });
     }
 

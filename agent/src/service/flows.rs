@@ -4,10 +4,14 @@
 use std::{
     collections::HashMap,
     net::{Ipv4Addr, SocketAddrV4},
+    sync::Arc,
     time::Duration,
 };
 
-use tokio::time::sleep;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::sleep,
+};
 use tr111_common::{
     abi::{FLOWS_MAXIMUM, Flow, FlowKey},
     classify,
@@ -30,10 +34,20 @@ const TOLERANCE: Duration = Duration::from_secs(2);
 /// Flows that are kept at most: twice what the programs can know, so that they are rarely compared.
 const CROWD: usize = 2 * FLOWS_MAXIMUM as usize;
 
+/// New flows that are looked up at a time. Each takes [`CONFIRMED`] and a little, so more than two thousand a second are.
+const LOOKS: usize = 256;
+
 /// What Binding Requests said of their flows. Nothing of it is authenticated.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Flows {
     heard: HashMap<FlowKey, Heard>,
+    looks: Arc<Semaphore>,
+}
+
+impl Default for Flows {
+    fn default() -> Self {
+        Self { heard: HashMap::new(), looks: Arc::new(Semaphore::new(LOOKS)) }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -77,6 +91,12 @@ impl Flows {
     /// More flows than the programs can know: some are gone, and `retain` is due. Every host can invent flows.
     pub(super) fn is_crowded(&self) -> bool {
         self.heard.len() >= CROWD
+    }
+
+    /// Leave to look a new flow up, for as long as it is held. `None` while so many are looked up that more would only
+    /// fill the memory: then a flow goes uncounted, but is listed as what it is.
+    pub(super) fn leave_to_look(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.looks).try_acquire_owned().ok()
     }
 
     /// How many there are.
@@ -155,7 +175,7 @@ fn judge(extension: Extension, timeout: Option<Duration>) -> Option<&'static str
 /// What is needed to look a flow up, away from the owner of the table.
 #[derive(Clone, Debug)]
 pub(super) struct Look {
-    conntrack: Option<std::sync::Arc<crate::nat::Conntrack>>,
+    conntrack: Option<Arc<crate::nat::Conntrack>>,
     extension: Extension,
 }
 
@@ -201,6 +221,17 @@ mod tests {
         assert!(flows.is_crowded());
         flows.retain(&HashMap::from([(key(7), Flow::default())]));
         assert_eq!(flows.heard.into_keys().collect::<Vec<_>>(), [key(7)]);
+    }
+
+    /// SEC-8: a flood of invented flows makes a bounded number of questions to the connection tracker.
+    #[test]
+    fn so_many_flows_are_looked_up_at_a_time_and_no_more() {
+        let flows = Flows::default();
+        let mut under_way: Vec<_> = (0..LOOKS).map_while(|_| flows.leave_to_look()).collect();
+        assert_eq!(under_way.len(), LOOKS);
+        assert!(flows.leave_to_look().is_none());
+        under_way.pop();
+        assert!(flows.leave_to_look().is_some(), "one that is done makes room");
     }
 
     /// STUN-5: what is not extended says why.
