@@ -1,8 +1,12 @@
 //! Many devices at once. These stories keep both cores busy, so they take turns.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    fs,
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use tr111_common::counter::Outcome;
 use tr111_tests::{
@@ -106,5 +110,32 @@ fn a_hundred_devices_inform() -> Result<()> {
     assert!(devices.wait(Duration::from_secs(10))?.success());
     let rows = agent.wait_for_rows(100, Duration::from_secs(10))?;
     assert!(rows.iter().all(|row| row.bindings[0].source == "inform" && row.bindings[0].lease_expires.is_none()));
+    Ok(())
+}
+
+/// What the agent costs a busy LAN is not a switch to it and back for each event: those that come soon after others
+/// are taken together.
+#[test]
+fn events_of_a_busy_lan_are_taken_together() -> Result<()> {
+    let _turn = Turn::take()?;
+    let lab = Lab::new()?;
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 600)?;
+    let mut agent = Agent::start(&lab, &["lan0"], &[])?;
+    let process = agent.process().id();
+    // Of its first thread, which is the one that reads the ring.
+    let waits = || -> Result<u128> {
+        let status = fs::read_to_string(format!("/proc/{process}/task/{process}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        Ok(line.context("no count of switches")?.trim().parse()?)
+    };
+    let (before, start) = (waits()?, Instant::now());
+    let mut devices = simulate(&lab, &["--count", "3000", "--rate", "20000"])?;
+    devices.wait_for_line("3000 devices bound", Duration::from_mins(1))?;
+    nothing_is_lost(&agent)?;
+    let (waits, milliseconds) = (waits()? - before, start.elapsed().as_millis());
+    // A pause is a millisecond, and takes two: for the event that begins it, and for its end.
+    let most = 2 * milliseconds + 200;
+    ensure!(waits < most, "the agent waited {waits} times in {milliseconds} ms");
+    ensure!(agent.metrics()?.sum("tr111_ring_events_total", &[]) >= 6_000, "too little happened");
     Ok(())
 }
