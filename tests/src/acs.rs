@@ -60,3 +60,18 @@ fn write(directory: &Path, name: &str, text: &str) -> Result<String> {
     std::fs::write(&path, text)?;
     Ok(path.display().to_string())
 }
+
+/// Adds CPEs of these names, all with the same passwords, from a file.
+///
+/// # Errors
+/// The ACS refuses.
+pub fn import(acs: &Agent<'_>, directory: &Path, names: &[String], stun_password: &str) -> Result<()> {
+    let mut text =
+        String::from("stun_username,stun_password,connection_request_username,connection_request_password\n");
+    for name in names {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name},{stun_password},{name},{PASSWORD}");
+    }
+    let file = write(directory, "cpes.csv", &text)?;
+    acs.print(&["cpe", "import", &file]).map(drop)
+}

@@ -49,7 +49,7 @@ const fn tool(level: Level, program: &'static str, package: &'static str) -> Too
     Tool { program, package, level }
 }
 
-const TOOLS: [Tool; 24] = [
+const TOOLS: [Tool; 25] = [
     tool(Level::Build, "cc", "gcc"),
     tool(Level::Test, "ip", "iproute2"),
     tool(Level::Test, "ethtool", "ethtool"),
@@ -65,6 +65,7 @@ const TOOLS: [Tool; 24] = [
     tool(Level::Test, "nft", "nftables"),
     tool(Level::Test, "conntrack", "conntrack"),
     tool(Level::Test, "stund", "stun-server"),
+    tool(Level::Test, "stun", "stun-client"),
     tool(Level::Test, "turnserver", "coturn"),
     tool(Level::Test, "sysctl", "procps"),
     tool(Level::Test, "tcpdump", "tcpdump"),

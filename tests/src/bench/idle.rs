@@ -30,14 +30,14 @@ const LEASE: u32 = 86_400;
 const TICKS: f64 = 100.0;
 
 /// Processor time and memory of a process.
-struct Usage {
-    seconds: f64,
+pub(super) struct Usage {
+    pub(super) seconds: f64,
     resident_mebibytes: f64,
     at: Instant,
 }
 
 impl Usage {
-    fn of(process: u32) -> Result<Self> {
+    pub(super) fn of(process: u32) -> Result<Self> {
         let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
         // The name in parentheses may hold anything. Behind it, utime and stime are fields 14 and 15 (proc(5)).
         let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;

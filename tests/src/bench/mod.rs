@@ -12,6 +12,8 @@ mod registry;
 mod report;
 mod requests;
 mod rows;
+mod stun;
+mod wake;
 
 use std::thread;
 
@@ -34,7 +36,7 @@ pub struct Section {
 }
 
 /// Every section, in the order in which they run.
-pub const SECTIONS: [Section; 14] = [
+pub const SECTIONS: [Section; 17] = [
     Section {
         name: "programs",
         about: "frames that are not ours, and DISCOVER, at LAN ingress",
@@ -52,6 +54,9 @@ pub const SECTIONS: [Section; 14] = [
     Section { name: "flood", about: "forged Connection Requests at 100,000 a second", measure: flood::forgeries },
     Section { name: "lifetime", about: "the search for a NAT's timeout, in real time", measure: lifetime::search },
     Section { name: "keepalive", about: "packets that an extended NAT timeout saves", measure: lifetime::keep_alive },
+    Section { name: "stun", about: "STUN answers, beside coturn and stund", measure: stun::answers },
+    Section { name: "wake", about: "Connection Requests to 100,000 CPEs", measure: wake::bulk },
+    Section { name: "spoofed", about: "Binding Requests of a million sources that nobody has", measure: wake::spoofed },
     Section { name: "idle", about: "an agent with an empty table", measure: idle::empty },
     Section { name: "devices", about: "an agent with 10,000 devices that are there", measure: idle::devices },
     Section { name: "kea", about: "Kea under perfdhcp, with the agent and without", measure: kea::kea_under_load },

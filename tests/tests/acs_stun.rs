@@ -1,0 +1,281 @@
+//! The STUN server of `tr111 run acs`, on the wire: the list of D.1 and the vectors of H.2.
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use tr111_core::{
+    secret::SharedSecret,
+    stun::{Attribute, Builder, ChangeRequest, Message, MessageType, TransactionId, Username, Variant, Variants},
+};
+use tr111_tests::{
+    acs,
+    agent::{Agent, SOON},
+    cpe::{self, STUN_PASSWORD, USERNAME},
+    lab::Lab,
+    process::{output, text},
+    vectors::hex,
+};
+
+/// The addresses of H.2.
+const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 10), 3478);
+const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+const STUN: &str = "tr111_stun_messages_total";
+/// How long silence is waited for.
+const SILENCE: Duration = Duration::from_millis(300);
+
+const S1: &str = "000100180102030405060708090a0b0c0d0e0f10c001001464736c666f72756d2e6f72672f54522d31313120";
+const S2: &str =
+    "000100240102030405060708090a0b0c0d0e0f10c001001464736c666f72756d2e6f72672f54522d31313120000600084350453537363839";
+const S3: &str = "000100280102030405060708090a0b0c0d0e0f10c001001464736c666f72756d2e6f72672f54522d31313120c0020000000600084350453537363839";
+const S4: &str = "000100401112131415161718191a1b1c1d1e1f20c001001464736c666f72756d2e6f72672f54522d31313120c00200000006000843504535373638390008001466fe75f37a9b2ac104f5947c80ed24973c4f6730";
+const S5: &str =
+    "010100240102030405060708090a0b0c0d0e0f100001000800019c41c63364070004000800010d96cb00710a0005000800010d96cb00710a";
+const S6: &str = "0101003c1112131415161718191a1b1c1d1e1f200001000800019c41c63364070004000800010d96cb00710a0005000800010d96cb00710a000800145d9aac88a3b8fefee4866d84f1b46c11a7297f91";
+const S7: &str = "011100140102030405060708090a0b0c0d0e0f100009001000000401556e617574686f72697a6564";
+const S8: &str =
+    "011100240102030405060708090a0b0c0d0e0f100009001800000414556e6b6e6f776e20417474726962757465202020000a000477777777";
+const S9: &str = "0001000c2122232425262728292a2b2c2d2e2f300002000800019c41c6336407";
+const S10: &str = "010100302122232425262728292a2b2c2d2e2f300001000800019c42c63364070004000800010d96cb00710a0005000800010d96cb00710a000b000800019c42c6336407";
+const S12: &str = "011200100102030405060708090a0b0c0d0e0f100009000c0000042155736520544c5320";
+
+/// The server's host and the client's, with the addresses of H.2 on the wire between them.
+fn lab() -> Result<Lab> {
+    let lab = Lab::new()?;
+    lab.gateway.ip("addr add 203.0.113.10/24 dev lan0")?;
+    lab.gateway.ip("route add 198.51.100.0/24 dev lan0")?;
+    lab.lan.ip(&format!("addr add {CLIENT}/24 dev eth0"))?;
+    lab.lan.ip("route add 203.0.113.0/24 dev eth0")?;
+    Ok(lab)
+}
+
+struct Client(UdpSocket);
+
+impl Client {
+    fn new(lab: &Lab, port: u16) -> Result<Self> {
+        let socket = lab.lan.enter(|| UdpSocket::bind((CLIENT, port)))?;
+        socket.set_read_timeout(Some(SOON))?;
+        Ok(Self(socket))
+    }
+
+    fn send(&self, request: &[u8]) -> Result<()> {
+        self.0.send_to(request, SERVER)?;
+        Ok(())
+    }
+
+    /// The next datagram, which has to come from the server.
+    fn receive(&self) -> Result<Vec<u8>> {
+        let mut buffer = [0; 1_500];
+        let (length, from) = self.0.recv_from(&mut buffer).context("no answer")?;
+        assert_eq!(from, SERVER.into());
+        Ok(buffer[..length].to_vec())
+    }
+
+    fn ask(&self, request: &[u8]) -> Result<Vec<u8>> {
+        self.send(request)?;
+        self.receive()
+    }
+
+    /// Whether nothing comes.
+    fn is_silent(&self, request: &[u8]) -> Result<bool> {
+        self.send(request)?;
+        self.0.set_read_timeout(Some(SILENCE))?;
+        let is_silent = self.0.recv(&mut [0; 1_500]).is_err();
+        self.0.set_read_timeout(Some(SOON))?;
+        Ok(is_silent)
+    }
+}
+
+fn request(first: u8) -> Builder {
+    Builder::new(MessageType::BindingRequest, TransactionId([first; 16]))
+}
+
+fn with(code: u16, value: &[u8]) -> Vec<u8> {
+    request(1).attribute(Attribute::Other { code, value }).build()
+}
+
+fn error(answer: &[u8]) -> Result<(u16, Vec<u16>)> {
+    let message = Message::parse(answer)?;
+    let code = message.error_code().context("no error")?.code;
+    Ok((code, message.unknown_attributes().map(|list| list.iter().collect()).unwrap_or_default()))
+}
+
+fn secret() -> SharedSecret {
+    SharedSecret::new(STUN_PASSWORD.as_bytes())
+}
+
+fn bindings(acs: &Agent<'_>) -> Result<Vec<(String, bool)>> {
+    let listing = acs.json(&["bindings"])?;
+    let bindings = listing["bindings"].as_array().context("no bindings")?;
+    let of = |binding: &serde_json::Value| {
+        Some((binding["address"].as_str()?.to_owned(), binding["authenticated"].as_bool()?))
+    };
+    bindings.iter().map(|binding| of(binding).context("no address")).collect()
+}
+
+/// STUN-1, STUN-2, STUN-10, STUN-15, STUN-23, STUN-24, STUN-26, STUN-27, STUN-29, STUN-31, T-25: every vector of H.2, byte for
+/// byte, and what the registry makes of it; at one address, and at all.
+#[test]
+fn vectors() -> Result<()> {
+    for listen in ["203.0.113.10:3478", "0.0.0.0:3478"] {
+        let lab = lab()?;
+        let acs = acs::start(&lab.gateway, lab.path(), "acs", &format!("listen = [\"{listen}\"]"))?;
+        acs::add_cpe(&acs, lab.path())?;
+        let client = Client::new(&lab, 40_001)?;
+        let ask = |request: &str, answer: &str| -> Result<()> {
+            assert_eq!(client.ask(&hex(request))?, hex(answer), "{request}");
+            Ok(())
+        };
+        ask(S1, S5)?;
+        ask(S2, S5)?;
+        ask(S3, S7)?;
+        assert_eq!(bindings(&acs)?, [("198.51.100.7:40001".to_owned(), false)]);
+        // Nine copies are one change (STUN-28).
+        for _ in 0..9 {
+            ask(S4, S6)?;
+        }
+        assert_eq!(bindings(&acs)?, [("198.51.100.7:40001".to_owned(), true)]);
+        ask("000100080102030405060708090a0b0c0d0e0f107777000400000000", S8)?;
+        ask("000200000102030405060708090a0b0c0d0e0f10", S12)?;
+        ask("000100080102030405060708090a0b0c0d0e0f100003000400000006", S5)?;
+
+        Client::new(&lab, 40_002)?.send(&hex(S9))?;
+        assert_eq!(client.receive()?, hex(S10));
+
+        let metrics = acs.metrics()?;
+        let count = |result| metrics.sum(STUN, &[("role", "acs"), ("type", "binding_request"), ("result", result)]);
+        assert_eq!(["authenticated", "copy", "unauthorized"].map(count), [1, 8, 1]);
+    }
+    Ok(())
+}
+
+/// STUN-11, STUN-16, STUN-25, T-63: the list of D.1.
+#[test]
+fn answers_in_the_order_of_rfc_3489() -> Result<()> {
+    let lab = lab()?;
+    let acs = acs::start(&lab.gateway, lab.path(), "acs", "")?;
+    acs::add_cpe(&acs, lab.path())?;
+    let client = Client::new(&lab, 40_001)?;
+
+    assert_eq!(error(&client.ask(&with(0x7777, &[0; 4]))?)?, (420, vec![0x7777, 0x7777]));
+    let two = request(1).attribute(Attribute::Other { code: 0x7777, value: &[] });
+    let two = two.attribute(Attribute::Other { code: 0x7778, value: &[] }).build();
+    assert_eq!(error(&client.ask(&two)?)?, (420, vec![0x7777, 0x7778]));
+    for optional in [0xc0fe, 0x8028] {
+        assert_eq!(
+            Message::parse(&client.ask(&with(optional, &[0; 4]))?)?.message_type(),
+            MessageType::BindingResponse
+        );
+    }
+    for (ip, port) in [(false, true), (true, false), (true, true)] {
+        let change = request(1).attribute(Attribute::ChangeRequest(ChangeRequest { ip, port })).build();
+        assert_eq!(client.ask(&change)?.len(), 56);
+    }
+    let named = |name| request(1).attribute(Attribute::Username(Username(name)));
+    let guess = SharedSecret::new(b"guess");
+    assert_eq!(error(&client.ask(&request(1).sign(&secret(), Variant::A))?)?.0, 432);
+    assert_eq!(error(&client.ask(&named(b"CPE00000").sign(&secret(), Variant::A))?)?.0, 430);
+    assert_eq!(error(&client.ask(&named(USERNAME.as_bytes()).sign(&guess, Variant::A))?)?.0, 431);
+    assert_eq!(bindings(&acs)?, []);
+    for variant in [Variant::A, Variant::B, Variant::E] {
+        let answer = client.ask(&named(USERNAME.as_bytes()).sign(&secret(), variant))?;
+        assert_eq!(Message::parse(&answer)?.verify(&secret(), Variants::FIELD), Ok(variant));
+    }
+
+    let mut overrun = hex(S1);
+    overrun[23] = 0xff;
+    assert_eq!(error(&client.ask(&overrun)?)?.0, 400);
+    let mut newer = hex(S1);
+    newer[4..8].copy_from_slice(&[0x21, 0x12, 0xa4, 0x42]);
+    let answer = client.ask(&newer)?;
+    assert_eq!((&answer[4..20], Message::parse(&answer)?.xor_mapped_address()), (&newer[4..20], None));
+    let mut long = hex(S1);
+    long.push(0);
+    for silent in [&long, &hex(S1)[..19].to_vec(), &hex(S5), &b"GET http://x HTTP/1.1\r\n\r\n".to_vec()] {
+        assert!(client.is_silent(silent)?, "{silent:x?}");
+    }
+    Ok(())
+}
+
+/// SEC-7: nobody is sent what another one asked for, unless an operator says so; and a source has its limit.
+#[test]
+fn nobody_gets_what_another_one_asked_for() -> Result<()> {
+    let lab = lab()?;
+    lab.lan.ip("addr add 198.51.100.8/24 dev eth0")?;
+    let acs = acs::start(&lab.gateway, lab.path(), "acs", "")?;
+    let client = Client::new(&lab, 40_001)?;
+    let other = lab.lan.enter(|| UdpSocket::bind("198.51.100.8:40001"))?;
+    other.set_read_timeout(Some(SILENCE))?;
+    let reflected = request(1).attribute(Attribute::ResponseAddress("198.51.100.8:40001".parse()?)).build();
+    assert_eq!(client.ask(&reflected)?.len(), 56);
+    assert!(other.recv(&mut [0; 100]).is_err());
+
+    acs.print(&["tune", "acs.response_address=any"])?;
+    client.send(&reflected)?;
+    other.set_read_timeout(Some(SOON))?;
+    assert_eq!(other.recv(&mut [0; 100])?, 68);
+
+    acs.print(&["tune", "acs.source_pps=10"])?;
+    for _ in 0..100 {
+        client.send(&hex(S1))?;
+    }
+    acs.wait_for_metrics("the limit", |metrics| metrics.sum(STUN, &[("result", "limited")]) >= 80)?;
+    Ok(())
+}
+
+/// STUN-17, STUN-30: a binding is verified when an operator asks; and he may ask it of everybody, always.
+#[test]
+fn bindings_are_verified_when_asked() -> Result<()> {
+    let lab = lab()?;
+    let acs = acs::start(&lab.gateway, lab.path(), "acs", "")?;
+    acs::add_cpe(&acs, lab.path())?;
+    let client = Client::new(&lab, 40_001)?;
+    assert_eq!(client.ask(&hex(S4))?, hex(S6));
+    assert_eq!(client.ask(&hex(S2))?, hex(S5));
+    acs.print(&["cpe", "verify", USERNAME])?;
+    assert_eq!(client.ask(&hex(S2))?, hex(S7));
+    let signed = |first| {
+        let keep_alive = request(first).attribute(Attribute::ConnectionRequestBinding);
+        keep_alive.attribute(Attribute::Username(Username(USERNAME.as_bytes()))).sign(&secret(), Variant::A)
+    };
+    let answer = client.ask(&signed(9))?;
+    assert!(Message::parse(&answer)?.verify(&secret(), Variants::STRICT).is_ok());
+    assert_eq!(client.ask(&hex(S2))?, hex(S5));
+
+    acs.print(&["tune", "acs.challenge=all"])?;
+    assert_eq!(client.ask(&hex(S1))?, hex(S7));
+    Ok(())
+}
+
+/// T-67: who saw a signed request and sends it from elsewhere gets nothing, and somebody hears of it.
+#[test]
+fn a_signed_request_is_worth_nothing_to_another_one() -> Result<()> {
+    let lab = lab()?;
+    let acs = acs::start(&lab.gateway, lab.path(), "acs", "")?;
+    acs::add_cpe(&acs, lab.path())?;
+    let mut watcher = cpe::watch(&acs, &lab)?;
+    assert_eq!(Client::new(&lab, 40_001)?.ask(&hex(S4))?, hex(S6));
+    watcher.wait_for_line("\"event\":\"binding_changed\",\"address\":\"198.51.100.7:40001\"", SOON)?;
+    assert!(Client::new(&lab, 40_002)?.is_silent(&hex(S4))?);
+    watcher.wait_for_line("\"event\":\"alarm\",\"alarm\":\"replayed_request\",\"username\":\"CPE57689\"", SOON)?;
+    assert_eq!(bindings(&acs)?, [("198.51.100.7:40001".to_owned(), true)]);
+    let alarms = acs.metrics()?.sum("tr111_acs_alarms_total", &[("alarm", "replayed_request")]);
+    assert_eq!(alarms, 1);
+    Ok(())
+}
+
+/// STUN-4, STUN-11: the client of RFC 3489's authors finds out what it is behind.
+#[test]
+fn vovidas_client_is_content() -> Result<()> {
+    let lab = lab()?;
+    let _acs = acs::start(&lab.gateway, lab.path(), "acs", "")?;
+    // Test 1 of RFC 3489: a plain request.
+    let mut stun = lab.lan.command("stun");
+    let said = output(stun.args([&SERVER.ip().to_string(), "1", "-v", "-p", "40009"]))?;
+    let said = text(&[said.stdout, said.stderr].concat());
+    assert!(said.contains("MappedAddress = 198.51.100.7:40009"), "{said}");
+    assert!(said.contains("ChangedAddress = 203.0.113.10:3478"), "{said}");
+    Ok(())
+}
