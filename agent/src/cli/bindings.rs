@@ -46,7 +46,7 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
 }
 
 /// Puts together the bindings that come in several messages.
-pub(super) fn receive(first: Reply, client: &mut Client) -> Result<Vec<NatBinding>, ClientError> {
+fn receive(first: Reply, client: &mut Client) -> Result<Vec<NatBinding>, ClientError> {
     let mut all = Vec::new();
     let mut reply = first;
     loop {

@@ -114,3 +114,18 @@ fn percentile(values: &mut [f64], percent: usize) -> f64 {
     values.sort_by(f64::total_cmp);
     values[(values.len() * percent / 100).min(values.len() - 1)]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_names_every_section() {
+        let readme = include_str!("../../../README.md");
+        let (_, sections) = readme.split_once("Its sections are").expect("a paragraph on the sections");
+        let (sections, _) = sections.split_once("\n\n").expect("its end");
+        for Section { name, .. } in SECTIONS {
+            assert!(sections.contains(&format!("`{name}`")), "{name} is missing");
+        }
+    }
+}

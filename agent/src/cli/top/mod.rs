@@ -18,7 +18,7 @@ use self::{
     screen::{Key, Screen},
     view::View,
 };
-use super::{Failure, Outcome, Reach, bindings, devices};
+use super::{Failure, Outcome, Reach, devices};
 use crate::control::{
     Client, ClientError,
     message::{Counter, Device, NatBinding, Reply, Request, Status},
@@ -41,7 +41,10 @@ struct Snapshot {
     at: Instant,
     status: Status,
     counters: Vec<Counter>,
+    /// Of many, the first.
     bindings: Vec<NatBinding>,
+    /// There are more.
+    has_more_bindings: bool,
     /// `None`: what was seen of them before still has to do.
     devices: Option<Vec<Device>>,
 }
@@ -115,7 +118,8 @@ impl Looker {
             None => self.reach.connect()?,
         };
         let snapshot = self.ask(&mut client)?;
-        self.client = Some(client);
+        // What an ACS with a million CPEs has to say further is for nobody: a new conversation is cheaper.
+        self.client = Some(client).filter(|_| !snapshot.has_more_bindings);
         Ok(snapshot)
     }
 
@@ -123,7 +127,6 @@ impl Looker {
         let Reply::Status(status) = client.ask(&Request::Status)? else { return Err(ClientError::OutOfTurn) };
         let Reply::Counters { counters } = client.ask(&Request::Counters)? else { return Err(ClientError::OutOfTurn) };
         let at = Instant::now();
-        let bindings = bindings::receive(client.ask(&Request::Bindings)?, client)?;
         let devices = if status.table.max_rows > 0 && at >= self.rows_at {
             let devices = devices::receive(client.ask(&Request::Devices)?, client)?;
             self.rows_at = at + at.elapsed() * SHARE;
@@ -131,6 +134,9 @@ impl Looker {
         } else {
             None
         };
-        Ok(Snapshot { at, status: *status, counters, bindings, devices })
+        let Reply::Bindings { bindings, more } = client.ask(&Request::Bindings)? else {
+            return Err(ClientError::OutOfTurn);
+        };
+        Ok(Snapshot { at, status: *status, counters, bindings, has_more_bindings: more, devices })
     }
 }

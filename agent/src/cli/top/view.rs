@@ -88,7 +88,7 @@ impl View {
     }
 
     fn body(&self) -> Vec<String> {
-        let Snapshot { status, bindings, .. } = &self.now;
+        let Snapshot { status, bindings, has_more_bindings, .. } = &self.now;
         let mut rates = self.rates();
         let losses = rates.extract_if(.., |rate| LOSSES.iter().any(|part| rate.counter.name.contains(part)));
         let mut losses: Vec<_> = losses.filter(|rate| rate.counter.value > 0).collect();
@@ -100,7 +100,8 @@ impl View {
         });
         parts.push(format!("RATES\n{}", table(&mut rates)));
         if !bindings.is_empty() {
-            parts.push(format!("BINDINGS ({})\n{}", bindings.len(), bindings::table(bindings).render()));
+            let more = if *has_more_bindings { " and more" } else { "" };
+            parts.push(format!("BINDINGS ({}{more})\n{}", bindings.len(), bindings::table(bindings).render()));
         }
         // Devices and ACSs have no table.
         if status.table.max_rows > 0 {
@@ -176,6 +177,7 @@ mod tests {
                 counter("tr111_still_total", 0),
             ],
             bindings: vec![NatBinding { address: "198.51.100.7:40001".to_owned(), ..NatBinding::default() }],
+            has_more_bindings: false,
             devices: Some(Vec::new()),
         }
     }
