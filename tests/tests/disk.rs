@@ -6,9 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tr111_tests::{
+    acs,
     agent::{Agent, Files, SOON},
     client::Client,
     lab::{GATEWAY, Lab, POOL},
@@ -137,5 +138,39 @@ fn a_start_on_a_full_or_read_only_disk_has_the_rows() -> Result<()> {
     let agent = agent.start_again(&lab, &["lan0"], &[])?;
     assert_eq!(agent.devices()?, before);
     assert!(agent.log().contains("the store cannot be written"), "{}", agent.log());
+    Ok(())
+}
+
+/// The registry of an ACS on a full disk: it says so, serves on, refuses what it cannot keep, and has everything after a
+/// start on that disk; with room, it works again.
+#[test]
+fn an_acs_with_a_full_disk_keeps_what_it_said_to_keep() -> Result<()> {
+    let lab = Lab::new()?;
+    let files = Files::new(lab.path(), "acs")?;
+    let disk = Disk::mount(lab.path().join("acs/state"))?;
+    let acs = acs::start_with(&lab.gateway, files, lab.path(), "")?;
+    acs::add_cpe(&acs, lab.path())?;
+    let filler = disk.fill()?;
+    // There is room in the file itself for some.
+    let mut kept = 1;
+    let add = |acs: &Agent<'_>, number: usize| acs::add(acs, lab.path(), &format!("CPE{number:0200}"), None);
+    let error = loop {
+        match add(&acs, kept) {
+            Ok(()) => kept += 1,
+            Err(error) => break error.to_string(),
+        }
+        ensure!(kept < 20_000, "the disk is not full");
+    };
+    ensure!(error.contains("registry.redb"), "{error}");
+    let count = |acs: &Agent<'_>| Ok::<_, anyhow::Error>(acs.json(&["status"])?["acs"].clone());
+    assert_eq!(count(&acs)?["cpes"], kept);
+    ensure!(!count(&acs)?["registry_failure"].is_null());
+    let acs = acs::start_with(&lab.gateway, acs.kill()?, lab.path(), "")?;
+    assert_eq!(count(&acs)?["cpes"], kept);
+    fs::remove_file(filler)?;
+    wait_until("a registry that works", SOON * 3, || Ok(add(&acs, kept).is_ok()))?;
+    assert_eq!(count(&acs)?["cpes"], kept + 1);
+    let acs = acs::start_with(&lab.gateway, acs.kill()?, lab.path(), "")?;
+    assert_eq!(count(&acs)?["cpes"], kept + 1);
     Ok(())
 }
