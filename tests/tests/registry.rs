@@ -279,9 +279,10 @@ async fn while_redis_is_away_nothing_is_lost() -> Result<()> {
     }
     other.until("both are known", |server| server.registry.len() == 2).await?;
     redis.kill()?;
+    // That is found out though nothing is written.
+    one.health(false).await?;
     one.learn("CPE1", signed(40_001, 10))?;
     other.learn("CPE2", signed(40_002, 10))?;
-    one.health(false).await?;
     let refused = one.journal.commit(vec![added("CPE3")]).await;
     assert!(matches!(refused, Err(Refused::Unavailable(_))), "{refused:?}");
     assert!(one.journal.reserve(wanted("CPE1", None), UnixTime(5)).await.is_err());

@@ -111,9 +111,9 @@ impl Journal {
         let is_ending = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         if let Some(follower) = store.follower() {
-            let (tell, is_ending) = (tell.clone(), Arc::clone(&is_ending));
+            let (jobs, tell, is_ending) = (jobs.clone(), tell.clone(), Arc::clone(&is_ending));
             let thread = Builder::new().name("registry-news".to_owned());
-            threads.push(thread.spawn(move || listen(follower, &tell, &is_ending))?);
+            threads.push(thread.spawn(move || listen(follower, &jobs, &tell, &is_ending))?);
         }
         let ending = Arc::clone(&is_ending);
         let writer = Writer { store, kept: Kept::default(), failing: None, health: judged, tell, is_ending: ending };
@@ -175,7 +175,12 @@ impl Drop for Threads {
 }
 
 /// Tells what others changed, until the end.
-fn listen(mut follower: Box<dyn Follower>, tell: &mpsc::Sender<Vec<News>>, is_ending: &AtomicBool) {
+fn listen(
+    mut follower: Box<dyn Follower>,
+    jobs: &blocking::Sender<Job>,
+    tell: &mpsc::Sender<Vec<News>>,
+    is_ending: &AtomicBool,
+) {
     let mut pause = PAUSE;
     while !is_ending.load(Ordering::Relaxed) {
         match follower.follow() {
@@ -187,6 +192,8 @@ fn listen(mut follower: Box<dyn Follower>, tell: &mpsc::Sender<Vec<News>>, is_en
             }
             Err(error) => {
                 tracing::debug!(%error, "others' changes of the registry are not heard");
+                // So that the writer finds out and says so, though there may be nothing to write.
+                let _ = jobs.send(Job::Keep(Vec::new()));
                 let until = Instant::now() + pause;
                 pause = (pause * 2).min(LONGEST_PAUSE);
                 while Instant::now() < until && !is_ending.load(Ordering::Relaxed) {

@@ -200,18 +200,23 @@ impl RedisFollower {
         let streams: Option<Vec<(String, Vec<Entry>)>> = self.link.ask(&read)?;
         let entries = streams.into_iter().flatten().flat_map(|(_, entries)| entries);
         let mut last = mark.sequence;
+        let mut missed = sequence > last;
         let (mut cpes, mut associations) = (HashSet::new(), HashSet::new());
         for (id, mut fields) in entries {
             let number = id.split('-').next().and_then(|number| number.parse().ok()).unwrap_or(0);
-            if number != last + 1 {
-                // The stream is shorter than the absence was.
-                let now = Mark::read(&mut self.link)?;
-                self.start_again(now, false);
-                return Ok(Vec::new());
+            missed = number != last + 1;
+            if missed {
+                break;
             }
             last = number;
             cpes.extend(fields.remove(script::CPE));
             associations.extend(fields.remove(script::ASSOCIATION));
+        }
+        if missed {
+            // The stream is shorter than the absence was.
+            let now = Mark::read(&mut self.link)?;
+            self.start_again(now, false);
+            return Ok(Vec::new());
         }
         let mut news = Vec::with_capacity(cpes.len() + associations.len());
         for (name, value) in self.values(script::CPES, cpes)? {

@@ -58,21 +58,25 @@ impl Redis {
     fn write(&mut self, changes: &[&Change]) -> Result<Result<(), Taken>, Failure> {
         let mut added: Vec<&Short> = Vec::new();
         for batch in changes.chunks(BATCH) {
-            if let Err(taken) = self.write_batch(batch)? {
+            if let Err(taken) = self.write_batch(batch, &mut added)? {
                 // Another server was faster, after it was looked: what was added of this group goes again.
                 let undo: Vec<Change> = added.iter().map(|name| Change::Removed((*name).clone())).collect();
                 for batch in undo.iter().collect::<Vec<_>>().chunks(BATCH) {
-                    let _ = self.write_batch(batch)?;
+                    let _ = self.write_batch(batch, &mut Vec::new())?;
                 }
                 return Ok(Err(taken));
             }
-            added.extend(batch.iter().filter(|change| matches!(change, Change::Added(_))).map(|change| change.name()));
         }
         Ok(Ok(()))
     }
 
-    fn write_batch(&mut self, changes: &[&Change]) -> Result<Result<(), Taken>, Failure> {
-        let mut left: Vec<&Change> = changes.to_vec();
+    /// The same with a few of them; what was added is put into `added`, also where the others are refused.
+    fn write_batch<'a>(
+        &mut self,
+        changes: &[&'a Change],
+        added: &mut Vec<&'a Short>,
+    ) -> Result<Result<(), Taken>, Failure> {
+        let mut left: Vec<&'a Change> = changes.to_vec();
         for _ in 0..TRIES {
             let mut write = eval(
                 script::WRITE,
@@ -114,10 +118,16 @@ impl Redis {
                 return Ok(Ok(()));
             }
             let missed: HashSet<Vec<u8>> = self.connection.ask(&write)?;
-            if missed.is_empty() {
+            left.retain(|change| {
+                let is_missed = cpe_name(change).is_some_and(|name| missed.contains(&**name));
+                if !is_missed && matches!(change, Change::Added(_)) {
+                    added.push(change.name());
+                }
+                is_missed
+            });
+            if left.is_empty() {
                 return Ok(Ok(()));
             }
-            left.retain(|change| cpe_name(change).is_some_and(|name| missed.contains(&**name)));
         }
         Err(Failure::Unavailable("other servers change the same CPEs all the time".to_owned()))
     }
@@ -170,6 +180,10 @@ impl BindingStore for Redis {
 
     fn commit(&mut self, groups: &[&[Change]]) -> Result<Vec<Result<(), Taken>>, Failure> {
         let mut outcomes = vec![Ok(()); groups.len()];
+        if groups.iter().all(|group| group.is_empty()) {
+            // Somebody wants to know whether it would work.
+            self.connection.ask::<String>(&cmd("PING"))?;
+        }
         // What cannot be refused is written together.
         let mut gathered: Vec<&Change> = Vec::new();
         for (group, outcome) in groups.iter().zip(&mut outcomes) {
