@@ -1,6 +1,6 @@
 //! The ACS: STUN server, registry of bindings, sender of Connection Requests.
 
-use std::{io, iter, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{task, time::timeout};
 
@@ -76,8 +76,8 @@ async fn open_registry(config: &Acs) -> Result<Opened, Error> {
 
 /// Takes the addresses of the STUN server, each as often as there are threads.
 fn sockets(config: &Acs) -> Result<Vec<StunSocket>, BindError> {
-    let each = config.listen.iter().flat_map(|&address| iter::repeat_n(address, config.threads.get()));
-    each.map(StunSocket::bind).collect()
+    let bound = config.listen.iter().map(|&address| StunSocket::bind(address, config.threads.get()));
+    Ok(bound.collect::<Result<Vec<_>, _>>()?.concat())
 }
 
 /// What does not change while it runs.

@@ -84,9 +84,12 @@ pub(super) struct Outgoing {
 }
 
 impl StunSocket {
-    /// Binds one, at an address that others of this process may have as well.
-    pub fn bind(address: SocketAddrV4) -> Result<Self, BindError> {
-        Self::open(address).map_err(|source| BindError { address, source })
+    /// Binds `count` of them at one address, which nobody else has.
+    pub fn bind(address: SocketAddrV4, count: usize) -> Result<Vec<Self>, BindError> {
+        let failed = |source| BindError { address, source };
+        // The kernel would have another process of this user share the port, and give it half of the requests.
+        drop(UdpSocket::bind(address).map_err(failed)?);
+        (0..count).map(|_| Self::open(address).map_err(failed)).collect()
     }
 
     fn open(address: SocketAddrV4) -> io::Result<Self> {
@@ -207,7 +210,17 @@ mod tests {
     use super::*;
 
     fn any() -> StunSocket {
-        StunSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)).expect("a port")
+        StunSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), 1).expect("a port").remove(0)
+    }
+
+    /// T-68: threads share a port, processes do not.
+    #[test]
+    fn a_port_that_somebody_has_is_refused() {
+        let address = any().address();
+        let taken = StunSocket::bind(address, 2).expect("it is free again");
+        assert_eq!(taken.len(), 2);
+        let refused = StunSocket::bind(address, 1).expect_err("it is taken");
+        assert!(refused.to_string().contains("[acs] listen"), "{refused}");
     }
 
     /// STUN-15: a socket of all addresses knows which one was asked, and answers from there.

@@ -1,3 +1,8 @@
+use std::{
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    time::Duration,
+};
+
 use tr111_core::short::Short;
 
 use super::*;
@@ -6,7 +11,10 @@ use crate::{config::Values, telemetry::Telemetry};
 fn acs() -> Acs {
     let telemetry = Telemetry::plain("acs").expect("consistent names");
     let metrics = AcsMetrics::register(&telemetry, "acs").expect("consistent names");
-    Acs::new(7, &(&Values::default()).into(), Vec::new(), broadcast::channel(16).0, metrics)
+    // One at an address, and one at all.
+    let addresses = [SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)];
+    let sockets = addresses.map(|address| StunSocket::bind(address, 1).expect("a port")).concat();
+    Acs::new(7, &(&Values::default()).into(), sockets, broadcast::channel(16).0, metrics)
 }
 
 fn credentials(stun_password: &str) -> Credentials {
@@ -81,4 +89,52 @@ async fn pages_hold_every_cpe_once() {
     }
     assert_eq!(names, [0, 1, 2, 4, 5, 6, 7, 8, 9].map(|number| format!("CPE{number}")));
     assert_eq!(acs.size(), Size { cpes: 9, authenticated: 0 });
+}
+
+/// STUN-41, STUN-42, UCR-20, UCR-24: a CPE that told a name is looked up, and gets its request from the STUN server's
+/// port; nobody waits for an answer.
+#[tokio::test]
+async fn a_name_is_looked_up() {
+    let (acs, cpe) = (acs(), UdpSocket::bind("127.0.0.1:0").expect("a port"));
+    cpe.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+    let port = cpe.local_addr().expect("bound").port();
+    acs.add("CPE57689", credentials("s")).await.expect("a free name");
+    acs.report("CPE57689", told(&format!("localhost:{port}"))).await.expect("it is there");
+    let sent = acs.send("CPE57689", 1).await.expect("sent");
+    assert_eq!((sent.to, sent.way.as_deref()), (format!("localhost:{port}"), Some("reported")));
+    let mut request = [0; 2_000];
+    let (length, from) = cpe.recv_from(&mut request).expect("a request");
+    assert_eq!(from, acs.0.sockets[0].address().into());
+    assert!(request[..length].starts_with(format!("GET http://localhost:{port}?ts=").as_bytes()));
+
+    acs.report("CPE57689", told("nobody.invalid")).await.expect("it is there");
+    let refused = acs.send("CPE57689", 1).await.expect_err("nobody");
+    assert_eq!(refused.label(), "unresolved");
+}
+
+/// STUN-43, UCR-34: without a port it is 80, which is not written.
+#[tokio::test]
+async fn without_a_port_it_is_80() {
+    let acs = acs();
+    acs.add("CPE57689", credentials("s")).await.expect("a free name");
+    acs.report("CPE57689", told("127.0.0.1")).await.expect("it is there");
+    let sent = acs.send("CPE57689", 1).await.expect("sent");
+    assert_eq!(sent.address.to_string(), "127.0.0.1:80");
+    assert!(sent.request.contains("GET http://127.0.0.1?ts=") && sent.request.contains("\r\nHost: 127.0.0.1\r\n"));
+}
+
+/// UCR-20: a request leaves from the address that the CPE asked, and from the first where that is another server's.
+#[tokio::test]
+async fn the_socket_is_the_one_that_was_asked() {
+    let acs = acs();
+    let [one, all] = [0, 1].map(|index| acs.0.sockets[index].address());
+    let at = |ip: [u8; 4], port| Some(SocketAddrV4::new(ip.into(), port));
+    for (server, expected) in [
+        (Some(one), (0, Ipv4Addr::LOCALHOST)),
+        (at([127, 0, 0, 7], all.port()), (1, Ipv4Addr::new(127, 0, 0, 7))),
+        (at([127, 0, 0, 7], one.port()), (0, Ipv4Addr::LOCALHOST)),
+        (None, (0, Ipv4Addr::LOCALHOST)),
+    ] {
+        assert_eq!(acs.socket_for(server), expected, "{server:?}");
+    }
 }
