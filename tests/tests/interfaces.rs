@@ -6,7 +6,7 @@ use anyhow::Result;
 use aya::programs::xdp::XdpMode;
 use tr111_common::abi::ABI;
 use tr111_tests::{
-    agent::{Agent, Files, SOON, attached_programs},
+    agent::{Agent, Files, SOON, attached_programs, binary},
     client::Client,
     lab::{GATEWAY, Lab, POOL},
     process::{output, text},
@@ -24,6 +24,39 @@ fn wait_for_state(agent: &Agent<'_>, name: &str, state: &str) -> Result<()> {
         let interfaces = status["interfaces"].as_array().cloned().unwrap_or_default();
         Ok(interfaces.iter().any(|interface| interface["name"] == name && interface["state"] == state))
     })
+}
+
+/// GW-6, T-30: a LAN interface that is not there at the start, as a bridge that the system makes later, is said to be
+/// missing, and has its programs as soon as it appears. What was behind it is still there after a start without it.
+#[test]
+fn an_interface_that_is_not_there_yet_is_waited_for() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut agent = Agent::start(&lab, &["lan0", "lan1"], &[])?;
+    wait_for_state(&agent, "lan1", "missing")?;
+    assert!(agent.process().stderr().contains("lan1"), "{}", agent.process().stderr());
+    let mut command = lab.gateway.command(binary()?);
+    let check = output(command.args(["check", "--lan", "lan0", "--lan", "lan1", "--json"]))?;
+    let check: serde_json::Value = serde_json::from_slice(&check.stdout)?;
+    let findings = check["findings"].as_array().cloned().unwrap_or_default();
+    assert!(findings.iter().any(|one| one["check"] == "interface lan1" && one["result"] == "warning"), "{check}");
+
+    let appear = || lab.gateway.connect("lan1", &lab.lan, "eth1");
+    appear()?;
+    wait_for_state(&agent, "lan1", "up")?;
+    let server = Responder::start(&lab.gateway, "lan1", GATEWAY, POOL, 600)?;
+    Client::new(&Wire::open(&lab.lan, "eth1")?, 1, hex(D1)).bind()?;
+    let before = agent.wait_for_rows(1, SOON)?;
+    assert_eq!(before[0].bindings[0].interface, "lan1");
+
+    agent.stop()?;
+    drop(server);
+    lab.gateway.ip("link del lan1")?;
+    let agent = agent.start_again(&lab, &["lan0", "lan1"], &[])?;
+    assert_eq!(agent.devices()?, before);
+    appear()?;
+    wait_for_state(&agent, "lan1", "up")?;
+    assert_eq!(agent.devices()?, before);
+    Ok(())
 }
 
 /// A start that fails on its second interface takes off what it pinned on the first, maps included; what an earlier

@@ -59,8 +59,10 @@ pub(super) fn run(args: &Args, control: Option<&PathBuf>, json: bool) -> Outcome
         Err(error) => finding("configuration", Verdict::Warning, error.to_string(), ""),
     });
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    for interface in values.texts("gateway", "lan") {
-        findings.extend(runtime.block_on(preflight::interface(interface)));
+    let lan = values.texts("gateway", "lan");
+    let is_any = lan.iter().any(|name| preflight::exists(name));
+    for interface in lan {
+        findings.extend(runtime.block_on(preflight::interface(interface, !is_any)));
     }
     let failures = findings.iter().filter(|finding| finding.verdict == Verdict::Failure).count();
     let report = Report { findings: findings.into_iter().map(show).collect(), configuration: configuration(&values) };

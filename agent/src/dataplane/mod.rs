@@ -55,13 +55,15 @@ pub struct Dataplane {
     xdp_mode: XdpMode,
     wan: Vec<String>,
     attachments: Vec<Attachment>,
+    /// What was not there at the start.
+    missing: Vec<(String, Side)>,
     counters: Counters,
     marks: Marks,
     ring: Option<LanRing>,
 }
 
 impl Dataplane {
-    /// Loads the programs and attaches them to every interface. On an error nothing stays attached but what an earlier
+    /// Loads the programs and attaches them to every interface that is there. On an error nothing stays attached but what an earlier
     /// agent had pinned: that goes on, and the next start adopts it.
     ///
     /// With `pins`, what an earlier agent left is adopted: its maps stay, its links get the new programs, and no frame
@@ -94,7 +96,8 @@ impl Dataplane {
         let mut held = Vec::new();
         let lan = options.lan.iter().map(|name| (name.as_str(), Side::Lan));
         let wan = options.wan.iter().map(|name| (name.as_str(), Side::Wan));
-        let attachments = Attacher::new(&mut loaded, pins, &mut held).all(lan.chain(wan), options.xdp_mode)?;
+        let (present, missing): (Vec<_>, Vec<_>) = lan.chain(wan).partition(|(name, _)| attach::ifindex(name).is_ok());
+        let attachments = Attacher::new(&mut loaded, pins, &mut held).all(present, options.xdp_mode)?;
         if let Some(pins) = pins {
             pins.tidy(attachments.iter().map(Attachment::place));
         }
@@ -107,6 +110,7 @@ impl Dataplane {
             xdp_mode: options.xdp_mode,
             wan: options.wan.clone(),
             attachments,
+            missing: missing.into_iter().map(|(name, side)| (name.to_owned(), side)).collect(),
             counters,
             marks,
             ring,
@@ -151,6 +155,11 @@ impl Dataplane {
         &self.attachments
     }
 
+    /// Interfaces that were not there, and which way they face.
+    pub fn missing(&self) -> &[(String, Side)] {
+        &self.missing
+    }
+
     /// A reader of the programs' counters.
     pub fn counters(&self) -> Counters {
         self.counters.clone()
@@ -172,12 +181,20 @@ impl Dataplane {
     }
 }
 
-/// Refuses interfaces that another agent has, before anything is taken or loaded for them.
+/// Refuses interfaces that another agent has, before anything is taken or loaded for them. Some may not be there yet:
+/// a bridge that the system makes later, a USB adapter. Where none is, it is a mistake more likely than not.
 ///
 /// # Errors
 /// [`Error::AlreadyRunning`], [`Error::NoInterface`].
 pub fn refuse_second_agent(interfaces: &[String], pins: Option<&Pins>) -> Result<(), Error> {
-    interfaces.iter().try_for_each(|interface| attach::refuse_second_agent(interface, pins))
+    let present = interfaces.iter().filter(|interface| attach::ifindex(interface).is_ok());
+    let is_any = present
+        .map(|interface| attach::refuse_second_agent(interface, pins))
+        .try_fold(false, |_, one| one.map(|()| true))?;
+    match interfaces.first() {
+        Some(first) if !is_any => Err(Error::NoInterface(first.clone())),
+        _ => Ok(()),
+    }
 }
 
 /// Reads the programs' diagnostics into the agent's log.

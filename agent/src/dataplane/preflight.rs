@@ -101,11 +101,25 @@ pub async fn xdp_occupant(name: &str) -> Option<(String, Option<u32>)> {
     Some((attached, id))
 }
 
-/// One LAN interface: whether it is there, who has it, and how `lan_ingress` would attach.
-pub async fn interface(name: &str) -> Vec<Finding> {
+/// Whether there is an interface of that name now.
+pub fn exists(name: &str) -> bool {
+    super::attach::ifindex(name).is_ok()
+}
+
+/// One LAN interface: whether it is there, who has it, and how `lan_ingress` would attach. One that is not there is a
+/// failure where the gateway has no other (`is_needed`).
+pub async fn interface(name: &str, is_needed: bool) -> Vec<Finding> {
     let check = format!("interface {name}");
     let Ok(ifindex) = super::attach::ifindex(name) else {
-        return vec![Finding::new(&check, Verdict::Failure, "does not exist", "`ip link` lists those that exist")];
+        let (verdict, hint) = if is_needed {
+            (Verdict::Failure, "`ip link` lists those that exist")
+        } else {
+            (
+                Verdict::Warning,
+                "the gateway starts, and attaches to it as soon as it appears; `ip link` lists those that exist",
+            )
+        };
+        return vec![Finding::new(&check, verdict, "does not exist", hint)];
     };
     let mut findings = vec![Finding::new(&check, Verdict::Good, format!("index {ifindex}"), "")];
     if super::attach::refuse_second_agent(name, None).is_err() {

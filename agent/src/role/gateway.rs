@@ -24,6 +24,9 @@ use crate::{
 };
 
 const ROLE: &str = "gateway";
+/// Stand-ins for the kernel indices of interfaces that are not there yet begin here, where the kernel has none. Rows
+/// behind such an interface are kept under its stand-in, and move with the first real index.
+const STAND_IN: u32 = 1 << 31;
 /// Changes of interfaces that wait for the owner of the table.
 const CHANGES: usize = 16;
 
@@ -61,9 +64,13 @@ async fn serve(
     let pins = Pins::open(&agent.pin_dir)?;
     dataplane::refuse_second_agent(&gateway.lan, pins.as_ref())?;
     let endpoints = Endpoints::take(ROLE, agent).await?;
-    let indices: HashMap<String, u32> =
-        gateway.lan.iter().filter_map(|name| Some((name.clone(), if_nametoindex(name.as_str()).ok()?))).collect();
-    let (store, kept) = start::open_store(agent, move |name| indices.get(name).copied()).await?;
+    let names = gateway.lan.iter().chain(&gateway.wan).cloned();
+    let indices: HashMap<String, u32> = (STAND_IN..)
+        .zip(names)
+        .map(|(stand_in, name)| (name.clone(), if_nametoindex(name.as_str()).unwrap_or(stand_in)))
+        .collect();
+    let known = indices.clone();
+    let (store, kept) = start::open_store(agent, move |name| known.get(name).copied()).await?;
     let written = written(&gateway.management_server)?;
     let sockets = start::sockets(&gateway.management_server, gateway.connection_request_listen).await?;
     let network = watch_network().map_err(system("watch addresses by netlink"))?;
@@ -77,6 +84,17 @@ async fn serve(
         log_programs: agent.log_programs,
     };
     let mut dataplane = Dataplane::start(&options, pins)?;
+    let mut interfaces: Vec<(u32, message::Interface)> =
+        dataplane.attachments().iter().cloned().map(|one| (one.ifindex, one.into())).collect();
+    for (name, side) in dataplane.missing() {
+        tracing::warn!(
+            interface = name,
+            "there is no such interface; the programs are attached as soon as it appears (`ip link` lists those that exist)"
+        );
+        let (state, side) = (InterfaceState::Missing.label().to_owned(), side.label().to_owned());
+        let missing = message::Interface { name: name.clone(), side, state, hooks: Vec::new() };
+        interfaces.push((indices.get(name).copied().unwrap_or(STAND_IN), missing));
+    }
     let (told, changes) = mpsc::channel(CHANGES);
     let seed = dataplane.marks().seed();
     let Some(ring) = dataplane.take_lan_ring() else {
@@ -92,7 +110,7 @@ async fn serve(
             facts: Facts {
                 role: ROLE,
                 started,
-                interfaces: dataplane.attachments().iter().cloned().map(|one| (one.ifindex, one.into())).collect(),
+                interfaces,
                 pin_dir: agent.pin_dir.clone(),
                 metrics: metrics.clone(),
                 tcp_connection_requests: start::tcp_connection_requests(

@@ -229,6 +229,12 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                 break;
             }
         }
+        // What is behind an interface that is not there yet waits for it as behind one without a carrier.
+        for (ifindex, interface) in &parts.facts.interfaces {
+            if interface.state == InterfaceState::Missing.label() {
+                core.handle(now, Input::LinkDown { ifindex: *ifindex });
+            }
+        }
         let (telemetry, model) = (&parts.telemetry, parts.model.clone());
         let mut management = Management::new(model, &mut kept, store, core.rows(), telemetry, parts.events.clone());
         // What was left out of the table goes from the store as well.
@@ -349,6 +355,9 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
     /// Lets the last ACK of each client act, as far as nothing newer is known (T-29).
     fn reconcile(&mut self) {
         let mut acks = self.parts.programs.last_acks();
+        // An interface that was made anew has another index: what the programs kept of the old one is over.
+        let interfaces = &self.parts.facts.interfaces;
+        acks.retain(|(client, _)| interfaces.iter().any(|(ifindex, _)| *ifindex == client.segment.ifindex));
         acks.sort_unstable_by_key(|(_, ack)| std::cmp::Reverse(ack.time));
         for (client, ack) in &acks {
             self.handle(Input::LastAck { client: *client, ack });

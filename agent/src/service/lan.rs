@@ -16,8 +16,10 @@ pub enum InterfaceState {
     Down,
     /// It is there, and the programs are not on it.
     Detached,
-    /// There is no interface of its name.
+    /// There is no interface of its name any more.
     Gone,
+    /// There has been no interface of its name since the start.
+    Missing,
 }
 
 impl InterfaceState {
@@ -28,6 +30,7 @@ impl InterfaceState {
             Self::Down => "down",
             Self::Detached => "detached",
             Self::Gone => "gone",
+            Self::Missing => "missing",
         }
     }
 }
@@ -75,7 +78,14 @@ impl Lan {
             state: InterfaceState::Up,
             complaint: String::new(),
         };
-        Self { interfaces: dataplane.attachments().iter().map(known).collect(), dataplane }
+        let missing = |(name, _): &(String, _)| Known {
+            name: name.clone(),
+            ifindex: None,
+            state: InterfaceState::Missing,
+            complaint: String::new(),
+        };
+        let interfaces = dataplane.attachments().iter().map(known).chain(dataplane.missing().iter().map(missing));
+        Self { interfaces: interfaces.collect(), dataplane }
     }
 
     /// Works until nobody listens any more, and gives the programs back.
@@ -134,7 +144,7 @@ impl Lan {
             self.dataplane.release(&known.name);
             match self.dataplane.attach(&known.name) {
                 Ok(attachment) => {
-                    info!(interface = known.name, ifindex = attachment.ifindex, "the interface is back");
+                    info!(interface = known.name, ifindex = attachment.ifindex, "the interface is there");
                     known.complaint.clear();
                     known.ifindex = Some(attachment.ifindex);
                     attached = Some(attachment);
