@@ -1,5 +1,6 @@
 //! The tr111 agent: everything around the sans-IO cores of `tr111-core`.
 
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -6,6 +6,7 @@
 
 mod apt;
 mod linker;
+mod schemathesis;
 pub(crate) mod toolchain;
 
 use std::{fs, io::Write as _, time::Instant};
@@ -49,7 +50,7 @@ const fn tool(level: Level, program: &'static str, package: &'static str) -> Too
     Tool { program, package, level }
 }
 
-const TOOLS: [Tool; 25] = [
+const TOOLS: [Tool; 28] = [
     tool(Level::Build, "cc", "gcc"),
     tool(Level::Test, "ip", "iproute2"),
     tool(Level::Test, "ethtool", "ethtool"),
@@ -71,6 +72,9 @@ const TOOLS: [Tool; 25] = [
     tool(Level::Test, "tcpdump", "tcpdump"),
     tool(Level::Test, "tshark", "tshark"),
     tool(Level::Test, "curl", "curl"),
+    tool(Level::Test, "openssl", "openssl"),
+    tool(Level::Test, "node", "nodejs"),
+    tool(Level::Test, "python3", "python3"),
     tool(Level::Test, "promtool", "prometheus"),
     tool(Level::Test, "bpftool", "bpftool"),
     tool(Level::Test, "redis-server", "redis-server"),
@@ -96,6 +100,10 @@ pub(crate) fn run(level: Level, report: Report) -> Result<()> {
             Some(path) => journal.there(tool.program, &path.display().to_string()),
             None => packages.push(tool.package),
         }
+    }
+
+    if level.includes(Level::Test) && !schemathesis::can_be_installed() {
+        packages.push(schemathesis::VENV);
     }
 
     let found = find_toolchain()?;
@@ -125,6 +133,9 @@ pub(crate) fn run(level: Level, report: Report) -> Result<()> {
         linker::install(&mut journal, &bpf)?
     };
 
+    if level.includes(Level::Test) {
+        schemathesis::install(&mut journal)?;
+    }
     if level.includes(Level::Lint) {
         lint_tools(&mut journal, &bpf)?;
     }

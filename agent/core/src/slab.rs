@@ -74,7 +74,8 @@ impl<T> Slab<T> {
     /// The values under `first` and greater numbers.
     pub(crate) fn iter_from(&self, first: u32) -> impl Iterator<Item = (u32, &T)> {
         let rest = self.entries.get(first as usize..).unwrap_or_default();
-        (first..).zip(rest).filter_map(|(id, entry)| match entry {
+        // The entries first: behind the greatest number there is no other.
+        rest.iter().zip(first..).filter_map(|(entry, id)| match entry {
             Entry::Occupied(value) => Some((id, value)),
             Entry::Vacant(_) => None,
         })

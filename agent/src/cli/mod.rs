@@ -1,5 +1,6 @@
 //! The command line: what `tr111` understands, and how each command ends.
 
+mod association;
 mod bindings;
 mod check;
 mod connreq;
@@ -57,6 +58,9 @@ enum Command {
     Devices(devices::Args),
     /// Show the NAT bindings by which Connection Requests come
     Bindings(bindings::Args),
+    /// On an ACS: which gateway each device is behind
+    #[command(subcommand, arg_required_else_help = true)]
+    Association(association::Command),
     /// Show the state of the agent
     Status,
     /// Read parameters of the data model
@@ -134,6 +138,7 @@ impl Cli {
             Command::Detach(args) => detach::run(&args, &client, json),
             Command::Devices(args) => devices::run(&args, &client, json),
             Command::Bindings(args) => bindings::run(&args, &client, json),
+            Command::Association(command) => association::run(&command, &client, json),
             Command::Status => status::run(&client, json),
             Command::Get(args) => get::run(args, &client, json),
             Command::Set(args) => get::set(&args, &client),

@@ -4,14 +4,15 @@ use std::{thread, time::Duration};
 
 use super::{
     Failure, Outcome, Reach,
+    association::name,
     devices::place,
     output::{self, printable},
 };
 use crate::control::{
     Client, ClientError,
     message::{
-        Alarm, Binding, BindingChange, Change, ChangedParameter, ConnectionRequest, Event, Happening, Notification,
-        Refused, Reply, Request, Transport,
+        Alarm, AssociationChange, Binding, BindingChange, Change, ChangedParameter, ConnectionRequest, Event,
+        Happening, Notification, Refused, Reply, Request, Transport,
     },
 };
 
@@ -178,6 +179,7 @@ fn describe(event: &Event) -> String {
             let from = from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
             return format!("{}  alarm: {alarm}{of}{from}", event.time);
         }
+        Happening::Association(change) => return format!("{}  {}", event.time, association(change)),
         Happening::Notification(Notification { sequence, kind, parameters }) => {
             let mut line = format!("{}  notification {sequence} ({kind}):", event.time);
             for ChangedParameter { name, value } in parameters {
@@ -189,6 +191,13 @@ fn describe(event: &Event) -> String {
     let Change { instance, manufacturer_oui, serial_number, product_class, bindings } = change;
     let identity = [manufacturer_oui, product_class, serial_number];
     format!("{}  {what}: {instance}  {}", event.time, device(identity, bindings))
+}
+
+fn association(change: &AssociationChange) -> String {
+    let AssociationChange { result, alarm, device, gateway, associated } = change;
+    let alarm = if *alarm { "ALARM: " } else { "" };
+    let associated = associated.as_ref().map_or_else(|| "none".to_owned(), name);
+    format!("{alarm}{} behind {}: {result} (associated: {associated})", name(device), name(gateway))
 }
 
 /// An identity as TR-069 writes it, and where the device is.

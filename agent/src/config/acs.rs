@@ -5,15 +5,16 @@ use std::{
     num::NonZero,
     path::PathBuf,
     thread,
+    time::Duration,
 };
 
 use tr111_core::{
-    acs::{Approach, Challenge, Duplicates, ResponseAddress, Settings},
+    acs::{Approach, Challenge, Duplicates, ResponseAddress, Settings, association},
     stun::Variants,
 };
 
 use super::{Agent, Values};
-use crate::registry::Location;
+use crate::{api, registry::Location};
 
 const SECTION: &str = "acs";
 
@@ -28,6 +29,8 @@ pub struct Acs {
     pub registry: Location,
     /// File with the password of a Redis.
     pub registry_password_file: Option<PathBuf>,
+    /// The HTTP interface.
+    pub api: Option<api::Settings>,
     /// The process.
     pub agent: Agent,
 }
@@ -48,9 +51,22 @@ impl From<&Values> for Acs {
             registry_password_file: Some(password_file).filter(|file| !file.is_empty()).map(PathBuf::from),
             listen: values.texts(SECTION, "listen").iter().map(|text| text.parse().unwrap_or(any)).collect(),
             threads: threads.unwrap_or_else(cores),
+            api: api(values),
             agent,
         }
     }
+}
+
+fn api(values: &Values) -> Option<api::Settings> {
+    let file = |name| Some(values.text(SECTION, name)).filter(|text| !text.is_empty()).map(PathBuf::from);
+    // Empty: off.
+    let address = values.text(SECTION, "api").parse().ok()?;
+    Some(api::Settings {
+        address,
+        token_file: file("api_token_file"),
+        certificate_file: file("api_certificate_file"),
+        key_file: file("api_key_file"),
+    })
 }
 
 /// The knobs of the ACS.
@@ -60,6 +76,8 @@ pub struct AcsKnobs {
     pub stun: Settings,
     /// Requests a second that one address may send; 0: as many as it likes.
     pub source_pps: u32,
+    /// How associations are decided.
+    pub association: association::Settings,
 }
 
 impl From<&Values> for AcsKnobs {
@@ -89,7 +107,22 @@ impl From<&Values> for AcsKnobs {
                 _ => Duplicates::Replay,
             },
         };
-        Self { stun, source_pps: u32::try_from(values.integer(SECTION, "source_pps")).unwrap_or(u32::MAX) }
+        let source_pps = u32::try_from(values.integer(SECTION, "source_pps")).unwrap_or(u32::MAX);
+        Self { stun, source_pps, association: association(values) }
+    }
+}
+
+fn association(values: &Values) -> association::Settings {
+    const SECTION: &str = "acs.association";
+    let count = |name| usize::try_from(values.integer(SECTION, name)).unwrap_or(usize::MAX);
+    let delay = u64::try_from(values.integer(SECTION, "notification_delay_s")).unwrap_or_default();
+    association::Settings {
+        validation: values.boolean(SECTION, "validation"),
+        notification_delay: Duration::from_secs(delay),
+        max_devices: count("max_devices"),
+        max_claims: count("max_claims"),
+        max_table_rows: count("max_table_rows"),
+        max_kept_rows: count("max_kept_rows"),
     }
 }
 
@@ -101,5 +134,6 @@ mod tests {
     fn the_presets_are_the_defaults_of_the_core() {
         let preset = AcsKnobs::from(&Values::default());
         assert_eq!((preset.stun, preset.source_pps), (Settings::default(), 500));
+        assert_eq!(preset.association, association::Settings::default());
     }
 }

@@ -171,6 +171,7 @@ const CONNREQ: &str = "connreq";
 const STUN: &str = "stun";
 const DEVICE: &str = "device";
 const ACS: &str = "acs";
+const ACS_ASSOCIATION: &str = "acs.association";
 const AGENT: &str = "agent";
 
 /// Every key, in the order in which it is shown.
@@ -332,9 +333,27 @@ pub const KEYS: &[Key] = &[
         .help("where CPEs are kept: embedded (a file in state_dir), or redis://HOST[:PORT][/DB], which servers share"),
     key(ACS, "registry_password_file", Text(form::any), Preset::Text(""), Start)
         .help("file with the password of the Redis; empty: it asks for none"),
-    key(ACS, "api", Text(form::address), Preset::Text("127.0.0.1:8111"), Later).help("address of the HTTP interface"),
-    key(ACS, "api_token_file", Text(form::any), Preset::Text(""), Later)
-        .help("file with the token of the HTTP interface"),
+    key(ACS, "api", Text(form::address_or_off), Preset::Text("127.0.0.1:8111"), Start)
+        .help("address of the HTTP interface; empty: off"),
+    key(ACS, "api_token_file", Text(form::any), Preset::Text(""), Start)
+        .help("file with the token of the HTTP interface; empty: whoever is on this machine may ask"),
+    key(ACS, "api_certificate_file", Text(form::any), Preset::Text(""), Start)
+        .help("PEM file with the certificate chain of the HTTP interface; empty: no TLS"),
+    key(ACS, "api_key_file", Text(form::any), Preset::Text(""), Start)
+        .help("PEM file with the private key of the HTTP interface"),
+    key(ACS_ASSOCIATION, "validation", Boolean, Preset::Boolean(true), Live)
+        .help("hold what devices say of their gateway against the gateway's own table"),
+    key(ACS_ASSOCIATION, "notification_delay_s", Integer(0, 86_400), Preset::Integer(0), Live)
+        .unit("s")
+        .help("how long gateways may delay notifications, and a device may be missing in a table for that"),
+    key(ACS_ASSOCIATION, "max_devices", Integer(1, UNSIGNED_INT), Preset::Integer(4_000_000), Live)
+        .help("most devices with a gateway"),
+    key(ACS_ASSOCIATION, "max_claims", Integer(1, UNSIGNED_INT), Preset::Integer(65_536), Live)
+        .help("most devices whose word nothing confirms; the oldest is forgotten for a new one"),
+    key(ACS_ASSOCIATION, "max_table_rows", Integer(1, UNSIGNED_INT), Preset::Integer(65_536), Live)
+        .help("most rows of one ManageableDevice table"),
+    key(ACS_ASSOCIATION, "max_kept_rows", Integer(1, UNSIGNED_INT), Preset::Integer(4_000_000), Live)
+        .help("most rows of all tables that are kept; the oldest table is forgotten for a new one"),
     key(AGENT, "state_dir", Text(form::path), Preset::Text("/var/lib/tr111"), Start).help("directory of the store"),
     key(AGENT, "pin_dir", Text(form::path), Preset::Text("/sys/fs/bpf/tr111"), Start)
         .help("directory in a bpffs for what outlives the agent; two agents on one box use two"),

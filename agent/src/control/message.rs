@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 mod acs;
 
@@ -125,6 +126,8 @@ pub enum Request {
     CpeCredentials,
     /// What is weak in what was provisioned.
     LintCpes,
+    /// On an ACS: which gateway each device is behind.
+    Associations,
 }
 
 /// What the agent answers.
@@ -194,6 +197,13 @@ pub enum Reply {
     Progress(BulkProgress),
     /// To [`Request::SendMany`]: all have left.
     Summary(BulkSummary),
+    /// To [`Request::Associations`]: some devices.
+    Associations {
+        /// Devices, in the order of their identities.
+        associations: Vec<Association>,
+        /// Others follow.
+        more: bool,
+    },
     /// It is done.
     Done,
     /// It is not done.
@@ -295,30 +305,39 @@ pub struct Binding {
 }
 
 /// A NAT binding on which a CPE hears UDP Connection Requests.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NatBinding {
     /// `STUNUsername`, where there is one.
+    #[schema(required)]
     pub username: Option<String>,
     /// Public address and port.
     pub address: String,
     /// Whether the last word of it was signed.
     pub authenticated: bool,
     /// Since when it is what it is.
+    #[schema(required)]
     pub changed: Option<String>,
     /// When it was last heard of.
+    #[schema(required)]
     pub last_seen: Option<String>,
     /// Seconds from one keep-alive to the next.
+    #[schema(required)]
     pub period_s: Option<u64>,
     /// On a gateway: the device that it belongs to.
+    #[schema(required)]
     pub device: Option<String>,
     /// On a gateway: seconds until the NAT forgets it.
+    #[schema(required)]
     pub timeout_s: Option<u64>,
     /// On a gateway: whether that was made longer.
+    #[schema(required)]
     pub extended: Option<bool>,
     /// Why it was not.
+    #[schema(required)]
     pub why: Option<String>,
     /// On an ACS, from where it is known: `authenticated` (a signed Binding Request), `reported` (a notification) or
     /// `tentative` (an unsigned one).
+    #[schema(required)]
     pub way: Option<String>,
 }
 
@@ -475,6 +494,8 @@ pub enum Happening {
     ConnectionRequest(ConnectionRequest),
     /// Somebody should look at something.
     Alarm(Alarm),
+    /// On an ACS: something else is held of a device and its gateway.
+    Association(Box<AssociationChange>),
 }
 
 /// Where Connection Requests reach the agent, or on an ACS one of its CPEs.
@@ -515,6 +536,62 @@ pub struct ConnectionRequest {
     pub username: Option<String>,
     /// On an ACS: where it was sent.
     pub to: Option<String>,
+}
+
+/// Who a device or a gateway is (TR-111 1.2.5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Identity {
+    /// Six upper-case hexadecimal digits.
+    pub manufacturer_oui: String,
+    /// 1 to 64 bytes.
+    pub serial_number: String,
+    /// At most 64 bytes; empty where there is none.
+    pub product_class: String,
+}
+
+/// What an ACS holds of a device and its gateway (TR-111 1.2.3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Association {
+    /// The device.
+    pub device: Identity,
+    /// The gateway that it is associated with.
+    #[schema(required)]
+    pub gateway: Option<Identity>,
+    /// Whether that gateway's table confirmed it.
+    #[schema(required)]
+    pub validated: Option<bool>,
+    /// Since when.
+    #[schema(required)]
+    pub since: Option<String>,
+    /// What the device says otherwise.
+    #[schema(required)]
+    pub claim: Option<Claim>,
+}
+
+/// What a device says, and nothing confirms.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Claim {
+    /// The gateway that it names.
+    pub gateway: Identity,
+    /// `pending`, or `refused` where that gateway's table contradicts.
+    pub state: String,
+    /// Since when it says so.
+    pub since: String,
+}
+
+/// Something else is held of a device and its gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssociationChange {
+    /// `validated`, `unvalidated`, `pending`, `refused`, `unchanged` (a claim was given up) or `withdrawn`.
+    pub result: String,
+    /// Whether the device may have been forged.
+    pub alarm: bool,
+    /// The device.
+    pub device: Identity,
+    /// The gateway that it names.
+    pub gateway: Identity,
+    /// The gateway that it is associated with now.
+    pub associated: Option<Identity>,
 }
 
 /// A device without a row.

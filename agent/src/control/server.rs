@@ -21,7 +21,7 @@ use super::{
 use crate::{
     service::{
         Answer, Ask, Fault,
-        acs::{self, Acs, Bulk, Selection},
+        acs::{self, Acs, Bulk, Selection, describe},
     },
     telemetry::Telemetry,
 };
@@ -87,6 +87,8 @@ enum Ended {
 const DEVICE_UNITS: usize = 1_000;
 /// Bindings in one message: each takes some hundreds of bytes.
 const BINDINGS: usize = 512;
+/// Most associations of one message; each has up to three identities.
+const ASSOCIATIONS: usize = 256;
 /// Parameters in one message. The longest is below 1,900 bytes of JSON.
 const PARAMETERS: usize = 500;
 
@@ -175,6 +177,7 @@ impl Connection<'_> {
                     let done = self.ask(|reply| Ask::Acknowledge { sequence, reply }).await?;
                     self.conclude(done).await?;
                 }
+                Request::Associations => self.associations().await?,
                 Request::Bindings if self.service.acs.is_some() => self.registered_bindings().await?,
                 Request::Bindings => match self.ask(Ask::Bindings).await? {
                     Answer::Done(bindings) => self.bindings(bindings).await?,
@@ -360,6 +363,22 @@ impl Connection<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Sends what an ACS holds of devices and gateways, some at a time. Other roles hold nothing of that.
+    async fn associations(&mut self) -> Result<(), Ended> {
+        let mut last = None;
+        loop {
+            let some = self.service.acs.as_ref().map(|acs| acs.associations(last.as_ref(), ASSOCIATIONS));
+            let some = some.unwrap_or_default();
+            last = some.last().map(|record| record.device.clone());
+            let more = some.len() == ASSOCIATIONS;
+            let associations = some.iter().map(describe::association).collect();
+            self.write(&Reply::Associations { associations, more }).await?;
+            if !more {
+                return Ok(());
+            }
+        }
     }
 
     async fn parameters(&mut self, parameters: Vec<message::Parameter>) -> Result<(), Ended> {

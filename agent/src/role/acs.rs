@@ -6,6 +6,7 @@ use tokio::{task, time::timeout};
 
 use super::start::{self, Endpoints, Error, seed, system};
 use crate::{
+    api,
     config::{self, Acs, Values},
     control::message::{AcsStatus, Status, Table},
     registry::{Journal, Opened},
@@ -13,7 +14,7 @@ use crate::{
         Clock, Knobs,
         acs::{self, BindError, Owner, Parts, StunSocket},
     },
-    telemetry::{AcsMetrics, Telemetry, log::Log},
+    telemetry::{AcsMetrics, AssociationMetrics, Telemetry, log::Log},
 };
 
 const ROLE: &str = "acs";
@@ -37,19 +38,29 @@ async fn serve(
 ) -> Result<(), Error> {
     let started = Clock::now();
     let endpoints = Endpoints::take(ROLE, &config.agent).await?;
+    let api = match &config.api {
+        Some(settings) => Some(api::Listening::bind(settings).await?),
+        None => None,
+    };
     let sockets = sockets(config)?;
     let telemetry = Arc::new(Telemetry::plain(ROLE)?);
     let knobs = Knobs::new(values);
     let metrics = AcsMetrics::register(&telemetry, ROLE)?;
     let acs = acs::Acs::new(seed(), &knobs.acs(), sockets, endpoints.events.clone(), metrics);
     acs.open(open_registry(config).await?);
+    acs.count_associations(AssociationMetrics::register(&telemetry)?);
     let status = status(config, endpoints.metrics());
     let owner = Owner::new(Parts { acs: acs.clone(), status, started, knobs, log });
 
     acs.serve_stun(seed()).map_err(system("start threads"))?;
     let (served, asked) = endpoints.serve_with(Arc::clone(&telemetry), reload, Some(acs.clone()));
+    tokio::spawn(acs.clone().watch_associations());
+    let url = api.as_ref().and_then(api::Listening::url);
+    if let Some(api) = api {
+        tokio::spawn(api.serve(acs.clone()));
+    }
     telemetry.set_ready();
-    tracing::info!(control = %config.agent.control.display(), "ACS runs");
+    tracing::info!(control = %config.agent.control.display(), api = url.as_deref().unwrap_or("off"), "ACS runs");
 
     owner.run(asked).await;
     acs.stop();

@@ -21,6 +21,7 @@ use tr111_core::binding;
 
 use super::privileges;
 use crate::{
+    api,
     config::{self, Agent, ManagementServer, Values},
     control::{self, BindError, Limits, Listener, message::Event},
     dataplane, random, registry,
@@ -76,6 +77,9 @@ pub enum Error {
     /// The address of the metrics.
     #[error("{0}")]
     Http(#[from] HttpError),
+    /// The address of the HTTP interface.
+    #[error("{0}")]
+    Api(#[from] api::Error),
     /// The store.
     #[error("{0}")]
     Store(#[from] store::Error),

@@ -1,6 +1,7 @@
 //! Metrics and log. One registry holds every metric; what the kernel and the core count is read when somebody scrapes.
 
 mod acs;
+mod association;
 mod cpe;
 mod device;
 pub mod http;
@@ -23,6 +24,7 @@ use tr111_core::association::Counts;
 use crate::control::message::Counter;
 
 pub use acs::{AcsMetrics, StunCounts};
+pub use association::AssociationMetrics;
 pub use cpe::CpeMetrics;
 pub use device::DeviceMetrics;
 pub use kernel::KernelCounters;

@@ -4,7 +4,10 @@ use std::{net::SocketAddrV4, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::stage::{ask, heading, show, typed};
+use super::{
+    stage::{ask, heading, show, typed},
+    validation,
+};
 use crate::{
     acs,
     agent::{Agent, Files, SOON},
@@ -86,7 +89,9 @@ pub fn demonstrate() -> Result<()> {
     show(&watch.wait_for_line(&format!("{second} (signed)"), SOON)?, 1);
     wake(&acs, &device, &mut watch, 2)?;
 
-    heading(5, "The end");
+    validation::tell(5, &net.wan, &acs, &mut watch)?;
+
+    heading(6, "The end");
     typed("kill -TERM $(pidof tr111)");
     ensure!(device.stop()?.success(), "the device did not end well");
     ensure!(acs.stop()?.success(), "the ACS did not end well");

@@ -5,3 +5,4 @@ pub mod association;
 pub mod nat;
 pub mod reachability;
 mod stage;
+pub mod validation;

@@ -39,6 +39,7 @@ fn refuses_a_second_cpe_of_the_same_name() {
     assert_eq!((registry.number(b"CPE57689"), registry.len()), (None, 1));
     assert_eq!(registry.add(cpe("CPE57689")), Ok(0));
     assert_eq!(registry.iter_from(1).map(|(number, _)| number).collect::<Vec<_>>(), [1]);
+    assert_eq!(registry.iter_from(u32::MAX).count(), 0);
 }
 
 /// T-37: a USERNAME is looked for as it is, then without its padding.

@@ -1,12 +1,13 @@
 //! From the core's types to those that clients see.
 
 use tr111_core::{
-    acs::{Approach, Cpe, Credentials, Seen, Way},
+    acs::{Approach, Cpe, Credentials, Seen, Way, association::Record},
+    identity::{DeviceIdentity, GatewayIdentity},
     short::Short,
 };
 
 use crate::{
-    control::message::{NatBinding, NewCpe, RegisteredCpe},
+    control::message::{Association, Claim, Identity, NatBinding, NewCpe, RegisteredCpe},
     service::Clock,
 };
 
@@ -16,7 +17,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 }
 
 /// All that is known of where a CPE is.
-pub(super) fn bindings(cpe: &Cpe) -> Vec<NatBinding> {
+pub(crate) fn bindings(cpe: &Cpe) -> Vec<NatBinding> {
     let username = || Some(text(&cpe.name));
     let seen = |seen: Seen, way: Way| NatBinding {
         username: username(),
@@ -85,4 +86,39 @@ pub(crate) fn provisioned(cpe: NewCpe) -> (String, Credentials) {
         connection_request_password: short(&cpe.connection_request_password),
     };
     (cpe.stun_username, credentials)
+}
+
+/// A Device Identity.
+pub(crate) fn identity(DeviceIdentity { manufacturer_oui, serial_number, product_class }: &DeviceIdentity) -> Identity {
+    Identity {
+        manufacturer_oui: manufacturer_oui.to_string(),
+        serial_number: serial_number.to_string(),
+        product_class: product_class.to_string(),
+    }
+}
+
+/// A Gateway Identity.
+pub(crate) fn gateway(
+    GatewayIdentity { manufacturer_oui, serial_number, product_class }: &GatewayIdentity,
+) -> Identity {
+    Identity {
+        manufacturer_oui: manufacturer_oui.to_string(),
+        serial_number: serial_number.to_string(),
+        product_class: product_class.to_string(),
+    }
+}
+
+/// What is held of a device.
+pub(crate) fn association(Record { device, association, claim }: &Record) -> Association {
+    Association {
+        device: identity(device),
+        gateway: association.as_ref().map(|association| gateway(&association.gateway)),
+        validated: association.as_ref().map(|association| association.validated),
+        since: association.as_ref().map(|association| Clock::rfc3339_of(association.since)),
+        claim: claim.as_ref().map(|claim| Claim {
+            gateway: gateway(&claim.gateway),
+            state: if claim.refused { "refused" } else { "pending" }.to_owned(),
+            since: Clock::rfc3339_of(claim.since),
+        }),
+    }
 }

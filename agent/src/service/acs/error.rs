@@ -1,6 +1,6 @@
 //! Why an ACS does not do what it was asked.
 
-use tr111_core::connreq::DatagramTooLong;
+use tr111_core::{acs::association, connreq::DatagramTooLong};
 
 /// Why an ACS does not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +37,9 @@ pub enum Error {
     /// It did not leave.
     #[error("it was not sent: {0}")]
     NotSent(String),
+    /// A report about an association that is not taken.
+    #[error("{0}")]
+    Association(association::Refusal),
     /// The store did not keep it.
     #[error("the store did not keep it: {0}")]
     Store(String),
@@ -54,6 +57,7 @@ impl Error {
             Self::Unresolved { .. } => "unresolved",
             Self::TooLong(_) => "too_long",
             Self::NotSent(_) => "not_sent",
+            Self::Association(refusal) => refusal.label(),
             Self::Store(_) => "not_kept",
         }
     }

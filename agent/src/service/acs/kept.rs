@@ -38,11 +38,12 @@ impl Acs {
     /// Has `opened` be the registry: its CPEs are those of this ACS, what changes is kept there, and what other servers
     /// change there is known here.
     pub fn open(&self, opened: Opened) {
-        let Opened { journal, registry, associations: _, mut news } = opened;
+        let Opened { journal, registry, associations, mut news } = opened;
         *self.lock().server.registry_mut() = registry;
         let health = journal.health();
         // It is opened once.
         let _ = self.0.journal.set(journal);
+        self.restore_associations(associations);
         self.note_size();
         tokio::spawn(note_health(Arc::clone(&self.0), health));
         let shared = Arc::downgrade(&self.0);
@@ -176,12 +177,17 @@ impl Acs {
     fn take(&self, batch: Vec<News>) {
         let mut lost = Vec::new();
         for news in batch {
+            match &news {
+                News::Association(key, value) => lost.extend(self.follow_association(key, value.as_deref())),
+                News::Whole(whole) => lost.extend(self.follow_whole(whole)),
+                _ => {}
+            }
             // The STUN server has its turn between any two.
             lost.extend(follow(self.lock().server.registry_mut(), news));
         }
         self.note_size();
         if let Some(journal) = self.0.journal.get().filter(|_| !lost.is_empty()) {
-            tracing::warn!(cpes = lost.len(), "the registry lost what is known here, and is told again");
+            tracing::warn!(records = lost.len(), "the registry lost what is known here, and is told again");
             journal.keep(lost);
         }
     }

@@ -1,6 +1,7 @@
 //! The ACS: STUN server, registry of CPEs, sender of Connection Requests, and what may be asked of it. The control socket
 //! and the HTTP interface use the same [`Acs`].
 
+mod association;
 mod bulk;
 pub(crate) mod describe;
 mod error;
@@ -54,6 +55,7 @@ struct Shared {
     events: broadcast::Sender<Arc<Event>>,
     metrics: AcsMetrics,
     journal: kept::Keeper,
+    association: association::Shared,
 }
 
 #[derive(Debug)]
@@ -108,6 +110,7 @@ impl Acs {
             events,
             metrics,
             journal: kept::Keeper::new(),
+            association: association::Shared::new(),
         }))
     }
 
@@ -219,6 +222,7 @@ impl Acs {
         *self.0.settings.write().unwrap_or_else(PoisonError::into_inner) = knobs.stun;
         self.lock().server.set_settings(knobs.stun);
         self.0.source_pps.store(knobs.source_pps, Ordering::Relaxed);
+        self.set_association(knobs.association);
     }
 
     fn settings(&self) -> Settings {

@@ -121,13 +121,13 @@ pub struct Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// More devices than there may be.
-    #[error("there are {limit} devices already, which association.max_devices allows")]
+    #[error("there are {limit} devices already, which acs.association.max_devices allows")]
     TooManyDevices {
         /// As many as there may be.
         limit: usize,
     },
     /// More rows than a table may have.
-    #[error("the table has {rows} rows, where association.max_table_rows allows {limit}")]
+    #[error("the table has {rows} rows, where acs.association.max_table_rows allows {limit}")]
     TooManyRows {
         /// Rows of the table.
         rows: usize,
@@ -192,7 +192,7 @@ impl Default for Settings {
 /// What a gateway reports of its ManageableDevice table, all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
-    /// `ManageableDeviceNumberOfEntries`.
+    /// ManageableDeviceNumberOfEntries.
     pub entries: usize,
     /// The rows, as many. `None` where a row's identity cannot be that of any device.
     pub rows: Vec<Option<DeviceIdentity>>,

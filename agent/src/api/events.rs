@@ -1,0 +1,36 @@
+//! What happens, as it happens.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    extract::State,
+    response::sse::{Event, KeepAlive, Sse},
+};
+use futures_util::{Stream, stream};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::{Api, problem::Always};
+
+/// How often something is sent to a client to whom nothing happens.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Events as they happen
+///
+/// Server-sent events: each has in `data` an object as `tr111 watch --json` prints it, with `time` and `event`. A client
+/// that is too slow misses some, and gets one of the name `lagged` whose `data` is how many.
+#[utoipa::path(
+    get, path = "/v1/events", tag = "events",
+    responses((status = 200, description = "Events, until the client goes.", body = String, content_type = "text/event-stream"), Always)
+)]
+pub(super) async fn events(State(api): State<Api>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let events = stream::unfold(api.acs.events(), async |mut events| {
+        let event = match events.recv().await {
+            // Plain data of our own always serialises.
+            Ok(event) => Event::default().data(serde_json::to_string(&*event).unwrap_or_default()),
+            Err(RecvError::Lagged(missed)) => Event::default().event("lagged").data(missed.to_string()),
+            Err(RecvError::Closed) => return None,
+        };
+        Some((Ok(event), events))
+    });
+    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+}

@@ -1,0 +1,238 @@
+//! Which gateway each device is behind: the core's decisions, counted and told.
+
+mod record;
+
+use std::{
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::sleep};
+use tr111_core::{
+    acs::{
+        self,
+        association::{self, Associations, Change, Moment, Outcome, Record, Settings, Table, Tally},
+    },
+    identity::{DeviceIdentity, GatewayIdentity},
+    short::Short,
+};
+
+use super::{Acs, Error, describe};
+use crate::{
+    control::message::{AssociationChange, Happening},
+    registry::Whole,
+    service::Clock,
+    telemetry::AssociationMetrics,
+};
+
+/// How long to sleep where nothing is due.
+const NEVER: Duration = Duration::from_hours(24);
+
+/// Everything about associations that the copies of an [`Acs`] share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    associations: Mutex<Associations>,
+    metrics: OnceLock<AssociationMetrics>,
+    /// Something is due earlier than before.
+    due: Notify,
+}
+
+impl Shared {
+    pub(super) fn new() -> Self {
+        Self {
+            associations: Mutex::new(Associations::new(Settings::default())),
+            metrics: OnceLock::new(),
+            due: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Associations> {
+        // Each report is taken as a whole before the next.
+        self.associations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Acs {
+    /// Takes a device's report of its gateway; `None` where it knows none (ACS-1 to ACS-4).
+    pub async fn report_gateway(
+        &self,
+        device: &DeviceIdentity,
+        gateway: Option<GatewayIdentity>,
+    ) -> Result<Outcome, Error> {
+        let (outcome, changes) = self.associate(|associations| associations.report(now(), device, gateway));
+        self.count(|metrics| metrics.gateway_info(outcome));
+        self.settle(changes).await?;
+        self.0.association.due.notify_one();
+        Ok(outcome?)
+    }
+
+    /// Takes a gateway's report of its whole table, which decides what devices claimed (ACS-5). Gives how many rows cannot be
+    /// of any device, and what changed.
+    pub async fn report_table(&self, gateway: &GatewayIdentity, table: Table) -> Result<(usize, Vec<Record>), Error> {
+        let (taken, changes) = self.associate(|associations| associations.table(now(), gateway, table));
+        self.count(|metrics| metrics.manageable_device(taken.map(drop)));
+        let records = changes.iter().filter_map(|change| change.record.clone()).collect();
+        self.settle(changes).await?;
+        Ok((taken?, records))
+    }
+
+    /// What is held of a device.
+    pub fn association(&self, device: &DeviceIdentity) -> Option<Record> {
+        self.0.association.lock().get(device).cloned()
+    }
+
+    /// At most `limit` devices behind `after`, in the order of their identities.
+    pub fn associations(&self, after: Option<&DeviceIdentity>, limit: usize) -> Vec<Record> {
+        self.0.association.lock().after(after).take(limit).cloned().collect()
+    }
+
+    /// At most `limit` devices whose word their gateway contradicts, and how many there are.
+    pub fn alarms(&self, limit: usize) -> (Vec<Record>, u64) {
+        let associations = self.0.association.lock();
+        (associations.alarms().take(limit).cloned().collect(), associations.tally().refused)
+    }
+
+    /// How many there are of each.
+    pub fn association_tally(&self) -> Tally {
+        self.0.association.lock().tally()
+    }
+
+    /// Counts into `metrics` from now on.
+    pub fn count_associations(&self, metrics: AssociationMetrics) {
+        metrics.show(self.association_tally());
+        // Whoever came first counts for all.
+        let _ = self.0.association.metrics.set(metrics);
+    }
+
+    /// Decides by other settings from now on.
+    pub(super) fn set_association(&self, settings: Settings) {
+        self.0.association.lock().set(settings);
+    }
+
+    /// Refuses claims that no notification made true in time, until the agent ends.
+    pub async fn watch_associations(self) {
+        loop {
+            let due = self.0.association.lock().next_deadline();
+            let wait = due.map_or(NEVER, |due| due.since(Clock::now()).unwrap_or_default());
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = self.0.association.due.notified() => continue,
+            }
+            let ((), changes) = self.associate(|associations| associations.pass(now()));
+            if let Err(error) = self.settle(changes).await {
+                tracing::warn!(%error, "an association");
+            }
+        }
+    }
+
+    fn associate<T>(&self, work: impl FnOnce(&mut Associations) -> T) -> (T, Vec<Change>) {
+        let mut associations = self.0.association.lock();
+        let done = work(&mut associations);
+        let changes = std::iter::from_fn(|| associations.poll_change()).collect();
+        (done, changes)
+    }
+
+    /// Keeps, counts and tells what changed.
+    async fn settle(&self, changes: Vec<Change>) -> Result<(), Error> {
+        let kept = match self.0.journal.get().filter(|_| !changes.is_empty()) {
+            Some(journal) => journal.commit(changes.iter().map(kept).collect()).await,
+            None => Ok(()),
+        };
+        self.announce(changes);
+        Ok(kept?)
+    }
+
+    /// Has the associations that a store holds.
+    pub(super) fn restore_associations(&self, kept: impl IntoIterator<Item = (Short, Box<[u8]>)>) {
+        for (key, value) in kept {
+            let _ = self.follow_association(&key, Some(&value));
+        }
+    }
+
+    /// Takes what another server changed. Gives what the tables here make of it, to be kept.
+    #[must_use]
+    pub(super) fn follow_association(&self, key: &[u8], value: Option<&[u8]>) -> Vec<acs::Change> {
+        let ((), changes) = self.associate(|associations| match (value, record::device(key)) {
+            (Some(value), Some(_)) => {
+                let record = record::decode(key, value);
+                let Some(record) = record else {
+                    return tracing::warn!(key = %key.escape_ascii(), "an association of another version is passed over");
+                };
+                associations.restore(now(), record);
+            }
+            (None, Some(device)) => associations.remove(&device),
+            (_, None) => tracing::warn!(key = %key.escape_ascii(), "no device is kept under such a key"),
+        });
+        let decided = changes.iter().map(kept).collect();
+        self.announce(changes);
+        decided
+    }
+
+    /// Takes it that a store has associations of these keys and no others. What it lost is given, to be kept again.
+    #[must_use]
+    pub(super) fn follow_whole(&self, whole: &Whole) -> Vec<acs::Change> {
+        let (missing, changes) = self.associate(|associations| {
+            let is_there = |record: &&Record| whole.associations.contains(&record::key(&record.device));
+            let missing: Vec<Record> = associations.after(None).filter(|record| !is_there(record)).cloned().collect();
+            if !whole.is_lossy {
+                for record in &missing {
+                    associations.remove(&record.device);
+                }
+            }
+            missing
+        });
+        self.announce(changes);
+        let again =
+            |record: &Record| acs::Change::Association(record::key(&record.device), Some(record::encode(record)));
+        if whole.is_lossy { missing.iter().map(again).collect() } else { Vec::new() }
+    }
+
+    /// Counts and tells what changed.
+    fn announce(&self, changes: Vec<Change>) {
+        self.count(|metrics| {
+            for change in &changes {
+                metrics.changed(change.outcome);
+            }
+            metrics.show(self.association_tally());
+        });
+        for change in changes {
+            if change.outcome == Outcome::Refused {
+                let (device, gateway) = (&change.device, &change.gateway);
+                tracing::warn!(%device, %gateway, "the gateway's table contradicts what the device says");
+            }
+            self.tell(|| Happening::Association(told(change)));
+        }
+    }
+
+    fn count(&self, count: impl FnOnce(&AssociationMetrics)) {
+        if let Some(metrics) = self.0.association.metrics.get() {
+            count(metrics);
+        }
+    }
+}
+
+fn now() -> Moment {
+    Moment { boot: Clock::now(), unix: Clock::unix() }
+}
+
+fn kept(change: &Change) -> acs::Change {
+    acs::Change::Association(record::key(&change.device), change.record.as_ref().map(record::encode))
+}
+
+fn told(change: Change) -> Box<AssociationChange> {
+    let Change { device, gateway, outcome, record } = change;
+    let associated = record.and_then(|record| record.association);
+    Box::new(AssociationChange {
+        result: outcome.label().to_owned(),
+        alarm: outcome == Outcome::Refused,
+        device: describe::identity(&device),
+        gateway: describe::gateway(&gateway),
+        associated: associated.map(|association| describe::gateway(&association.gateway)),
+    })
+}
+
+impl From<association::Refusal> for Error {
+    fn from(refusal: association::Refusal) -> Self {
+        Self::Association(refusal)
+    }
+}
