@@ -33,7 +33,7 @@ fn write(directory: &Path, name: &str, content: &str) -> Result<String> {
     Ok(path.display().to_string())
 }
 
-/// STUN-20, STUN-21, SEC-6: a CPE is added once, with passwords from files, which nothing shows.
+/// STUN-20, STUN-21: a CPE is added once, with passwords from files, which nothing shows.
 #[test]
 fn a_cpe_is_provisioned_once_and_its_passwords_are_shown_to_nobody() -> Result<()> {
     let lab = Lab::new()?;

@@ -350,7 +350,7 @@ async fn a_server_that_missed_changes_reads_everything_again() -> Result<()> {
     Ok(())
 }
 
-/// SEC-6: a password opens the door and is never shown.
+/// A password opens the door and is never shown.
 #[tokio::test]
 async fn a_redis_with_a_password_is_opened_by_it_alone() -> Result<()> {
     let redis = Redis::start_with(Some("correct-horse"))?;
