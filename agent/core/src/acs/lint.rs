@@ -4,8 +4,10 @@ use super::Cpe;
 
 /// Random bits that a password should have (RFC 3489 9.3.1, which TR-111 2.2.2.2.1 asks for).
 pub const STRENGTH: f32 = 128.0;
-/// Part of [`STRENGTH`] that chance may take: a random text has a letter twice here and there.
-const CHANCE: f32 = 0.9;
+/// Part of [`STRENGTH`] that suffices: which characters there could have been is only known from those that there are.
+const NOMINAL: f32 = 0.95;
+/// The same without what looks like a run. A random text has some, and a million of them shall not be called weak.
+const WITHOUT_RUNS: f32 = 0.75;
 /// Bytes to a multiple of which a USERNAME is padded (RFC 3489 11.2.6).
 const ALIGNMENT: usize = 4;
 
@@ -84,12 +86,13 @@ pub fn findings(cpe: &Cpe) -> Vec<Finding> {
 
 /// Whether a password cannot have [`STRENGTH`].
 pub fn is_weak(password: &[u8]) -> bool {
-    plausible_bits(password) < STRENGTH * CHANCE
+    let [nominal, without_runs] = plausible_bits(password);
+    nominal < STRENGTH * NOMINAL || without_runs < STRENGTH * WITHOUT_RUNS
 }
 
-/// Bits that somebody has to guess who knows which kinds of characters there are, and that people like runs: `aaaa`,
-/// `1234`, and the same few again and again.
-fn plausible_bits(password: &[u8]) -> f32 {
+/// Bits that somebody has to guess who knows which kinds of characters there are; and who knows as well that people like
+/// runs: `aaaa`, `1234`.
+fn plausible_bits(password: &[u8]) -> [f32; 2] {
     let has = |class: fn(&u8) -> bool| password.iter().any(class);
     let hexadecimal = password.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'-')
         && !(has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase));
@@ -110,5 +113,5 @@ fn plausible_bits(password: &[u8]) -> f32 {
     let continues = |three: &&[u8]| step(three) == step(&three[1..]) && matches!(step(three), 0 | 1 | 255);
     let guessed = password.len() - password.windows(3).filter(continues).count();
     // Lengths and sizes of some hundreds.
-    f32::from(guessed as u16) * f32::from(alphabet.max(1) as u16).log2()
+    [password.len(), guessed].map(|length| f32::from(length as u16) * f32::from(alphabet.max(1) as u16).log2())
 }

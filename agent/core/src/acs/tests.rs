@@ -126,6 +126,14 @@ fn finds_what_is_weak() {
     for random in ["kX2p-9vTqLw_07GhZrYbAe", "0b9c4de1-6f3a-4e0d-9a71-c2d85be6f413", "7QZ2MWK9XR4T8PLB6NVC3JHFYD"] {
         assert!(!is_weak(random.as_bytes()), "{random}");
     }
+    // Of very many random ones none.
+    let mut state = 7_u64;
+    let mut word = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state ^ (state >> 29)
+    };
+    let weak = (0..20_000).filter(|_| is_weak(format!("{:016x}{:016x}", word(), word()).as_bytes())).count();
+    assert_eq!(weak, 0);
 }
 
 /// A secret is never printed (T-62).
