@@ -117,3 +117,23 @@ fn lost_answers_do_not_matter() -> Result<()> {
     wake(&acs, &device, 1)?;
     Ok(())
 }
+
+/// STUN-26, T-54: an ACS that is killed and comes back wakes the device at once, by what it had learned, and with a greater
+/// `ts` than before.
+#[test]
+fn a_killed_acs_wakes_as_before() -> Result<()> {
+    let net = NatLab::new("masquerade fully-random")?;
+    let acs = start_acs(&net, "")?;
+    acs::add_cpe(&acs, net.lab.path())?;
+    let device = start_device(&net, STUN)?;
+    let known = wait_for_binding(&acs, true, None)?;
+    let sent = wake(&acs, &device, 1)?;
+
+    let files = acs.kill()?;
+    let acs = acs::start_with(&net.wan, files, net.lab.path(), "")?;
+    let again = wake(&acs, &device, 2)?;
+    assert_eq!(again["to"], known.to_string());
+    assert!(again["timestamp"].as_u64() > sent["timestamp"].as_u64(), "{sent} {again}");
+    assert_eq!(wait_for_binding(&acs, true, None)?, known);
+    Ok(())
+}
