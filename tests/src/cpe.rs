@@ -45,6 +45,17 @@ pub fn start<'a>(lab: &'a Lab, files: Files, management: &str) -> Result<Agent<'
     Agent::start_command(&lab.lan, files, &mut command, lab.path())
 }
 
+/// Waits until the device has counted `expected` requests under `metric` that ended in `result`.
+///
+/// # Errors
+/// It does not, in time.
+pub fn count(device: &Agent<'_>, metric: &str, result: &str, expected: u64) -> Result<()> {
+    device.wait_for_metrics(&format!("{expected} requests that are {result}"), |metrics| {
+        metrics.sum(metric, &[("result", result)]) == expected
+    })?;
+    Ok(())
+}
+
 /// A Connection Request to `to`, signed with `password`.
 ///
 /// # Errors

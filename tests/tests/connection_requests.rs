@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use tr111_tests::{
     agent::{Agent, Files, SOON},
-    cpe::{DEVICE, PASSWORD, request, start, unix_now, watch},
+    cpe::{DEVICE, PASSWORD, count, request, start, unix_now, watch},
     lab::Lab,
     process::Process,
     wait::pass,
@@ -27,13 +27,6 @@ fn subscribe(device: &Agent<'_>, lab: &Lab, name: &str) -> Result<Process> {
 
 fn event(line: &str) -> Result<Value> {
     serde_json::from_str(line).with_context(|| line.to_owned())
-}
-
-fn count(device: &Agent<'_>, result: &str, expected: u64) -> Result<()> {
-    device.wait_for_metrics(&format!("{expected} requests that are {result}"), |metrics| {
-        metrics.sum(REQUESTS, &[("result", result)]) == expected
-    })?;
-    Ok(())
 }
 
 /// CPE-5, CPE-42, UCR-1, UCR-6 to UCR-8, UCR-13, UCR-15, UCR-16, SEC-6: with STUN off a signed request wakes the device,
@@ -53,7 +46,7 @@ fn a_signed_request_wakes_the_device_once_and_nothing_is_sent_back() -> Result<(
     // A forgery with the largest timestamp there is poisons nothing.
     acs.send_to(&request(DEVICE, u64::from(u32::MAX), 7, "guess")?, DEVICE)?;
     acs.send_to(&request(DEVICE, timestamp, 1, "guess")?, DEVICE)?;
-    count(&device, "bad_signature", 1)?;
+    count(&device, REQUESTS, "bad_signature", 1)?;
     let signed = [request(DEVICE, timestamp, 1, PASSWORD)?, b"body".to_vec()].concat();
     for _ in 0..3 {
         acs.send_to(&signed, DEVICE)?;
@@ -61,14 +54,14 @@ fn a_signed_request_wakes_the_device_once_and_nothing_is_sent_back() -> Result<(
     let told = event(&watcher.wait_for_line("\"accepted\"", SOON)?)?;
     assert_eq!((&told["event"], &told["from"]), (&"connection_request".into(), &"10.111.0.1:3478".into()));
     watcher.wait_for_line("\"bad_signature\"", SOON)?;
-    count(&device, "accepted", 1)?;
-    count(&device, "stale_timestamp", 2)?;
+    count(&device, REQUESTS, "accepted", 1)?;
+    count(&device, REQUESTS, "stale_timestamp", 2)?;
     let woken = event(&notifications.wait_for_line("CONNECTION REQUEST", SOON)?)?;
     assert_eq!((&woken["kind"], &woken["sequence"]), (&"6 CONNECTION REQUEST".into(), &1.into()));
 
     // T-27: a second request adds nothing while the session for the first is still to come, and asks for another then.
     acs.send_to(&request(DEVICE, timestamp + 1, 2, PASSWORD)?, DEVICE)?;
-    count(&device, "accepted", 2)?;
+    count(&device, REQUESTS, "accepted", 2)?;
     device.print(&["ack", "1"])?;
     acs.send_to(&request(DEVICE, timestamp + 2, 3, PASSWORD)?, DEVICE)?;
     let line = notifications.wait_for_line("\"sequence\":2", SOON)?;
@@ -78,12 +71,12 @@ fn a_signed_request_wakes_the_device_once_and_nothing_is_sent_back() -> Result<(
     let device = start(&lab, device.kill()?, "")?;
     acs.send_to(&request(DEVICE, timestamp + 2, 3, PASSWORD)?, DEVICE)?;
     acs.send_to(&request(DEVICE, timestamp + 3, 3, PASSWORD)?, DEVICE)?;
-    count(&device, "stale_timestamp", 1)?;
-    count(&device, "same_id", 1)?;
+    count(&device, REQUESTS, "stale_timestamp", 1)?;
+    count(&device, REQUESTS, "same_id", 1)?;
     let mut pending = subscribe(&device, &lab, "pending")?;
     pending.wait_for_line("6 CONNECTION REQUEST", SOON)?;
     acs.send_to(&request(DEVICE, timestamp + 3, 4, PASSWORD)?, DEVICE)?;
-    count(&device, "accepted", 1)?;
+    count(&device, REQUESTS, "accepted", 1)?;
 
     // UCR-15: everything was read and counted by now, so what it caused would be here.
     acs.set_nonblocking(true)?;
@@ -122,7 +115,7 @@ fn a_flood_of_forgeries_keeps_nobody_out() -> Result<()> {
                 pass(Duration::from_millis(spacing))?;
                 acs.send_to(&signed, DEVICE)?;
             }
-            count(&device, "accepted", id)
+            count(&device, REQUESTS, "accepted", id)
         });
         is_over.store(true, Ordering::Relaxed);
         let sent = flood.join().expect("it only sends");

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tr111_tests::{
     agent::{Agent, Files, SOON},
+    cpe::count,
     lab::Lab,
     process::run,
 };
@@ -57,13 +58,6 @@ fn with_password(lab: &Lab, password: &str) -> Result<u16> {
     curl(lab, &["--digest", "--user", &format!("{USER}:{password}")])
 }
 
-fn count(device: &Agent<'_>, result: &str, expected: u64) -> Result<()> {
-    device.wait_for_metrics(&format!("{expected} requests that are {result}"), |metrics| {
-        metrics.sum(REQUESTS, &[("result", result)]) == expected
-    })?;
-    Ok(())
-}
-
 /// UCR-2: curl with the digest of ConnectionRequestPassword wakes the device, and nothing else does; `tr111 watch` tells of
 /// what was refused. A password that is written holds from then on.
 #[test]
@@ -83,16 +77,16 @@ fn curl_with_digest_wakes_the_device() -> Result<()> {
     assert_eq!(with_password(&lab, "guess")?, 401);
     assert_eq!(curl(&lab, &["--digest", "--user", &format!("other:{PASSWORD}")])?, 401);
     assert_eq!(curl(&lab, &["--request", "POST", "--data", "x"])?, 405);
-    count(&device, "accepted", 0)?;
-    count(&device, "wrong_response", 1)?;
-    count(&device, "wrong_user", 1)?;
+    count(&device, REQUESTS, "accepted", 0)?;
+    count(&device, REQUESTS, "wrong_response", 1)?;
+    count(&device, REQUESTS, "wrong_user", 1)?;
     for refusal in ["malformed", "wrong_response", "wrong_user", "wrong_method"] {
         let told: Value = serde_json::from_str(&watcher.wait_for_line(&format!("\"{refusal}\""), SOON)?)?;
         assert_eq!((&told["event"], &told["transport"]), (&"connection_request".into(), &"tcp".into()), "{told}");
     }
 
     assert_eq!(with_password(&lab, PASSWORD)?, 200);
-    count(&device, "accepted", 1)?;
+    count(&device, REQUESTS, "accepted", 1)?;
     let woken: Value = serde_json::from_str(&notifications.wait_for_line("CONNECTION REQUEST", SOON)?)?;
     assert_eq!((&woken["kind"], &woken["sequence"]), (&"6 CONNECTION REQUEST".into(), &1.into()));
     let told: Value = serde_json::from_str(&watcher.wait_for_line("\"accepted\"", SOON)?)?;
@@ -120,8 +114,8 @@ fn too_many_are_answered_with_503() -> Result<()> {
         ensure!(accepted < 60, "as many as one likes");
     };
     assert!(refused == 503 && accepted >= 10, "{refused} after {accepted}");
-    count(&device, "accepted", accepted)?;
-    count(&device, "too_many", 1)
+    count(&device, REQUESTS, "accepted", accepted)?;
+    count(&device, REQUESTS, "too_many", 1)
 }
 
 /// UCR-2: with another process for TCP Connection Requests, its port is left to it, and `tr111 status` says so.
