@@ -183,6 +183,30 @@ fn a_true_association_is_accepted_and_a_forged_one_refused() -> Result<()> {
     Ok(())
 }
 
+/// ACS-3: what is on file outlives the process, and a claim is decided by the first table after it.
+#[test]
+fn associations_outlive_the_process() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut story = Story::start(&lab, "", "http", Vec::new())?;
+    let (home, other) = (identity("GW0001", "IGD"), identity("GW0002", "IGD"));
+    let (stb, forger, gone) = (identity("DEV0001", "STB"), identity("DEV0666", "STB"), identity("DEV0003", "STB"));
+    story.table(&home, &[&stb, &gone], true)?;
+    assert_eq!(story.gateway_info(&stb, &home)?, "validated");
+    assert_eq!(story.gateway_info(&gone, &home)?, "validated");
+    assert_eq!(story.gateway_info(&gone, &json!(null))?, "withdrawn");
+    assert_eq!(story.gateway_info(&forger, &home)?, "refused");
+    assert_eq!(story.gateway_info(&stb, &other)?, "pending");
+    let before = story.get("/v1/associations")?;
+    let files = story.agent.kill()?;
+    story.agent = acs::start_with(&lab.gateway, files, lab.path(), "")?;
+    assert_eq!(story.get("/v1/associations")?, before);
+    assert_eq!(story.get("/v1/alarms")?["count"], 1);
+    assert_eq!(story.agent.metrics()?.sum("tr111_associations", &[("state", "pending")]), 1);
+    story.table(&other, &[&stb], true)?;
+    assert_eq!(story.gateway_of("DEV0001")?, "GW0002");
+    Ok(())
+}
+
 /// ACS-6: validation is on unless an operator switches it off, and the metrics tell what was accepted so.
 #[test]
 fn associations_without_validation_are_told_apart() -> Result<()> {
@@ -310,7 +334,7 @@ fn cpes_are_woken_by_name_and_in_bulk() -> Result<()> {
     Ok(())
 }
 
-/// STUN-40, STUN-41, STUN-44, ACS-1, ACS-5: the recipe for GenieACS sets Active notification on what it names, tells what
+/// STUN-40, STUN-41, STUN-44, ACS-1, ACS-5: the recipe for `GenieACS` sets Active notification on what it names, tells what
 /// CPEs have, and wakes a gateway whose table is awaited. Its functions are stood in for.
 #[test]
 fn the_recipe_for_genieacs_tells_and_wakes() -> Result<()> {
