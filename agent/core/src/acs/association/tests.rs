@@ -162,6 +162,20 @@ fn validates_unless_told_not_to() {
     assert_eq!(association, Some(Association { gateway: home, validated: true, since: at(1).unix }));
 }
 
+/// ACS-7, ACS-8, SEC-2: only the two reports count. A gateway that this ACS never hears of confirms nothing, and whoever has
+/// a row at the gateway is confirmed, also one that a relay in the LAN put there.
+#[test]
+fn knows_only_what_both_sides_report() {
+    let mut associations = Associations::new(Settings::default());
+    let (stb, relayed, home, foreign) =
+        (device("DEV0001", "STB"), device("DEV0666", "STB"), gateway("GW0001"), gateway("GW9999"));
+    assert_eq!(associations.report(at(0), &stb, Some(foreign.clone())), Ok(Outcome::Pending));
+    associations.table(at(1), &home, table(&[stb.clone(), relayed.clone()], true)).expect("a table");
+    associations.pass(at(1_000_000));
+    assert_eq!(state(&associations, &stb), (None, Some((foreign, false))));
+    assert_eq!(associations.report(at(2), &relayed, Some(home)), Ok(Outcome::Validated));
+}
+
 /// A device without a gateway, as after the end of its lease, is on file no more.
 #[test]
 fn forgets_what_a_device_withdraws() {
