@@ -98,6 +98,7 @@ pub struct Request<'a> {
     pub(super) ends: Ends,
     pub(super) username: Option<Username<'a>>,
     pub(super) has_connection_request_binding: bool,
+    /// Without the other one, nobody asks (STUN-3).
     pub(super) has_binding_change: bool,
     response_address: Option<SocketAddrV4>,
     is_understood: bool,
@@ -170,8 +171,6 @@ impl<'a> Request<'a> {
                 other => request.is_understood &= !other.is_unknown_and_mandatory(),
             }
         }
-        // BINDING-CHANGE means something only beside the other one (STUN-3).
-        request.has_binding_change &= request.has_connection_request_binding;
         request
     }
 
