@@ -124,10 +124,9 @@ pub fn binding_key<O: Octets + ?Sized, R: Repeat>(
 #[inline(always)]
 pub fn answer<O: Octets + ?Sized>(octets: &O, route: &Route, changed: Endpoint) -> stun::Answer {
     let mut transaction_id = [0; 16];
-    let mut at = 0;
-    while at < 16 {
-        transaction_id[at] = octets.octet(4 + at as u32);
-        at += 1;
-    }
+    transaction_id[..4].copy_from_slice(&octets.four(4));
+    transaction_id[4..8].copy_from_slice(&octets.four(8));
+    transaction_id[8..12].copy_from_slice(&octets.four(12));
+    transaction_id[12..].copy_from_slice(&octets.four(16));
     stun::Answer { transaction_id, mapped: route.source, source: route.destination(), changed }
 }

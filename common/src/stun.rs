@@ -7,7 +7,7 @@ use crate::{
 
 mod answer;
 
-pub use answer::{ANSWER, Answer, DATAGRAM};
+pub use answer::{ANSWER, Answer, DATAGRAM, Datagram};
 
 /// UDP port of a STUN server.
 pub const PORT: u16 = 3478;

@@ -5,11 +5,15 @@ use aya_ebpf::{
     bindings::__sk_buff,
     helpers::generated::{
         bpf_loop, bpf_skb_load_bytes, bpf_skb_vlan_push, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+        bpf_xdp_store_bytes,
     },
     programs::{TcContext, XdpContext},
 };
 use core::ffi::c_void;
-use tr111_common::frame::{FRAME_CAPACITY, Frame, Repeat, Step};
+use tr111_common::{
+    frame::{FRAME_CAPACITY, Frame, Repeat, Step},
+    stun::{DATAGRAM, Datagram},
+};
 
 /// A frame in a hook: its bytes, and what the kernel knows about it.
 pub trait Packet: Frame {
@@ -53,28 +57,62 @@ impl<'a> XdpFrame<'a> {
     /// Turns the frame into one to its sender: the Ethernet addresses change places, `datagram` takes the place of
     /// everything from `ip` on, and tags stay. `false`, and the frame as it was, where there is no room for it.
     #[inline(always)]
-    pub fn send_back<const N: usize>(&self, ip: usize, datagram: &[u8; N]) -> bool {
+    pub fn send_back(&self, ip: usize, datagram: &Datagram) -> bool {
         let linear = self.ctx.data_end() - self.ctx.data();
         let (Some(to), Some(from)) = (self.load::<6>(0), self.load::<6>(6)) else { return false };
         if linear != self.len() {
             return false;
         }
         // It grows before anything is written, and shrinks after: nothing is lost where the driver refuses.
-        let growth = ((ip + N).cast_signed() - linear.cast_signed()) as i32;
+        let growth = ((ip + DATAGRAM).cast_signed() - linear.cast_signed()) as i32;
         if growth > 0 && !self.adjust_tail(growth) {
             return false;
         }
-        let is_written = self.store(ip, datagram) && self.store(0, &from) && self.store(6, &to);
+        let is_written = self.write(ip, datagram) && self.store(0, &from) && self.store(6, &to);
         if growth < 0 {
             self.adjust_tail(growth);
         }
         is_written
     }
 
+    /// Makes the frame the first `length` bytes of `request`, one less than it has, with a transaction of its own and from
+    /// one of `sources` ports.
+    #[inline(always)]
+    pub fn replace<const N: usize>(&self, request: &[u8; N], length: u32, number: u32, sources: u32) -> bool {
+        // Ethernet, IPv4 and UDP headers have 42 bytes, and a transaction starts 4 bytes behind them.
+        const SOURCE_PORT: usize = 34;
+        const TRANSACTION: usize = 46;
+        // For the verifier, as everywhere: opaque, and bounded as 64 bits.
+        let length = core::hint::black_box(u64::from(length));
+        if length == 0 || length > N as u64 || !self.adjust_tail(-1) {
+            return false;
+        }
+        // SAFETY: `request` has the `length` bytes.
+        let is_written =
+            unsafe { bpf_xdp_store_bytes(self.ctx.ctx, 0, request.as_ptr().cast_mut().cast(), length as u32) == 0 };
+        let port = u16::from_be_bytes([request[SOURCE_PORT], request[SOURCE_PORT + 1]]);
+        let port = port.wrapping_add((number % sources.max(1)) as u16);
+        is_written && self.store(SOURCE_PORT, &port.to_be_bytes()) && self.store(TRANSACTION, &number.to_be_bytes())
+    }
+
     #[inline(always)]
     fn adjust_tail(&self, by: i32) -> bool {
         // SAFETY: the context is the one the kernel gave; packet pointers are taken anew after the call.
         unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, by) == 0 }
+    }
+
+    /// Writes a datagram by the helper (Linux 5.18), which copies it whole; a store of our own would go byte by byte.
+    #[inline(always)]
+    fn write(&self, offset: usize, datagram: &Datagram) -> bool {
+        // SAFETY: `datagram` has `DATAGRAM` bytes; beyond the frame the helper fails.
+        unsafe {
+            bpf_xdp_store_bytes(
+                self.ctx.ctx,
+                offset as u32,
+                core::ptr::from_ref(datagram).cast_mut().cast(),
+                DATAGRAM as u32,
+            ) == 0
+        }
     }
 
     /// Writes to the linear part.

@@ -25,6 +25,7 @@
 #![expect(missing_docs, reason = "the entry points' macros expand to public functions without their docs")]
 
 mod acs;
+mod bench;
 mod binding;
 mod emit;
 mod frame;
@@ -110,6 +111,19 @@ pub fn bench_empty(_: XdpContext) -> u32 {
 #[classifier]
 pub fn bench_empty_tc(_: TcContext) -> i32 {
     NEXT
+}
+
+/// Turns each frame into the next request and sends it out, for the generator of `cargo xtask bench`.
+#[xdp]
+pub fn bench_generate(ctx: XdpContext) -> u32 {
+    bench::generate(&frame::XdpFrame::new(&ctx))
+}
+
+/// Ends what comes back, and counts it.
+#[xdp]
+pub fn bench_sink(_: XdpContext) -> u32 {
+    bench::count();
+    xdp_action::XDP_DROP
 }
 
 /// Puts VLAN 5 into the metadata of every frame, as a VLAN device or a network card does: for tests, which attach it in

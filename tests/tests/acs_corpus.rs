@@ -1,9 +1,15 @@
 //! Requests to the STUN server through the line-rate path: what it answers, what it leaves to the socket, and with what
 //! bytes.
 
+use std::net::SocketAddrV4;
+
 use anyhow::{Context, Result, ensure};
 use tr111_common::counter::{Hook, Outcome};
-use tr111_core::time::BootTime;
+use tr111_core::{
+    acs::{Cpe, Credentials, Ends, First, Now, Seen, Server, Settings, State},
+    short::Short,
+    time::{BootTime, UnixTime},
+};
 use tr111_tests::{
     corpus::{
         self, Frame,
@@ -49,6 +55,56 @@ fn every_request_is_answered_or_left_to_the_socket() -> Result<()> {
         .filter_map(|frame| Some(format!("{}: {:#}", frame.name, judge(&mut program, frame).err()?)))
         .collect();
     assert!(wrong.is_empty(), "{} frames:\n{}", wrong.len(), wrong.join("\n"));
+    Ok(())
+}
+
+/// The server behind the socket, with the same CPEs registered.
+fn server() -> Result<Server> {
+    let mut server = Server::new(7, Settings::default());
+    for name in NAMES {
+        let name = Short::from(name.as_bytes());
+        let credentials = Credentials { stun_password: Short::from(b"secret".as_slice()), ..Credentials::default() };
+        let (since, last_seen) = (UnixTime(1), UnixTime(1));
+        let seen = Seen { address: SOURCE, server: SERVERS[0], since, last_seen };
+        let state = State { authenticated: Some(seen), ..State::default() };
+        server.registry_mut().add(Cpe { name, credentials, state })?;
+    }
+    Ok(server)
+}
+
+/// STUN-11, STUN-29: what is answered at line rate gets the very bytes that the socket would give, to the same address,
+/// and teaches the registry nothing but that the binding is there.
+#[test]
+fn the_socket_gives_the_same_bytes() -> Result<()> {
+    let mut program = Program::load()?;
+    let mut server = server()?;
+    let now = Now { boot: BootTime(1), unix: UnixTime(2) };
+    let mut compared = 0;
+    for frame in frames()? {
+        let bytes = frame.bytes()?;
+        let verdict = program.run(&bytes)?;
+        if !verdict.is_sent_back {
+            continue;
+        }
+        compared += 1;
+        let ip = HEADERS - 28 + 4 * frame.tags.len();
+        let address = |at: usize, port: usize| -> Result<SocketAddrV4> {
+            let octets: [u8; 4] = *bytes.get(ip + at..).and_then(<[u8]>::first_chunk).context("an address")?;
+            let port = u16::from_be_bytes([bytes[ip + port], bytes[ip + port + 1]]);
+            Ok(SocketAddrV4::new(octets.into(), port))
+        };
+        let ends = Ends { source: address(12, 20)?, server: address(16, 22)? };
+        let length = usize::from(u16::from_be_bytes([bytes[ip + 24], bytes[ip + 25]]));
+        let mut answer = Vec::new();
+        let outcome = match server.settings().judge(ends, &bytes[ip + 28..ip + 20 + length], &mut answer) {
+            First::Settled(outcome) => outcome,
+            First::Pending(request) => server.judge(now, &request, false, &mut answer),
+        };
+        let name = &frame.name;
+        assert_eq!((outcome.to, outcome.learned), (Some(ends.source), None), "{name}");
+        assert_eq!(&verdict.frame[ip + 28..], answer, "{name}");
+    }
+    assert!(compared > 15, "only {compared} were answered");
     Ok(())
 }
 

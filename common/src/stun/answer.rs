@@ -34,70 +34,84 @@ pub struct Answer {
     pub changed: Endpoint,
 }
 
+/// The answer as an IPv4 datagram: its bytes, two by two as they lie in memory.
+pub type Datagram = [u16; DATAGRAM / 2];
+
 impl Answer {
     /// The answer as an IPv4 datagram, both checksums included, from [`Answer::source`] to [`Answer::mapped`].
+    ///
+    /// All of it is one literal over halves of words in network order, which is the order in which sums do not care
+    /// (RFC 1071 2): an array that is filled piece by piece costs the kernel program a quarter of its time.
     #[inline(always)]
-    pub fn datagram(&self) -> [u8; DATAGRAM] {
-        let Self { transaction_id: id, mapped, source, changed } = self;
-        let pair = |bytes: &[u8], at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
-        let address = |endpoint: &Endpoint| [pair(&endpoint.address, 0), pair(&endpoint.address, 2)];
-        let [source_high, source_low] = address(source);
-        let [mapped_high, mapped_low] = address(mapped);
-        let attribute = |kind: u16, endpoint: &Endpoint| {
-            let [high, low] = address(endpoint);
-            [kind, 8, FAMILY_IPV4, endpoint.port, high, low]
-        };
-        let udp_length = (UDP_HEADER + ANSWER) as u16;
-        let mut words = [0u16; DATAGRAM / 2];
-        words[..10].copy_from_slice(&[
-            0x4500,
-            DATAGRAM as u16,
-            0,
-            DO_NOT_FRAGMENT,
-            TIME_TO_LIVE << 8 | PROTOCOL_UDP,
-            0,
-            source_high,
-            source_low,
-            mapped_high,
-            mapped_low,
-        ]);
-        words[10..14].copy_from_slice(&[source.port, mapped.port, udp_length, 0]);
-        words[14..16].copy_from_slice(&[message::BINDING_RESPONSE, (3 * ADDRESS) as u16]);
-        let mut at = 0;
-        while at < 8 {
-            words[16 + at] = pair(id, 2 * at);
-            at += 1;
-        }
-        words[24..30].copy_from_slice(&attribute(attribute::MAPPED_ADDRESS, mapped));
-        words[30..36].copy_from_slice(&attribute(attribute::SOURCE_ADDRESS, source));
-        words[36..42].copy_from_slice(&attribute(attribute::CHANGED_ADDRESS, changed));
+    pub fn datagram(&self) -> Datagram {
+        const TYPE: u16 = message::BINDING_RESPONSE.to_be();
+        const ATTRIBUTES: u16 = ((3 * ADDRESS) as u16).to_be();
+        const MAPPED: u16 = attribute::MAPPED_ADDRESS.to_be();
+        const SOURCE: u16 = attribute::SOURCE_ADDRESS.to_be();
+        const CHANGED: u16 = attribute::CHANGED_ADDRESS.to_be();
+        const VALUE: u16 = 8u16.to_be();
+        const FAMILY: u16 = FAMILY_IPV4.to_be();
+        const VERSION: u16 = 0x4500u16.to_be();
+        const LENGTH: u16 = (DATAGRAM as u16).to_be();
+        const FLAGS: u16 = DO_NOT_FRAGMENT.to_be();
+        const PROTOCOL: u16 = PROTOCOL_UDP.to_be();
+        const LIFE: u16 = (TIME_TO_LIVE << 8 | PROTOCOL_UDP).to_be();
+        const UDP_LENGTH: u16 = ((UDP_HEADER + ANSWER) as u16).to_be();
+        // What is the same in all answers: the length counts twice, once of them for the pseudo header.
+        const IP_SUM: u32 = sum(&[VERSION, LENGTH, FLAGS, LIFE]);
+        const UDP_SUM: u32 = sum(&[PROTOCOL, UDP_LENGTH, UDP_LENGTH, TYPE, ATTRIBUTES])
+            + sum(&[MAPPED, SOURCE, CHANGED, VALUE, VALUE, VALUE, FAMILY, FAMILY, FAMILY]);
 
-        words[5] = !folded(sum(&words[..10]));
-        // The pseudo header: both addresses, the protocol and the length once more.
-        let pseudo = sum(&words[6..10]) + u32::from(PROTOCOL_UDP) + u32::from(udp_length);
-        words[13] = match !folded(pseudo + sum(&words[10..])) {
+        let half = |[high, low]: [u8; 2]| u16::from_ne_bytes([high, low]);
+        let ends = |endpoint: &Endpoint| {
+            let [a, b, c, d] = endpoint.address;
+            [endpoint.port.to_be(), half([a, b]), half([c, d])]
+        };
+        let [source_port, source_high, source_low] = ends(&self.source);
+        let [mapped_port, mapped_high, mapped_low] = ends(&self.mapped);
+        let [changed_port, changed_high, changed_low] = ends(&self.changed);
+        let id = &self.transaction_id;
+        let [id0, id1, id2, id3, id4, id5, id6, id7] = [
+            half([id[0], id[1]]),
+            half([id[2], id[3]]),
+            half([id[4], id[5]]),
+            half([id[6], id[7]]),
+            half([id[8], id[9]]),
+            half([id[10], id[11]]),
+            half([id[12], id[13]]),
+            half([id[14], id[15]]),
+        ];
+
+        let addresses = sum(&[source_high, source_low, mapped_high, mapped_low]);
+        let ip_checksum = !folded(IP_SUM + addresses);
+        // Addresses and ports of both ends stand in the headers, and once more in the attributes.
+        let twice = addresses + sum(&[source_port, mapped_port]);
+        let once = sum(&[changed_port, changed_high, changed_low, id0, id1, id2, id3, id4, id5, id6, id7]);
+        let udp_checksum = match !folded(UDP_SUM + 2 * twice + once) {
             // 0 would say that there is none (RFC 768).
             0 => 0xffff,
             checksum => checksum,
         };
-
-        let mut bytes = [0; DATAGRAM];
-        let mut at = 0;
-        while at < DATAGRAM / 2 {
-            [bytes[2 * at], bytes[2 * at + 1]] = words[at].to_be_bytes();
-            at += 1;
-        }
-        bytes
+        #[rustfmt::skip]
+        let datagram = [
+            VERSION, LENGTH, 0, FLAGS, LIFE, ip_checksum, source_high, source_low, mapped_high, mapped_low,
+            source_port, mapped_port, UDP_LENGTH, udp_checksum,
+            TYPE, ATTRIBUTES, id0, id1, id2, id3, id4, id5, id6, id7,
+            MAPPED, VALUE, FAMILY, mapped_port, mapped_high, mapped_low,
+            SOURCE, VALUE, FAMILY, source_port, source_high, source_low,
+            CHANGED, VALUE, FAMILY, changed_port, changed_high, changed_low,
+        ];
+        datagram
     }
 }
 
-/// At most 42 words, so there is room for every carry.
+/// The words are few, so there is room for every carry.
 #[inline(always)]
-fn sum(words: &[u16]) -> u32 {
+const fn sum(words: &[u16]) -> u32 {
     let mut sum = 0;
     let mut at = 0;
     while at < words.len() {
-        sum += u32::from(words[at]);
+        sum += words[at] as u32;
         at += 1;
     }
     sum
@@ -105,7 +119,7 @@ fn sum(words: &[u16]) -> u32 {
 
 /// The sum of RFC 1071 from one with its carries still in the upper half.
 #[inline(always)]
-fn folded(sum: u32) -> u16 {
+const fn folded(sum: u32) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
     ((sum & 0xffff) + (sum >> 16)) as u16
 }

@@ -13,6 +13,7 @@ use crate::{
     corpus,
     frame::{Mac, Message, Packet, kind},
     lab::{GATEWAY, POOL},
+    line_rate,
     programs::{Program, Programs},
     vectors::{D1, G1, hex},
 };
@@ -52,6 +53,13 @@ pub(super) fn ingress(report: &mut Report) -> Result<()> {
                 report.add(&Row::new(what, beside.difference, "ns").at_most(bar).note(beside.note()));
             }
             worst = worst.max(sum);
+        }
+        let mut acs = line_rate::Program::load()?;
+        for (what, frame, bar) in foreign_frames()? {
+            let pairs: Vec<_> = (0..ROUNDS).map(|_| acs.time(&frame, RUNS)).collect::<Result<_>>()?;
+            let beside = Beside::of(&pairs);
+            let what = format!("not STUN, acs_stun, over an empty program: {what}");
+            report.add(&Row::new(what, beside.difference, "ns").at_most(bar).note(beside.note()));
         }
         let what = "not ours, all LAN ingress hooks, over empty ones";
         report.add(&Row::new(what, worst, "ns").at_most(25.0).note("XDP and TC, for the worst of these frames"));

@@ -105,5 +105,6 @@ pub fn answer(frame: &[u8], config: &Config) -> Result<(Class, Vec<u8>), Class> 
             Class::KeepAlive
         }
     };
-    Ok((class, acs::answer(payload, &route, endpoint(place.changed)).datagram().to_vec()))
+    let datagram = acs::answer(payload, &route, endpoint(place.changed)).datagram();
+    Ok((class, datagram.into_iter().flat_map(u16::to_ne_bytes).collect()))
 }
