@@ -172,7 +172,7 @@ classes! {
     BadSource "bad_source" ToSocket,
     /// A datagram to a STUN port that is not for this machine, or not for its STUN server.
     OtherAddress "other_address" NotOurs,
-    /// An answer for which the driver leaves no room behind the frame.
+    /// An answer for which the driver leaves no room around the frame.
     NoRoom "no_room" ToSocket,
 }
 

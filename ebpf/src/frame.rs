@@ -4,8 +4,8 @@ use aya_ebpf::{
     EbpfContext,
     bindings::__sk_buff,
     helpers::generated::{
-        bpf_loop, bpf_skb_load_bytes, bpf_skb_vlan_push, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
-        bpf_xdp_store_bytes,
+        bpf_loop, bpf_skb_load_bytes, bpf_skb_vlan_push, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
+        bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
     },
     programs::{TcContext, XdpContext},
 };
@@ -58,17 +58,32 @@ impl<'a> XdpFrame<'a> {
     /// everything from `ip` on, and tags stay. `false`, and the frame as it was, where there is no room for it.
     #[inline(always)]
     pub fn send_back(&self, ip: usize, datagram: &Datagram) -> bool {
+        match ip {
+            14 => self.send_back_behind::<2>(datagram),
+            18 => self.send_back_behind::<6>(datagram),
+            22 => self.send_back_behind::<10>(datagram),
+            _ => false,
+        }
+    }
+
+    /// The same with `N` bytes of tags and type behind the addresses.
+    #[inline(always)]
+    fn send_back_behind<const N: usize>(&self, datagram: &Datagram) -> bool {
+        let (Some(to), Some(from), Some(kind)) = (self.load::<6>(0), self.load::<6>(6), self.load::<N>(12)) else {
+            return false;
+        };
         let linear = self.ctx.data_end() - self.ctx.data();
-        let (Some(to), Some(from)) = (self.load::<6>(0), self.load::<6>(6)) else { return false };
         if linear != self.len() {
             return false;
         }
-        // It grows before anything is written, and shrinks after: nothing is lost where the driver refuses.
-        let growth = ((ip + DATAGRAM).cast_signed() - linear.cast_signed()) as i32;
-        if growth > 0 && !self.adjust_tail(growth) {
+        // It grows before anything is written, and shrinks after: nothing is lost where the driver refuses. All of it is
+        // written anew, so room in front is as good as room behind, of which a veth may have none.
+        let growth = ((12 + N + DATAGRAM).cast_signed() - linear.cast_signed()) as i32;
+        if growth > 0 && !self.adjust_tail(growth) && !self.adjust_head(-growth) {
             return false;
         }
-        let is_written = self.write(ip, datagram) && self.store(0, &from) && self.store(6, &to);
+        let is_written =
+            self.write(12 + N, datagram) && self.store(0, &from) && self.store(6, &to) && self.store(12, &kind);
         if growth < 0 {
             self.adjust_tail(growth);
         }
@@ -99,6 +114,12 @@ impl<'a> XdpFrame<'a> {
     fn adjust_tail(&self, by: i32) -> bool {
         // SAFETY: the context is the one the kernel gave; packet pointers are taken anew after the call.
         unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, by) == 0 }
+    }
+
+    #[inline(always)]
+    fn adjust_head(&self, by: i32) -> bool {
+        // SAFETY: as above.
+        unsafe { bpf_xdp_adjust_head(self.ctx.ctx, by) == 0 }
     }
 
     /// Writes a datagram by the helper (Linux 5.18), which copies it whole; a store of our own would go byte by byte.

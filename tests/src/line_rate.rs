@@ -1,7 +1,7 @@
 //! `acs_stun`, loaded and run on frames by `BPF_PROG_TEST_RUN`, attached to nothing.
 
 use anyhow::{Context, Result};
-use aya::programs::{TestRun, TestRunOptions, TestRunResult};
+use aya::programs::{TestRun, TestRunOptions, TestRunResult, xdp};
 use tr111::dataplane::{Bindings, LineRate, XdpMode};
 use tr111_common::{
     abi::program,
@@ -9,7 +9,10 @@ use tr111_common::{
 };
 use tr111_core::time::BootTime;
 
-use crate::corpus::acs::{NAMES, SERVERS, SOURCE, listeners};
+use crate::{
+    corpus::acs::{NAMES, SERVERS, SOURCE, listeners},
+    namespace::Namespace,
+};
 
 /// The program that does nothing, as the object file has it.
 const BENCH_EMPTY: &str = "bench_empty";
@@ -88,5 +91,24 @@ impl Program {
     fn counted(&self) -> Result<Vec<u64>> {
         let counters = self.line_rate.counters();
         Class::ALL.iter().map(|class| Ok(counters.read(Counter::Packet(Hook::AcsStun, *class))?)).collect()
+    }
+}
+
+/// A program on an interface that lets every frame pass: a veth whose peer has no program swallows what `XDP_TX` sends.
+pub struct Passing {
+    _programs: LineRate,
+}
+
+impl Passing {
+    /// Attaches it, natively.
+    ///
+    /// # Errors
+    /// The slot is taken.
+    pub fn attach(namespace: &Namespace, interface: &str) -> Result<Self> {
+        let mut programs = LineRate::load(XdpMode::Native, 7)?;
+        let passing = programs.loaded_mut().xdp(BENCH_EMPTY)?;
+        passing.load()?;
+        namespace.enter(|| passing.attach(interface, xdp::XdpMode::Driver))?;
+        Ok(Self { _programs: programs })
     }
 }

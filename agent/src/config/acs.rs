@@ -25,6 +25,8 @@ pub struct Acs {
     pub listen: Vec<SocketAddrV4>,
     /// Threads that answer on each of them.
     pub threads: NonZero<usize>,
+    /// Interfaces with the line-rate path.
+    pub xdp: Vec<String>,
     /// Where CPEs are kept.
     pub registry: Location,
     /// File with the password of a Redis.
@@ -52,6 +54,7 @@ impl From<&Values> for Acs {
             listen: values.texts(SECTION, "listen").iter().map(|text| text.parse().unwrap_or(any)).collect(),
             threads: threads.unwrap_or_else(cores),
             api: api(values),
+            xdp: values.texts(SECTION, "xdp").to_vec(),
             agent,
         }
     }

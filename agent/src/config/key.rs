@@ -328,7 +328,8 @@ pub const KEYS: &[Key] = &[
     key(ACS, "source_pps", Integer(0, 1_000_000), Preset::Integer(500), Live)
         .unit("requests/s")
         .help("Binding Requests a second of one source address; CPEs that are known to be there are heard beyond; 0: no limit"),
-    key(ACS, "xdp", Texts(form::interface), Preset::Texts(&[]), Later).help("interfaces for the line-rate path"),
+    key(ACS, "xdp", Texts(form::interface), Preset::Texts(&[]), Start)
+        .help("interfaces at which plain Binding Requests and keep-alives are answered by XDP, before any firewall"),
     key(ACS, "registry", Text(form::registry), Preset::Text("embedded"), Start)
         .help("where CPEs are kept: embedded (a file in state_dir), or redis://HOST[:PORT][/DB], which servers share"),
     key(ACS, "registry_password_file", Text(form::any), Preset::Text(""), Start)

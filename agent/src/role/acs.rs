@@ -9,12 +9,14 @@ use crate::{
     api,
     config::{self, Acs, Values},
     control::message::{AcsStatus, Status, Table},
+    dataplane::LineRate,
     registry::{Journal, Opened},
     service::{
         Clock, Knobs,
-        acs::{self, BindError, Owner, Parts, StunSocket},
+        acs::{self, BindError, Owner, Parts, Places, StunSocket},
+        watch_network,
     },
-    telemetry::{AcsMetrics, AssociationMetrics, Telemetry, log::Log},
+    telemetry::{AcsMetrics, AssociationMetrics, LineRateMetrics, Telemetry, log::Log},
 };
 
 const ROLE: &str = "acs";
@@ -50,9 +52,17 @@ async fn serve(
     acs.open(open_registry(config).await?);
     acs.count_associations(AssociationMetrics::register(&telemetry)?);
     let status = status(config, endpoints.metrics());
-    let owner = Owner::new(Parts { acs: acs.clone(), status, started, knobs, log });
+    let places = line_rate(config, &telemetry)?;
+    let interfaces = places.as_ref().map(Places::interfaces);
+    let owner = Owner::new(Parts { acs: acs.clone(), status, interfaces, started, knobs, log });
 
     acs.serve_stun(seed()).map_err(system("start threads"))?;
+    // Last, so that it never speaks for a server that is not there; it ends with this process, however that ends.
+    if let Some(places) = places {
+        let network = watch_network().map_err(system("watch addresses by netlink"))?;
+        let is_allowed = acs.settle(places.bindings());
+        tokio::spawn(places.keep(network, is_allowed));
+    }
     let (served, asked) = endpoints.serve_with(Arc::clone(&telemetry), reload, Some(acs.clone()));
     tokio::spawn(acs.clone().watch_associations());
     let url = api.as_ref().and_then(api::Listening::url);
@@ -70,6 +80,17 @@ async fn serve(
     tracing::info!("ACS ends");
     served.close().await;
     Ok(())
+}
+
+/// Attaches the line-rate path, where it is wanted.
+fn line_rate(config: &Acs, telemetry: &Telemetry) -> Result<Option<Places>, Error> {
+    if config.xdp.is_empty() {
+        return Ok(None);
+    }
+    let program = LineRate::load(config.agent.xdp_mode, seed())?;
+    let places = Places::start(program, &config.xdp, config.listen.clone())?;
+    telemetry.register(Box::new(LineRateMetrics::new(places.counters())?))?;
+    Ok(Some(places))
 }
 
 /// Opens the registry, and reads all of it.

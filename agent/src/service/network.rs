@@ -42,6 +42,8 @@ pub struct Link {
     pub ifindex: u32,
     /// Its name.
     pub name: String,
+    /// Its Ethernet address, if it has one.
+    pub mac: Option<[u8; 6]>,
     /// It is up and has a carrier.
     pub is_up: bool,
 }
@@ -109,8 +111,12 @@ impl Link {
             LinkAttribute::IfName(name) => Some(name.clone()),
             _ => None,
         });
+        let mac = message.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Address(address) => address.as_slice().try_into().ok(),
+            _ => None,
+        });
         let is_up = message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
-        Some(Self { ifindex: message.header.index, name: name?, is_up })
+        Some(Self { ifindex: message.header.index, name: name?, mac, is_up })
     }
 }
 
@@ -145,6 +151,9 @@ mod tests {
         assert!(addresses.contains(&Ipv4Addr::LOCALHOST), "{addresses:?}");
         let second = tokio::time::timeout(std::time::Duration::from_secs(10), changes.recv()).await.expect("in time");
         let Some(NetworkChange::Links(links)) = second else { panic!("{second:?}") };
-        assert!(links.contains(&Link { ifindex: 1, name: "lo".to_owned(), is_up: true }), "{links:?}");
+        assert!(
+            links.contains(&Link { ifindex: 1, name: "lo".to_owned(), mac: Some([0; 6]), is_up: true }),
+            "{links:?}"
+        );
     }
 }

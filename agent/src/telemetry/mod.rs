@@ -6,6 +6,7 @@ mod cpe;
 mod device;
 pub mod http;
 mod kernel;
+mod line_rate;
 pub mod log;
 mod mirror;
 
@@ -28,6 +29,7 @@ pub use association::AssociationMetrics;
 pub use cpe::CpeMetrics;
 pub use device::DeviceMetrics;
 pub use kernel::KernelCounters;
+pub use line_rate::LineRateMetrics;
 
 /// From the kernel's time of a frame to the table, in seconds.
 const LATENCY_BUCKETS: [f64; 12] =

@@ -124,6 +124,18 @@ pub struct Destination {
 }
 
 impl State {
+    /// The binding whose keep-alives say no more than that it is still used: nothing is to be proved or learned by them.
+    pub fn settled(&self) -> Option<Seen> {
+        self.authenticated.or(self.tentative).filter(|_| !self.must_verify)
+    }
+
+    /// Notes that what is settled was heard of, if that is news.
+    pub fn heard(&mut self, at: UnixTime) {
+        if let Some(seen) = self.authenticated.as_mut().or(self.tentative.as_mut()) {
+            seen.last_seen = seen.last_seen.max(at);
+        }
+    }
+
     /// Where Connection Requests reach the CPE: the latest of what is authenticated, by signature or by a session with
     /// the ACS, else what is not (T-65).
     pub fn destination(&self, approach: Approach) -> Option<Destination> {

@@ -28,7 +28,7 @@ mod verdict;
 pub use change::Change;
 pub use cpe::{Approach, Cpe, Credentials, Destination, Reported, Seen, State, Way};
 pub use limit::SourceLimit;
-pub use registry::{Registry, Taken};
+pub use registry::{Follower, Registry, Taken};
 pub use request::{Challenge, Duplicates, Ends, First, Request, ResponseAddress, Settings};
 pub use server::{Now, Server};
 pub use verdict::{Learned, Outcome, Verdict};

@@ -1,18 +1,25 @@
 //! All CPEs of an ACS, in memory.
 
-use std::mem;
+use std::{fmt, mem};
 
 use hashbrown::{HashTable, hash_table};
 use siphasher::sip::SipHasher13;
 use thiserror::Error;
 
-use super::{Cpe, Credentials, State};
-use crate::{slab::Slab, stun::Username};
+use super::{Cpe, Credentials, Seen, State};
+use crate::{short::Short, slab::Slab, stun::Username};
 
 /// Another CPE has this STUNUsername (STUN-21).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("another CPE has this STUNUsername")]
 pub struct Taken;
+
+/// Who is told of each settled binding ([`State::settled`]) that comes, moves or goes: that another one settles, or none,
+/// ends the one before. Times do not count.
+pub trait Follower: fmt::Debug + Send {
+    /// The CPE of this name has another one, or none.
+    fn settled(&mut self, name: &Short, before: Option<Seen>, after: Option<Seen>);
+}
 
 /// CPEs by STUNUsername.
 ///
@@ -24,13 +31,22 @@ pub struct Registry {
     by_name: HashTable<u32>,
     /// CPEs whose binding is authenticated.
     authenticated: u32,
+    follower: Option<Box<dyn Follower>>,
 }
 
 impl Registry {
     /// An empty registry that hashes under a random `seed`: everybody may ask for any name.
     pub fn new(seed: u64) -> Self {
         let hasher = SipHasher13::new_with_keys(seed, seed.rotate_left(32));
-        Self { hasher, cpes: Slab::with_capacity(0), by_name: HashTable::new(), authenticated: 0 }
+        Self { hasher, cpes: Slab::with_capacity(0), by_name: HashTable::new(), authenticated: 0, follower: None }
+    }
+
+    /// Tells `follower` of the settled bindings, those that are there and each change.
+    pub fn follow(&mut self, mut follower: Box<dyn Follower>) {
+        for (_, cpe) in self.iter_from(0) {
+            tell(&mut *follower, &cpe.name, None, cpe.state.settled());
+        }
+        self.follower = Some(follower);
     }
 
     /// How many there are.
@@ -50,13 +66,16 @@ impl Registry {
 
     /// Adds a CPE and gives its number.
     pub fn add(&mut self, cpe: Cpe) -> Result<u32, Taken> {
-        let Self { hasher, cpes, by_name, authenticated } = self;
+        let Self { hasher, cpes, by_name, authenticated, follower } = self;
         let is_authenticated = cpe.state.authenticated.is_some();
         let same = |&id: &u32| cpes[id].name == cpe.name;
         let hash_of = |&id: &u32| hasher.hash(&cpes[id].name);
         match by_name.entry(hasher.hash(&cpe.name), same, hash_of) {
             hash_table::Entry::Occupied(_) => Err(Taken),
             hash_table::Entry::Vacant(vacant) => {
+                if let Some(follower) = follower {
+                    tell(&mut **follower, &cpe.name, None, cpe.state.settled());
+                }
                 let id = cpes.insert(cpe);
                 vacant.insert(id);
                 *authenticated += u32::from(is_authenticated);
@@ -67,11 +86,14 @@ impl Registry {
 
     /// Takes a CPE out.
     pub fn remove(&mut self, name: &[u8]) -> Option<Cpe> {
-        let Self { hasher, cpes, by_name, authenticated } = self;
+        let Self { hasher, cpes, by_name, authenticated, follower } = self;
         let found = by_name.find_entry(hasher.hash(name), |&id| *cpes[id].name == *name).ok()?;
         let (id, _) = found.remove();
         let cpe = cpes.remove(id)?;
         *authenticated -= u32::from(cpe.state.authenticated.is_some());
+        if let Some(follower) = follower {
+            tell(&mut **follower, &cpe.name, cpe.state.settled(), None);
+        }
         Some(cpe)
     }
 
@@ -92,10 +114,13 @@ impl Registry {
 
     /// Changes what was learned of the CPE with a number.
     pub fn update<T>(&mut self, number: u32, change: impl FnOnce(&mut State) -> T) -> Option<T> {
-        let state = &mut self.cpes.get_mut(number)?.state;
-        let before = state.authenticated.is_some();
+        let Cpe { name, state, .. } = self.cpes.get_mut(number)?;
+        let (before, settled) = (state.authenticated.is_some(), state.settled());
         let result = change(state);
         self.authenticated = self.authenticated - u32::from(before) + u32::from(state.authenticated.is_some());
+        if let Some(follower) = &mut self.follower {
+            tell(&mut **follower, name, settled, state.settled());
+        }
         Some(result)
     }
 
@@ -107,5 +132,13 @@ impl Registry {
     /// All CPEs from number `first` on, in the order of their numbers.
     pub fn iter_from(&self, first: u32) -> impl Iterator<Item = (u32, &Cpe)> {
         self.cpes.iter_from(first)
+    }
+}
+
+/// Tells of a change, if it is one.
+fn tell(follower: &mut dyn Follower, name: &Short, before: Option<Seen>, after: Option<Seen>) {
+    let ends = |seen: Option<Seen>| seen.map(|seen| (seen.address, seen.server));
+    if ends(before) != ends(after) {
+        follower.settled(name, before, after);
     }
 }

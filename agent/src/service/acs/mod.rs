@@ -6,6 +6,7 @@ mod bulk;
 pub(crate) mod describe;
 mod error;
 mod kept;
+mod line_rate;
 mod owner;
 mod send;
 mod socket;
@@ -14,11 +15,11 @@ mod stun;
 mod tests;
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, RwLock,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tr111_core::acs::{Approach, Change, Cpe, Credentials, Ends, Learned, Registry, Reported, Server, Settings};
 
 use self::send::Order;
@@ -26,6 +27,7 @@ pub use self::{
     bulk::{Bulk, Selection},
     error::Error,
     kept::NotAdded,
+    line_rate::Places,
     owner::{Owner, Parts},
     socket::{BindError, StunSocket},
 };
@@ -33,6 +35,7 @@ use super::Clock;
 use crate::{
     config::AcsKnobs,
     control::message::{Alarm, BindingChange, Event, Happening, NatBinding},
+    dataplane::Bindings,
     telemetry::AcsMetrics,
 };
 
@@ -56,6 +59,10 @@ struct Shared {
     metrics: AcsMetrics,
     journal: kept::Keeper,
     association: association::Shared,
+    /// The bindings that the line-rate path knows, if there is one.
+    line_rate: OnceLock<Bindings>,
+    /// Whether it may answer.
+    is_line_rate_allowed: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -111,6 +118,8 @@ impl Acs {
             metrics,
             journal: kept::Keeper::new(),
             association: association::Shared::new(),
+            line_rate: OnceLock::new(),
+            is_line_rate_allowed: watch::Sender::new(line_rate::is_allowed(knobs.stun)),
         }))
     }
 
@@ -126,7 +135,13 @@ impl Acs {
     }
 
     fn page<T, I: IntoIterator<Item = T>>(&self, from: u32, limit: usize, describe: impl Fn(&Cpe) -> I) -> Page<T> {
-        let state = self.lock();
+        let mut state = self.lock();
+        if let Some(bindings) = self.0.line_rate.get() {
+            let numbers = state.server.registry().iter_from(from).take(limit).map(|(number, _)| number);
+            for number in numbers.collect::<Vec<_>>() {
+                state.hear(number, bindings);
+            }
+        }
         let mut cpes = state.server.registry().iter_from(from);
         let items = cpes.by_ref().take(limit).flat_map(|(_, cpe)| describe(cpe)).collect();
         let next = cpes.next().map(|(number, _)| number);
@@ -135,9 +150,12 @@ impl Acs {
 
     /// The CPE with this STUNUsername.
     pub fn get(&self, name: &str) -> Option<Cpe> {
-        let state = self.lock();
-        let registry = state.server.registry();
-        registry.number(name.as_bytes()).and_then(|number| registry.get(number)).cloned()
+        let mut state = self.lock();
+        let number = state.server.registry().number(name.as_bytes())?;
+        if let Some(bindings) = self.0.line_rate.get() {
+            state.hear(number, bindings);
+        }
+        state.server.registry().get(number).cloned()
     }
 
     /// How many there are.
@@ -212,6 +230,14 @@ impl Acs {
         self.settings().approach
     }
 
+    /// Has the line-rate path answer keep-alives of settled bindings; whether it may is told from now on.
+    pub fn settle(&self, bindings: Bindings) -> watch::Receiver<bool> {
+        self.lock().server.registry_mut().follow(Box::new(line_rate::Settled::new(bindings.clone())));
+        // There is one.
+        let _ = self.0.line_rate.set(bindings);
+        self.0.is_line_rate_allowed.subscribe()
+    }
+
     /// Has the threads of the STUN server end.
     pub fn stop(&self) {
         self.0.is_ending.store(true, Ordering::Relaxed);
@@ -223,6 +249,7 @@ impl Acs {
         self.lock().server.set_settings(knobs.stun);
         self.0.source_pps.store(knobs.source_pps, Ordering::Relaxed);
         self.set_association(knobs.association);
+        self.0.is_line_rate_allowed.send_replace(line_rate::is_allowed(knobs.stun));
     }
 
     fn settings(&self) -> Settings {
@@ -296,6 +323,17 @@ impl Acs {
 }
 
 impl State {
+    /// Takes over when the line-rate path heard of a CPE.
+    fn hear(&mut self, number: u32, bindings: &Bindings) {
+        let registry = self.server.registry_mut();
+        let heard = registry
+            .get(number)
+            .and_then(|cpe| cpe.state.settled().and_then(|seen| line_rate::heard(bindings, &cpe.name, seen)));
+        if let Some(heard) = heard {
+            registry.update(number, |state| state.heard(heard));
+        }
+    }
+
     /// Takes down what was learned, and of whom.
     fn lesson(&self, learned: Learned, ends: Ends) -> Option<Lesson> {
         let (Learned::Authenticated { number, .. } | Learned::Tentative { number } | Learned::Replayed { number }) =

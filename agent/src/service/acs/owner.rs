@@ -1,11 +1,11 @@
 //! The task that answers for the agent as a whole: its state, its knobs, its end.
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tr111_core::time::BootTime;
 
 use super::Acs;
 use crate::{
-    control::message::{AcsStatus, Status, Table},
+    control::message::{AcsStatus, Interface, Status, Table},
     registry::Health,
     service::{Ask, Clock, Knobs},
     telemetry::log::Log,
@@ -18,6 +18,8 @@ pub struct Parts {
     pub acs: Acs,
     /// What does not change.
     pub status: Status,
+    /// Interfaces with the line-rate path, where there is one.
+    pub interfaces: Option<watch::Receiver<Vec<Interface>>>,
     /// When it started.
     pub started: BootTime,
     /// The configuration in force.
@@ -89,6 +91,7 @@ impl Owner {
         Status {
             started: self.clock.rfc3339(self.parts.started),
             uptime_s: Clock::now().since(self.parts.started).unwrap_or_default().as_secs(),
+            interfaces: self.parts.interfaces.as_ref().map(|told| told.borrow().clone()).unwrap_or_default(),
             table: Table { rows: size.cpes, bindings, max_rows: status.table.max_rows },
             acs: status.acs.map(|acs| AcsStatus {
                 cpes: size.cpes,
