@@ -159,7 +159,7 @@ impl Key {
     }
 }
 
-use Effect::{Later, Live, Start};
+use Effect::{Live, Start};
 use Form::{Boolean, Choice, Integer, Integers, Text, Texts};
 
 const GATEWAY: &str = "gateway";

@@ -60,7 +60,7 @@ async fn serve(
     // Last, so that it never speaks for a server that is not there; it ends with this process, however that ends.
     if let Some(places) = places {
         let network = watch_network().map_err(system("watch addresses by netlink"))?;
-        let is_allowed = acs.settle(places.bindings());
+        let is_allowed = acs.answer_at_line_rate(places.bindings());
         tokio::spawn(places.keep(network, is_allowed));
     }
     let (served, asked) = endpoints.serve_with(Arc::clone(&telemetry), reload, Some(acs.clone()));

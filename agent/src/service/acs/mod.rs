@@ -231,7 +231,7 @@ impl Acs {
     }
 
     /// Has the line-rate path answer keep-alives of settled bindings; whether it may is told from now on.
-    pub fn settle(&self, bindings: Bindings) -> watch::Receiver<bool> {
+    pub fn answer_at_line_rate(&self, bindings: Bindings) -> watch::Receiver<bool> {
         self.lock().server.registry_mut().follow(Box::new(line_rate::Settled::new(bindings.clone())));
         // There is one.
         let _ = self.0.line_rate.set(bindings);
