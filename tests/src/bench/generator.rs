@@ -28,7 +28,7 @@ use tr111_core::{
     time::BootTime,
 };
 
-use super::{Report, Row, median, on_core, percentile, report::number};
+use super::{median, on_core, percentile, report::number};
 use crate::{frame::Packet, namespace::Namespace, process::run};
 
 const ANSWERING: usize = 0;
@@ -84,18 +84,6 @@ struct Answers {
     busy: f64,
     /// Requests that were sent, per second of the clock.
     asked: f64,
-}
-
-/// What it gives, and what it costs frames that are not for it.
-pub(super) fn answers(report: &mut Report) -> Result<()> {
-    for (what, question) in [
-        ("STUN answers per busy second, at line rate", Question::Plain),
-        ("keep-alives of 20,000 bindings per busy second, at line rate", Question::KeepAlive),
-    ] {
-        let (rate, note) = median_rate(question)?;
-        report.add(&Row::new(what, rate, "/s").note(note));
-    }
-    Ok(())
 }
 
 /// Answers per busy second, the median of some rounds; and what there is to know besides.

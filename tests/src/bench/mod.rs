@@ -37,14 +37,13 @@ pub struct Section {
 }
 
 /// Every section, in the order in which they run.
-pub const SECTIONS: [Section; 18] = [
+pub const SECTIONS: [Section; 17] = [
     Section {
         name: "programs",
         about: "frames that are not ours, and DISCOVER, at LAN ingress",
         measure: programs::ingress,
     },
     Section { name: "insertion", about: "the Gateway Identity into a reply, at egress", measure: programs::insertion },
-    Section { name: "line_rate", about: "STUN answers at XDP, and what others pay", measure: generator::answers },
     Section { name: "records", about: "records of the ring to rows", measure: rows::records },
     Section { name: "table", about: "a million rows in the core", measure: rows::table },
     Section { name: "store", about: "a million rows from the store", measure: rows::store },

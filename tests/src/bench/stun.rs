@@ -21,7 +21,13 @@ use nix::{
 };
 use tr111_core::stun::{Builder, MessageType, TransactionId};
 
-use super::{Report, Row, idle::Usage, median, on_core, report::number};
+use super::{
+    Report, Row,
+    generator::{self, Question},
+    idle::Usage,
+    median, on_core,
+    report::number,
+};
 use crate::{
     acs,
     nat::{NatLab, PUBLIC, SERVER},
@@ -36,7 +42,7 @@ const BEFORE: Duration = Duration::from_millis(500);
 /// Requests that leave by one system call.
 const BURST: usize = 60;
 
-/// Answers per busy second of tr111's path by the socket, of coturn, and of Vovida's stund.
+/// Answers per busy second of tr111's path by the socket and of that at line rate, of coturn, and of Vovida's stund.
 pub(super) fn answers(report: &mut Report) -> Result<()> {
     let net = NatLab::new("masquerade")?;
     let mut rates = [const { Vec::new() }; 3];
@@ -50,6 +56,17 @@ pub(super) fn answers(report: &mut Report) -> Result<()> {
     report.add(&Row::new("STUN answers per busy second, by the socket", ours.round(), "/s").note(note));
     report.add(&Row::new("STUN answers per busy second, by the socket: of coturn's", ours / coturn, "x").at_least(1.5));
     report.add(&Row::new("STUN answers per busy second, by the socket: of stund's", ours / stund, "x"));
+    for (what, question, bars) in
+        [("plain requests", Question::Plain, true), ("keep-alives of 20,000 bindings", Question::KeepAlive, false)]
+    {
+        let (line_rate, note) = generator::median_rate(question)?;
+        report
+            .add(&Row::new(format!("STUN answers per busy second, at line rate, {what}"), line_rate, "/s").note(note));
+        for (server, rate, bar) in [("coturn's", coturn, 15.0), ("stund's", stund, 10.0)] {
+            let row = Row::new(format!("STUN answers at line rate, {what}: of {server}"), line_rate / rate, "x");
+            report.add(&if bars { row.at_least(bar) } else { row });
+        }
+    }
     Ok(())
 }
 

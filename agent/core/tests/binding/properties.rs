@@ -28,7 +28,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Reboot),
         2 => any::<bool>().prop_map(Step::Silent),
         1 => prop_oneof![Just(Demand::Nothing), Just(Demand::Changes), Just(Demand::Everything)].prop_map(Step::Demand),
-        1 => prop_oneof![2 => Just(None), 1 => (400u16..=699).prop_map(Some)].prop_map(Step::Error),
+        1 => prop_oneof![2 => Just(None), 1 => Just(Some(401)), 1 => (400u16..=699).prop_map(Some)].prop_map(Step::Error),
         1 => any::<bool>().prop_map(Step::Forged),
         1 => any::<bool>().prop_map(Step::Honours),
         1 => any::<bool>().prop_map(Step::Refreshed),

@@ -370,7 +370,12 @@ impl World {
         };
         let error = |code| Builder::new(MessageType::BindingErrorResponse, id).attribute(Attribute::ErrorCode(code));
         let refusal = match (self.server.error, self.server.unknown) {
-            (Some(code), _) => Some(error(ErrorCode { code, reason: b"Scripted" })),
+            (Some(code), _) => {
+                if code == ErrorCode::UNAUTHORIZED.code && !message.is_signed() {
+                    self.refused.push(id);
+                }
+                Some(error(ErrorCode { code, reason: b"Scripted" }))
+            }
             _ if wants_signature && !message.is_signed() => {
                 self.refused.push(id);
                 Some(error(ErrorCode::UNAUTHORIZED))
