@@ -224,8 +224,8 @@ fn associations_without_validation_are_told_apart() -> Result<()> {
     Ok(())
 }
 
-/// STUN-41, STUN-43, STUN-44, STUN-45, STUN-46: what a CPE told its ACS is where its Connection Requests go; without a port
-/// that is 80, and a CPE without STUN credentials is as good as any.
+/// STUN-32, STUN-41, STUN-43, STUN-44, STUN-45, STUN-46: what a CPE told its ACS is where its Connection Requests go;
+/// without a port that is 80, a CPE without STUN credentials is as good as any, and one without NAT is told apart.
 #[test]
 fn the_latest_address_that_a_cpe_told_is_its_destination() -> Result<()> {
     let lab = Lab::new()?;

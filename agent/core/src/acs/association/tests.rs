@@ -85,7 +85,7 @@ fn gives_a_claim_up_for_what_is_on_file() {
     assert_eq!(state(&associations, &stb), (Some(home), None));
 }
 
-/// ACS-4, SEC-1: all elements of the identity count, and an empty class is a missing one.
+/// ACS-4, T-15, SEC-1: all elements of the identity count, and an empty class is a missing one.
 #[test]
 fn compares_all_elements() {
     let row = device("DEV0001", "STB");
