@@ -1,12 +1,21 @@
-//! Compiles the kernel programs of `ebpf/` and leaves the object at `$OUT_DIR/tr111`.
+//! Compiles the kernel programs of `ebpf/` and leaves two objects in `$OUT_DIR`: `tr111`, which the agent carries, and
+//! `tr111-testing` with the programs of tests and benchmarks, which the tests package finds as `DEP_TR111_EBPF_TESTING`.
 //!
 //! Programs need `core` for the BPF target and bpf-linker, which no stable toolchain brings. `cargo xtask setup` finds or
 //! installs them and writes what it found to `.bpf-toolchain` at the workspace root; this script only reads that.
 
-use std::{env, fs, io::ErrorKind, path::Path};
+use std::{
+    env, fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya_build::{Package, Toolchain};
+use object::{
+    build::elf::{Builder, SectionData},
+    elf,
+};
 
 const SETUP: &str = "run `cargo xtask setup`";
 
@@ -42,12 +51,38 @@ fn build() -> Result<()> {
         root_dir: ebpf.to_str().context("the workspace's path is not UTF-8")?,
         ..Package::default()
     };
-    aya_build::build_ebpf([package], Toolchain::Custom(&found.toolchain)).map_err(|error| {
+    let built = aya_build::build_ebpf([package], Toolchain::Custom(&found.toolchain));
+    built.map_err(|error| {
         // When it is the compiler that failed, it has told why above, and the error is only its command line.
         let why =
             if error.to_string().contains("--message-format") { "see above".into() } else { format!("{error:#}") };
         anyhow!("the kernel programs did not build: {why} (if the toolchain changed, {SETUP})")
-    })
+    })?;
+    let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
+    for object in ["tr111", "tr111-testing"] {
+        strip(&out.join(object)).with_context(|| format!("the debug information of {object}"))?;
+    }
+    println!("cargo::metadata=TESTING={}", out.join("tr111-testing").display());
+    Ok(())
+}
+
+/// Removes DWARF, four fifths of an object, which neither the kernel nor aya reads. BTF stays: the kernel needs it to find
+/// the bodies of loops, and quotes source lines from it.
+fn strip(object: &Path) -> Result<()> {
+    let data = fs::read(object)?;
+    let mut builder = Builder::read(data.as_slice())?;
+    for section in &mut builder.sections {
+        section.delete |= [".debug_", ".rel.debug_"].iter().any(|prefix| section.name.starts_with(prefix.as_bytes()));
+    }
+    // LLVM keeps names of sections and of symbols in one table, the writer in two.
+    let names = builder.sections.add();
+    names.name = ".shstrtab".into();
+    names.sh_type = elf::SHT_STRTAB;
+    names.data = SectionData::SectionString;
+    builder.delete_orphans();
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped)?;
+    Ok(fs::write(object, stripped)?)
 }
 
 /// What `cargo xtask setup` found: `key = value` lines.

@@ -4,6 +4,7 @@ use crate::{
     frame::PlainLoop,
     headers::Segment,
     stun::{USERNAME_MAXIMUM, username_hash},
+    words::Words,
 };
 
 /// Changes with every change of a map's layout, of [`crate::event`], [`crate::config`] or [`crate::counter`].
@@ -91,7 +92,7 @@ pub struct ExchangeKey {
     /// Where it was seen.
     pub segment: Segment,
     /// Hardware address, zero behind its length.
-    pub chaddr: [u8; 16],
+    pub chaddr: Words<2>,
     /// Transaction.
     pub xid: u32,
     /// Hardware type.
@@ -134,12 +135,12 @@ pub struct Mark {
     pub reserved: [u8; 3],
     /// The client.
     pub client: ClientKey,
-    /// The value of the request's option 125, zero behind its length.
-    pub identity: [u8; IDENTITY_BYTES],
+    /// The value of the request's option 125; what is behind its length has no meaning.
+    pub identity: Words<IDENTITY_WORDS>,
 }
 
-/// Bytes of option 125 that a [`Mark`] and a [`LastAck`] keep: the longest Device Identity is 145.
-pub const IDENTITY_BYTES: usize = 152;
+/// Words of option 125 that a [`Mark`] and a [`LastAck`] keep: the longest Device Identity has 145 bytes.
+pub const IDENTITY_WORDS: usize = 19;
 
 /// How the last exchange of a client ended, so that the agent can reconcile after a ring loss or a restart (T-29).
 #[repr(C)]
@@ -156,7 +157,7 @@ pub struct LastAck {
     /// The relay's address, 0 without a relay.
     pub giaddr: [u8; 4],
     /// Hardware address.
-    pub chaddr: [u8; 16],
+    pub chaddr: Words<2>,
     /// Hardware type.
     pub htype: u8,
     /// Hardware address length.
@@ -167,8 +168,8 @@ pub struct LastAck {
     pub identity_length: u8,
     /// Always 0.
     pub reserved: [u8; 4],
-    /// The value of the request's option 125, zero behind its length.
-    pub identity: [u8; IDENTITY_BYTES],
+    /// The value of the request's option 125; what is behind its length has no meaning.
+    pub identity: Words<IDENTITY_WORDS>,
 }
 
 /// A station whose ARP and DHCP messages refresh a time (T-6).

@@ -79,17 +79,24 @@ impl Route {
 pub enum Question {
     /// It asks for its address. CONNECTION-REQUEST-BINDING without a name is no more than that.
     Plain,
-    /// It says through which binding Connection Requests reach whom: may be answered if that is registered.
-    KeepAlive(Demands),
+    /// Its [`Demands`] say through which binding Connection Requests reach whom: may be answered if that is registered.
+    KeepAlive,
 }
 
-/// Judges the datagram of `length` bytes in `octets`.
+/// Judges the datagram of `length` bytes in `octets`, and leaves in `demands` what it asks for.
 ///
 /// # Errors
 /// The class of a request that the socket answers.
 #[inline(always)]
-pub fn judge<O: Octets + ?Sized, R: Repeat>(octets: &O, length: u32, repeat: R) -> Result<Question, Class> {
-    let Some(demands) = Demands::read(octets, 0, length, repeat) else { return Err(Class::OtherStun) };
+pub fn judge<O: Octets + ?Sized, R: Repeat>(
+    octets: &O,
+    length: u32,
+    demands: &mut Demands,
+    repeat: R,
+) -> Result<Question, Class> {
+    if !demands.read(octets, 0, length, repeat) {
+        return Err(Class::OtherStun);
+    }
     let signals = demands.signals;
     if demands.signed {
         return Err(Class::Signed);
@@ -104,7 +111,7 @@ pub fn judge<O: Octets + ?Sized, R: Repeat>(octets: &O, length: u32, repeat: R) 
     if signals.binding_change {
         return Err(Class::BindingChange);
     }
-    Ok(if demands.has_username() { Question::KeepAlive(demands) } else { Question::Plain })
+    Ok(if demands.has_username() { Question::KeepAlive } else { Question::Plain })
 }
 
 /// By what the binding of a keep-alive is registered.

@@ -6,10 +6,10 @@ use crate::{
     connreq,
     counter::Class,
     dhcp4::{self, Fixed, FixedError, Hash, MessageType, Walk, WalkEnd},
-    frame::{Frame, Octets, Repeat},
+    frame::{Frame, Octets, Repeat, Source},
     headers::{self, Segment, Udp, Wanted},
     identity::Refusal,
-    stun,
+    stun::{self, Demands, Signals},
 };
 
 /// Finds a datagram towards DHCP servers and relays.
@@ -39,32 +39,36 @@ pub fn find_stun<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>, config
     headers::find_udp(frame, metadata_tag, Wanted::DestinationPorts(&config.stun_ports))
 }
 
-/// Judges a datagram towards a STUN server: the signals of a Binding Request with CONNECTION-REQUEST-BINDING.
+/// Judges a datagram towards a STUN server: the signals of a Binding Request with CONNECTION-REQUEST-BINDING. Works in
+/// `demands`.
 ///
 /// # Errors
 /// The class of any other message.
 #[inline(always)]
-pub fn judge_stun<O: Octets + ?Sized, R: Repeat>(octets: &O, udp: &Udp, repeat: R) -> Result<stun::Signals, Class> {
-    if udp.fragment {
+pub fn judge_stun<O: Octets + ?Sized, R: Repeat>(
+    octets: &O,
+    udp: &Udp,
+    demands: &mut Demands,
+    repeat: R,
+) -> Result<Signals, Class> {
+    if udp.fragment || !demands.read_leniently(octets, udp.payload, udp.end, repeat) {
         return Err(Class::OtherStun);
     }
-    match stun::Signals::read(octets, udp.payload, udp.end, repeat) {
-        Some(signals) if signals.connection_request_binding && !signals.damaged => Ok(signals),
-        _ => Err(Class::OtherStun),
-    }
+    let signals = demands.signals;
+    if signals.connection_request_binding && !signals.damaged { Ok(signals) } else { Err(Class::OtherStun) }
 }
 
-/// The flow of a datagram; `None` where the frame ends within its IPv4 header.
+/// The flow of a datagram.
 #[inline(always)]
-pub fn flow_key<F: Frame + ?Sized>(frame: &F, segment: Segment, udp: &Udp) -> Option<FlowKey> {
-    let addresses = udp.ip as usize + headers::IPV4_ADDRESSES;
-    Some(FlowKey {
+pub fn flow_key<O: Octets + ?Sized>(octets: &O, segment: Segment, udp: &Udp) -> FlowKey {
+    let addresses = udp.ip + headers::IPV4_ADDRESSES as u32;
+    FlowKey {
         segment,
-        source: frame.load(addresses)?,
-        destination: frame.load(addresses + 4)?,
+        source: octets.four(addresses),
+        destination: octets.four(addresses + 4),
         source_port: udp.source_port,
         destination_port: udp.destination_port,
-    })
+    }
 }
 
 /// Judges a datagram from the WAN: a Connection Request, or a STUN server's answer.
@@ -198,16 +202,17 @@ pub fn judge_reply(udp: &Udp, walk: &Walk) -> Class {
 
 /// The walk over the options field of the message in `udp`.
 #[inline(always)]
-pub fn walk<O: Octets + ?Sized, R: Repeat>(octets: &O, udp: &Udp, config: &Config, repeat: R) -> Walk {
-    let mut walk = new_walk(udp, config);
-    walk.run(octets, config, repeat);
+pub fn walk<S: Source + ?Sized, R: Repeat>(source: &S, udp: &Udp, config: &Config, repeat: R) -> Walk {
+    let mut walk = Walk::new(udp.payload + dhcp4::OPTIONS, udp.end, config);
+    walk.run(source, config, repeat);
     walk
 }
 
-/// A walk that has not started.
+/// The same in the place of an earlier walk.
 #[inline(always)]
-pub fn new_walk(udp: &Udp, config: &Config) -> Walk {
-    Walk::new(udp.payload + dhcp4::OPTIONS, udp.end, config)
+pub fn walk_again<S: Source + ?Sized, R: Repeat>(walk: &mut Walk, source: &S, udp: &Udp, config: &Config, repeat: R) {
+    walk.start(udp.payload + dhcp4::OPTIONS, udp.end, config);
+    walk.run(source, config, repeat);
 }
 
 /// The key by which request and reply find each other.

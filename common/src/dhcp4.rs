@@ -2,8 +2,9 @@
 
 use crate::{
     config::Config,
-    frame::{Octets, Repeat, Step},
-    identity::Scan,
+    frame::{Octets, Repeat, Source, Step, first_bytes},
+    identity::{Joined, Scan},
+    words::{WORD, Word, Words},
 };
 
 /// UDP port of servers and relays.
@@ -142,7 +143,7 @@ pub struct Fixed {
     /// The relay's address, 0 without a relay.
     pub giaddr: [u8; 4],
     /// Hardware address, zero behind `hlen`.
-    pub chaddr: [u8; CHADDR],
+    pub chaddr: Words<{ CHADDR / WORD }>,
 }
 
 impl Fixed {
@@ -162,12 +163,10 @@ impl Fixed {
         if hlen as usize > CHADDR {
             return Err(FixedError::BadHlen);
         }
-        let mut chaddr = [0; CHADDR];
-        for (index, byte) in chaddr.iter_mut().enumerate() {
-            if index < hlen as usize {
-                *byte = octets.octet(start + 28 + index as u32);
-            }
-        }
+        let [high, low] = [octets.be64(start + 28), octets.be64(start + 36)];
+        let hlen_low = u32::from(hlen).saturating_sub(8);
+        let chaddr = [first_bytes(high, hlen.into()), first_bytes(low, hlen_low)];
+        let chaddr = Words(chaddr.map(|word| Word(word.to_be_bytes())));
         Ok(Self {
             op: octets.octet(start),
             htype: octets.octet(start + 1),
@@ -179,14 +178,11 @@ impl Fixed {
             chaddr,
         })
     }
-}
 
-impl Fixed {
-    /// The hardware address as two words.
+    /// The hardware address as two numbers.
     #[inline(always)]
     pub fn chaddr_words(&self) -> [u64; 2] {
-        let both = u128::from_be_bytes(self.chaddr);
-        [(both >> 64) as u64, both as u64]
+        self.chaddr.0.map(|word| u64::from_be_bytes(word.0))
     }
 }
 
@@ -194,7 +190,7 @@ impl Fixed {
 ///
 /// Both multiplications are by the secret seed, and the rotation between them brings every bit below the top of one of
 /// them, so the difference that a changed word makes cannot be known without the seed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Hash {
     state: u64,
@@ -223,10 +219,11 @@ impl Hash {
 }
 
 /// How an option walk ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum WalkEnd {
     /// It has not.
+    #[default]
     Walking,
     /// At END.
     End,
@@ -237,7 +234,7 @@ pub enum WalkEnd {
 }
 
 /// Walks the options field once and keeps what the programs decide by.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Walk {
     at: u32,
@@ -256,16 +253,16 @@ pub struct Walk {
     pub relay_agent: u32,
     /// Where the last instance of option 125 starts, 0 without one.
     pub vendor_identifying: u32,
-    /// Instances of option 125.
-    pub vendor_instances: u8,
     /// Lease in seconds (option 51), 0 without one.
     pub lease: u32,
     /// Server identifier (option 54), 0 without one.
     pub server: [u8; 4],
     /// How the walk ended.
     pub ended: WalkEnd,
-    /// The joined option 125.
+    /// What option 125 holds.
     pub identity: Scan,
+    /// Option 125.
+    pub joined: Joined,
 }
 
 /// Most options that one walk reads, four PADs counted as one. A message of 16 KiB could hold more, but no sane one does; what lies behind is
@@ -276,22 +273,28 @@ impl Walk {
     /// A walk over the options field from `at` to `end`.
     #[inline(always)]
     pub fn new(at: u32, end: u32, config: &Config) -> Self {
-        Self {
-            at,
-            end,
-            client_id: Hash::new(config.seed),
-            client_id_length: 0,
-            message_type: 0,
-            overload: 0,
-            maximum_size: 0,
-            relay_agent: 0,
-            vendor_identifying: 0,
-            vendor_instances: 0,
-            lease: 0,
-            server: [0; 4],
-            ended: WalkEnd::Walking,
-            identity: Scan::new(),
-        }
+        let mut walk = Self::default();
+        walk.start(at, end, config);
+        walk
+    }
+
+    /// Makes it a walk over the options field from `at` to `end`, in its place: it has no room on a kernel stack.
+    #[inline(always)]
+    pub fn start(&mut self, at: u32, end: u32, config: &Config) {
+        self.at = at;
+        self.end = end;
+        self.client_id = Hash::new(config.seed);
+        self.client_id_length = 0;
+        self.message_type = 0;
+        self.overload = 0;
+        self.maximum_size = 0;
+        self.relay_agent = 0;
+        self.vendor_identifying = 0;
+        self.lease = 0;
+        self.server = [0; 4];
+        self.ended = WalkEnd::Walking;
+        self.identity = Scan::new();
+        self.joined.clear();
     }
 
     /// Where END stands, once the walk met it.
@@ -302,23 +305,22 @@ impl Walk {
 
     /// Reads every option.
     #[inline(always)]
-    pub fn run<O: Octets + ?Sized, R: Repeat>(&mut self, octets: &O, config: &Config, repeat: R) {
-        repeat.repeat(OPTIONS_MAXIMUM, &mut WalkStep { walk: self, octets, config, repeat });
+    pub fn run<S: Source + ?Sized, R: Repeat>(&mut self, source: &S, config: &Config, repeat: R) {
+        repeat.repeat(OPTIONS_MAXIMUM, &mut WalkStep { walk: self, source, repeat });
         if self.ended == WalkEnd::Walking {
             self.ended = WalkEnd::Damaged;
         }
-        self.identity.finish();
+        self.identity.read_joined(&self.joined, config, repeat);
     }
 }
 
-struct WalkStep<'a, O: ?Sized, R> {
+struct WalkStep<'a, S: ?Sized, R> {
     walk: &'a mut Walk,
-    octets: &'a O,
-    config: &'a Config,
+    source: &'a S,
     repeat: R,
 }
 
-impl<O: Octets + ?Sized, R: Repeat> Step for WalkStep<'_, O, R> {
+impl<S: Source + ?Sized, R: Repeat> Step for WalkStep<'_, S, R> {
     #[inline(always)]
     fn step(&mut self, _: u32) -> bool {
         let walk = &mut *self.walk;
@@ -327,9 +329,9 @@ impl<O: Octets + ?Sized, R: Repeat> Step for WalkStep<'_, O, R> {
             walk.ended = WalkEnd::Exhausted;
             return false;
         }
-        let code = self.octets.octet(at);
+        let code = self.source.octet(at);
         if code == option::PAD {
-            let many = at + 4 <= walk.end && self.octets.be32(at) == 0;
+            let many = at + 4 <= walk.end && self.source.be32(at) == 0;
             walk.at = at + if many { 4 } else { 1 };
             return true;
         }
@@ -341,7 +343,7 @@ impl<O: Octets + ?Sized, R: Repeat> Step for WalkStep<'_, O, R> {
             walk.ended = WalkEnd::Damaged;
             return false;
         }
-        let length = u32::from(self.octets.octet(at + 1));
+        let length = u32::from(self.source.octet(at + 1));
         let value = at + 2;
         if value + length > walk.end {
             walk.ended = WalkEnd::Damaged;
@@ -349,22 +351,20 @@ impl<O: Octets + ?Sized, R: Repeat> Step for WalkStep<'_, O, R> {
         }
         walk.at = value + length;
         match code {
-            option::MESSAGE_TYPE if length == 1 => walk.message_type = self.octets.octet(value),
-            option::OVERLOAD if length == 1 => walk.overload = self.octets.octet(value),
-            option::MAXIMUM_SIZE if length == 2 => walk.maximum_size = self.octets.be16(value),
+            option::MESSAGE_TYPE if length == 1 => walk.message_type = self.source.octet(value),
+            option::OVERLOAD if length == 1 => walk.overload = self.source.octet(value),
+            option::MAXIMUM_SIZE if length == 2 => walk.maximum_size = self.source.be16(value),
             option::RELAY_AGENT => walk.relay_agent = at,
-            option::LEASE_TIME if length == 4 => walk.lease = self.octets.be32(value),
-            option::SERVER_ID if length == 4 => walk.server = self.octets.four(value),
+            option::LEASE_TIME if length == 4 => walk.lease = self.source.be32(value),
+            option::SERVER_ID if length == 4 => walk.server = self.source.four(value),
             option::CLIENT_ID => {
                 walk.client_id_length += length as u16;
-                let mut step = ClientIdStep { hash: &mut walk.client_id, octets: self.octets, at: value, length };
+                let mut step = ClientIdStep { hash: &mut walk.client_id, octets: self.source, at: value, length };
                 self.repeat.repeat(length.div_ceil(8), &mut step);
             }
             option::VENDOR_IDENTIFYING => {
                 walk.vendor_identifying = at;
-                walk.vendor_instances = walk.vendor_instances.saturating_add(1);
-                let (scan, octets, config) = (&mut walk.identity, self.octets, self.config);
-                self.repeat.repeat(length, &mut IdentityStep { scan, octets, config, at: value, end: value + length });
+                walk.joined.append(self.source, value, length);
             }
             _ => {}
         }
@@ -382,30 +382,9 @@ struct ClientIdStep<'a, O: ?Sized> {
 impl<O: Octets + ?Sized> Step for ClientIdStep<'_, O> {
     #[inline(always)]
     fn step(&mut self, index: u32) -> bool {
-        let left = self.length - index * 8;
-        let mut word = self.octets.be64(self.at + index * 8);
-        if left < 8 {
-            word &= u64::MAX << (64 - 8 * left);
-        }
-        self.hash.add(word);
+        let word = self.octets.be64(self.at + index * 8);
+        self.hash.add(first_bytes(word, self.length - index * 8));
         true
-    }
-}
-
-struct IdentityStep<'a, O: ?Sized> {
-    scan: &'a mut Scan,
-    octets: &'a O,
-    config: &'a Config,
-    at: u32,
-    end: u32,
-}
-
-impl<O: Octets + ?Sized> Step for IdentityStep<'_, O> {
-    #[inline(always)]
-    fn step(&mut self, _: u32) -> bool {
-        let taken = self.scan.feed(self.octets, self.at, self.end - self.at, self.config);
-        self.at += taken;
-        self.at < self.end
     }
 }
 

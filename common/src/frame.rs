@@ -1,7 +1,11 @@
-//! Access to packet bytes: the two small traits that kernel contexts and slices both implement.
+//! Access to packet bytes: the small traits that kernel contexts and slices both implement.
+
+use crate::words::{WORD, Words};
 
 /// Largest frame that the programs copy, in bytes. A power of two, so that one mask bounds every index.
 pub const FRAME_CAPACITY: usize = 16 * 1024;
+/// The same in words.
+pub const FRAME_WORDS: usize = FRAME_CAPACITY / WORD;
 
 /// Loads fixed-size pieces of a frame, for headers.
 pub trait Frame {
@@ -63,14 +67,43 @@ impl Octets for [u8] {
     }
 }
 
-impl Octets for [u8; FRAME_CAPACITY] {
-    #[inline(always)]
-    fn octet(&self, at: u32) -> u8 {
-        self[at as usize & (FRAME_CAPACITY - 1)]
+/// The first `count` bytes of a word, whose first byte is on top; all of them from 8 on.
+#[inline(always)]
+pub fn first_bytes(word: u64, count: u32) -> u64 {
+    match count {
+        0 => 0,
+        1..=7 => word & (u64::MAX << (64 - 8 * count)),
+        _ => word,
+    }
+}
+
+/// Words of the buffer that pieces of a message are gathered in.
+pub const GATHERED_WORDS: usize = 256 + PIECE_WORDS;
+/// Bytes that may be gathered.
+pub const GATHERED_MAXIMUM: u32 = 2048;
+/// Words of the longest piece: the value of a DHCP option.
+const PIECE_WORDS: usize = 32;
+
+/// What pieces of a message are copied from.
+pub trait Source: Octets {
+    /// Copies `length` bytes at `at`, 1 to 256, to `to` from its byte `place` on, which is below [`GATHERED_MAXIMUM`];
+    /// `false` where they are not there.
+    fn copy_to(&self, at: u32, length: u32, to: &mut Words<GATHERED_WORDS>, place: u32) -> bool;
+}
+
+impl Source for [u8] {
+    fn copy_to(&self, at: u32, length: u32, to: &mut Words<GATHERED_WORDS>, place: u32) -> bool {
+        let Some(piece) = self.get(at as usize..).and_then(|rest| rest.get(..length as usize)) else { return false };
+        piece.iter().zip(place as usize..).for_each(|(byte, place)| to.set(place, *byte));
+        true
     }
 }
 
 /// One turn of a bounded loop.
+///
+/// What a step changes from turn to turn lies behind a reference, in the kernel in a map. Of a map's values the
+/// verifier knows nothing, so that all turns look alike to it and it walks one of them; on the stack each value that a
+/// variable can have makes another turn (a million instructions for 32 attributes on Linux 7.3).
 pub trait Step {
     /// Does the turn with number `index`; `false` ends the loop.
     fn step(&mut self, index: u32) -> bool;

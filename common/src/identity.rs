@@ -1,12 +1,12 @@
-//! The Device Identity in DHCP option 125 (TR-111 1.2.5, RFC 3925), read as it comes.
+//! The Device Identity in DHCP option 125 (TR-111 1.2.5, RFC 3925).
 //!
-//! [`Scan`] takes the bytes of the joined option (RFC 3396: all instances, in order) piece by piece, so it runs in the
-//! kernel, where the instances lie apart, and over a joined slice. It keeps spans, not bytes: offsets count from the
-//! start of the joined option. [`Scan::conclude`] then says what the option means.
+//! [`Joined`] gathers the instances of the option (RFC 3396: one value, in order). [`Scan`] reads the joined value. It
+//! keeps spans, not bytes: offsets count from the start of the joined value. [`Scan::conclude`] then says what it means.
 
 use crate::{
     config::{Config, Dialect},
-    frame::Octets,
+    frame::{GATHERED_MAXIMUM, GATHERED_WORDS, Octets, Repeat, Source, Step, first_bytes},
+    words::Words,
 };
 
 /// IANA enterprise number of the DSL Forum, now the Broadband Forum (TR-111 1.2.5).
@@ -104,49 +104,107 @@ impl Refusal {
     }
 }
 
+/// The values of all instances of option 125 in a message, one behind the other (RFC 3396): up to [`GATHERED_MAXIMUM`]
+/// bytes.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Joined {
+    value: Words<GATHERED_WORDS>,
+    length: u32,
+    /// Where the last instance starts.
+    last: u32,
+    /// Instances, those that did not fit included.
+    instances: u16,
+    /// Not 0: an instance did not fit.
+    overflow: u8,
+    reserved: [u8; 5],
+}
+
+impl Joined {
+    /// Forgets what was joined.
+    #[inline(always)]
+    pub fn clear(&mut self) {
+        self.length = 0;
+        self.last = 0;
+        self.instances = 0;
+        self.overflow = 0;
+    }
+
+    /// Adds the value of an instance: `length` bytes at `at`, at most 255.
+    #[inline(always)]
+    pub fn append<S: Source + ?Sized>(&mut self, source: &S, at: u32, length: u32) {
+        self.instances = self.instances.saturating_add(1);
+        self.last = self.length;
+        if length == 0 {
+            return;
+        }
+        let place = self.length;
+        let fits = place + length <= GATHERED_MAXIMUM && source.copy_to(at, length, &mut self.value, place);
+        if fits {
+            self.length = place + length;
+        } else {
+            self.overflow = 1;
+        }
+    }
+
+    /// Instances of the option.
+    #[inline(always)]
+    pub const fn instances(&self) -> u16 {
+        self.instances
+    }
+
+    /// Where the last instance starts.
+    #[inline(always)]
+    pub const fn last(&self) -> u32 {
+        self.last
+    }
+
+    /// Bytes of the joined value.
+    #[inline(always)]
+    pub const fn length(&self) -> u32 {
+        self.length
+    }
+
+    /// The first `N` words of the joined value; what is behind its end has no meaning.
+    #[inline(always)]
+    pub fn first<const N: usize>(&self) -> Option<Words<N>> {
+        self.value.0.first_chunk().copied().map(Words)
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 struct Field {
     start: u16,
     /// Bytes up to the last one that is not NUL.
     length: u16,
+    /// NULs behind them.
+    nuls: u16,
     present: bool,
     control: bool,
-    /// Trailing NULs so far.
-    nuls: u16,
 }
 
-/// Most bytes of a text that one call takes.
-pub const RUN: u32 = 8;
+/// Enterprise number and length of an element (RFC 3925 4).
+const ELEMENT_HEADER: u32 = 5;
+/// Code and length of a sub-option.
+const SUB_OPTION_HEADER: u32 = 2;
 
-const ENTERPRISE: u8 = 0;
-const ELEMENT_LENGTH: u8 = 1;
-const CODE: u8 = 2;
-const LENGTH: u8 = 3;
-const DATA: u8 = 4;
-const FOREIGN: u8 = 5;
-
-/// The state of reading one message's option 125.
+/// What one message's option 125 holds.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Scan {
-    enterprise: u32,
-    position: u16,
-    element_start: u16,
-    stage: u8,
-    enterprise_bytes: u8,
-    element_left: u8,
-    code: u8,
-    left: u8,
-    keep: bool,
+    /// The first bytes of the OUI, the first one on top.
+    oui: u64,
+    at: u32,
+    end: u32,
+    element_start: u32,
+    element_end: u32,
+    /// Where the length byte of the first element of [`DSL_FORUM`] stands, 0 without one.
+    element_length_at: u32,
     ours: bool,
     damaged: bool,
     duplicate: bool,
     nul: bool,
-    /// The first bytes of the OUI, the first one on top.
-    oui: u64,
-    /// Where the length byte of the first element of [`DSL_FORUM`] stands in the frame, 0 without one.
-    element_length_at: u32,
     fields: [Field; KEPT],
 }
 
@@ -160,152 +218,38 @@ impl Scan {
     /// Nothing read yet.
     pub const fn new() -> Self {
         Self {
-            enterprise: 0,
-            position: 0,
+            oui: 0,
+            at: 0,
+            end: 0,
             element_start: 0,
-            stage: ENTERPRISE,
-            enterprise_bytes: 0,
-            element_left: 0,
-            code: 0,
-            left: 0,
-            keep: false,
+            element_end: 0,
+            element_length_at: 0,
             ours: false,
             damaged: false,
             duplicate: false,
             nul: false,
-            oui: 0,
-            element_length_at: 0,
-            fields: [Field { start: 0, length: 0, present: false, control: false, nuls: 0 }; KEPT],
+            fields: [Field { start: 0, length: 0, nuls: 0, present: false, control: false }; KEPT],
         }
     }
 
-    /// Takes the next bytes of the joined option from `at`, at most `available` of them, and returns how many, so that
-    /// the kernel's loop turns once for a sub-option of up to [`RUN`] bytes. A header that is cut by the end of an
-    /// instance of the option (RFC 3396) is taken byte by byte.
+    /// Reads a joined value of `length` bytes, at most 65,535 (spans have 16 bits).
     #[inline(always)]
-    pub fn feed<O: Octets + ?Sized>(&mut self, octets: &O, at: u32, available: u32, config: &Config) -> u32 {
-        let mut taken = 0;
-        if self.stage == CODE && available >= 2 && self.element_left >= 2 {
-            self.take_code(octets.octet(at));
-            self.take_length(octets.octet(at + 1));
-            taken = 2;
-        } else if self.stage == ENTERPRISE && self.enterprise_bytes == 0 && available >= 5 {
-            self.element_start = self.position;
-            self.enterprise = octets.be32(at);
-            self.position = self.position.wrapping_add(4);
-            self.take_element_length(octets.octet(at + 4), at + 4, config);
-            taken = 5;
-        } else if self.stage != DATA && self.stage != FOREIGN {
-            self.take_header_byte(octets.octet(at), at, config);
-            taken = 1;
-        }
-        if self.stage == DATA || self.stage == FOREIGN {
-            taken += self.take_run(octets, at + taken, available - taken);
-        }
-        taken
+    pub fn read<O: Octets + ?Sized, R: Repeat>(&mut self, octets: &O, length: u32, config: &Config, repeat: R) {
+        self.end = length;
+        // Each turn takes a header, of two bytes at least.
+        repeat.repeat(length.div_ceil(SUB_OPTION_HEADER), &mut ScanStep { scan: self, octets, config, repeat });
     }
 
-    /// Takes up to [`RUN`] bytes of a text, or of an element that is not ours.
+    /// Reads what `joined` gathered.
     #[inline(always)]
-    fn take_run<O: Octets + ?Sized>(&mut self, octets: &O, at: u32, available: u32) -> u32 {
-        let left = if self.stage == DATA { self.left } else { self.element_left };
-        let run = u32::from(left).min(available).min(RUN);
-        if self.stage == DATA && self.keep {
-            self.keep_run(octets, at, run);
-        }
-        self.position = self.position.wrapping_add(run as u16);
-        self.element_left -= run as u8;
-        self.left = self.left.wrapping_sub(run as u8);
-        if self.stage == DATA && self.left == 0 {
-            self.close_field();
-        } else if self.element_left == 0 {
-            self.stage = ENTERPRISE;
-        }
-        run
-    }
-
-    /// Takes one byte of an enterprise number, a code or a length.
-    #[inline(always)]
-    fn take_header_byte(&mut self, byte: u8, at: u32, config: &Config) {
-        match self.stage {
-            ENTERPRISE => {
-                if self.enterprise_bytes == 0 {
-                    self.enterprise = 0;
-                    self.element_start = self.position;
-                }
-                self.position = self.position.wrapping_add(1);
-                self.enterprise = self.enterprise << 8 | u32::from(byte);
-                self.enterprise_bytes += 1;
-                if self.enterprise_bytes == 4 {
-                    self.stage = ELEMENT_LENGTH;
-                }
-            }
-            ELEMENT_LENGTH => self.take_element_length(byte, at, config),
-            CODE => self.take_code(byte),
-            _ => self.take_length(byte),
-        }
-    }
-
-    #[inline(always)]
-    fn take_element_length(&mut self, byte: u8, at: u32, config: &Config) {
-        self.position = self.position.wrapping_add(1);
-        if self.enterprise == DSL_FORUM && self.element_length_at == 0 {
-            self.element_length_at = at;
-        }
-        self.element_left = byte;
-        self.enterprise_bytes = 0;
-        self.stage = if config.accepts(self.enterprise) {
-            self.ours = true;
-            CODE
-        } else {
-            FOREIGN
-        };
-        if byte == 0 {
-            self.stage = ENTERPRISE;
-        }
-    }
-
-    #[inline(always)]
-    fn take_code(&mut self, byte: u8) {
-        self.position = self.position.wrapping_add(1);
-        self.code = byte;
-        self.element_left -= 1;
-        self.stage = LENGTH;
-        if self.element_left == 0 {
-            // A code without a length.
-            self.discard_element();
-        }
-    }
-
-    #[inline(always)]
-    fn take_length(&mut self, byte: u8) {
-        self.position = self.position.wrapping_add(1);
-        self.element_left -= 1;
-        self.left = byte;
-        if byte > self.element_left {
-            self.discard_element();
-            return;
-        }
-        self.open_field();
-        self.stage = DATA;
-        if byte == 0 {
-            self.close_field();
-        }
-    }
-
-    /// Ends the option. An element that is still open was cut off, and is discarded whole.
-    #[inline(always)]
-    pub fn finish(&mut self) {
-        if self.stage != ENTERPRISE {
-            self.discard_element();
-        } else if self.enterprise_bytes != 0 {
-            self.damaged = true;
-        }
+    pub fn read_joined<R: Repeat>(&mut self, joined: &Joined, config: &Config, repeat: R) {
+        self.read(&joined.value, joined.length, config, repeat);
+        self.damaged |= joined.overflow != 0;
     }
 
     /// Whether any byte was read.
     pub fn is_present(&self) -> bool {
-        self.position != 0
+        self.end != 0
     }
 
     /// A sub-option came twice; the first was taken (T-19a).
@@ -330,7 +274,7 @@ impl Scan {
         oui.present || serial.present || class.present
     }
 
-    /// Where the length byte of the first element of [`DSL_FORUM`] stands in the frame.
+    /// Where the length byte of the first element of [`DSL_FORUM`] stands in the joined value.
     #[inline(always)]
     pub fn element_length_at(&self) -> Option<u32> {
         if self.element_length_at == 0 { None } else { Some(self.element_length_at) }
@@ -384,89 +328,6 @@ impl Scan {
     }
 
     #[inline(always)]
-    fn field(&mut self) -> Option<&mut Field> {
-        self.fields.get_mut(usize::from(self.code).wrapping_sub(1))
-    }
-
-    #[inline(always)]
-    fn open_field(&mut self) {
-        let start = self.position;
-        self.keep = false;
-        if self.code == sub_option::DEVICE_MANUFACTURER_OUI && !self.fields[0].present {
-            self.oui = 0;
-        }
-        if let Some(field) = self.field() {
-            if field.present {
-                self.duplicate = true;
-            } else {
-                *field = Field { start, present: true, ..Field::default() };
-                self.keep = true;
-            }
-        }
-    }
-
-    /// Keeps what matters of the next `run` bytes of a text: where its last byte stands that is not NUL, and whether a
-    /// control character or an inner NUL is among them. All eight bytes of a word are judged at once, each in its own
-    /// byte of the masks.
-    #[inline(always)]
-    fn keep_run<O: Octets + ?Sized>(&mut self, octets: &O, at: u32, run: u32) {
-        const HIGH: u64 = 0x8080_8080_8080_8080;
-        const LOW_SEVEN: u64 = !HIGH;
-        const BELOW_SPACE: u64 = 0x6060_6060_6060_6060;
-
-        if run == 0 {
-            return;
-        }
-        let word = octets.be64(at) & (u64::MAX << (64 - 8 * (run & 15)));
-        let low = word & LOW_SEVEN;
-        let text = ((low + LOW_SEVEN) | word) & HIGH;
-        let printable = (low + BELOW_SPACE) | word;
-        let delete = word ^ LOW_SEVEN;
-        let not_delete = ((delete & LOW_SEVEN) + LOW_SEVEN) | delete;
-        let control = text & !(printable & not_delete) != 0;
-
-        let position = self.position;
-        let is_oui = self.code == sub_option::DEVICE_MANUFACTURER_OUI;
-        let Some(field) = self.field() else { return };
-        let first = position.wrapping_sub(field.start);
-        if text == 0 {
-            field.nuls += run as u16;
-        } else {
-            let behind = text.trailing_zeros() / 8;
-            let length = RUN - behind;
-            let inner_nul = field.nuls != 0 || text >> (8 * behind) != HIGH >> (8 * behind);
-            field.control |= control || inner_nul;
-            field.nuls = (run - length) as u16;
-            field.length = first + length as u16;
-        }
-        if is_oui && usize::from(first) < OUI_BYTES {
-            self.oui |= word >> (8 * first);
-        }
-    }
-
-    #[inline(always)]
-    fn close_field(&mut self) {
-        if self.keep {
-            let stripped = self.field().is_some_and(|field| field.nuls != 0);
-            self.nul |= stripped;
-        }
-        self.stage = if self.element_left == 0 { ENTERPRISE } else { CODE };
-    }
-
-    /// T-19b: a damaged element is discarded whole; what earlier elements gave stays.
-    #[inline(always)]
-    fn discard_element(&mut self) {
-        self.damaged = true;
-        let start = self.element_start;
-        for field in &mut self.fields {
-            if field.start >= start {
-                *field = Field::default();
-            }
-        }
-        self.stage = if self.element_left == 0 { ENTERPRISE } else { FOREIGN };
-    }
-
-    #[inline(always)]
     fn oui_digits(&self, field: Field, config: &Config) -> Option<[u8; 6]> {
         let raw = self.oui.to_be_bytes();
         let digits = match field.length {
@@ -484,6 +345,152 @@ impl Scan {
             *to = from.to_ascii_uppercase();
         }
         valid.then_some(upper)
+    }
+}
+
+struct ScanStep<'a, O: ?Sized, R> {
+    scan: &'a mut Scan,
+    octets: &'a O,
+    config: &'a Config,
+    repeat: R,
+}
+
+impl<O: Octets + ?Sized, R: Repeat> Step for ScanStep<'_, O, R> {
+    /// Takes the header of an element, or a sub-option.
+    #[inline(always)]
+    fn step(&mut self, _: u32) -> bool {
+        let at = self.scan.at;
+        if at >= self.scan.end {
+            return false;
+        }
+        if at >= self.scan.element_end { self.open_element(at) } else { self.take_sub_option(at) }
+    }
+}
+
+impl<O: Octets + ?Sized, R: Repeat> ScanStep<'_, O, R> {
+    /// Steps into an element of an accepted enterprise, and over any other. One that is cut off ends the option.
+    #[inline(always)]
+    fn open_element(&mut self, at: u32) -> bool {
+        let scan = &mut *self.scan;
+        let data = at + ELEMENT_HEADER;
+        if data > scan.end {
+            scan.damaged = true;
+            return false;
+        }
+        let enterprise = self.octets.be32(at);
+        if enterprise == DSL_FORUM && scan.element_length_at == 0 {
+            scan.element_length_at = data - 1;
+        }
+        let end = data + u32::from(self.octets.octet(data - 1));
+        let accepted = self.config.accepts(enterprise);
+        scan.ours |= accepted;
+        if end > scan.end {
+            scan.damaged = true;
+            return false;
+        }
+        scan.element_start = at;
+        scan.element_end = end;
+        scan.at = if accepted { data } else { end };
+        true
+    }
+
+    #[inline(always)]
+    fn take_sub_option(&mut self, at: u32) -> bool {
+        let scan = &mut *self.scan;
+        let value = at + SUB_OPTION_HEADER;
+        let length = u32::from(self.octets.octet(at + 1));
+        if value > scan.element_end || value + length > scan.element_end {
+            // T-19b: a damaged element is discarded whole; what earlier elements gave stays.
+            scan.damaged = true;
+            scan.at = scan.element_end;
+            let from = scan.element_start;
+            self.repeat.repeat(KEPT as u32, &mut DiscardStep { fields: &mut scan.fields, from });
+            return true;
+        }
+        scan.at = value + length;
+        let code = self.octets.octet(at);
+        let Some(field) = scan.fields.get_mut(usize::from(code).wrapping_sub(1)) else { return true };
+        if field.present {
+            scan.duplicate = true;
+            return true;
+        }
+        *field = Field { start: value as u16, length: length as u16, nuls: 0, present: true, control: false };
+        if code == sub_option::DEVICE_MANUFACTURER_OUI {
+            scan.oui = first_bytes(self.octets.be64(value), length);
+        }
+        if length != 0 && self.octets.octet(value + length - 1) == 0 {
+            scan.nul = true;
+            self.repeat.repeat(length, &mut TrimStep { field, octets: self.octets, value });
+        }
+        let length = u32::from(field.length);
+        self.repeat.repeat(length.div_ceil(8), &mut TextStep { field, octets: self.octets, value, length });
+        true
+    }
+}
+
+/// Forgets the fields from `from` on.
+struct DiscardStep<'a> {
+    fields: &'a mut [Field; KEPT],
+    from: u32,
+}
+
+impl Step for DiscardStep<'_> {
+    #[inline(always)]
+    fn step(&mut self, index: u32) -> bool {
+        match self.fields.get_mut(index as usize) {
+            Some(field) if u32::from(field.start) >= self.from => *field = Field::default(),
+            _ => {}
+        }
+        true
+    }
+}
+
+/// T-18: takes a trailing NUL off a text.
+struct TrimStep<'a, O: ?Sized> {
+    field: &'a mut Field,
+    octets: &'a O,
+    value: u32,
+}
+
+impl<O: Octets + ?Sized> Step for TrimStep<'_, O> {
+    #[inline(always)]
+    fn step(&mut self, _: u32) -> bool {
+        let length = u32::from(self.field.length);
+        if length == 0 || self.octets.octet(self.value + length - 1) != 0 {
+            return false;
+        }
+        self.field.length -= 1;
+        self.field.nuls += 1;
+        true
+    }
+}
+
+/// SEC-9: looks for control characters, among them NULs inside, in eight bytes of a text at once.
+struct TextStep<'a, O: ?Sized> {
+    field: &'a mut Field,
+    octets: &'a O,
+    value: u32,
+    length: u32,
+}
+
+impl<O: Octets + ?Sized> Step for TextStep<'_, O> {
+    #[inline(always)]
+    fn step(&mut self, index: u32) -> bool {
+        const ONES: u64 = u64::MAX / 0xff;
+        const HIGH: u64 = ONES << 7;
+        const SPACES: u64 = ONES * 0x20;
+        const DELETES: u64 = ONES * 0x7f;
+
+        let left = self.length - index * 8;
+        let text = self.octets.be64(self.value + index * 8);
+        let word = first_bytes(text, left) | (SPACES & !first_bytes(u64::MAX, left));
+        // A byte below `limit` borrows, and only such a byte does so first.
+        let below = |word: u64, limit: u64| word.wrapping_sub(limit) & !word & HIGH;
+        if below(word, SPACES) | below(word ^ DELETES, ONES) != 0 {
+            self.field.control = true;
+            return false;
+        }
+        true
     }
 }
 

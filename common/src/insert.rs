@@ -4,16 +4,15 @@ use crate::{
     dhcp4::{Walk, WalkEnd},
     frame::Octets,
     headers::Udp,
+    words::{WORD, Words},
 };
 
 /// Bytes of the longest option that carries a Gateway Identity: code, length, enterprise, element length, and the
 /// sub-options 4, 5 and 6 at their longest.
 pub const OPTION_MAXIMUM: usize = 2 + 5 + 8 + 66 + 66;
 
-/// Bytes kept for it: a multiple of eight, so that the kernel copies words.
-pub const OPTION_BYTES: usize = 152;
-
-const _: () = assert!(OPTION_MAXIMUM <= OPTION_BYTES);
+/// Words kept for it.
+pub const OPTION_WORDS: usize = OPTION_MAXIMUM.div_ceil(WORD);
 
 /// Smallest IP datagram that every client takes (RFC 2131 2).
 pub const MESSAGE_MINIMUM: u16 = 576;
@@ -27,7 +26,7 @@ const ELEMENT_HEADER: u32 = 5;
 #[repr(C)]
 pub struct GatewayOption {
     /// Code, length, enterprise 3561, element length, sub-options; zero behind its length.
-    pub bytes: [u8; OPTION_BYTES],
+    pub option: Words<OPTION_WORDS>,
     /// Bytes of it; 0: no identity is set.
     pub length: u32,
     /// Always 0.
@@ -171,12 +170,15 @@ fn extend<O: Octets + ?Sized>(octets: &O, walk: &Walk, option_length: u32, plan:
     }
     let option = patch(octets, instance + 1);
     let instance_end = instance + OPTION_HEADER + u32::from(option.old);
-    if let Some(element_at) = walk.identity.element_length_at() {
+    if let Some(joined_at) = walk.identity.element_length_at()
+        && joined_at >= walk.joined.last()
+    {
+        let element_at = instance + OPTION_HEADER + (joined_at - walk.joined.last());
         let element = patch(octets, element_at);
         let element_end = element_at + 1 + u32::from(element.old);
         let length = option_length - Shape::SubOptions as u32;
         // An element in an earlier instance, or across two, is left as it is.
-        let inside = element_at > instance && element_end <= instance_end;
+        let inside = element_end <= instance_end;
         if inside && u32::from(option.old) + length <= 255 && u32::from(element.old) + length <= 255 {
             plan.at = element_end;
             plan.shape = Shape::SubOptions;
@@ -210,16 +212,30 @@ fn grown(patch: Patch, by: u32) -> Patch {
 pub struct Sum(u64);
 
 impl Sum {
-    /// Adds a byte that stands at an even (`false`) or odd (`true`) place of the checksummed text.
+    /// Adds eight bytes, of which the first stands on top and at an even place.
     #[inline(always)]
-    pub fn add(&mut self, byte: u8, odd: bool) {
-        self.0 += if odd { u64::from(byte) } else { u64::from(byte) << 8 };
+    pub fn add(&mut self, word: u64) {
+        self.0 += (word >> 48) + (word >> 32 & 0xffff) + (word >> 16 & 0xffff) + (word & 0xffff);
     }
 
-    /// Adds the complement of a byte, which takes it away.
+    /// Adds a byte that stands at an even or at an odd place.
     #[inline(always)]
-    pub fn remove(&mut self, byte: u8, odd: bool) {
-        self.0 += 0xffff - if odd { u64::from(byte) } else { u64::from(byte) << 8 };
+    pub fn add_byte(&mut self, byte: u8, is_odd: bool) {
+        self.0 += if is_odd { u64::from(byte) } else { u64::from(byte) << 8 };
+    }
+
+    /// The sum without `other`, which is the sum with its complement.
+    #[inline(always)]
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 + u64::from(!other.fold()))
+    }
+
+    /// The sum of the same bytes one place further.
+    #[inline(always)]
+    #[must_use]
+    pub fn shifted(self) -> Self {
+        Self(self.fold().swap_bytes().into())
     }
 
     /// The sum in 16 bits.
@@ -230,5 +246,26 @@ impl Sum {
         sum = (sum & 0xffff) + (sum >> 16);
         sum = (sum & 0xffff) + (sum >> 16);
         ((sum & 0xffff) + (sum >> 16)) as u16
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Sum;
+
+    /// RFC 1071 3, with the bytes of its example.
+    #[test]
+    fn sums_are_those_of_rfc_1071() {
+        let mut sum = Sum::default();
+        sum.add(0x0001_f203_f4f5_f6f7);
+        assert_eq!(sum.fold(), 0xddf2);
+        assert_eq!(sum.shifted().fold(), 0xf2dd);
+        let mut bytes = Sum::default();
+        for (place, byte) in [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7].into_iter().enumerate() {
+            bytes.add_byte(byte, place % 2 == 1);
+        }
+        assert_eq!(bytes.fold(), sum.fold());
+        // Zero has two forms.
+        assert_eq!(sum.without(bytes).fold(), 0xffff);
     }
 }

@@ -18,3 +18,4 @@ pub mod headers;
 pub mod identity;
 pub mod insert;
 pub mod stun;
+pub mod words;

@@ -89,39 +89,6 @@ pub struct Signals {
     pub damaged: bool,
 }
 
-impl Signals {
-    /// Reads the message from `start` to `end`; `None` where that is no Binding Request whose length agrees.
-    #[inline(always)]
-    pub fn read<O: Octets + ?Sized, R: Repeat>(octets: &O, start: u32, end: u32, repeat: R) -> Option<Self> {
-        let attributes = attributes(octets, start, end)?;
-        let mut signals = Self::default();
-        signals.damaged = !walk(octets, attributes, end, 0, &mut signals, repeat);
-        if signals.damaged {
-            // Lengths of RFC 3489 count their padding; those of RFC 5389 do not (T-37).
-            signals = Self::default();
-            signals.damaged = !walk(octets, attributes, end, 3, &mut signals, repeat);
-        }
-        // BINDING-CHANGE means something only beside the other one (STUN-3).
-        signals.binding_change &= signals.connection_request_binding;
-        Some(signals)
-    }
-}
-
-impl Reader for Signals {
-    #[inline(always)]
-    fn attribute<O: Octets + ?Sized>(&mut self, octets: &O, attribute: Attribute) {
-        let Attribute { kind, value, length } = attribute;
-        match kind {
-            attribute::CONNECTION_REQUEST_BINDING => {
-                let is_it = length == CONNECTION_REQUEST_BINDING.len() as u32 && is_value(octets, value);
-                self.connection_request_binding |= is_it;
-            }
-            attribute::BINDING_CHANGE => self.binding_change |= length == 0,
-            _ => {}
-        }
-    }
-}
-
 /// What a Binding Request asks for, as RFC 3489 writes it and no other way: for who may leave all others to the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -138,16 +105,48 @@ pub struct Demands {
     username: u32,
     /// Bytes of it.
     username_length: u32,
+    /// Where the next attribute starts.
+    at: u32,
 }
 
 impl Demands {
-    /// Reads the message from `start` to `end`; `None` where that is no Binding Request whose length agrees.
+    /// Reads the message from `start` to `end`; `false` where that is no Binding Request whose length agrees.
     #[inline(always)]
-    pub fn read<O: Octets + ?Sized, R: Repeat>(octets: &O, start: u32, end: u32, repeat: R) -> Option<Self> {
-        let attributes = attributes(octets, start, end)?;
-        let mut demands = Self::default();
-        demands.signals.damaged = !walk(octets, attributes, end, 0, &mut demands, repeat);
-        Some(demands)
+    pub fn read<O: Octets + ?Sized, R: Repeat>(&mut self, octets: &O, start: u32, end: u32, repeat: R) -> bool {
+        let attributes = start + HEADER as u32;
+        let is_request = end >= attributes
+            && octets.be16(start) == message::BINDING_REQUEST
+            && u32::from(octets.be16(start + 2)) == end - attributes;
+        if is_request {
+            self.walk(octets, attributes, end, 0, repeat);
+        }
+        is_request
+    }
+
+    /// The same, and of a damaged message once more with lengths as RFC 5389 has them: without their padding (T-37).
+    #[inline(always)]
+    pub fn read_leniently<O: Octets + ?Sized, R: Repeat>(
+        &mut self,
+        octets: &O,
+        start: u32,
+        end: u32,
+        repeat: R,
+    ) -> bool {
+        let is_request = self.read(octets, start, end, repeat);
+        if is_request && self.signals.damaged {
+            self.walk(octets, start + HEADER as u32, end, 3, repeat);
+        }
+        // BINDING-CHANGE means something only beside the other one (STUN-3).
+        self.signals.binding_change &= self.signals.connection_request_binding;
+        is_request
+    }
+
+    /// Reads the attributes from `at` to `end`, each followed by what makes its length a multiple of `padding` plus one.
+    #[inline(always)]
+    fn walk<O: Octets + ?Sized, R: Repeat>(&mut self, octets: &O, at: u32, end: u32, padding: u32, repeat: R) {
+        *self = Self { at, ..Self::default() };
+        repeat.repeat(ATTRIBUTES_MAXIMUM, &mut WalkStep { demands: self, end, padding, octets });
+        self.signals.damaged = self.at != end;
     }
 
     /// Whether a USERNAME was there.
@@ -163,86 +162,47 @@ impl Demands {
     }
 }
 
-impl Reader for Demands {
-    #[inline(always)]
-    fn attribute<O: Octets + ?Sized>(&mut self, octets: &O, attribute: Attribute) {
-        let Attribute { kind, value, length } = attribute;
-        self.unaligned |= length % 4 != 0;
-        match kind {
-            attribute::MESSAGE_INTEGRITY => self.signed = true,
-            attribute::USERNAME if self.username == 0 => (self.username, self.username_length) = (value, length),
-            ..=attribute::MANDATORY_MAXIMUM => self.demanding = true,
-            _ => self.signals.attribute(octets, attribute),
-        }
-    }
-}
-
-/// Where the attributes of the Binding Request from `start` to `end` begin; `None` where that is none, or has another
-/// length.
-#[inline(always)]
-fn attributes<O: Octets + ?Sized>(octets: &O, start: u32, end: u32) -> Option<u32> {
-    let attributes = start + HEADER as u32;
-    let is_request = end >= attributes
-        && octets.be16(start) == message::BINDING_REQUEST
-        && u32::from(octets.be16(start + 2)) == end - attributes;
-    is_request.then_some(attributes)
-}
-
-/// One attribute: its type, where its value starts, and how many bytes that has.
-#[derive(Clone, Copy)]
-struct Attribute {
-    kind: u16,
-    value: u32,
-    length: u32,
-}
-
-/// What looks at attributes.
-trait Reader {
-    fn attribute<O: Octets + ?Sized>(&mut self, octets: &O, attribute: Attribute);
-}
-
-/// Shows `reader` the attributes from `at` to `end`, each of them followed by what makes its length a multiple of
-/// `padding` plus one. Whether they lead to the end.
-#[inline(always)]
-fn walk<O: Octets + ?Sized, D: Reader, R: Repeat>(
-    octets: &O,
-    at: u32,
-    end: u32,
-    padding: u32,
-    reader: &mut D,
-    repeat: R,
-) -> bool {
-    let mut step = WalkStep { at, end, padding, octets, reader };
-    repeat.repeat(ATTRIBUTES_MAXIMUM, &mut step);
-    step.at == end
-}
-
-struct WalkStep<'a, O: ?Sized, D> {
-    at: u32,
+struct WalkStep<'a, O: ?Sized> {
+    demands: &'a mut Demands,
     end: u32,
     padding: u32,
     octets: &'a O,
-    reader: &'a mut D,
 }
 
-impl<O: Octets + ?Sized, D: Reader> Step for WalkStep<'_, O, D> {
+impl<O: Octets + ?Sized> Step for WalkStep<'_, O> {
     #[inline(always)]
     fn step(&mut self, _: u32) -> bool {
-        let at = self.at;
+        let demands = &mut *self.demands;
+        let at = demands.at;
         let value = at + ATTRIBUTE_HEADER as u32;
-        if at >= self.end {
+        if at >= self.end || value > self.end {
             return false;
         }
         let length = u32::from(self.octets.be16(at + 2));
-        if value > self.end || value + length > self.end {
+        if value + length > self.end {
             return false;
         }
-        let kind = self.octets.be16(at);
-        self.reader.attribute(self.octets, Attribute { kind, value, length });
-        // What stands behind the signature is not part of the message (RFC 3489 11.2.8).
-        let is_last = kind == attribute::MESSAGE_INTEGRITY;
-        self.at = if is_last { self.end } else { value + ((length + self.padding) & !self.padding) };
-        !is_last
+        demands.at = value + ((length + self.padding) & !self.padding);
+        demands.unaligned |= length % 4 != 0;
+        match self.octets.be16(at) {
+            attribute::MESSAGE_INTEGRITY => {
+                demands.signed = true;
+                // What stands behind the signature is not part of the message (RFC 3489 11.2.8).
+                demands.at = self.end;
+            }
+            attribute::USERNAME if demands.username == 0 => {
+                demands.username = value;
+                demands.username_length = length;
+            }
+            ..=attribute::MANDATORY_MAXIMUM => demands.demanding = true,
+            attribute::CONNECTION_REQUEST_BINDING => {
+                let is_it = length == CONNECTION_REQUEST_BINDING.len() as u32 && is_value(self.octets, value);
+                demands.signals.connection_request_binding |= is_it;
+            }
+            attribute::BINDING_CHANGE => demands.signals.binding_change |= length == 0,
+            _ => {}
+        }
+        true
     }
 }
 
@@ -254,8 +214,8 @@ pub const USERNAME_MAXIMUM: u32 = 256;
 pub fn username_hash<O: Octets + ?Sized, R: Repeat>(octets: &O, at: u32, length: u32, seed: u64, repeat: R) -> u64 {
     let mut hash = Hash::new(seed);
     hash.add(length.into());
-    let mut step = HashStep { hash: &mut hash, octets, at, end: at + length };
-    repeat.repeat(USERNAME_MAXIMUM / 4, &mut step);
+    let length = if length < USERNAME_MAXIMUM { length } else { USERNAME_MAXIMUM };
+    repeat.repeat(length.div_ceil(4), &mut HashStep { hash: &mut hash, octets, at });
     hash.value()
 }
 
@@ -263,17 +223,12 @@ struct HashStep<'a, O: ?Sized> {
     hash: &'a mut Hash,
     octets: &'a O,
     at: u32,
-    end: u32,
 }
 
 impl<O: Octets + ?Sized> Step for HashStep<'_, O> {
     #[inline(always)]
-    fn step(&mut self, _: u32) -> bool {
-        if self.at >= self.end {
-            return false;
-        }
-        self.hash.add(self.octets.be32(self.at).into());
-        self.at += 4;
+    fn step(&mut self, index: u32) -> bool {
+        self.hash.add(self.octets.be32(self.at + index * 4).into());
         true
     }
 }

@@ -5,18 +5,19 @@
 //! ones would fill. Checksums of requests are not verified: those that a local
 //! sender leaves to the hardware (`CHECKSUM_PARTIAL`) are not there yet, and a wrong answer is one that nobody waits for.
 
-use crate::{
-    frame::{KernelLoop, Packet as _, XdpFrame},
-    maps,
-};
+use crate::maps::{self, Scratch};
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use core::hint::black_box;
 use tr111_common::{
     acs::{self, Question, REQUEST_MAXIMUM, Route},
     config::Config,
     counter::{Class, Counter, Hook},
     headers::Udp,
+    words::WORD,
 };
+use tr111_ebpf::frame::{KernelLoop, Length, Packet as _, XdpFrame};
+
+/// Words of the longest request that is read here.
+const REQUEST_WORDS: usize = REQUEST_MAXIMUM / WORD;
 
 /// Counts the frame, and turns it into its answer where that is known here. `true`: it is to be sent back.
 #[inline(always)]
@@ -42,19 +43,15 @@ fn respond(packet: &XdpFrame<'_>, udp: &Udp, route: &Route, config: &Config) -> 
     if !route.is_answerable() {
         return Err(Class::BadSource);
     }
-    let scratch = maps::scratch().ok_or(Class::NoRoom)?;
-    // Bounded as 64 bits and opaque: of a truncated copy the verifier (Linux 6.18) learns nothing.
-    let length = black_box(u64::from(udp.end) - u64::from(udp.payload));
-    if length == 0 || length > REQUEST_MAXIMUM as u64 {
+    let Scratch { frame: request, demands, .. } = maps::scratch().ok_or(Class::NoRoom)?;
+    let length = Length::<REQUEST_WORDS>::new(udp.end.wrapping_sub(udp.payload)).ok_or(Class::OtherStun)?;
+    if !packet.read(udp.payload, length, request) {
         return Err(Class::OtherStun);
     }
-    if !packet.read(udp.payload, scratch.frame.as_mut_ptr(), length as u32) {
-        return Err(Class::OtherStun);
-    }
-    let class = match acs::judge(&scratch.frame, length as u32, KernelLoop)? {
+    let class = match acs::judge(request, length.bytes(), demands, KernelLoop)? {
         Question::Plain => Class::Plain,
-        Question::KeepAlive(demands) => {
-            let key = acs::binding_key(&scratch.frame, &demands, route, config, KernelLoop);
+        Question::KeepAlive => {
+            let key = acs::binding_key(request, demands, route, config, KernelLoop);
             // SAFETY: the helper takes nothing and reads a clock.
             let now = unsafe { bpf_ktime_get_boot_ns() };
             if !maps::refresh_binding(&key, now) {
@@ -63,6 +60,6 @@ fn respond(packet: &XdpFrame<'_>, udp: &Udp, route: &Route, config: &Config) -> 
             Class::KeepAlive
         }
     };
-    let datagram = acs::answer(&scratch.frame, route, changed).datagram();
+    let datagram = acs::answer(request, route, changed).datagram();
     if packet.send_back(udp.ip as usize, &datagram) { Ok(class) } else { Err(Class::NoRoom) }
 }

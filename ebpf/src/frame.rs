@@ -1,19 +1,87 @@
-//! All packet access: the two kernel contexts as [`Frame`], and the copy into the scratch buffer.
+//! All packet access: the two kernel contexts as [`Frame`], and the helpers that copy.
+//!
+//! What every verifier since Linux 6.1 has to be able to follow is written here once:
+//!
+//! * A length that goes to a helper is a [`Length`].
+//! * A variable place in a buffer is a [`Place`].
+//! * A loop is a [`KernelLoop`]; see [`Step`] on where its state lies.
 
 use aya_ebpf::{
     EbpfContext,
     bindings::__sk_buff,
     helpers::generated::{
-        bpf_loop, bpf_skb_load_bytes, bpf_skb_vlan_push, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
+        bpf_loop, bpf_skb_load_bytes, bpf_skb_store_bytes, bpf_skb_vlan_push, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
         bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
     },
     programs::{TcContext, XdpContext},
 };
-use core::ffi::c_void;
+use core::{arch::asm, ffi::c_void, mem::MaybeUninit};
 use tr111_common::{
-    frame::{FRAME_CAPACITY, Frame, Repeat, Step},
+    frame::{FRAME_WORDS, Frame, GATHERED_MAXIMUM, GATHERED_WORDS, Octets, Repeat, Source, Step},
     stun::{DATAGRAM, Datagram},
+    words::{WORD, Words},
 };
+
+/// `value` below the bytes of `WORDS` words, a power of two, by a mask that the compiler cannot leave out: it does not
+/// look into the instruction.
+#[inline(always)]
+fn mask<const WORDS: usize>(value: u64) -> u64 {
+    const { assert!(WORDS.is_power_of_two() && WORDS <= FRAME_WORDS) };
+    let mut masked = value;
+    // SAFETY: one instruction on one register.
+    unsafe {
+        asm!("{0} &= {1}", inout(reg) masked, const (WORDS * WORD) as i32 - 1, options(pure, nomem, nostack, preserves_flags));
+    };
+    masked
+}
+
+/// Bytes that a helper copies: 1 to those of `WORDS` words, a power of two.
+#[derive(Clone, Copy)]
+pub struct Length<const WORDS: usize>(u32);
+
+impl<const WORDS: usize> Length<WORDS> {
+    const MAXIMUM: usize = WORDS * WORD;
+
+    /// `None` where `bytes` is 0 or above the maximum.
+    #[inline(always)]
+    pub fn new(bytes: u32) -> Option<Self> {
+        if bytes == 0 || bytes as usize > Self::MAXIMUM { None } else { Some(Self(bytes)) }
+    }
+
+    /// The number of bytes, for computing.
+    #[inline(always)]
+    pub fn bytes(self) -> u32 {
+        self.0
+    }
+
+    /// The number in the form that every verifier follows, for a helper.
+    ///
+    /// The checks of [`Length::new`] do not count: Linux 6.1 learns no lower bound from `x != 0`, and where the compiler
+    /// makes them one comparison of `x - 1`, Linux 6.12 learns nothing of `x`. After a mask and an addition both know
+    /// the least and the greatest value.
+    #[inline(always)]
+    pub fn argument(self) -> u32 {
+        (mask::<WORDS>(u64::from(self.0) - 1) + 1) as u32
+    }
+}
+
+/// A place in a buffer: a byte of its first `WORDS` words, a power of two.
+#[derive(Clone, Copy)]
+pub struct Place<const WORDS: usize>(u32);
+
+impl<const WORDS: usize> Place<WORDS> {
+    /// The byte with number `at`. One that is not among them becomes another one.
+    #[inline(always)]
+    pub fn new(at: u32) -> Self {
+        Self(at)
+    }
+
+    /// The number in the form that every verifier follows.
+    #[inline(always)]
+    fn offset(self) -> usize {
+        mask::<WORDS>(self.0.into()) as usize
+    }
+}
 
 /// A frame in a hook: its bytes, and what the kernel knows about it.
 pub trait Packet: Frame {
@@ -23,10 +91,79 @@ pub trait Packet: Frame {
     fn metadata_tag(&self) -> Option<u16>;
     /// The context, for `aya-log`.
     fn context(&self) -> &impl EbpfContext;
-    /// Reads `length` bytes at `offset`; the caller bounds `length` by the room at `to`.
-    fn read(&self, offset: u32, to: *mut u8, length: u32) -> bool;
-    /// Copies the first `length` bytes, 1 to [`FRAME_CAPACITY`]; `false` where the kernel refuses.
-    fn copy(&self, to: &mut [u8; FRAME_CAPACITY], length: usize) -> bool;
+    /// Reads `length` bytes at `offset` to `to`; `false` where the frame ends earlier.
+    ///
+    /// # Safety
+    /// `to` has room for `length` bytes.
+    unsafe fn load_to(&self, offset: u32, length: u32, to: *mut u8) -> bool;
+
+    /// Reads `length` bytes at `offset` to the start of `to`; `false` where the frame ends earlier.
+    #[inline(always)]
+    fn read<const L: usize, const N: usize>(&self, offset: u32, length: Length<L>, to: &mut Words<N>) -> bool {
+        const { assert!(L <= N) };
+        // SAFETY: a length is at most that of `L` words.
+        unsafe { self.load_to(offset, length.argument(), to.0.as_mut_ptr().cast()) }
+    }
+
+    /// Reads `length` bytes at `offset` to a place in `to`; `false` where the frame ends earlier.
+    #[inline(always)]
+    fn read_to<const P: usize, const L: usize, const N: usize>(
+        &self,
+        offset: u32,
+        length: Length<L>,
+        to: &mut Words<N>,
+        place: Place<P>,
+    ) -> bool {
+        const { assert!(P + L <= N) };
+        // SAFETY: a place lies in the first `P` words, and a length is at most that of `L` words.
+        unsafe {
+            let to = to.0.as_mut_ptr().cast::<u8>().add(place.offset());
+            self.load_to(offset, length.argument(), to)
+        }
+    }
+}
+
+/// A frame of which there is a copy: single words come from that, longer pieces from the frame itself by one call.
+pub struct Captured<'a, P> {
+    /// The copy.
+    pub copy: &'a Words<FRAME_WORDS>,
+    /// The frame.
+    pub packet: &'a P,
+}
+
+impl<P> Octets for Captured<'_, P> {
+    #[inline(always)]
+    fn octet(&self, at: u32) -> u8 {
+        self.copy.octet(at)
+    }
+
+    #[inline(always)]
+    fn be16(&self, at: u32) -> u16 {
+        self.copy.be16(at)
+    }
+
+    #[inline(always)]
+    fn be32(&self, at: u32) -> u32 {
+        self.copy.be32(at)
+    }
+
+    #[inline(always)]
+    fn be64(&self, at: u32) -> u64 {
+        self.copy.be64(at)
+    }
+
+    #[inline(always)]
+    fn four(&self, at: u32) -> [u8; 4] {
+        self.copy.four(at)
+    }
+}
+
+impl<P: Packet> Source for Captured<'_, P> {
+    #[inline(always)]
+    fn copy_to(&self, at: u32, length: u32, to: &mut Words<GATHERED_WORDS>, place: u32) -> bool {
+        let place = Place::<{ GATHERED_MAXIMUM as usize / WORD }>::new(place);
+        Length::<32>::new(length).is_some_and(|length| self.packet.read_to(at, length, to, place))
+    }
 }
 
 /// The bytes at `offset` by direct access, where the linear part has them.
@@ -82,36 +219,19 @@ impl<'a> XdpFrame<'a> {
         if growth > 0 && !self.adjust_tail(growth) && !self.adjust_head(-growth) {
             return false;
         }
-        let is_written =
-            self.write(12 + N, datagram) && self.store(0, &from) && self.store(6, &to) && self.store(12, &kind);
+        let is_written = self.write_datagram(12 + N, datagram)
+            && self.store(0, &from)
+            && self.store(6, &to)
+            && self.store(12, &kind);
         if growth < 0 {
             self.adjust_tail(growth);
         }
         is_written
     }
 
-    /// Makes the frame the first `length` bytes of `request`, one less than it has, with a transaction of its own and from
-    /// one of `sources` ports.
+    /// Moves the end of the frame; `false` where there is no room.
     #[inline(always)]
-    pub fn replace<const N: usize>(&self, request: &[u8; N], length: u32, number: u32, sources: u32) -> bool {
-        // Ethernet, IPv4 and UDP headers have 42 bytes, and a transaction starts 4 bytes behind them.
-        const SOURCE_PORT: usize = 34;
-        const TRANSACTION: usize = 46;
-        // For the verifier, as everywhere: opaque, and bounded as 64 bits.
-        let length = core::hint::black_box(u64::from(length));
-        if length == 0 || length > N as u64 || !self.adjust_tail(-1) {
-            return false;
-        }
-        // SAFETY: `request` has the `length` bytes.
-        let is_written =
-            unsafe { bpf_xdp_store_bytes(self.ctx.ctx, 0, request.as_ptr().cast_mut().cast(), length as u32) == 0 };
-        let port = u16::from_be_bytes([request[SOURCE_PORT], request[SOURCE_PORT + 1]]);
-        let port = port.wrapping_add((number % sources.max(1)) as u16);
-        is_written && self.store(SOURCE_PORT, &port.to_be_bytes()) && self.store(TRANSACTION, &number.to_be_bytes())
-    }
-
-    #[inline(always)]
-    fn adjust_tail(&self, by: i32) -> bool {
+    pub fn adjust_tail(&self, by: i32) -> bool {
         // SAFETY: the context is the one the kernel gave; packet pointers are taken anew after the call.
         unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, by) == 0 }
     }
@@ -122,9 +242,18 @@ impl<'a> XdpFrame<'a> {
         unsafe { bpf_xdp_adjust_head(self.ctx.ctx, by) == 0 }
     }
 
-    /// Writes a datagram by the helper (Linux 5.18), which copies it whole; a store of our own would go byte by byte.
+    /// Writes the first `length` bytes of `from` at `offset` by the helper (Linux 5.18), which copies them whole.
     #[inline(always)]
-    fn write(&self, offset: usize, datagram: &Datagram) -> bool {
+    pub fn write<const L: usize, const N: usize>(&self, offset: u32, length: Length<L>, from: &Words<N>) -> bool {
+        const { assert!(L <= N) };
+        let from = from.0.as_ptr().cast_mut().cast();
+        // SAFETY: `from` has at least `length` bytes; beyond the frame the helper fails.
+        unsafe { bpf_xdp_store_bytes(self.ctx.ctx, offset, from, length.argument()) == 0 }
+    }
+
+    /// Writes a datagram by the helper; a store of our own would go byte by byte.
+    #[inline(always)]
+    fn write_datagram(&self, offset: usize, datagram: &Datagram) -> bool {
         // SAFETY: `datagram` has `DATAGRAM` bytes; beyond the frame the helper fails.
         unsafe {
             bpf_xdp_store_bytes(
@@ -138,7 +267,7 @@ impl<'a> XdpFrame<'a> {
 
     /// Writes to the linear part.
     #[inline(always)]
-    fn store<const N: usize>(&self, offset: usize, bytes: &[u8; N]) -> bool {
+    pub fn store<const N: usize>(&self, offset: usize, bytes: &[u8; N]) -> bool {
         let start = self.ctx.data() + offset;
         if start + N > self.ctx.data_end() {
             return false;
@@ -162,10 +291,12 @@ impl Frame for XdpFrame<'_> {
         if let Some(bytes) = direct(self.ctx.data(), self.ctx.data_end(), offset) {
             return Some(bytes);
         }
-        let mut bytes = [0; N];
-        // SAFETY: `bytes` has room for the `N` bytes asked for; beyond the frame the helper fails.
-        let result = unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, bytes.as_mut_ptr().cast(), N as u32) };
-        (result == 0).then_some(bytes)
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        // SAFETY: `bytes` has room for the `N` bytes asked for, and has them all unless the helper fails.
+        unsafe {
+            let result = bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, bytes.as_mut_ptr().cast(), N as u32);
+            if result == 0 { Some(bytes.assume_init()) } else { None }
+        }
     }
 }
 
@@ -186,15 +317,9 @@ impl Packet for XdpFrame<'_> {
     }
 
     #[inline(always)]
-    fn read(&self, offset: u32, to: *mut u8, length: u32) -> bool {
-        // SAFETY: the caller bounds `length` by the room at `to`, and the verifier holds it to that.
+    unsafe fn load_to(&self, offset: u32, length: u32, to: *mut u8) -> bool {
+        // SAFETY: as the caller promises; beyond the frame the helper fails.
         unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset, to.cast(), length) == 0 }
-    }
-
-    #[inline(always)]
-    fn copy(&self, to: &mut [u8; FRAME_CAPACITY], length: usize) -> bool {
-        // SAFETY: the caller bounds `length` by the capacity of `to`, and the verifier holds us to it.
-        unsafe { bpf_xdp_load_bytes(self.ctx.ctx, 0, to.as_mut_ptr().cast(), length as u32) == 0 }
     }
 }
 
@@ -216,6 +341,23 @@ impl SkbFrame<'_> {
     #[inline(always)]
     pub fn skb(&self) -> *mut __sk_buff {
         self.ctx.skb.skb
+    }
+
+    /// Writes `length` bytes of `from`, from a place in it on, at `offset`; `false` where the kernel refuses.
+    #[inline(always)]
+    pub fn write<const P: usize, const L: usize, const N: usize>(
+        &self,
+        offset: u32,
+        length: Length<L>,
+        from: &Words<N>,
+        place: Place<P>,
+    ) -> bool {
+        const { assert!(P + L <= N) };
+        // SAFETY: a place lies in the first `P` words, and a length is at most that of `L` words.
+        unsafe {
+            let from = from.0.as_ptr().cast::<u8>().add(place.offset());
+            bpf_skb_store_bytes(self.skb(), offset, from.cast(), length.argument(), 0) == 0
+        }
     }
 
     /// Puts a VLAN tag of type 0x8100 into metadata; one that is there moves into the frame.
@@ -245,11 +387,12 @@ impl Frame for SkbFrame<'_> {
         if let Some(bytes) = direct(self.ctx.data(), self.ctx.data_end(), offset) {
             return Some(bytes);
         }
-        let mut bytes = [0; N];
-        // SAFETY: `bytes` has room for the `N` bytes asked for; beyond the frame the helper fails.
-        let result =
-            unsafe { bpf_skb_load_bytes(self.ctx.as_ptr(), offset as u32, bytes.as_mut_ptr().cast(), N as u32) };
-        (result == 0).then_some(bytes)
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        // SAFETY: `bytes` has room for the `N` bytes asked for, and has them all unless the helper fails.
+        unsafe {
+            let result = bpf_skb_load_bytes(self.ctx.as_ptr(), offset as u32, bytes.as_mut_ptr().cast(), N as u32);
+            if result == 0 { Some(bytes.assume_init()) } else { None }
+        }
     }
 }
 
@@ -273,15 +416,9 @@ impl Packet for SkbFrame<'_> {
     }
 
     #[inline(always)]
-    fn read(&self, offset: u32, to: *mut u8, length: u32) -> bool {
-        // SAFETY: the caller bounds `length` by the room at `to`, and the verifier holds it to that.
+    unsafe fn load_to(&self, offset: u32, length: u32, to: *mut u8) -> bool {
+        // SAFETY: as the caller promises; beyond the frame the helper fails.
         unsafe { bpf_skb_load_bytes(self.ctx.as_ptr(), offset, to.cast(), length) == 0 }
-    }
-
-    #[inline(always)]
-    fn copy(&self, to: &mut [u8; FRAME_CAPACITY], length: usize) -> bool {
-        // SAFETY: the caller bounds `length` by the capacity of `to`, and the verifier holds us to it.
-        unsafe { bpf_skb_load_bytes(self.ctx.as_ptr(), 0, to.as_mut_ptr().cast(), length as u32) == 0 }
     }
 }
 

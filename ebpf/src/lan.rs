@@ -1,24 +1,23 @@
 //! The LAN hooks: from a frame to its class, its mark and its event.
 
 use crate::{
-    frame::{KernelLoop, Packet, SkbFrame},
-    insert,
+    emit, insert,
     maps::{self, Scratch},
-    police,
-    seen::Seen,
+    police, seen,
 };
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_log_ebpf::debug;
-use core::hint::black_box;
 use tr111_common::{
-    abi::{ClientKey, IDENTITY_BYTES, Mark, NeighbourKey},
+    abi::{ClientKey, IDENTITY_WORDS, Mark, NeighbourKey},
     classify::{self, Request},
     config::Config,
     counter::{Class, Counter, Hook, Outcome},
     dhcp4::{Fixed, MessageType},
-    frame::{Frame as _, Octets as _},
+    frame::Frame as _,
     headers::{self, Segment, Udp},
+    words::WORD,
 };
+use tr111_ebpf::frame::{Captured, KernelLoop, Packet, SkbFrame};
 
 /// LAN ingress: counts the frame, marks its exchange, tells the agent. `false`: the frame is to be dropped.
 #[inline(always)]
@@ -49,31 +48,32 @@ pub fn egress(packet: &SkbFrame<'_>) {
 
 #[inline(always)]
 fn on_request<P: Packet>(packet: &P, udp: Udp) -> Class {
-    let (Some(scratch), Some(config)) = (maps::scratch(), maps::config()) else { return Class::OtherPort };
-    let (Ok(class) | Err(class)) =
-        Seen::look(packet, udp, scratch).and_then(|seen| request(packet, scratch, &seen, config));
+    let Some(scratch) = maps::scratch() else { return Class::OtherPort };
+    let (Ok(class) | Err(class)) = seen::look(packet, udp, scratch).and_then(|()| request(packet, scratch));
     debug!(packet.context(), "lan_ingress: class {}, {} bytes", class as u8, packet.len());
     class
 }
 
 #[inline(always)]
 fn on_reply(packet: &SkbFrame<'_>, udp: Udp) -> Class {
-    let (Some(scratch), Some(config)) = (maps::scratch(), maps::config()) else { return Class::OtherPort };
-    let (Ok(class) | Err(class)) =
-        Seen::look(packet, udp, scratch).and_then(|seen| reply(packet, scratch, &seen, config));
+    let Some(scratch) = maps::scratch() else { return Class::OtherPort };
+    let (Ok(class) | Err(class)) = seen::look(packet, udp, scratch).and_then(|()| reply(packet, scratch));
     debug!(packet.context(), "lan_egress: class {}, {} bytes", class as u8, packet.len());
     class
 }
 
-#[inline(always)]
-fn request<P: Packet>(packet: &P, scratch: &mut Scratch, seen: &Seen, config: &Config) -> Result<Class, Class> {
-    let fixed = classify::request_fixed(&scratch.frame, &seen.udp)?;
-    if !police::may_pass_dhcp(&fixed, seen.time, config) {
+// A function of its own: the verifier walks it once, however many ways through the headers lead here.
+#[inline(never)]
+fn request<P: Packet>(packet: &P, scratch: &mut Scratch) -> Result<Class, Class> {
+    let config = maps::config().ok_or(Class::OtherPort)?;
+    let fixed = classify::request_fixed(&scratch.frame, &scratch.seen.udp)?;
+    if !police::may_pass_dhcp(&fixed, scratch.seen.time, config) {
         return Err(Class::Policed);
     }
-    walk(scratch, seen, config);
-    let client = classify::client_key(seen.segment, &fixed, &scratch.walk, config);
-    let (class, identified) = match classify::judge_request(&seen.udp, &scratch.walk, config) {
+    walk(packet, scratch, config);
+    let Scratch { seen, walk, .. } = scratch;
+    let client = classify::client_key(seen.segment, &fixed, walk, config);
+    let (class, identified) = match classify::judge_request(&seen.udp, walk, config) {
         Request::Pass(class) => return Err(class),
         Request::Ends(class) => (class, None),
         Request::Tell { class, identified } => (class, Some(identified)),
@@ -91,79 +91,75 @@ fn request<P: Packet>(packet: &P, scratch: &mut Scratch, seen: &Seen, config: &C
     }
     match identified {
         Some(identified) => {
-            keep_mark(packet, scratch, seen, &client, identified);
-            maps::mark_exchange(&classify::exchange_key(seen.segment, &fixed), &scratch.mark);
+            let key = classify::exchange_key(seen.segment, &fixed);
+            keep_mark(scratch, &client, identified);
+            maps::mark_exchange(&key, &scratch.mark);
             if identified && !matches!(class, Class::Sticky) {
-                maps::remember_newcomer(&client, seen.time);
+                maps::remember_newcomer(&client, scratch.seen.time);
             }
         }
         None => maps::forget_ack(&client),
     }
-    refresh(seen.segment, [0, 1, 2, 3, 4, 5].map(|index: usize| fixed.chaddr[index]), seen.time);
-    seen.tell(scratch, Hook::LanIngress, class);
+    refresh(scratch.seen.segment, fixed.chaddr.first(), scratch.seen.time);
+    emit::lan(scratch, Hook::LanIngress, class);
     Ok(class)
 }
 
-#[inline(always)]
-fn reply(packet: &SkbFrame<'_>, scratch: &mut Scratch, seen: &Seen, config: &Config) -> Result<Class, Class> {
-    let fixed = classify::reply_fixed(&scratch.frame, &seen.udp)?;
-    let Some(mark) = maps::find_exchange(&classify::exchange_key(seen.segment, &fixed)) else {
+// As above.
+#[inline(never)]
+fn reply(packet: &SkbFrame<'_>, scratch: &mut Scratch) -> Result<Class, Class> {
+    let config = maps::config().ok_or(Class::OtherPort)?;
+    let fixed = classify::reply_fixed(&scratch.frame, &scratch.seen.udp)?;
+    let Some(mark) = maps::find_exchange(&classify::exchange_key(scratch.seen.segment, &fixed)) else {
         return Err(Class::Unmarked);
     };
-    walk(scratch, seen, config);
-    let class = classify::judge_reply(&seen.udp, &scratch.walk);
+    walk(packet, scratch, config);
+    let class = classify::judge_reply(&scratch.seen.udp, &scratch.walk);
     if let Some(message) = takes_identity(class)
         && mark.identified != 0
     {
-        let result = insert::gateway_identity(packet, scratch, &seen.udp, mark.maximum_size, config);
+        let result = insert::gateway_identity(packet, scratch, mark.maximum_size);
         maps::count(Counter::Insertion(message, result));
     }
     match class {
-        Class::Ack => keep_ack(scratch, seen, &fixed, mark),
+        Class::Ack => keep_ack(scratch, &fixed, mark),
         Class::Nak => maps::forget_ack(&mark.client),
         _ => {}
     }
     if matches!(class.outcome(), Outcome::HandedUp) {
-        seen.tell(scratch, Hook::LanEgress, class);
+        emit::lan(scratch, Hook::LanEgress, class);
     }
     Ok(class)
 }
 
 /// Builds the mark of an exchange, with the identity as it came: the agent may need it when the ring lost the request.
-#[inline(never)]
-fn keep_mark<P: Packet>(packet: &P, scratch: &mut Scratch, seen: &Seen, client: &ClientKey, identified: bool) {
-    scratch.mark = Mark {
-        time: seen.time,
-        identified: u8::from(identified),
-        identity_length: 0,
-        maximum_size: scratch.walk.maximum_size,
-        message_type: scratch.walk.message_type,
-        reserved: [0; 3],
-        client: *client,
-        identity: [0; IDENTITY_BYTES],
-    };
-    let option = scratch.walk.vendor_identifying;
-    if scratch.walk.vendor_instances != 1 {
-        return;
-    }
-    let length = black_box(u64::from(scratch.frame.octet(option + 1)));
-    if length == 0 || length > IDENTITY_BYTES as u64 {
-        return;
-    }
-    if packet.read(option + 2, scratch.mark.identity.as_mut_ptr(), length as u32) {
-        scratch.mark.identity_length = length as u8;
+#[inline(always)]
+fn keep_mark(scratch: &mut Scratch, client: &ClientKey, identified: bool) {
+    let Scratch { seen, walk, mark, .. } = scratch;
+    mark.time = seen.time;
+    mark.identified = u8::from(identified);
+    mark.identity_length = 0;
+    mark.maximum_size = walk.maximum_size;
+    mark.message_type = walk.message_type;
+    mark.client = *client;
+    let length = walk.joined.length() as usize;
+    if length <= IDENTITY_WORDS * WORD
+        && let Some(identity) = walk.joined.first()
+    {
+        mark.identity = identity;
+        mark.identity_length = length as u8;
     }
 }
 
 /// Records how an exchange ended, field by field: the record is too large for the stack. A renewal without an identity (T-9) keeps the one that is known.
 // A function of its own has a stack frame of its own.
 #[inline(never)]
-fn keep_ack(scratch: &mut Scratch, seen: &Seen, fixed: &Fixed, mark: &Mark) {
-    let record = &mut scratch.last_ack;
+fn keep_ack(scratch: &mut Scratch, fixed: &Fixed, mark: &Mark) {
+    let Scratch { seen, walk, last_ack: record, .. } = scratch;
     record.time = seen.time;
-    record.lease = scratch.walk.lease;
+    record.lease = walk.lease;
     record.address = if fixed.yiaddr == [0; 4] { fixed.ciaddr } else { fixed.yiaddr };
-    record.server = scratch.walk.server;
+    record.server = walk.server;
     record.giaddr = fixed.giaddr;
     record.chaddr = fixed.chaddr;
     record.htype = fixed.htype;
@@ -177,7 +173,7 @@ fn keep_ack(scratch: &mut Scratch, seen: &Seen, fixed: &Fixed, mark: &Mark) {
         record.identity_length = known.identity_length;
         record.identity = known.identity;
     }
-    maps::remember_ack(&mark.client, &scratch.last_ack);
+    maps::remember_ack(&mark.client, record);
 }
 
 /// Notes that a station is there.
@@ -207,7 +203,7 @@ fn takes_identity(class: Class) -> Option<MessageType> {
 }
 
 #[inline(always)]
-fn walk(scratch: &mut Scratch, seen: &Seen, config: &Config) {
-    scratch.walk = classify::new_walk(&seen.udp, config);
-    scratch.walk.run(&scratch.frame, config, KernelLoop);
+fn walk<P: Packet>(packet: &P, scratch: &mut Scratch, config: &Config) {
+    let Scratch { frame, seen, walk, .. } = scratch;
+    classify::walk_again(walk, &Captured { copy: frame, packet }, &seen.udp, config, KernelLoop);
 }

@@ -25,10 +25,8 @@
 #![expect(missing_docs, reason = "the entry points' macros expand to public functions without their docs")]
 
 mod acs;
-mod bench;
 mod binding;
 mod emit;
-mod frame;
 mod insert;
 mod lan;
 mod maps;
@@ -41,6 +39,7 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
+use tr111_ebpf::frame;
 
 /// Lets the next program of the chain, or the stack, have the frame (`TCX_NEXT`; `TC_ACT_UNSPEC` before Linux 6.6).
 const NEXT: i32 = -1;
@@ -99,45 +98,6 @@ fn at_xdp(passes: bool) -> u32 {
 #[inline(always)]
 fn at_tc(passes: bool) -> i32 {
     if passes { NEXT } else { DROP }
-}
-
-/// The program that does nothing: the baseline of `cargo xtask bench`, never attached.
-#[xdp(frags)]
-pub fn bench_empty(_: XdpContext) -> u32 {
-    xdp_action::XDP_PASS
-}
-
-/// The same at TC.
-#[classifier]
-pub fn bench_empty_tc(_: TcContext) -> i32 {
-    NEXT
-}
-
-/// Turns each frame into the next request and sends it out, for the generator of `cargo xtask bench`.
-#[xdp]
-pub fn bench_generate(ctx: XdpContext) -> u32 {
-    bench::generate(&frame::XdpFrame::new(&ctx))
-}
-
-/// Ends what comes back, and counts it.
-#[xdp]
-pub fn bench_sink(_: XdpContext) -> u32 {
-    bench::count();
-    xdp_action::XDP_DROP
-}
-
-/// Puts VLAN 5 into the metadata of every frame, as a VLAN device or a network card does: for tests, which attach it in
-/// front of ours.
-#[classifier]
-pub fn test_push_vlan(ctx: TcContext) -> i32 {
-    frame::SkbFrame::new(&ctx).push_tag(5);
-    NEXT
-}
-
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
 }
 
 #[unsafe(link_section = "license")]

@@ -1,5 +1,6 @@
 //! The maps, and the safe ways to use them.
 
+use crate::{insert::Change, seen::Seen};
 use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
@@ -15,8 +16,10 @@ use tr111_common::{
     counter::{COUNTER_SLOTS, Counter},
     dhcp4::Walk,
     event::Header,
-    frame::FRAME_CAPACITY,
+    frame::FRAME_WORDS,
     insert::GatewayOption,
+    stun::Demands,
+    words::Words,
 };
 
 /// Events for the agent.
@@ -84,20 +87,21 @@ pub struct Newcomer {
     client: ClientKey,
 }
 
-/// Bytes of a reply that can move when an option goes in before them, the option included.
-pub const TAIL_CAPACITY: usize = 2048;
-
 /// Where a program works on one frame. `header` and `frame` are one ring record.
 #[repr(C)]
 pub struct Scratch {
     /// Header of the event.
     pub header: Header,
     /// The frame.
-    pub frame: [u8; FRAME_CAPACITY],
+    pub frame: Words<FRAME_WORDS>,
+    /// What is known of it besides.
+    pub seen: Seen,
     /// The walk over its options.
     pub walk: Walk,
-    /// The rewritten part of a reply.
-    pub tail: [u8; TAIL_CAPACITY],
+    /// What a STUN message asks for.
+    pub demands: Demands,
+    /// What a reply gains.
+    pub change: Change,
     /// The mark that an exchange gets.
     pub mark: Mark,
     /// The record that an ACK leaves.
@@ -125,8 +129,8 @@ pub fn config() -> Option<&'static Config> {
 
 /// The Gateway Identity as an option.
 #[inline(always)]
-pub fn gateway(config: &Config) -> Option<&'static GatewayOption> {
-    GATEWAY.get(u32::from(config.gateway_slot & 1))
+pub fn gateway() -> Option<&'static GatewayOption> {
+    GATEWAY.get(u32::from(config()?.gateway_slot & 1))
 }
 
 /// This CPU's scratch space.

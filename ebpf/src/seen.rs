@@ -1,58 +1,44 @@
 //! A frame that a hook takes a closer look at.
 
-use crate::{
-    emit::{self, Facts},
-    frame::Packet,
-    maps::Scratch,
-};
+use crate::maps::Scratch;
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use tr111_common::{
-    counter::{Class, Hook},
-    frame::FRAME_CAPACITY,
+    counter::Class,
+    frame::FRAME_WORDS,
     headers::{Segment, Udp},
 };
+use tr111_ebpf::frame::{Length, Packet};
 
-/// A frame whose datagram is worth reading, copied into the scratch buffer.
+/// What is known of a frame that was copied into the scratch buffer.
+#[derive(Clone, Copy)]
 pub struct Seen {
+    /// Boot time in nanoseconds.
+    pub time: u64,
     /// The datagram.
     pub udp: Udp,
     /// Where it was seen.
     pub segment: Segment,
-    /// VLAN tag that the kernel took out of the frame.
-    pub metadata_tag: Option<u16>,
-    /// Boot time in nanoseconds.
-    pub time: u64,
+    /// VLAN tag that the kernel took out of the frame, as the header of an event has it: the unused half of an option
+    /// would be a register that nobody wrote.
+    pub metadata_tag: u32,
     /// Bytes of the frame in the scratch buffer.
-    pub captured: u32,
+    pub captured: Length<FRAME_WORDS>,
 }
 
-impl Seen {
-    /// Copies the frame into the scratch buffer.
-    #[inline(always)]
-    pub fn look<P: Packet>(packet: &P, udp: Udp, scratch: &mut Scratch) -> Result<Self, Class> {
-        // Bounded as 64 bits: the verifier (Linux 6.18) loses bounds that were learned of a truncated copy.
-        let length = packet.len();
-        if length == 0 || length > FRAME_CAPACITY || !packet.copy(&mut scratch.frame, length) {
-            return Err(Class::Oversize);
-        }
-        let captured = length as u32;
+/// Notes the frame of `udp` in `scratch`, and copies it there.
+#[inline(always)]
+pub fn look<P: Packet>(packet: &P, udp: Udp, scratch: &mut Scratch) -> Result<(), Class> {
+    let captured = Length::new(packet.len() as u32).ok_or(Class::Oversize)?;
+    if !packet.read(0, captured, &mut scratch.frame) {
+        return Err(Class::Oversize);
+    }
+    scratch.seen = Seen {
         // SAFETY: the helper takes nothing and reads a clock.
-        let time = unsafe { bpf_ktime_get_boot_ns() };
-        let segment = Segment { ifindex: packet.ifindex(), vlan: udp.vlan };
-        Ok(Self { udp, segment, metadata_tag: packet.metadata_tag(), time, captured })
-    }
-
-    /// Hands the frame to the agent.
-    #[inline(always)]
-    pub fn tell(&self, scratch: &mut Scratch, hook: Hook, class: Class) {
-        let facts = Facts {
-            time: self.time,
-            segment: self.segment,
-            metadata_tag: self.metadata_tag,
-            hook,
-            class,
-            captured: self.captured,
-        };
-        emit::lan(scratch, &facts);
-    }
+        time: unsafe { bpf_ktime_get_boot_ns() },
+        segment: Segment { ifindex: packet.ifindex(), vlan: udp.vlan },
+        udp,
+        metadata_tag: packet.metadata_tag().map_or(0, |tag| 0x1_0000 | u32::from(tag)),
+        captured,
+    };
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! What comes from the WAN: Connection Requests (TR-111 2.2.2.3) and the answers of STUN servers.
 
-use crate::{frame::Packet, maps, police};
+use crate::{maps, police};
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use tr111_common::{
     classify,
@@ -8,6 +8,7 @@ use tr111_common::{
     counter::{Class, Counter, Hook},
     headers::{self, Udp, Wanted},
 };
+use tr111_ebpf::frame::Packet;
 
 /// Counts the frame. `false`: it is to be dropped, because its source sends more Connection Requests than the operator
 /// lets pass (T-62).

@@ -15,7 +15,7 @@ use tr111_common::{
     frame::PlainLoop,
     headers::{self, Segment, Wanted},
     identity::Refusal,
-    stun,
+    stun::{self, Demands},
 };
 use tr111_core::{
     dhcp::Message as CoreMessage,
@@ -403,9 +403,9 @@ impl SliceHooks {
 
     fn binding(&mut self, frame: &[u8], metadata_tag: Option<u16>, config: &Config) -> Result<Class, Class> {
         let udp = classify::find_stun(frame, metadata_tag, config)?;
-        let signals = classify::judge_stun(frame, &udp, PlainLoop)?;
+        let signals = classify::judge_stun(frame, &udp, &mut Demands::default(), PlainLoop)?;
         let segment = Segment { ifindex: IFINDEX, vlan: udp.vlan };
-        let key = classify::flow_key(frame, segment, &udp).ok_or(Class::Truncated)?;
+        let key = classify::flow_key(frame, segment, &udp);
         let is_new = self.flows.insert(key);
         Ok(if is_new || signals.binding_change { Class::Binding } else { Class::BindingRefresh })
     }

@@ -24,6 +24,7 @@ pub mod process;
 pub mod programs;
 pub mod redis;
 pub mod responder;
+pub mod testing;
 pub mod tshark;
 pub mod vectors;
 pub mod wait;

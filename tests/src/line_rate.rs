@@ -1,8 +1,8 @@
 //! `acs_stun`, loaded and run on frames by `BPF_PROG_TEST_RUN`, attached to nothing.
 
-use anyhow::{Context, Result};
-use aya::programs::{TestRun, TestRunOptions, TestRunResult, xdp};
-use tr111::dataplane::{Bindings, LineRate, XdpMode};
+use anyhow::Result;
+use aya::programs::{TestRun as _, TestRunOptions, Xdp, xdp};
+use tr111::dataplane::{Bindings, LineRate, Loaded, Purpose, XdpMode};
 use tr111_common::{
     abi::program,
     counter::{Class, Counter, Hook},
@@ -12,10 +12,11 @@ use tr111_core::time::BootTime;
 use crate::{
     corpus::acs::{NAMES, SERVERS, SOURCE, listeners},
     namespace::Namespace,
+    testing::Testing,
 };
 
-/// The program that does nothing, as the object file has it.
-const BENCH_EMPTY: &str = "bench_empty";
+/// Seed of the hash over names.
+const SEED: u64 = 7;
 /// Longest frame that comes back.
 const FRAME_MAXIMUM: usize = 2048;
 /// `XDP_TX` of linux/bpf.h.
@@ -24,6 +25,7 @@ const XDP_TX: u32 = 3;
 /// The loaded program, which knows what the corpus takes for granted: where the server listens, and who is registered.
 pub struct Program {
     line_rate: LineRate,
+    empty: Testing,
 }
 
 /// What a run made of a frame.
@@ -43,13 +45,23 @@ impl Program {
     /// # Errors
     /// Not root, or the verifier refuses it.
     pub fn load() -> Result<Self> {
-        let mut line_rate = LineRate::load(XdpMode::Native, 7)?;
+        Self::of(LineRate::load(XdpMode::Native, SEED)?)
+    }
+
+    /// Loads that of another object with the same maps.
+    ///
+    /// # Errors
+    /// Not root, the verifier refuses it, or the maps are others.
+    pub fn load_object(object: &[u8]) -> Result<Self> {
+        Self::of(LineRate::over(Loaded::load_object(object, Purpose::Acs)?, XdpMode::Native, SEED)?)
+    }
+
+    fn of(mut line_rate: LineRate) -> Result<Self> {
         line_rate.listen(listeners())?;
         for name in NAMES {
             line_rate.bindings().register(name.as_bytes(), SOURCE, SERVERS[0], BootTime(1))?;
         }
-        line_rate.loaded_mut().xdp(BENCH_EMPTY)?.load().context("bench_empty")?;
-        Ok(Self { line_rate })
+        Ok(Self { line_rate, empty: Testing::load()? })
     }
 
     /// The registered bindings.
@@ -65,7 +77,7 @@ impl Program {
         let before = self.counted()?;
         let mut out = vec![0; FRAME_MAXIMUM];
         let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
-        let result = self.test_run(program::ACS_STUN, options)?;
+        let result = self.program()?.test_run(options)?;
         out.truncate(result.data_size_out as usize);
         let moved = Class::ALL.iter().zip(before.into_iter().zip(self.counted()?));
         let classes = moved.filter(|(_, (old, new))| old != new).map(|(class, (old, new))| (*class, new - old));
@@ -77,15 +89,15 @@ impl Program {
     /// # Errors
     /// The kernel refuses to run the frame.
     pub fn time(&mut self, frame: &[u8], repeat: u32) -> Result<(f64, f64)> {
-        let mut nanoseconds = |name| {
+        let nanoseconds = |program: &Xdp| {
             let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
-            anyhow::Ok(self.test_run(name, options)?.duration.as_secs_f64() * 1e9)
+            anyhow::Ok(program.test_run(options)?.duration.as_secs_f64() * 1e9)
         };
-        Ok((nanoseconds(BENCH_EMPTY)?, nanoseconds(program::ACS_STUN)?))
+        Ok((nanoseconds(self.empty.empty_xdp()?)?, nanoseconds(self.program()?)?))
     }
 
-    fn test_run(&mut self, name: &'static str, options: TestRunOptions<'_>) -> Result<TestRunResult> {
-        Ok(self.line_rate.loaded_mut().xdp(name)?.test_run(options)?)
+    fn program(&mut self) -> Result<&mut Xdp> {
+        Ok(self.line_rate.loaded_mut().xdp(program::ACS_STUN)?)
     }
 
     fn counted(&self) -> Result<Vec<u64>> {
@@ -96,7 +108,7 @@ impl Program {
 
 /// A program on an interface that lets every frame pass: a veth whose peer has no program swallows what `XDP_TX` sends.
 pub struct Passing {
-    _programs: LineRate,
+    _program: Testing,
 }
 
 impl Passing {
@@ -105,10 +117,9 @@ impl Passing {
     /// # Errors
     /// The slot is taken.
     pub fn attach(namespace: &Namespace, interface: &str) -> Result<Self> {
-        let mut programs = LineRate::load(XdpMode::Native, 7)?;
-        let passing = programs.loaded_mut().xdp(BENCH_EMPTY)?;
-        passing.load()?;
+        let mut program = Testing::load()?;
+        let passing = program.empty_xdp()?;
         namespace.enter(|| passing.attach(interface, xdp::XdpMode::Driver))?;
-        Ok(Self { _programs: programs })
+        Ok(Self { _program: program })
     }
 }

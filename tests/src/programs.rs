@@ -1,6 +1,6 @@
 //! The kernel programs, loaded and run on frames by `BPF_PROG_TEST_RUN`, attached to nothing.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use aya::{
     maps::{MapData, RingBuf},
     programs::{TestRun, TestRunOptions, TestRunResult},
@@ -15,9 +15,8 @@ use tr111_common::{
     identity::Refusal,
 };
 
-/// The programs that do nothing, as the object file has them.
-const BENCH_EMPTY: &str = "bench_empty";
-const BENCH_EMPTY_TC: &str = "bench_empty_tc";
+use crate::testing::Testing;
+
 /// Largest frame that comes back.
 const FRAME_MAXIMUM: usize = 20 * 1024;
 
@@ -81,6 +80,7 @@ pub struct Verdict {
 /// The loaded programs with their maps.
 pub struct Programs {
     loaded: Loaded,
+    empty: Testing,
     counters: Counters,
     marks: Marks,
     ring: RingBuf<MapData>,
@@ -93,14 +93,24 @@ impl Programs {
     /// # Errors
     /// Not root, or the verifier refuses one.
     pub fn load() -> Result<Self> {
-        let mut loaded = Loaded::load(Purpose::Gateway, false, None)?;
-        loaded.xdp(BENCH_EMPTY)?.load().context("bench_empty")?;
-        loaded.classifier(BENCH_EMPTY_TC)?.load().context("bench_empty_tc")?;
+        Self::of(Loaded::load(Purpose::Gateway, false, None)?)
+    }
+
+    /// Loads those of another object with the same maps.
+    ///
+    /// # Errors
+    /// Not root, the verifier refuses one, or the maps are others.
+    pub fn load_object(object: &[u8]) -> Result<Self> {
+        Self::of(Loaded::load_object(object, Purpose::Gateway)?)
+    }
+
+    fn of(mut loaded: Loaded) -> Result<Self> {
         Ok(Self {
             counters: Counters::new(loaded.take_map(map::COUNTERS)?)?,
             marks: Marks::new(&mut loaded, 0)?,
             ring: loaded.take_map(map::EVENTS_LAN)?.try_into()?,
             loaded,
+            empty: Testing::load()?,
             round: 0,
         })
     }
@@ -211,13 +221,13 @@ impl Programs {
     fn test_run(&mut self, program: Program, options: TestRunOptions<'_>) -> Result<TestRunResult> {
         Ok(match program {
             Program::IngressXdp => self.loaded.xdp(program::LAN_INGRESS)?.test_run(options)?,
-            Program::Empty => self.loaded.xdp(BENCH_EMPTY)?.test_run(options)?,
+            Program::Empty => self.empty.empty_xdp()?.test_run(options)?,
             Program::IngressTc => self.loaded.classifier(program::LAN_INGRESS_TC)?.test_run(options)?,
             Program::Egress => self.loaded.classifier(program::LAN_EGRESS)?.test_run(options)?,
             Program::Binding => self.loaded.classifier(program::LAN_BINDING)?.test_run(options)?,
             Program::WanXdp => self.loaded.xdp(program::WAN_INGRESS)?.test_run(options)?,
             Program::WanTc => self.loaded.classifier(program::WAN_INGRESS_TC)?.test_run(options)?,
-            Program::EmptyTc => self.loaded.classifier(BENCH_EMPTY_TC)?.test_run(options)?,
+            Program::EmptyTc => self.empty.empty_classifier()?.test_run(options)?,
         })
     }
 

@@ -10,8 +10,8 @@ use tr111_tests::{
     client::Client,
     lab::{GATEWAY, Lab, POOL},
     process::{output, text},
-    programs::Programs,
     responder::Responder,
+    testing::Testing,
     vectors::{D1, D2, G1, hex},
     wait::wait_until,
     wire::Wire,
@@ -65,11 +65,9 @@ fn an_interface_that_is_not_there_yet_is_waited_for() -> Result<()> {
 fn a_start_that_fails_halfway_leaves_what_it_found() -> Result<()> {
     let lab = Lab::new()?;
     lab.gateway.connect("lan1", &lab.lan, "eth1")?;
-    let mut other = Programs::load()?;
-    lab.gateway.enter(|| -> Result<()> {
-        other.loaded().xdp("bench_empty")?.attach("lan1", XdpMode::Driver)?;
-        Ok(())
-    })?;
+    let mut other = Testing::load()?;
+    let program = other.empty_xdp()?;
+    lab.gateway.enter(|| program.attach("lan1", XdpMode::Driver))?;
     let files = Files::new(lab.path(), "first")?;
     let fail = |files: &Files| -> Result<()> {
         let mut command = files.run_gateway(&lab.gateway, &["lan0", "lan1"], &["--xdp-mode", "native"])?;

@@ -9,8 +9,8 @@ use tr111_tests::{
     client::Client,
     lab::{GATEWAY, Lab, POOL},
     process::{output, text},
-    programs::Programs,
     responder::Responder,
+    testing::Testing,
     vectors::{D1, D2, hex},
     wire::Wire,
 };
@@ -78,11 +78,9 @@ fn a_second_agent_leaves_the_first_alone() -> Result<()> {
 #[test]
 fn a_busy_xdp_slot_falls_back_to_tc() -> Result<()> {
     let lab = Lab::new()?;
-    let mut other = Programs::load()?;
-    lab.gateway.enter(|| -> Result<()> {
-        other.loaded().xdp("bench_empty")?.attach("lan0", XdpMode::Driver)?;
-        Ok(())
-    })?;
+    let mut other = Testing::load()?;
+    let program = other.empty_xdp()?;
+    lab.gateway.enter(|| program.attach("lan0", XdpMode::Driver))?;
     let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 120)?;
     let mut agent = Agent::start(&lab, &["lan0"], &["--detach-on-exit"])?;
     let status = agent.json(&["status"])?;

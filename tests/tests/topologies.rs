@@ -16,8 +16,8 @@ use tr111_tests::{
     host::{dnsmasq, udhcpc},
     lab::{GATEWAY, Lab, POOL},
     namespace::Namespace,
-    programs::Programs,
     responder::Responder,
+    testing::Testing,
     vectors::{D1, D2, G1, hex, identity},
     wait::wait_for,
     wire::Wire,
@@ -186,9 +186,8 @@ fn tags_in_metadata_are_those_of_the_frame() -> Result<()> {
         ("native", TcAttachType::Egress, [[&[OUTER], &[]], [&[OUTER, INNER], &[INNER]]]),
         ("tc", TcAttachType::Ingress, [[&[], &[OUTER]], [&[INNER], &[OUTER, INNER]]]),
     ];
-    let mut programs = Programs::load()?;
-    let pusher = programs.loaded().classifier("test_push_vlan")?;
-    pusher.load()?;
+    let mut programs = Testing::load()?;
+    let pusher = programs.classifier("test_push_vlan")?;
     for (mode, side, [one, two]) in cases {
         let lab = Lab::new()?;
         let agent = Agent::start(&lab, &["lan0"], &["--xdp-mode", mode])?;

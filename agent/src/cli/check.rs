@@ -1,6 +1,9 @@
 //! `tr111 check`
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use serde::Serialize;
@@ -15,7 +18,10 @@ use crate::{
         Agent, Gateway, Values,
         key::{Effect, KEYS, Value},
     },
-    dataplane::preflight::{self, Finding, Verdict},
+    dataplane::{
+        LogDepth, Purpose,
+        preflight::{self, Finding, Verdict},
+    },
     role::privileges,
 };
 
@@ -24,6 +30,9 @@ use crate::{
 pub(super) struct Args {
     #[command(flatten)]
     gateway: flags::Gateway,
+    /// File for all that the kernel's verifier says of programs that it refuses; writing that can take minutes
+    #[arg(long, value_name = "FILE")]
+    verifier_log: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -51,7 +60,7 @@ pub(super) fn run(args: &Args, control: Option<&PathBuf>, json: bool) -> Outcome
     let values = args.gateway.layers(control)?;
     let mut findings = preflight::kernel();
     findings.push(capabilities());
-    findings.push(btf());
+    findings.extend(programs(args.verifier_log.as_deref(), values.texts("acs", "xdp").is_empty())?);
     findings.push(bpffs(&Agent::from(&values).pin_dir));
     findings.push(match Gateway::try_from(&values) {
         Ok(_) => finding("configuration", Verdict::Good, "complete", ""),
@@ -93,13 +102,26 @@ fn capabilities() -> Finding {
     }
 }
 
-fn btf() -> Finding {
-    if Path::new("/sys/kernel/btf/vmlinux").exists() {
-        finding("btf", Verdict::Good, "/sys/kernel/btf/vmlinux", "")
-    } else {
-        let hint = "a kernel with CONFIG_DEBUG_INFO_BTF tells more when it refuses a program";
-        finding("btf", Verdict::Warning, "the kernel has no /sys/kernel/btf/vmlinux", hint)
+/// Every program that is needed, verified but not attached. All that the verifier said of the refused goes to `log`.
+fn programs(log: Option<&Path>, without_acs: bool) -> Result<Vec<Finding>, Failure> {
+    let depth = if log.is_some() { LogDepth::Instructions } else { LogDepth::Reasons };
+    let (mut findings, mut said) = preflight::programs(Purpose::Gateway, depth);
+    if !without_acs {
+        let (more, said_too) = preflight::programs(Purpose::Acs, depth);
+        findings.extend(more);
+        said += &said_too;
     }
+    let hint = match log {
+        Some(file) => {
+            fs::write(file, said).map_err(|error| Failure::failed(format_args!("{}: {error}", file.display())))?;
+            format!("all that the verifier said is in {}", file.display())
+        }
+        None => "--verifier-log FILE writes all that the verifier says".to_owned(),
+    };
+    for finding in findings.iter_mut().filter(|finding| finding.detail.starts_with("refused")) {
+        finding.hint.clone_from(&hint);
+    }
+    Ok(findings)
 }
 
 fn bpffs(pin_dir: &Path) -> Finding {

@@ -2,14 +2,11 @@
 
 use std::fmt;
 
-use aya::{
-    programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
-        links::{FdLink, LinkError},
-        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions},
-        xdp::{self, XdpLink},
-    },
-    util::KernelVersion,
+use aya::programs::{
+    LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+    links::{FdLink, LinkError},
+    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions},
+    xdp::{self, XdpLink},
 };
 use tr111_common::abi::program;
 use tracing::{info, warn};
@@ -17,6 +14,7 @@ use tracing::{info, warn};
 use super::{
     Error, Loaded, Pins,
     error::{errno, reason},
+    kernel,
 };
 
 /// How `lan_ingress` is to attach.
@@ -109,11 +107,6 @@ impl Attachment {
     pub(super) fn place(&self) -> Place<'_> {
         Place { interface: &self.interface, ifindex: self.ifindex }
     }
-}
-
-/// Whether this kernel is the named one or newer.
-pub(super) fn kernel_at_least(major: u8, minor: u8) -> bool {
-    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(major, minor, 0))
 }
 
 /// The kernel index of an interface in this network namespace.
@@ -342,8 +335,7 @@ impl<'a> Attacher<'a> {
         if is_adopted {
             return Ok(());
         }
-        // TCX is there from Linux 6.6.
-        let tcx = kernel_at_least(6, 6);
+        let tcx = kernel::has_tcx();
         let options = if tcx {
             let order =
                 if matches!(attach_type, TcAttachType::Ingress) { LinkOrder::first() } else { LinkOrder::last() };

@@ -8,6 +8,8 @@ use aya::{
 };
 use thiserror::Error;
 
+use super::kernel;
+
 /// Why the packet path does not stand. Each message says what to do.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -18,11 +20,17 @@ pub enum Error {
     )]
     Privileges,
     /// The kernel cannot run the programs.
-    #[error("the kernel refuses program {program} (Linux 6.1 or newer is needed): {reason}")]
+    #[error(
+        "the verifier of this kernel ({}) refuses program {program}: {reason}; the oldest kernel that is tested is Linux \
+         {}.{}; `tr111 check --verifier-log FILE` writes all that it says",
+        kernel::describe(),
+        kernel::OLDEST_TESTED.0,
+        kernel::OLDEST_TESTED.1
+    )]
     Verifier {
         /// Name of the program.
         program: &'static str,
-        /// The last line of the verifier.
+        /// The verifier's words.
         reason: String,
     },
     /// The object cannot be loaded.

@@ -63,8 +63,15 @@ impl LineRate {
     /// # Errors
     /// What is missing, in words for who installs the agent.
     pub fn load(xdp_mode: XdpMode, seed: u64) -> Result<Self, Error> {
+        Self::over(Loaded::load(Purpose::Acs, false, None)?, xdp_mode, seed)
+    }
+
+    /// Over a program that is loaded already.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::Map`]
+    pub fn over(mut loaded: Loaded, xdp_mode: XdpMode, seed: u64) -> Result<Self, Error> {
         let wrong = |name| move |source| Error::Map { name, source };
-        let mut loaded = Loaded::load(Purpose::Acs, false, None)?;
         let counters = Counters::new(loaded.take_map(map::COUNTERS)?)?;
         let bindings = Bindings::new(&mut loaded, seed)?;
         let config = loaded.take_map(map::CONFIG)?.try_into().map_err(wrong(map::CONFIG))?;

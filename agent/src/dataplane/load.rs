@@ -1,13 +1,18 @@
 //! Loading the object that agent/build.rs compiled.
 
 use aya::{
-    Ebpf, EbpfError, EbpfLoader,
+    Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     maps::{Map, MapError},
     programs::{Program, ProgramError, SchedClassifier, Xdp},
 };
 use tr111_common::abi::{map, program};
 
-use super::{Error, Pins, error::errno, pins::MAPS};
+use super::{
+    Error, Pins,
+    error::errno,
+    pins::MAPS,
+    verifier::{LogDepth, Refusal, Verification},
+};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tr111"));
 
@@ -38,6 +43,11 @@ impl Purpose {
             }
             Self::Acs => &[],
         }
+    }
+
+    /// All of them, in the order in which they are loaded.
+    fn programs(self) -> impl Iterator<Item = &'static str> {
+        self.xdp().iter().chain(self.classifiers()).copied()
     }
 
     /// The larger maps that its programs have no use for.
@@ -75,25 +85,79 @@ impl Loaded {
     /// # Errors
     /// See [`Error`].
     pub fn load(purpose: Purpose, log_programs: bool, pins: Option<&Pins>) -> Result<Self, Error> {
+        Self::create(OBJECT, purpose, log_programs, pins, LogDepth::Reasons)?.load_programs(purpose)
+    }
+
+    /// Loads and verifies the programs of another object, which has the same maps: for benchmarks that compare the two.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn load_object(object: &[u8], purpose: Purpose) -> Result<Self, Error> {
+        Self::create(object, purpose, false, None, LogDepth::Reasons)?.load_programs(purpose)
+    }
+
+    /// Has the kernel verify every program for `purpose`, and keeps none of them.
+    ///
+    /// # Errors
+    /// See [`Error`]. A program that the verifier refuses is no error.
+    pub fn verify(purpose: Purpose, depth: LogDepth) -> Result<Vec<Verification>, Error> {
+        let mut loaded = Self::create(OBJECT, purpose, false, None, depth)?;
+        let verify = |name| Ok(Verification { program: name, outcome: loaded.load_program(name)? });
+        purpose.programs().map(verify).collect()
+    }
+
+    /// Creates the maps; the programs are not in the kernel yet.
+    fn create(
+        object: &[u8],
+        purpose: Purpose,
+        log_programs: bool,
+        pins: Option<&Pins>,
+        depth: LogDepth,
+    ) -> Result<Self, Error> {
         let level: u8 = if log_programs { LOG_ALL } else { 0 };
-        let mut object = EbpfLoader::new();
-        object.override_global("AYA_LOG_LEVEL", &level, true);
+        let mut loader = EbpfLoader::new();
+        loader.override_global("AYA_LOG_LEVEL", &level, true);
+        loader.verifier_log_level(match depth {
+            LogDepth::Reasons => VerifierLogLevel::STATS,
+            LogDepth::Instructions => VerifierLogLevel::DEBUG | VerifierLogLevel::STATS,
+        });
         for name in purpose.unused() {
-            object.map_max_entries(name, 1);
+            loader.map_max_entries(name, 1);
         }
         if let Some(pins) = pins {
             for name in MAPS {
-                object.map_pin_path(name, pins.map(name)?);
+                loader.map_pin_path(name, pins.map(name)?);
             }
         }
-        let mut loaded = Self { ebpf: object.load(OBJECT).map_err(load_error)? };
-        for &name in purpose.xdp() {
-            loaded.xdp(name)?.load().map_err(|error| verifier_error(name, &error))?;
+        Ok(Self { ebpf: loader.load(object).map_err(load_error)? })
+    }
+
+    fn load_programs(mut self, purpose: Purpose) -> Result<Self, Error> {
+        for program in purpose.programs() {
+            self.load_program(program)?.map_err(|Refusal { reason, .. }| Error::Verifier { program, reason })?;
         }
-        for &name in purpose.classifiers() {
-            loaded.classifier(name)?.load().map_err(|error| verifier_error(name, &error))?;
+        Ok(self)
+    }
+
+    /// Loads one program. The instructions that its verification walked; 0 where the kernel does not tell.
+    fn load_program(&mut self, name: &'static str) -> Result<Result<u32, Refusal>, Error> {
+        let program = self.ebpf.program_mut(name).ok_or(Error::Missing(name))?;
+        let loaded = match program {
+            Program::Xdp(program) => program.load(),
+            Program::SchedClassifier(program) => program.load(),
+            _ => return Err(Error::Missing(name)),
+        };
+        match loaded {
+            Ok(()) => {
+                let info = program.info().map_err(|_| Error::Missing(name))?;
+                Ok(Ok(info.verified_instruction_count().unwrap_or_default()))
+            }
+            Err(error) if errno(&error) == Some(libc::EPERM) => Err(Error::Privileges),
+            Err(ProgramError::LoadError { io_error, verifier_log }) => {
+                Ok(Err(Refusal::new(&io_error, verifier_log.to_string())))
+            }
+            Err(other) => Ok(Err(Refusal { reason: other.to_string(), log: String::new() })),
         }
-        Ok(loaded)
     }
 
     /// An XDP program of the object.
@@ -139,19 +203,4 @@ fn load_error(error: EbpfError) -> Error {
         _ => None,
     };
     if refused == Some(libc::EPERM) { Error::Privileges } else { Error::Load(error) }
-}
-
-fn verifier_error(program: &'static str, error: &ProgramError) -> Error {
-    if errno(error) == Some(libc::EPERM) {
-        return Error::Privileges;
-    }
-    let reason = match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            let log = verifier_log.to_string();
-            let line = log.lines().rev().find(|line| !line.trim().is_empty() && !line.starts_with("processed "));
-            format!("{io_error}: {}", line.unwrap_or("no word from the verifier"))
-        }
-        other => other.to_string(),
-    };
-    Error::Verifier { program, reason }
 }

@@ -7,7 +7,8 @@ use tr111_common::{
     abi::{ClientKey, ExchangeKey, Flow, FlowKey, LastAck, Mark, NeighbourKey, map},
     config::Config,
     dhcp4::option,
-    insert::{GatewayOption, OPTION_BYTES},
+    insert::{GatewayOption, OPTION_MAXIMUM},
+    words::Words,
 };
 
 use super::{Error, Loaded, pod::pod};
@@ -104,11 +105,9 @@ impl Marks {
     /// # Panics
     /// If `value` is longer than any Gateway Identity is.
     pub fn set_gateway(&self, value: &[u8]) -> Result<(), Error> {
-        let length = 2 + value.len();
-        let mut gateway = GatewayOption { bytes: [0; OPTION_BYTES], length: length as u32, reserved: 0 };
-        gateway.bytes[0] = option::VENDOR_IDENTIFYING;
-        gateway.bytes[1] = value.len() as u8;
-        gateway.bytes[2..length].copy_from_slice(value);
+        assert!(value.len() + 2 <= OPTION_MAXIMUM, "a Gateway Identity of {} bytes", value.len());
+        let option = [&[option::VENDOR_IDENTIFYING, value.len() as u8], value].concat();
+        let gateway = GatewayOption { option: Words::of(&option), length: option.len() as u32, reserved: 0 };
         let mut maps = self.lock();
         let slot = maps.gateway_slot ^ 1;
         let wrong = |name| move |source| Error::Map { name, source };

@@ -4,6 +4,7 @@ mod attach;
 mod bindings;
 mod counters;
 mod error;
+mod kernel;
 mod line_rate;
 mod load;
 mod marks;
@@ -12,6 +13,7 @@ mod pins;
 mod pod;
 pub mod preflight;
 mod ring;
+mod verifier;
 
 use tr111_common::config::Config;
 use tracing::warn;
@@ -27,6 +29,7 @@ pub use self::{
     marks::Marks,
     pins::Pins,
     ring::LanRing,
+    verifier::{LogDepth, Refusal, Verification},
 };
 
 /// What to attach, and how.

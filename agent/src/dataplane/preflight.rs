@@ -1,16 +1,11 @@
-//! What `tr111 check` can say of kernel and interfaces before anything is attached.
+//! What `tr111 check` can say of kernel, programs and interfaces before anything is attached.
 
-use std::fs;
-
-use aya::programs::{ProgramType, SchedClassifier, TcAttachType};
+use aya::programs::{SchedClassifier, TcAttachType};
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkXdp, XdpAttached};
 use tr111_common::abi::program;
 
-use super::attach::kernel_at_least;
-
-/// Oldest kernel that runs the programs (`bpf_loop` 5.17, `bpf_xdp_load_bytes` 5.18, and what stable releases fixed).
-pub const KERNEL_FLOOR: (u8, u8) = (6, 1);
+use super::{Error, Loaded, LogDepth, Purpose, Verification, kernel};
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,40 +37,50 @@ impl Finding {
     }
 }
 
-/// The kernel: its version, and whether this process may load programs.
+/// The version of the kernel, and what it lacks.
 pub fn kernel() -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let release = release.trim();
-    let (major, minor) = KERNEL_FLOOR;
-    findings.push(if kernel_at_least(major, minor) {
-        Finding::new("kernel", Verdict::Good, release, "")
-    } else {
-        let hint = format!("Linux {major}.{minor} or newer is needed for bpf_loop and bpf_xdp_load_bytes");
-        Finding::new("kernel", Verdict::Failure, release, hint)
-    });
-    if kernel_at_least(major, minor) && !kernel_at_least(6, 6) {
-        let hint = "programs attach through clsact and cannot be replaced without a gap; Linux 6.6 has TCX";
+    let (major, minor) = kernel::OLDEST_TESTED;
+    let hint = format!("the oldest kernel that is tested is Linux {major}.{minor}");
+    let verdict = if kernel::is_at_least(major, minor) { Verdict::Good } else { Verdict::Warning };
+    let mut findings = vec![Finding::new("kernel", verdict, kernel::describe(), hint)];
+    if verdict == Verdict::Good && !kernel::has_tcx() {
+        let hint = "TC programs attach through clsact; Linux 6.6 has TCX";
         findings.push(Finding::new("tcx", Verdict::Warning, "not in this kernel", hint));
     }
-    for (name, kind) in [("xdp programs", ProgramType::Xdp), ("tc programs", ProgramType::SchedClassifier)] {
-        findings.push(match aya::sys::is_program_supported(kind) {
-            Ok(true) => Finding::new(name, Verdict::Good, "can be loaded", ""),
-            Ok(false) => Finding::new(
-                name,
-                Verdict::Failure,
-                "the kernel has no such programs",
-                "a kernel with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF is needed",
-            ),
-            Err(error) => Finding::new(
-                name,
-                Verdict::Failure,
-                format!("cannot be loaded: {error}"),
-                "run as root, or grant CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW and CAP_PERFMON",
-            ),
+    findings
+}
+
+/// Has the kernel verify every program of a role without attaching any. What it wrote about those that it refuses comes
+/// second.
+pub fn programs(purpose: Purpose, depth: LogDepth) -> (Vec<Finding>, String) {
+    let verified = match Loaded::verify(purpose, depth) {
+        Ok(verified) => verified,
+        Err(error) => {
+            let hint = if matches!(error, Error::Privileges) {
+                ""
+            } else {
+                "a kernel with CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT and CONFIG_NET_CLS_BPF is needed"
+            };
+            return (vec![Finding::new("programs", Verdict::Failure, error.to_string(), hint)], String::new());
+        }
+    };
+    let mut log = String::new();
+    let mut findings = Vec::new();
+    for Verification { program, outcome } in verified {
+        let check = format!("program {program}");
+        findings.push(match outcome {
+            Ok(0) => Finding::new(&check, Verdict::Good, "accepted", ""),
+            Ok(instructions) => {
+                let detail = format!("accepted ({instructions} instructions verified)");
+                Finding::new(&check, Verdict::Good, detail, "")
+            }
+            Err(refusal) => {
+                log += &format!("program {program} on {}:\n{}\n", kernel::describe(), refusal.log);
+                Finding::new(&check, Verdict::Failure, format!("refused: {}", refusal.reason), "")
+            }
         });
     }
-    findings
+    (findings, log)
 }
 
 /// The XDP program that an interface runs: how it is attached, and its kernel id.

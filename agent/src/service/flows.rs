@@ -68,7 +68,7 @@ impl Flows {
     /// Takes an event of the hook `lan_binding`; gives the flow if it was not known.
     pub(super) fn take(&mut self, event: &Event<'_>) -> Option<FlowKey> {
         let udp = headers::find_udp(event.frame, event.metadata_tag, Wanted::Any).ok()?;
-        let key = classify::flow_key(event.frame, event.segment, &udp)?;
+        let key = classify::flow_key(event.frame, event.segment, &udp);
         let payload = event.frame.get(udp.payload as usize..udp.end as usize)?;
         let message = Message::parse(payload).ok()?;
         let username = message.username().map(|username| String::from_utf8_lossy(username.0).trim_end().to_owned());

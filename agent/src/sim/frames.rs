@@ -176,7 +176,7 @@ impl Reply {
         let fixed: Fixed = classify::reply_fixed(frame, &udp).ok()?;
         let mut reply = Self {
             message: MessageType::Offer,
-            mac: *fixed.chaddr.first_chunk()?,
+            mac: fixed.chaddr.first(),
             xid: fixed.xid,
             address: fixed.yiaddr.into(),
             server: None,

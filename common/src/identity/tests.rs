@@ -1,13 +1,14 @@
-//! The scan over option 125, byte by byte, as the kernel programs run it.
+//! The scan over option 125, as the kernel programs run it.
 
 extern crate std;
 
 use std::vec::Vec;
 
-use super::{Found, Refusal, Scan, sub_option, vectors::*};
+use super::{Found, Joined, Refusal, Scan, sub_option, vectors::*};
 use crate::{
     config::{Config, Dialect},
     dhcp4::{Options, option},
+    frame::{GATHERED_MAXIMUM, PlainLoop},
 };
 
 /// The joined value of every option 125 in `wire`, given in hexadecimal.
@@ -23,11 +24,8 @@ fn joined(wire: &str) -> Vec<u8> {
 }
 
 fn scan(option: &[u8], config: &Config) -> Scan {
-    let (mut scan, mut at) = (Scan::new(), 0);
-    while at < option.len() as u32 {
-        at += scan.feed(option, at, option.len() as u32 - at, config);
-    }
-    scan.finish();
+    let mut scan = Scan::new();
+    scan.read(option, option.len() as u32, config, PlainLoop);
     scan
 }
 
@@ -93,12 +91,12 @@ fn instances_cut_anywhere_read_as_one_option() {
         let option = joined(wire);
         let whole = scan(&option, &config).conclude(&config);
         for cut in 0..=option.len() as u32 {
-            let (mut scan, mut at) = (Scan::new(), 0);
-            while at < option.len() as u32 {
-                let end = if at < cut { cut } else { option.len() as u32 };
-                at += scan.feed(option.as_slice(), at, end - at, &config);
-            }
-            scan.finish();
+            let mut joined = Joined::default();
+            joined.append(option.as_slice(), 0, cut);
+            joined.append(option.as_slice(), cut, option.len() as u32 - cut);
+            assert_eq!((joined.instances(), joined.last()), (2, cut));
+            let mut scan = Scan::new();
+            scan.read_joined(&joined, &config, PlainLoop);
             assert_eq!(scan.conclude(&config), whole, "{wire} cut at {cut}");
         }
     }
@@ -299,4 +297,24 @@ fn nuls_over_several_words_are_trailing_or_inner() {
     serial[29] = b'b';
     let found = scan(&element(&[sub(1, b"00256D"), sub(2, &serial)]), &config).conclude(&config);
     assert_eq!(found, Err(Refusal::ControlCharacter));
+}
+
+/// RFC 3396: what is too long to be joined is damaged, and no identity.
+#[test]
+fn an_option_above_the_limit_is_damaged() {
+    let config = Config::default();
+    let identity = element(&[sub(1, b"00256D"), sub(2, b"DEV0001")]);
+    let mut joined = Joined::default();
+    joined.append(identity.as_slice(), 0, identity.len() as u32);
+    let filler = [0, 0, 0x0d, 0xea, 250].into_iter().chain([0; 250]).collect::<Vec<_>>();
+    while joined.length() + 255 <= GATHERED_MAXIMUM {
+        joined.append(filler.as_slice(), 0, 255);
+    }
+    let mut scan = Scan::new();
+    scan.read_joined(&joined, &config, PlainLoop);
+    assert!(!scan.is_damaged() && scan.conclude(&config).is_ok());
+    joined.append(filler.as_slice(), 0, 255);
+    let mut scan = Scan::new();
+    scan.read_joined(&joined, &config, PlainLoop);
+    assert!(scan.is_damaged());
 }

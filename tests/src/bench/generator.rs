@@ -29,7 +29,7 @@ use tr111_core::{
 };
 
 use super::{median, on_core, percentile, report::number};
-use crate::{frame::Packet, namespace::Namespace, process::run};
+use crate::{frame::Packet, namespace::Namespace, process::run, testing::Testing};
 
 const ANSWERING: usize = 0;
 const ASKING: usize = 1;
@@ -48,8 +48,9 @@ const FIRST_PORT: u16 = 10_000;
 /// Ports that take turns: as many bindings, where they are registered.
 const SOURCES: u16 = 20_000;
 const NAME: &[u8] = b"CPE57689";
-/// Bytes of `Load` in `ebpf/src/bench.rs`, and of the request in it.
-const LOAD: usize = 12 + REQUEST;
+/// Bytes of `Load` in `ebpf/src/testing.rs`, where its request starts, and how long that may be.
+const LOAD: usize = REQUEST_START + REQUEST;
+const REQUEST_START: usize = 16;
 const REQUEST: usize = 128;
 
 /// What is asked.
@@ -114,14 +115,12 @@ fn line_rate(question: Question) -> Result<Answers> {
         line_rate.listen([Listener { ifindex: attached.ifindex, mac, address: SERVER, changed: SERVER }])?;
         Ok(())
     })?;
-    let loaded = line_rate.loaded_mut();
-    let mut load: Array<MapData, [u8; LOAD]> = loaded.take_map("BENCH_LOAD")?.try_into()?;
-    let frames: PerCpuArray<MapData, u64> = loaded.take_map("BENCH_FRAMES")?.try_into()?;
-    let sink = loaded.xdp("bench_sink")?;
-    sink.load()?;
+    let mut testing = Testing::load()?;
+    let mut load: Array<MapData, [u8; LOAD]> = testing.take_map("BENCH_LOAD")?.try_into()?;
+    let frames: PerCpuArray<MapData, u64> = testing.take_map("BENCH_FRAMES")?.try_into()?;
+    let sink = testing.xdp("bench_sink")?;
     cpes.enter(|| sink.attach("tr111c", xdp::XdpMode::Driver))?;
-    let generator = loaded.xdp("bench_generate")?;
-    generator.load()?;
+    let generator = testing.xdp("bench_generate")?;
 
     // Threads there are only once XDP is attached.
     let answering = poll_thread(&acs, "tr111s", ANSWERING)?;
@@ -146,7 +145,7 @@ fn line_rate(question: Question) -> Result<Answers> {
             bytes[..4].copy_from_slice(&ifindex.to_ne_bytes());
             bytes[4..8].copy_from_slice(&u32::try_from(length)?.to_ne_bytes());
             bytes[8..12].copy_from_slice(&u32::from(SOURCES).to_ne_bytes());
-            bytes[12..12 + length].copy_from_slice(&request);
+            bytes[REQUEST_START..REQUEST_START + length].copy_from_slice(&request);
             load.set(0, bytes, 0)?;
             run(Command::new("renice").args(["--priority", "-20", "--pid", &gettid().to_string()]))?;
             // One more, which the generator cuts off.

@@ -10,7 +10,7 @@ use tr111_common::{
     config::Config,
     counter::Class,
     frame::PlainLoop,
-    stun,
+    stun::{self, Demands},
 };
 
 use super::{CLIENT, Frame, IFINDEX, SERVER, bytes_of};
@@ -93,9 +93,10 @@ pub fn answer(frame: &[u8], config: &Config) -> Result<(Class, Vec<u8>), Class> 
     if payload.is_empty() || payload.len() > acs::REQUEST_MAXIMUM {
         return Err(Class::OtherStun);
     }
-    let class = match acs::judge(payload, payload.len() as u32, PlainLoop)? {
+    let mut demands = Demands::default();
+    let class = match acs::judge(payload, payload.len() as u32, &mut demands, PlainLoop)? {
         Question::Plain => Class::Plain,
-        Question::KeepAlive(demands) => {
+        Question::KeepAlive => {
             let asked = acs::binding_key(payload, &demands, &route, config, PlainLoop);
             let registered =
                 NAMES.map(|name| BindingKey::new(name.as_bytes(), endpoint(SOURCE), endpoint(SERVERS[0]), config.seed));

@@ -28,7 +28,7 @@ impl Keys {
 
     pub(super) fn exchange(&self, key: &ExchangeKey) -> u64 {
         let ExchangeKey { segment, chaddr, xid, htype, .. } = *key;
-        let [high, low] = halves(chaddr);
+        let [high, low] = halves(chaddr.first());
         self.words([pack(segment), high, low, u64::from(xid) << 8 | u64::from(htype)])
     }
 

@@ -35,9 +35,9 @@ impl Association {
         if is_known || is_foreign || (is_over && current.is_none()) {
             return;
         }
-        let option = ack.identity.get(..usize::from(ack.identity_length)).unwrap_or_default();
-        let identity = identity::decode_device(option, &self.settings.kernel).ok().map(|decoded| decoded.identity);
-        let mac = HardwareAddress::new(ack.chaddr, ack.hlen);
+        let option: Vec<u8> = ack.identity.bytes().take(ack.identity_length.into()).collect();
+        let identity = identity::decode_device(&option, &self.settings.kernel).ok().map(|decoded| decoded.identity);
+        let mac = HardwareAddress::new(ack.chaddr.first(), ack.hlen);
         // The programs keep only a hash of the client identifier.
         let client_id = current.and_then(|id| self.table.held(id).binding.client_id.clone());
         let key =

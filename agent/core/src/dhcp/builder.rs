@@ -64,7 +64,7 @@ impl Builder {
         let mut message = fixed(BOOTREPLY, request.xid, [0; 6]);
         message[1] = request.htype;
         message[2] = request.hlen;
-        message[28..44].copy_from_slice(&request.chaddr);
+        message[28..44].copy_from_slice(&request.chaddr.first::<16>());
         if to.broadcast {
             message[10..12].copy_from_slice(&BROADCAST_FLAG);
         }

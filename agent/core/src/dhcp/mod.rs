@@ -23,7 +23,7 @@ pub struct HardwareAddress {
 impl HardwareAddress {
     /// The address in a message.
     pub fn of(fixed: &Fixed) -> Self {
-        Self::new(fixed.chaddr, fixed.hlen)
+        Self::new(fixed.chaddr.first(), fixed.hlen)
     }
 
     /// The first `length` of `bytes`, at most all of them.

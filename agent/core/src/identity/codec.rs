@@ -3,6 +3,7 @@
 use thiserror::Error;
 use tr111_common::{
     config::Config,
+    frame::PlainLoop,
     identity::{DSL_FORUM, Refusal, Scan, Span, TEXT_MAXIMUM, sub_option},
 };
 
@@ -171,11 +172,8 @@ fn element(parts: [(u8, &str); 3]) -> Vec<u8> {
 fn scan(option: &[u8], config: &Config) -> Scan {
     // A UDP datagram cannot carry more; the scan counts in 16 bits.
     let end = option.len().min(usize::from(u16::MAX)) as u32;
-    let (mut scan, mut at) = (Scan::new(), 0);
-    while at < end {
-        at += scan.feed(option, at, end - at, config);
-    }
-    scan.finish();
+    let mut scan = Scan::new();
+    scan.read(option, end, config, PlainLoop);
     scan
 }
 

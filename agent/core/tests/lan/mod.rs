@@ -10,7 +10,7 @@ use std::{
 };
 
 use tr111_common::{
-    abi::{ClientKey, ExchangeKey, IDENTITY_BYTES, LastAck, NeighbourKey},
+    abi::{ClientKey, ExchangeKey, LastAck, NeighbourKey},
     classify::{self, Request},
     config::Config,
     counter::{Class, Hook, Outcome},
@@ -18,6 +18,7 @@ use tr111_common::{
     event::Event,
     frame::PlainLoop,
     headers::Segment,
+    words::Words,
 };
 use tr111_core::{
     association::{Association, Input, Output, Record, RemovalReason, Settings, Source},
@@ -259,7 +260,7 @@ impl Lan {
                     (Class::Sticky, Some(true))
                 }
             };
-            self.hear(segment, fixed.chaddr[..6].try_into().unwrap());
+            self.hear(segment, fixed.chaddr.first());
             if let Some(identified) = identified {
                 self.marked.insert(classify::exchange_key(segment, &fixed));
                 if identified && class != Class::Sticky {
@@ -377,18 +378,17 @@ impl Lan {
             address: address.octets(),
             server: GATEWAY.octets(),
             giaddr: client.relay.unwrap_or(Ipv4Addr::UNSPECIFIED).octets(),
-            chaddr: [0; 16],
+            chaddr: Words::of(&client.mac),
             htype: 1,
             hlen: 6,
             message_type: message_type as u8,
             identity_length: 0,
             reserved: [0; 4],
-            identity: [0; IDENTITY_BYTES],
+            identity: Words::ZERO,
         };
-        ack.chaddr[..6].copy_from_slice(&client.mac);
         if let Some(option) = &client.option {
             ack.identity_length = option.len() as u8;
-            ack.identity[..option.len()].copy_from_slice(option);
+            ack.identity = Words::of(option);
         }
         ack
     }
