@@ -114,9 +114,8 @@ impl Demands {
     #[inline(always)]
     pub fn read<O: Octets + ?Sized, R: Repeat>(&mut self, octets: &O, start: u32, end: u32, repeat: R) -> bool {
         let attributes = start + HEADER as u32;
-        let is_request = end >= attributes
-            && octets.be16(start) == message::BINDING_REQUEST
-            && u32::from(octets.be16(start + 2)) == end - attributes;
+        let [kind, length] = halves(octets.be32(start));
+        let is_request = end >= attributes && kind == message::BINDING_REQUEST && u32::from(length) == end - attributes;
         if is_request {
             self.walk(octets, attributes, end, 0, repeat);
         }
@@ -178,13 +177,14 @@ impl<O: Octets + ?Sized> Step for WalkStep<'_, O> {
         if at >= self.end || value > self.end {
             return false;
         }
-        let length = u32::from(self.octets.be16(at + 2));
+        let [kind, length] = halves(self.octets.be32(at));
+        let length = u32::from(length);
         if value + length > self.end {
             return false;
         }
         demands.at = value + ((length + self.padding) & !self.padding);
         demands.unaligned |= length % 4 != 0;
-        match self.octets.be16(at) {
+        match kind {
             attribute::MESSAGE_INTEGRITY => {
                 demands.signed = true;
                 // What stands behind the signature is not part of the message (RFC 3489 11.2.8).
@@ -236,23 +236,16 @@ impl<O: Octets + ?Sized> Step for HashStep<'_, O> {
 /// Whether the twenty bytes at `at` are the value of CONNECTION-REQUEST-BINDING.
 #[inline(always)]
 fn is_value<O: Octets + ?Sized>(octets: &O, at: u32) -> bool {
-    let value = const { words(CONNECTION_REQUEST_BINDING) };
-    octets.be32(at) == value[0]
-        && octets.be32(at + 4) == value[1]
-        && octets.be32(at + 8) == value[2]
-        && octets.be32(at + 12) == value[3]
-        && octets.be32(at + 16) == value[4]
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, end @ ..] = CONNECTION_REQUEST_BINDING;
+    octets.be64(at) == u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        && octets.be64(at + 8) == u64::from_be_bytes([i, j, k, l, m, n, o, p])
+        && octets.be32(at + 16) == u32::from_be_bytes(end)
 }
 
-/// Twenty bytes as words in network order.
-const fn words(bytes: [u8; 20]) -> [u32; 5] {
-    let mut words = [0; 5];
-    let mut at = 0;
-    while at < 20 {
-        words[at / 4] = words[at / 4] << 8 | bytes[at] as u32;
-        at += 1;
-    }
-    words
+/// Two fields of a header.
+#[inline(always)]
+const fn halves(word: u32) -> [u16; 2] {
+    [(word >> 16) as u16, word as u16]
 }
 
 /// Whether a datagram is the answer of a STUN server to a Binding Request, by its first bytes.

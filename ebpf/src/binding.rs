@@ -7,6 +7,7 @@ use crate::{
 };
 use tr111_common::{
     classify,
+    config::Config,
     counter::{Class, Counter, Hook},
     frame::{Octets as _, first_bytes},
     headers::Udp,
@@ -18,24 +19,22 @@ use tr111_ebpf::frame::{KernelLoop, Packet as _, SkbFrame};
 pub fn observe(packet: &SkbFrame<'_>) {
     let Some(config) = maps::config() else { return };
     let class = match classify::find_stun(packet, packet.metadata_tag(), config) {
-        Ok(udp) => on_stun(packet, udp),
+        Ok(udp) => on_stun(packet, udp, config),
         Err(class) => class,
     };
     maps::count(Counter::Packet(Hook::LanBinding, class));
 }
 
 #[inline(always)]
-fn on_stun(packet: &SkbFrame<'_>, udp: Udp) -> Class {
+fn on_stun(packet: &SkbFrame<'_>, udp: Udp, config: &Config) -> Class {
     let Some(scratch) = maps::scratch() else { return Class::OtherStun };
-    let (Ok(class) | Err(class)) = seen::look(packet, udp, scratch).and_then(|()| binding(packet, scratch));
+    let (Ok(class) | Err(class)) = seen::look(packet, udp, scratch).and_then(|()| binding(packet, scratch, config));
     class
 }
 
-// A function of its own: the verifier walks it once, however many ways through the headers lead here.
-#[inline(never)]
-fn binding(packet: &SkbFrame<'_>, scratch: &mut Scratch) -> Result<Class, Class> {
+#[inline(always)]
+fn binding(packet: &SkbFrame<'_>, scratch: &mut Scratch, config: &Config) -> Result<Class, Class> {
     let Scratch { frame, seen, demands, .. } = scratch;
-    let config = maps::config().ok_or(Class::OtherStun)?;
     let signals = classify::judge_stun(frame, &seen.udp, demands, KernelLoop)?;
     // A host that invents flows must not fill the connection table with long timeouts.
     let host = first_bytes(frame.be64(6), 6);

@@ -48,24 +48,23 @@ pub fn egress(packet: &SkbFrame<'_>) {
 
 #[inline(always)]
 fn on_request<P: Packet>(packet: &P, udp: Udp) -> Class {
-    let Some(scratch) = maps::scratch() else { return Class::OtherPort };
-    let (Ok(class) | Err(class)) = seen::look(packet, udp, scratch).and_then(|()| request(packet, scratch));
+    let (Some(scratch), Some(config)) = (maps::scratch(), maps::config()) else { return Class::OtherPort };
+    let (Ok(class) | Err(class)) = seen::look(packet, udp, scratch).and_then(|()| request(packet, scratch, config));
     debug!(packet.context(), "lan_ingress: class {}, {} bytes", class as u8, packet.len());
     class
 }
 
 #[inline(always)]
 fn on_reply(packet: &SkbFrame<'_>, udp: Udp) -> Class {
-    let Some(scratch) = maps::scratch() else { return Class::OtherPort };
-    let (Ok(class) | Err(class)) = seen::look(packet, udp, scratch).and_then(|()| reply(packet, scratch));
+    let (Some(scratch), Some(config)) = (maps::scratch(), maps::config()) else { return Class::OtherPort };
+    let (Ok(class) | Err(class)) = seen::look(packet, udp, scratch).and_then(|()| reply(packet, scratch, config));
     debug!(packet.context(), "lan_egress: class {}, {} bytes", class as u8, packet.len());
     class
 }
 
 // A function of its own: the verifier walks it once, however many ways through the headers lead here.
 #[inline(never)]
-fn request<P: Packet>(packet: &P, scratch: &mut Scratch) -> Result<Class, Class> {
-    let config = maps::config().ok_or(Class::OtherPort)?;
+fn request<P: Packet>(packet: &P, scratch: &mut Scratch, config: &Config) -> Result<Class, Class> {
     let fixed = classify::request_fixed(&scratch.frame, &scratch.seen.udp)?;
     if !police::may_pass_dhcp(&fixed, scratch.seen.time, config) {
         return Err(Class::Policed);
@@ -107,8 +106,7 @@ fn request<P: Packet>(packet: &P, scratch: &mut Scratch) -> Result<Class, Class>
 
 // As above.
 #[inline(never)]
-fn reply(packet: &SkbFrame<'_>, scratch: &mut Scratch) -> Result<Class, Class> {
-    let config = maps::config().ok_or(Class::OtherPort)?;
+fn reply(packet: &SkbFrame<'_>, scratch: &mut Scratch, config: &Config) -> Result<Class, Class> {
     let fixed = classify::reply_fixed(&scratch.frame, &scratch.seen.udp)?;
     let Some(mark) = maps::find_exchange(&classify::exchange_key(scratch.seen.segment, &fixed)) else {
         return Err(Class::Unmarked);

@@ -96,6 +96,15 @@ impl Program {
         Ok((nanoseconds(self.empty.empty_xdp()?)?, nanoseconds(self.program()?)?))
     }
 
+    /// Nanoseconds that this one takes.
+    ///
+    /// # Errors
+    /// The kernel refuses to run the frame.
+    pub fn time_alone(&mut self, frame: &[u8], repeat: u32) -> Result<f64> {
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
+        Ok(self.program()?.test_run(options)?.duration.as_secs_f64() * 1e9)
+    }
+
     fn program(&mut self) -> Result<&mut Xdp> {
         Ok(self.line_rate.loaded_mut().xdp(program::ACS_STUN)?)
     }

@@ -1,6 +1,7 @@
 //! What `cargo xtask bench` measures. A section measures one thing, in one file for each kind, and puts its lines into
 //! the one table; design.md section 6 says what each has to hold.
 
+mod against;
 mod flood;
 mod generator;
 mod idle;
@@ -78,9 +79,10 @@ pub fn select(names: &[String]) -> Result<Vec<Section>> {
     Ok(SECTIONS.into_iter().filter(is_chosen).collect())
 }
 
-/// Measures `sections`, and prints the table; whether every bar is held.
-pub fn run(sections: &[Section]) -> bool {
-    let mut report = Report::start();
+/// Measures `sections`, and prints the table; whether every bar is held. The sections on programs hold them against those
+/// of another object, if one is given.
+pub fn run(sections: &[Section], against: Option<Vec<u8>>) -> bool {
+    let mut report = Report::start(against);
     for section in sections {
         if let Err(error) = (section.measure)(&mut report) {
             report.failed(section.name, &error);

@@ -8,7 +8,7 @@ use tr111_common::{
     insert::Insertion,
 };
 
-use super::{Report, Row, median, on_core, report::number};
+use super::{Report, Row, against, median, on_core, report::number};
 use crate::{
     corpus,
     frame::{Mac, Message, Packet, kind},
@@ -34,6 +34,9 @@ const SERVER: Mac = [2, 0, 0, 0, 0, 0xfe];
 
 /// Frames that are not ours, and the DISCOVER of a set-top box.
 pub(super) fn ingress(report: &mut Report) -> Result<()> {
+    if let Some(object) = report.against() {
+        return against::passing(report, &object);
+    }
     if std::fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").is_ok_and(|value| value.trim() == "0") {
         println!("The kernel interprets programs here (net.core.bpf_jit_enable is 0): this section says little.");
     }
@@ -120,7 +123,7 @@ fn foreign(programs: &mut Programs, [empty, program]: [Program; 2], what: &str, 
 }
 
 /// DISCOVER as set-top boxes send it, fifteen options, the identity among them.
-fn discover_frame() -> Vec<u8> {
+pub(super) fn discover_frame() -> Vec<u8> {
     let message = Message::client(kind::DISCOVER, DEVICE, 1)
         .option(61, &[1, 2, 0, 0, 0, 0, 1])
         .option(50, &[192, 168, 1, 50])
@@ -169,20 +172,32 @@ fn discover(programs: &mut Programs) -> Result<Beside> {
 /// OFFER and ACK to a client that identified itself. A program that rewrites would see its own output in a second run,
 /// so each call has one run and a fresh frame, and the caches of a call, not of a loop.
 pub(super) fn insertion(report: &mut Report) -> Result<()> {
+    if let Some(object) = report.against() {
+        return against::insertion(report, &object);
+    }
     on_core(0, || {
         let mut programs = Programs::load()?;
         let round = programs.start_round(&Config::default())?;
         programs.set_gateway(&hex(G1)[2..])?;
-        let request = Message::client(kind::REQUEST, DEVICE, round).option(61, &[1, 2, 0, 0, 0, 0, 1]).raw(&hex(D1));
-        programs.run(Program::IngressXdp, &Packet::from_client(DEVICE, request.bytes()).bytes())?;
-        for (name, message, kind) in [("OFFER", MessageType::Offer, kind::OFFER), ("ACK", MessageType::Ack, kind::ACK)]
-        {
-            let beside = reply(&mut programs, message, &reply_frame(kind, round))?;
+        programs.run(Program::IngressXdp, &request_frame(round))?;
+        for ((name, frame), message) in reply_frames(round).into_iter().zip([MessageType::Offer, MessageType::Ack]) {
+            let beside = reply(&mut programs, message, &frame)?;
             let what = format!("identity into {name}, per reply, in the program");
             report.add(&Row::new(what, beside.measured, "ns").at_most(3_000.0).note(beside.note()));
         }
         Ok(())
     })
+}
+
+/// A REQUEST with an identity.
+pub(super) fn request_frame(xid: u32) -> Vec<u8> {
+    let request = Message::client(kind::REQUEST, DEVICE, xid).option(61, &[1, 2, 0, 0, 0, 0, 1]).raw(&hex(D1));
+    Packet::from_client(DEVICE, request.bytes()).bytes()
+}
+
+/// The replies to it.
+pub(super) fn reply_frames(xid: u32) -> [(&'static str, Vec<u8>); 2] {
+    [("OFFER", reply_frame(kind::OFFER, xid)), ("ACK", reply_frame(kind::ACK, xid))]
 }
 
 /// A reply as dnsmasq sends it.

@@ -126,13 +126,19 @@ pub(super) fn number(value: f64) -> String {
 pub struct Report {
     held: usize,
     missed: Vec<String>,
+    against: Option<Vec<u8>>,
 }
 
 impl Report {
-    /// An empty one, whose head is printed.
-    pub fn start() -> Self {
+    /// An empty one, whose head is printed. `against` is the object with the programs of before.
+    pub fn start(against: Option<Vec<u8>>) -> Self {
         println!("{:<64}{:>16}{:>18}", "what", "measured", "bar");
-        Self::default()
+        Self { against, ..Self::default() }
+    }
+
+    /// The object with the programs of before.
+    pub(super) fn against(&self) -> Option<Vec<u8>> {
+        self.against.clone()
     }
 
     /// Adds a line.
