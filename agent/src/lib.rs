@@ -1,15 +1,27 @@
 //! The tr111 agent: everything around the sans-IO cores of `tr111-core`.
+//!
+//! Features choose the roles: `gateway`, `device`, `acs`, and `sim` for the simulator. All of them are on by default.
+// What roles share is compiled whole for each of them, and the linker leaves out what is unused.
+#![cfg_attr(
+    not(all(feature = "gateway", feature = "device", feature = "acs", feature = "sim")),
+    allow(dead_code, reason = "shared by roles of which not all are here")
+)]
 
+#[cfg(feature = "acs")]
 pub mod api;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+#[cfg(feature = "gateway")]
 pub mod nat;
+pub mod os;
 pub mod random;
+#[cfg(feature = "acs")]
 pub mod registry;
 pub mod role;
 pub mod service;
+#[cfg(feature = "sim")]
 pub mod sim;
 pub mod store;
 pub mod telemetry;

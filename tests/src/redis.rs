@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use tr111::registry::Address;
+use tr111::config::RedisAddress;
 
 use crate::{
     namespace::Namespace,
@@ -83,8 +83,8 @@ impl<'a> Redis<'a> {
     ///
     /// # Errors
     /// Never: the URL is one.
-    pub fn address(&self) -> Result<Address> {
-        let address: Address = self.url().parse()?;
+    pub fn address(&self) -> Result<RedisAddress> {
+        let address: RedisAddress = self.url().parse()?;
         Ok(match self.password {
             Some(password) => address.with_password(password.to_owned()),
             None => address,

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, net::SocketAddrV4, path::PathBuf, time::Duratio
 
 use anyhow::{Context, Result, ensure};
 use tokio::sync::mpsc;
-use tr111::registry::{self, Health, Journal, Location, News, Opened, Refused, Wanted, follow};
+use tr111::{
+    config,
+    registry::{self, Health, Journal, Location, News, Opened, Refused, Wanted, follow},
+};
 use tr111_core::{
     acs::{Approach, Change, Cpe, Credentials, Registry, Reported, Seen, State, Way},
     short::Short,
@@ -356,7 +359,7 @@ async fn a_redis_with_a_password_is_opened_by_it_alone() -> Result<()> {
     let redis = Redis::start_with(Some("correct-horse"))?;
     let Err(error) = Server::open(&Location::Redis(redis.url().parse()?)) else { anyhow::bail!("opened without") };
     ensure!(error.to_string().contains("redis://127.0.0.1"), "{error}");
-    let wrong = redis.url().parse::<registry::Address>()?.with_password("wrong-battery".to_owned());
+    let wrong = redis.url().parse::<config::RedisAddress>()?.with_password("wrong-battery".to_owned());
     let Err(error) = Server::open(&Location::Redis(wrong)) else { anyhow::bail!("opened with another") };
     ensure!(!format!("{error:?} {error}").contains("wrong-battery"), "{error:?}");
     Server::open(&Location::Redis(redis.address()?))?.add("CPE57689").await

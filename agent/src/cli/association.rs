@@ -5,11 +5,11 @@ use serde::Serialize;
 use super::{
     Outcome, Reach,
     devices::since,
-    output::{self, Table, printable},
+    output::{self, Table, identity_name},
 };
 use crate::control::{
     ClientError,
-    message::{Association, Identity, Reply, Request},
+    message::{Association, Reply, Request},
 };
 
 /// What `tr111 association` does.
@@ -46,22 +46,15 @@ fn table(associations: &[Association]) -> Table {
         let Association { device, gateway, validated, since: from, claim } = association;
         let dash = || "-".to_owned();
         table.push([
-            name(device),
-            gateway.as_ref().map_or_else(dash, name),
+            identity_name(device),
+            gateway.as_ref().map_or_else(dash, identity_name),
             validated.map_or_else(dash, |validated| if validated { "yes" } else { "no" }.to_owned()),
             from.as_deref().map_or_else(dash, since),
-            claim.as_ref().map_or_else(dash, |claim| name(&claim.gateway)),
+            claim.as_ref().map_or_else(dash, |claim| identity_name(&claim.gateway)),
             claim.as_ref().map_or_else(dash, |claim| claim.state.clone()),
         ]);
     }
     table
-}
-
-/// An identity as TR-069 writes it.
-pub(super) fn name(identity: &Identity) -> String {
-    let Identity { manufacturer_oui, product_class, serial_number } = identity;
-    let parts = [manufacturer_oui, product_class, serial_number].into_iter().filter(|part| !part.is_empty());
-    parts.map(|part| printable(part)).collect::<Vec<_>>().join("-")
 }
 
 #[cfg(test)]

@@ -135,6 +135,7 @@ impl Gateway {
 }
 
 /// Flags of the device.
+#[cfg(feature = "device")]
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Device {
     #[command(flatten)]
@@ -147,6 +148,7 @@ pub(crate) struct Device {
     mode: Option<String>,
 }
 
+#[cfg(feature = "device")]
 impl Device {
     /// The layers: presets, the file, these flags. Reads the file again each time, for SIGHUP.
     pub(crate) fn layers(&self, control: Option<&PathBuf>) -> Result<Values, Error> {
@@ -160,6 +162,7 @@ impl Device {
 }
 
 /// Flags of the ACS.
+#[cfg(feature = "acs")]
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Acs {
     #[command(flatten)]
@@ -169,6 +172,7 @@ pub(crate) struct Acs {
     listen: Vec<String>,
 }
 
+#[cfg(feature = "acs")]
 impl Acs {
     /// The layers: presets, the file, these flags. Reads the file again each time, for SIGHUP.
     pub(crate) fn layers(&self, control: Option<&PathBuf>) -> Result<Values, Error> {

@@ -1,10 +1,14 @@
 //! The command line: what `tr111` understands, and how each command ends.
 
+#[cfg(feature = "acs")]
 mod association;
 mod bindings;
 mod check;
+#[cfg(feature = "acs")]
 mod connreq;
+#[cfg(feature = "acs")]
 mod cpe;
+#[cfg(feature = "gateway")]
 mod detach;
 mod devices;
 mod failure;
@@ -23,10 +27,9 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::failure::Failure;
-use crate::{
-    control::{Client, DEFAULT_PATH},
-    sim,
-};
+use crate::control::{Client, DEFAULT_PATH};
+#[cfg(feature = "sim")]
+use crate::sim;
 
 type Outcome = Result<(), Failure>;
 
@@ -53,12 +56,14 @@ enum Command {
     #[command(subcommand, arg_required_else_help = true)]
     Run(Role),
     /// Take programs and pins off, whether or not an agent runs; an agent that runs ends
+    #[cfg(feature = "gateway")]
     Detach(detach::Args),
     /// Show the ManageableDevice rows
     Devices(devices::Args),
     /// Show the NAT bindings by which Connection Requests come
     Bindings(bindings::Args),
     /// On an ACS: which gateway each device is behind
+    #[cfg(feature = "acs")]
     #[command(subcommand, arg_required_else_help = true)]
     Association(association::Command),
     /// Show the state of the agent
@@ -80,12 +85,15 @@ enum Command {
     /// Check kernel, capabilities and interfaces, and show the effective configuration
     Check(check::Args),
     /// Send Connection Requests
+    #[cfg(feature = "acs")]
     #[command(subcommand, arg_required_else_help = true)]
     Connreq(connreq::Command),
     /// Provision the CPEs of an ACS
+    #[cfg(feature = "acs")]
     #[command(subcommand, arg_required_else_help = true)]
     Cpe(cpe::Command),
     /// Emulate network peers
+    #[cfg(feature = "sim")]
     #[command(subcommand, arg_required_else_help = true)]
     Sim(Sim),
     /// Print a completion script
@@ -102,17 +110,21 @@ enum Role {
     /// The gateway: watches DHCP on LAN interfaces and keeps the ManageableDevice table
     ///
     /// SIGTERM stops it, SIGHUP reloads the file.
+    #[cfg(feature = "gateway")]
     Gateway(flags::Gateway),
     /// The device: tells the gateway by DHCP who it is, and learns who the gateway is
     ///
     /// SIGTERM stops it; in mode dhcp it gives its address back first.
+    #[cfg(feature = "device")]
     Device(flags::Device),
     /// The ACS side: STUN server, registry of bindings, and sender of Connection Requests
     ///
     /// SIGTERM stops it, SIGHUP reloads the file.
+    #[cfg(feature = "acs")]
     Acs(flags::Acs),
 }
 
+#[cfg(feature = "sim")]
 #[derive(Debug, Subcommand)]
 enum Sim {
     Devices(sim::Args),
@@ -132,12 +144,17 @@ impl Cli {
         let Self { json, control, command } = self;
         let client = Reach { control: control.clone().unwrap_or_else(|| DEFAULT_PATH.into()) };
         match command {
+            #[cfg(feature = "gateway")]
             Command::Run(Role::Gateway(flags)) => run::gateway(flags, control),
+            #[cfg(feature = "device")]
             Command::Run(Role::Device(flags)) => run::device(flags, control),
+            #[cfg(feature = "acs")]
             Command::Run(Role::Acs(flags)) => run::acs(flags, control),
+            #[cfg(feature = "gateway")]
             Command::Detach(args) => detach::run(&args, &client, json),
             Command::Devices(args) => devices::run(&args, &client, json),
             Command::Bindings(args) => bindings::run(&args, &client, json),
+            #[cfg(feature = "acs")]
             Command::Association(command) => association::run(&command, &client, json),
             Command::Status => status::run(&client, json),
             Command::Get(args) => get::run(args, &client, json),
@@ -148,8 +165,11 @@ impl Cli {
             Command::Top(args) => top::run(&args, client, json),
             Command::Tune(args) => tune::run(&args, &client, json),
             Command::Check(args) => check::run(&args, control.as_ref(), json),
+            #[cfg(feature = "acs")]
             Command::Connreq(command) => connreq::run(command, &client, json),
+            #[cfg(feature = "acs")]
             Command::Cpe(command) => cpe::run(command, &client, json),
+            #[cfg(feature = "sim")]
             Command::Sim(Sim::Devices(args)) => run::sim(args, json),
             Command::Completions { shell } => {
                 let mut script = Vec::new();

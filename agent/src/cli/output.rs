@@ -8,6 +8,7 @@ use std::{
 use serde::Serialize;
 
 use super::Outcome;
+use crate::control::message::Identity;
 
 /// Writes bytes to stdout.
 pub(super) fn write(bytes: &[u8]) -> Outcome {
@@ -86,6 +87,13 @@ impl Table {
 /// A cell that may be empty.
 pub(super) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { printable(text).into_owned() }
+}
+
+/// An identity as TR-069 writes it.
+pub(super) fn identity_name(identity: &Identity) -> String {
+    let Identity { manufacturer_oui, product_class, serial_number } = identity;
+    let parts = [manufacturer_oui, product_class, serial_number].into_iter().filter(|part| !part.is_empty());
+    parts.map(|part| printable(part)).collect::<Vec<_>>().join("-")
 }
 
 #[cfg(test)]

@@ -2,14 +2,18 @@
 
 use std::path::PathBuf;
 
-use tokio::runtime;
-
 use super::{Failure, Outcome, flags};
-use crate::{
-    config::{Acs, Device, Gateway},
-    role, sim,
-};
+#[cfg(feature = "acs")]
+use crate::config::Acs;
+#[cfg(feature = "device")]
+use crate::config::Device;
+#[cfg(feature = "gateway")]
+use crate::config::Gateway;
+use crate::role;
+#[cfg(feature = "sim")]
+use crate::sim;
 
+#[cfg(feature = "gateway")]
 pub(super) fn gateway(flags: flags::Gateway, control: Option<PathBuf>) -> Outcome {
     let values = flags.layers(control.as_ref())?;
     let gateway = Gateway::try_from(&values)?;
@@ -17,6 +21,7 @@ pub(super) fn gateway(flags: flags::Gateway, control: Option<PathBuf>) -> Outcom
     role::gateway::run(&gateway, values, reload).map_err(Failure::failed)
 }
 
+#[cfg(feature = "device")]
 pub(super) fn device(flags: flags::Device, control: Option<PathBuf>) -> Outcome {
     let values = flags.layers(control.as_ref())?;
     let device = Device::try_from(&values)?;
@@ -24,6 +29,7 @@ pub(super) fn device(flags: flags::Device, control: Option<PathBuf>) -> Outcome 
     role::device::run(&device, values, reload).map_err(Failure::failed)
 }
 
+#[cfg(feature = "acs")]
 pub(super) fn acs(flags: flags::Acs, control: Option<PathBuf>) -> Outcome {
     let values = flags.layers(control.as_ref())?;
     let acs = Acs::from(&values);
@@ -31,8 +37,9 @@ pub(super) fn acs(flags: flags::Acs, control: Option<PathBuf>) -> Outcome {
     role::acs::run(&acs, values, reload).map_err(Failure::failed)
 }
 
+#[cfg(feature = "sim")]
 pub(super) fn sim(mut args: sim::Args, json: bool) -> Outcome {
     args.json = json;
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(sim::run(args)).map_err(|error| Failure::failed(format_args!("{error:#}")))
 }

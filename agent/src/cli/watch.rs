@@ -4,9 +4,8 @@ use std::{thread, time::Duration};
 
 use super::{
     Failure, Outcome, Reach,
-    association::name,
     devices::place,
-    output::{self, printable},
+    output::{self, identity_name, printable},
 };
 use crate::control::{
     Client, ClientError,
@@ -196,8 +195,8 @@ fn describe(event: &Event) -> String {
 fn association(change: &AssociationChange) -> String {
     let AssociationChange { result, alarm, device, gateway, associated } = change;
     let alarm = if *alarm { "ALARM: " } else { "" };
-    let associated = associated.as_ref().map_or_else(|| "none".to_owned(), name);
-    format!("{alarm}{} behind {}: {result} (associated: {associated})", name(device), name(gateway))
+    let associated = associated.as_ref().map_or_else(|| "none".to_owned(), identity_name);
+    format!("{alarm}{} behind {}: {result} (associated: {associated})", identity_name(device), identity_name(gateway))
 }
 
 /// An identity as TR-069 writes it, and where the device is.

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, SocketAddrV4};
 
 use tr111_core::{association::Deny, identity::Oui, stun::Variants};
 
-use crate::registry::{Address, BadAddress};
+use super::redis_address::{BadAddress, RedisAddress};
 
 /// Linux's `IFNAMSIZ` without the terminating NUL.
 const INTERFACE_MAXIMUM: usize = 15;
@@ -127,7 +127,7 @@ pub fn deny(text: &str) -> Judged {
 pub fn registry(text: &str) -> Judged {
     match text {
         "embedded" => Ok(text.to_owned()),
-        _ => text.parse().map(|_: Address| text.to_owned()).map_err(|error| match error {
+        _ => text.parse().map(|_: RedisAddress| text.to_owned()).map_err(|error| match error {
             BadAddress::Form => "expected \"embedded\" or redis://HOST[:PORT][/DB]".to_owned(),
             BadAddress::Password => error.to_string(),
         }),

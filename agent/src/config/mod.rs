@@ -2,22 +2,28 @@
 //! and where; [`Gateway`] and [`Device`] are what
 //! a role works with.
 
+#[cfg(feature = "acs")]
 mod acs;
 mod cpe;
+#[cfg(feature = "device")]
 mod device;
 mod form;
 mod gateway;
 pub mod key;
+mod redis_address;
 #[cfg(test)]
 mod tests;
 mod values;
 
 use std::{io, path::PathBuf};
 
+#[cfg(feature = "acs")]
 pub use acs::{Acs, AcsKnobs};
 pub use cpe::Cpe;
+#[cfg(feature = "device")]
 pub use device::{Device, DeviceMode};
 pub use gateway::{Agent, Association, Gateway, ManagementServer, Traffic};
+pub use redis_address::RedisAddress;
 pub use values::{Origin, Values};
 
 /// Why a configuration is refused. Each is one line, with the place that has to be mended.

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+#[cfg(feature = "acs")]
 use utoipa::ToSchema;
 
 mod acs;
@@ -305,39 +306,40 @@ pub struct Binding {
 }
 
 /// A NAT binding on which a CPE hears UDP Connection Requests.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "acs", derive(ToSchema))]
 pub struct NatBinding {
     /// `STUNUsername`, where there is one.
-    #[schema(required)]
+    #[cfg_attr(feature = "acs", schema(required))]
     pub username: Option<String>,
     /// Public address and port.
     pub address: String,
     /// Whether the last word of it was signed.
     pub authenticated: bool,
     /// Since when it is what it is.
-    #[schema(required)]
+    #[cfg_attr(feature = "acs", schema(required))]
     pub changed: Option<String>,
     /// When it was last heard of.
-    #[schema(required)]
+    #[cfg_attr(feature = "acs", schema(required))]
     pub last_seen: Option<String>,
     /// Seconds from one keep-alive to the next.
-    #[schema(required)]
+    #[cfg_attr(feature = "acs", schema(required))]
     pub period_s: Option<u64>,
     /// On a gateway: the device that it belongs to.
-    #[schema(required)]
+    #[cfg_attr(feature = "acs", schema(required))]
     pub device: Option<String>,
     /// On a gateway: seconds until the NAT forgets it.
-    #[schema(required)]
+    #[cfg_attr(feature = "acs", schema(required))]
     pub timeout_s: Option<u64>,
     /// On a gateway: whether that was made longer.
-    #[schema(required)]
+    #[cfg_attr(feature = "acs", schema(required))]
     pub extended: Option<bool>,
     /// Why it was not.
-    #[schema(required)]
+    #[cfg_attr(feature = "acs", schema(required))]
     pub why: Option<String>,
     /// On an ACS, from where it is known: `authenticated` (a signed Binding Request), `reported` (a notification) or
     /// `tentative` (an unsigned one).
-    #[schema(required)]
+    #[cfg_attr(feature = "acs", schema(required))]
     pub way: Option<String>,
 }
 
@@ -539,7 +541,8 @@ pub struct ConnectionRequest {
 }
 
 /// Who a device or a gateway is (TR-111 1.2.5).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "acs", derive(ToSchema))]
 pub struct Identity {
     /// Six upper-case hexadecimal digits.
     pub manufacturer_oui: String,
@@ -550,26 +553,28 @@ pub struct Identity {
 }
 
 /// What an ACS holds of a device and its gateway (TR-111 1.2.3).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "acs", derive(ToSchema))]
 pub struct Association {
     /// The device.
     pub device: Identity,
     /// The gateway that it is associated with.
-    #[schema(required)]
+    #[cfg_attr(feature = "acs", schema(required))]
     pub gateway: Option<Identity>,
     /// Whether that gateway's table confirmed it.
-    #[schema(required)]
+    #[cfg_attr(feature = "acs", schema(required))]
     pub validated: Option<bool>,
     /// Since when.
-    #[schema(required)]
+    #[cfg_attr(feature = "acs", schema(required))]
     pub since: Option<String>,
     /// What the device says otherwise.
-    #[schema(required)]
+    #[cfg_attr(feature = "acs", schema(required))]
     pub claim: Option<Claim>,
 }
 
 /// What a device says, and nothing confirms.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "acs", derive(ToSchema))]
 pub struct Claim {
     /// The gateway that it names.
     pub gateway: Identity,

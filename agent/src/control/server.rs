@@ -1,6 +1,7 @@
 //! The agent's end of the control socket.
 
-mod cpes;
+#[cfg(feature = "acs")]
+mod acs;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -10,7 +11,7 @@ use tokio::{
     sync::{Semaphore, broadcast, mpsc, oneshot},
     time::timeout,
 };
-use tr111_core::{connreq::BadAuthority, model::Notification};
+use tr111_core::model::Notification;
 
 use super::{
     Listener,
@@ -18,11 +19,10 @@ use super::{
     message::{self, Attribute, Device, Event, Happening, Refusal, Reply, Request},
     peer::{self, Permission},
 };
+#[cfg(feature = "acs")]
+use crate::service::acs::Acs;
 use crate::{
-    service::{
-        Answer, Ask, Fault,
-        acs::{self, Acs, Bulk, Selection, describe},
-    },
+    service::{Answer, Ask, Fault},
     telemetry::Telemetry,
 };
 
@@ -61,6 +61,7 @@ pub struct Service {
     /// Questions to the task that owns the table.
     pub asks: mpsc::Sender<Ask>,
     /// What only an ACS answers.
+    #[cfg(feature = "acs")]
     pub acs: Option<Acs>,
     /// What happens.
     pub events: broadcast::Sender<Arc<Event>>,
@@ -87,8 +88,6 @@ enum Ended {
 const DEVICE_UNITS: usize = 1_000;
 /// Bindings in one message: each takes some hundreds of bytes.
 const BINDINGS: usize = 512;
-/// Most associations of one message; each has up to three identities.
-const ASSOCIATIONS: usize = 256;
 /// Parameters in one message. The longest is below 1,900 bytes of JSON.
 const PARAMETERS: usize = 500;
 
@@ -108,7 +107,12 @@ pub async fn serve(listener: Listener, service: Service) {
         let place = Arc::clone(&places).try_acquire_owned();
         let service = service.clone();
         tokio::spawn(async move {
-            let mut connection = Connection { stream, service: &service, cpes_on_the_way: Vec::new() };
+            let mut connection = Connection {
+                stream,
+                service: &service,
+                #[cfg(feature = "acs")]
+                cpes_on_the_way: Vec::new(),
+            };
             let ended = match place {
                 Ok(_place) => {
                     service.telemetry.control_clients.inc();
@@ -129,6 +133,7 @@ struct Connection<'a> {
     stream: UnixStream,
     service: &'a Service,
     /// CPEs that are to be added with those that come.
+    #[cfg(feature = "acs")]
     cpes_on_the_way: Vec<message::NewCpe>,
 }
 
@@ -154,6 +159,13 @@ impl Connection<'_> {
         }
         self.write(&Reply::Hello { version: message::VERSION, role: self.service.role.to_owned() }).await?;
         while let Some(request) = self.read(self.service.limits.idle).await? {
+            #[cfg(feature = "acs")]
+            if let Some(acs) = self.service.acs.clone()
+                && acs::is_for(&request)
+            {
+                self.answer_for(acs, request, permission).await?;
+                continue;
+            }
             match request {
                 Request::Hello { .. } => return self.refuse(Refusal::BadRequest, "hello was said").await,
                 Request::Devices => self.devices().await?,
@@ -177,22 +189,10 @@ impl Connection<'_> {
                     let done = self.ask(|reply| Ask::Acknowledge { sequence, reply }).await?;
                     self.conclude(done).await?;
                 }
-                Request::Associations => self.associations().await?,
-                Request::Bindings if self.service.acs.is_some() => self.registered_bindings().await?,
                 Request::Bindings => match self.ask(Ask::Bindings).await? {
                     Answer::Done(bindings) => self.bindings(bindings).await?,
                     Answer::Late => self.refuse_late().await?,
                 },
-                Request::AddCpes { cpes, more } => self.add_cpes(cpes, more).await?,
-                Request::RemoveCpe { username } => self.remove_cpe(&username).await?,
-                Request::VerifyCpe { username } => self.verify_cpe(&username).await?,
-                Request::Cpes => self.cpes().await?,
-                Request::CpeCredentials if permission < Permission::Own => {
-                    let reason = "only root and the agent's own user may see passwords";
-                    self.refuse(Refusal::NotPermitted, reason).await?;
-                }
-                Request::CpeCredentials => self.cpe_credentials().await?,
-                Request::LintCpes => self.lint_cpes().await?,
                 Request::Status => match self.ask(Ask::Status).await? {
                     Answer::Done(status) => self.write(&Reply::Status(Box::new(status))).await?,
                     Answer::Late => self.refuse_late().await?,
@@ -209,21 +209,21 @@ impl Connection<'_> {
                     let done = self.ask(|reply| Ask::Tune { settings, reply }).await?;
                     self.conclude(done).await?;
                 }
-                Request::Send { username, copies } => {
-                    let Some(acs) = self.acs().await? else { continue };
-                    self.sent(acs.send(&username, copies).await).await?;
+                // No other role holds anything of it.
+                Request::Associations => {
+                    self.write(&Reply::Associations { associations: Vec::new(), more: false }).await?;
                 }
-                Request::SendTo { to, user, password, copies } => {
-                    let Some(acs) = self.acs().await? else { continue };
-                    match to.parse() {
-                        Ok(to) => self.sent(acs.send_to(to, &user, password.as_bytes(), copies).await).await?,
-                        Err(error) => self.refuse(Refusal::BadRequest, &BadAuthority::to_string(&error)).await?,
-                    }
-                }
-                Request::SendMany { usernames, rate, copies } => {
-                    let Some(acs) = self.acs().await? else { continue };
-                    let selection = usernames.map_or(Selection::All, Selection::Names);
-                    self.send_many(acs.send_many(selection, rate, copies)).await?;
+                Request::Send { .. }
+                | Request::SendTo { .. }
+                | Request::SendMany { .. }
+                | Request::AddCpes { .. }
+                | Request::RemoveCpe { .. }
+                | Request::VerifyCpe { .. }
+                | Request::Cpes
+                | Request::CpeCredentials
+                | Request::LintCpes => {
+                    let reason = format!("this agent is a {}, and no ACS", self.service.role);
+                    self.refuse(Refusal::BadRequest, &reason).await?;
                 }
                 Request::Detach { .. } if permission < Permission::Own => {
                     self.refuse(Refusal::NotPermitted, "only root and the agent's own user may stop it").await?;
@@ -319,62 +319,6 @@ impl Connection<'_> {
             let bindings: Vec<_> = rest.by_ref().take(BINDINGS).collect();
             let more = rest.len() > 0;
             self.write(&Reply::Bindings { bindings, more }).await?;
-            if !more {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Sends the bindings of a registry, asking for some at a time.
-    async fn registered_bindings(&mut self) -> Result<(), Ended> {
-        let Some(acs) = &self.service.acs else { return Ok(()) };
-        let mut from = Some(0);
-        while let Some(first) = from {
-            // Each CPE has up to three.
-            let page = acs.bindings(first, BINDINGS / 3);
-            from = page.next;
-            self.write(&Reply::Bindings { bindings: page.items, more: from.is_some() }).await?;
-        }
-        Ok(())
-    }
-
-    /// The ACS. A client that takes another agent for one is told.
-    async fn acs(&mut self) -> Result<Option<Acs>, Ended> {
-        if self.service.acs.is_none() {
-            let reason = format!("this agent is a {}, and no ACS", self.service.role);
-            self.refuse(Refusal::BadRequest, &reason).await?;
-        }
-        Ok(self.service.acs.clone())
-    }
-
-    async fn sent(&mut self, sent: Result<message::SentRequest, acs::Error>) -> Result<(), Ended> {
-        match sent {
-            Ok(sent) => self.write(&Reply::Sent(Box::new(sent))).await,
-            Err(error) => self.refuse(Refusal::Failed, &error.to_string()).await,
-        }
-    }
-
-    /// Tells how a bulk goes on. A client that goes ends it: nobody takes what it tells.
-    async fn send_many(&mut self, mut bulk: mpsc::Receiver<Bulk>) -> Result<(), Ended> {
-        while let Some(step) = bulk.recv().await {
-            match step {
-                Bulk::Progress(progress) => self.write(&Reply::Progress(progress)).await?,
-                Bulk::Finished(summary) => self.write(&Reply::Summary(summary)).await?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends what an ACS holds of devices and gateways, some at a time. Other roles hold nothing of that.
-    async fn associations(&mut self) -> Result<(), Ended> {
-        let mut last = None;
-        loop {
-            let some = self.service.acs.as_ref().map(|acs| acs.associations(last.as_ref(), ASSOCIATIONS));
-            let some = some.unwrap_or_default();
-            last = some.last().map(|record| record.device.clone());
-            let more = some.len() == ASSOCIATIONS;
-            let associations = some.iter().map(describe::association).collect();
-            self.write(&Reply::Associations { associations, more }).await?;
             if !more {
                 return Ok(());
             }

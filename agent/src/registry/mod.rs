@@ -30,9 +30,9 @@ use tr111_core::{
 
 pub use embedded::{Embedded, FILE};
 pub use journal::{Health, Journal, Opened, Refused};
-pub use redis::{Address, BadAddress, Redis};
+pub use redis::Redis;
 
-use crate::store;
+use crate::{config::RedisAddress, store};
 
 /// What a store tells: what it holds, and what others changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,7 +138,7 @@ pub enum Location {
     /// In a file of this directory.
     Embedded(PathBuf),
     /// In a Redis or Valkey.
-    Redis(Address),
+    Redis(RedisAddress),
 }
 
 impl Location {

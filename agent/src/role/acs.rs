@@ -63,7 +63,7 @@ async fn serve(
         let is_allowed = acs.answer_at_line_rate(places.bindings());
         tokio::spawn(places.keep(network, is_allowed));
     }
-    let (served, asked) = endpoints.serve_with(Arc::clone(&telemetry), reload, Some(acs.clone()));
+    let (served, asked) = endpoints.serve_for(acs.clone(), Arc::clone(&telemetry), reload);
     tokio::spawn(acs.clone().watch_associations());
     let url = api.as_ref().and_then(api::Listening::url);
     if let Some(api) = api {

@@ -11,12 +11,12 @@ use super::start::{self, Endpoints, Error, seed, system, written};
 use crate::{
     config::{self, Device, DeviceMode, Values},
     control::message,
+    os::packet_socket::{PacketSocket, SocketError},
     service::{
         Clock, Knobs, Model,
         device::{Owner, Parts},
         link::Link,
     },
-    sim::socket::{PacketSocket, SocketError},
     telemetry::{DeviceMetrics, Telemetry, log::Log},
 };
 

@@ -4,7 +4,6 @@ use std::{collections::HashMap, sync::Arc};
 
 use nix::net::if_::if_nametoindex;
 use tokio::{sync::mpsc, time::timeout};
-use tr111_common::counter::Counter;
 
 use super::{
     privileges,
@@ -13,14 +12,14 @@ use super::{
 use crate::{
     config::{self, Gateway, Values},
     control::message,
-    dataplane::{self, Attachment, Counters, Dataplane, Pins, ProgramMode},
+    dataplane::{self, Dataplane, Pins},
     nat::{self, Nat, TableError},
     service::{
         Clock, InterfaceState, Knobs, Lan, Model, Prober,
         association::{Ended, Facts, Owner, Parts},
         watch_network,
     },
-    telemetry::{KernelCounters, Telemetry, log::Log},
+    telemetry::{Telemetry, log::Log},
 };
 
 const ROLE: &str = "gateway";
@@ -29,15 +28,6 @@ const ROLE: &str = "gateway";
 const STAND_IN: u32 = 1 << 31;
 /// Changes of interfaces that wait for the owner of the table.
 const CHANGES: usize = 16;
-
-impl KernelCounters for Counters {
-    fn read(&self, counter: Counter) -> u64 {
-        Self::read(self, counter).unwrap_or_else(|error| {
-            tracing::debug!(%error, ?counter, "a counter of the programs was not read");
-            0
-        })
-    }
-}
 
 /// Runs the gateway until a signal or `tr111 detach` ends it. `reload` reads the configuration again, for SIGHUP.
 pub fn run(
@@ -162,19 +152,4 @@ async fn serve(
     }
     served.close().await;
     Ok(())
-}
-
-impl From<Attachment> for message::Interface {
-    fn from(attachment: Attachment) -> Self {
-        let hook = |program: ProgramMode| message::Hook {
-            program: program.program.to_owned(),
-            mode: program.mode.label().to_owned(),
-        };
-        Self {
-            name: attachment.interface,
-            side: attachment.side.label().to_owned(),
-            state: InterfaceState::Up.label().to_owned(),
-            hooks: attachment.programs.into_iter().map(hook).collect(),
-        }
-    }
 }

@@ -1,7 +1,10 @@
 //! Roles: each wires configuration, packet path, cores and services together, and does nothing else.
 
+#[cfg(feature = "acs")]
 pub mod acs;
+#[cfg(feature = "device")]
 pub mod device;
+#[cfg(feature = "gateway")]
 pub mod gateway;
 pub mod privileges;
 mod start;

@@ -20,18 +20,19 @@ use tokio::{
 use tr111_core::binding;
 
 use super::privileges;
+#[cfg(feature = "acs")]
 use crate::{
-    api,
+    api, registry,
+    service::acs::{Acs, BindError as StunError},
+};
+use crate::{
     config::{self, Agent, ManagementServer, Values},
     control::{self, BindError, Limits, Listener, message::Event},
-    dataplane, random, registry,
+    dataplane, random,
     service::{
         self, Ask, Kept, Knobs, Written,
-        acs::{Acs, BindError as StunError},
         cpe::{self, BindError as ListenError, Tcp, Udp},
-        link::LinkError,
     },
-    sim::socket::SocketError,
     store::{self, Store},
     telemetry::{
         CpeMetrics, Telemetry,
@@ -39,6 +40,8 @@ use crate::{
         log::Log,
     },
 };
+#[cfg(feature = "device")]
+use crate::{os::packet_socket::SocketError, service::link::LinkError};
 
 /// Questions that wait for the owner of a role.
 const ASKS: usize = 64;
@@ -60,9 +63,11 @@ pub enum Error {
     #[error("{0}")]
     Dataplane(#[from] dataplane::Error),
     /// The interface.
+    #[cfg(feature = "device")]
     #[error("{0}")]
     Link(#[from] LinkError),
     /// The packet socket.
+    #[cfg(feature = "device")]
     #[error("{0}")]
     Socket(#[from] SocketError),
     /// The control socket.
@@ -72,18 +77,21 @@ pub enum Error {
     #[error("{0}")]
     Listen(#[from] ListenError),
     /// An address of the STUN server.
+    #[cfg(feature = "acs")]
     #[error("{0}")]
     Stun(#[from] StunError),
     /// The address of the metrics.
     #[error("{0}")]
     Http(#[from] HttpError),
     /// The address of the HTTP interface.
+    #[cfg(feature = "acs")]
     #[error("{0}")]
     Api(#[from] api::Error),
     /// The store.
     #[error("{0}")]
     Store(#[from] store::Error),
     /// The registry.
+    #[cfg(feature = "acs")]
     #[error("{0}")]
     Registry(#[from] registry::Error),
     /// The metrics contradict each other.
@@ -223,32 +231,44 @@ impl Endpoints {
         telemetry: Arc<Telemetry>,
         reload: impl Fn() -> Result<Values, config::Error> + Send + 'static,
     ) -> (Served, mpsc::Receiver<Ask>) {
-        self.serve_with(telemetry, reload, None)
+        let service = self.service(&telemetry);
+        self.serve_by(service, telemetry, reload)
     }
 
     /// The same for an ACS, which answers for its registry itself.
-    pub(super) fn serve_with(
+    #[cfg(feature = "acs")]
+    pub(super) fn serve_for(
         self,
+        acs: Acs,
         telemetry: Arc<Telemetry>,
         reload: impl Fn() -> Result<Values, config::Error> + Send + 'static,
-        acs: Option<Acs>,
     ) -> (Served, mpsc::Receiver<Ask>) {
-        let Self { role, listener, http, signals, asks, asked, events } = self;
-        let service = control::Service {
-            role,
-            asks: asks.clone(),
-            acs,
-            events: events.clone(),
-            telemetry: Arc::clone(&telemetry),
+        let service = control::Service { acs: Some(acs), ..self.service(&telemetry) };
+        self.serve_by(service, telemetry, reload)
+    }
+
+    fn service(&self, telemetry: &Arc<Telemetry>) -> control::Service {
+        control::Service {
+            role: self.role,
+            asks: self.asks.clone(),
+            #[cfg(feature = "acs")]
+            acs: None,
+            events: self.events.clone(),
+            telemetry: Arc::clone(telemetry),
             limits: Limits::default(),
-        };
+        }
+    }
+
+    fn serve_by(
+        self,
+        service: control::Service,
+        telemetry: Arc<Telemetry>,
+        reload: impl Fn() -> Result<Values, config::Error> + Send + 'static,
+    ) -> (Served, mpsc::Receiver<Ask>) {
+        let Self { listener, http, signals, asks, asked, events, .. } = self;
         let clients = tokio::spawn(control::serve(listener, service));
         if let Some(http) = http {
-            tokio::spawn(async move {
-                if let Err(error) = http::serve(http, telemetry).await {
-                    tracing::error!(%error, "metrics are not served any more");
-                }
-            });
+            tokio::spawn(http::serve(http, telemetry));
         }
         tokio::spawn(signals.pass_on(asks, reload));
         (Served { clients, events }, asked)

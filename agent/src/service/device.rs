@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     control::message::{self, Status},
-    sim::socket::{PacketSocket, SocketError},
+    os::packet_socket::{PacketSocket, SocketError},
     store::{Store, encode, meta},
     telemetry::{DeviceMetrics, Telemetry, log::Log},
 };

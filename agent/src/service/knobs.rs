@@ -2,7 +2,7 @@
 
 use crate::{
     config::{
-        self, AcsKnobs, Association, Cpe, Origin, Traffic, Values,
+        self, Association, Cpe, Origin, Traffic, Values,
         key::{Effect, KEYS},
     },
     control::message::Knob,
@@ -26,7 +26,8 @@ impl Knobs {
     }
 
     /// The knobs of the ACS as they are now.
-    pub fn acs(&self) -> AcsKnobs {
+    #[cfg(feature = "acs")]
+    pub fn acs(&self) -> config::AcsKnobs {
         (&self.values).into()
     }
 

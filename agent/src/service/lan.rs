@@ -4,36 +4,8 @@
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::network::{Link, NetworkChange};
+use super::network::{InterfaceState, Link, NetworkChange};
 use crate::dataplane::{Attachment, Dataplane};
-
-/// How an interface is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InterfaceState {
-    /// It has programs and a carrier.
-    Up,
-    /// It has programs and no carrier.
-    Down,
-    /// It is there, and the programs are not on it.
-    Detached,
-    /// There is no interface of its name any more.
-    Gone,
-    /// There has been no interface of its name since the start.
-    Missing,
-}
-
-impl InterfaceState {
-    /// The word for people and for JSON.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Down => "down",
-            Self::Detached => "detached",
-            Self::Gone => "gone",
-            Self::Missing => "missing",
-        }
-    }
-}
 
 /// What the owner of the table has to know of.
 #[derive(Clone, Debug, PartialEq, Eq)]

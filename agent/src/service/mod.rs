@@ -1,24 +1,32 @@
 //! The tasks around the cores. One task owns the association table; everybody else asks it.
 
+#[cfg(feature = "acs")]
 pub mod acs;
+#[cfg(feature = "gateway")]
 pub mod association;
 mod clock;
 pub mod cpe;
 mod describe;
+#[cfg(feature = "device")]
 pub mod device;
+#[cfg(feature = "gateway")]
 mod flows;
 mod keeper;
 mod kept;
+#[cfg(feature = "gateway")]
 mod kernel;
 mod knobs;
+#[cfg(feature = "gateway")]
 mod lan;
+#[cfg(feature = "device")]
 pub mod link;
 mod management;
 mod network;
 mod notifier;
 mod parameters;
+#[cfg(feature = "gateway")]
 mod prober;
-#[cfg(test)]
+#[cfg(all(test, feature = "gateway"))]
 mod tests;
 mod timer;
 
@@ -29,11 +37,14 @@ use tr111_core::model::Notification;
 
 pub use clock::Clock;
 pub use kept::{Kept, KeptCpe, open as open_store};
+#[cfg(feature = "gateway")]
 pub use kernel::{Events, Programs};
 pub use knobs::Knobs;
-pub use lan::{InterfaceState, Lan, LanChange};
-pub use network::{NetworkChange, watch as watch_network};
+#[cfg(feature = "gateway")]
+pub use lan::{Lan, LanChange};
+pub use network::{InterfaceState, NetworkChange, watch as watch_network};
 pub use parameters::{Model, Written};
+#[cfg(feature = "gateway")]
 pub use prober::Prober;
 
 use crate::{

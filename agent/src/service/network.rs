@@ -19,6 +19,11 @@ use rtnetlink::{
 };
 use tokio::sync::mpsc;
 
+use crate::{
+    control::message,
+    dataplane::{Attachment, ProgramMode},
+};
+
 /// Something changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetworkChange {
@@ -46,6 +51,49 @@ pub struct Link {
     pub mac: Option<[u8; 6]>,
     /// It is up and has a carrier.
     pub is_up: bool,
+}
+
+/// How an interface is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InterfaceState {
+    /// It has programs and a carrier.
+    Up,
+    /// It has programs and no carrier.
+    Down,
+    /// It is there, and the programs are not on it.
+    Detached,
+    /// There is no interface of its name any more.
+    Gone,
+    /// There has been no interface of its name since the start.
+    Missing,
+}
+
+impl InterfaceState {
+    /// The word for people and for JSON.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Detached => "detached",
+            Self::Gone => "gone",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+impl From<Attachment> for message::Interface {
+    fn from(attachment: Attachment) -> Self {
+        let hook = |program: ProgramMode| message::Hook {
+            program: program.program.to_owned(),
+            mode: program.mode.label().to_owned(),
+        };
+        Self {
+            name: attachment.interface,
+            side: attachment.side.label().to_owned(),
+            state: InterfaceState::Up.label().to_owned(),
+            hooks: attachment.programs.into_iter().map(hook).collect(),
+        }
+    }
 }
 
 /// Starts to watch. The first message holds the addresses of this moment, the second the interfaces.

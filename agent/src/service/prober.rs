@@ -13,10 +13,9 @@ use tokio::sync::mpsc;
 use tr111_common::headers::Segment;
 use tr111_core::arp::ArpRequest;
 
-use crate::sim::{
-    frames::Mac,
-    socket::{PacketSocket, SocketError},
-};
+use crate::os::packet_socket::{PacketSocket, SocketError};
+
+type Mac = [u8; 6];
 
 /// How long addresses of an interface are taken to be what they were.
 const FRESH: Duration = Duration::from_secs(10);

@@ -1,8 +1,7 @@
 //! `tr111 sim`: many LAN devices on one interface, for load and demonstration.
 
 mod fleet;
-pub(crate) mod frames;
-pub(crate) mod socket;
+mod frames;
 
 use std::{
     net::Ipv4Addr,
@@ -13,10 +12,8 @@ use anyhow::{Context, bail, ensure};
 use nix::ifaddrs::getifaddrs;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use self::{
-    fleet::{Fleet, Plan},
-    socket::PacketSocket,
-};
+use self::fleet::{Fleet, Plan};
+use crate::os::packet_socket::PacketSocket;
 
 /// Largest frame that is read.
 const FRAME_MAXIMUM: usize = 16 * 1024;

@@ -2,6 +2,8 @@
 
 use tr111_common::counter::Counter;
 
+use crate::dataplane::Counters;
+
 /// Reads the programs' counters.
 pub trait KernelCounters: Send + Sync {
     /// The sum over all CPUs.
@@ -11,5 +13,14 @@ pub trait KernelCounters: Send + Sync {
 impl<K: KernelCounters + ?Sized> KernelCounters for std::sync::Arc<K> {
     fn read(&self, counter: Counter) -> u64 {
         (**self).read(counter)
+    }
+}
+
+impl KernelCounters for Counters {
+    fn read(&self, counter: Counter) -> u64 {
+        Self::read(self, counter).unwrap_or_else(|error| {
+            tracing::debug!(%error, ?counter, "a counter of the programs was not read");
+            0
+        })
     }
 }

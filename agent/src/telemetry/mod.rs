@@ -1,11 +1,15 @@
 //! Metrics and log. One registry holds every metric; what the kernel and the core count is read when somebody scrapes.
 
+#[cfg(feature = "acs")]
 mod acs;
+#[cfg(feature = "acs")]
 mod association;
 mod cpe;
+#[cfg(feature = "device")]
 mod device;
 pub mod http;
 mod kernel;
+#[cfg(feature = "acs")]
 mod line_rate;
 pub mod log;
 mod mirror;
@@ -24,11 +28,15 @@ use tr111_core::association::Counts;
 
 use crate::control::message::Counter;
 
+#[cfg(feature = "acs")]
 pub use acs::{AcsMetrics, StunCounts};
+#[cfg(feature = "acs")]
 pub use association::AssociationMetrics;
 pub use cpe::CpeMetrics;
+#[cfg(feature = "device")]
 pub use device::DeviceMetrics;
 pub use kernel::KernelCounters;
+#[cfg(feature = "acs")]
 pub use line_rate::LineRateMetrics;
 
 /// From the kernel's time of a frame to the table, in seconds.

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, net::SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
+#[cfg(feature = "acs")]
 use utoipa::ToSchema;
 
 /// The state of an ACS.
@@ -32,21 +33,22 @@ pub struct Alarm {
 }
 
 /// A Connection Request that left.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "acs", derive(ToSchema))]
 pub struct SentRequest {
     /// `STUNUsername` of the CPE, where the registry has it.
-    #[schema(required)]
+    #[cfg_attr(feature = "acs", schema(required))]
     pub username: Option<String>,
     /// `HOST` or `HOST:PORT`, as it is known.
     pub to: String,
     /// The address that that is.
-    #[schema(value_type = String)]
+    #[cfg_attr(feature = "acs", schema(value_type = String))]
     pub address: SocketAddrV4,
     /// The address of ours that it left from; 0.0.0.0: the one of the route.
-    #[schema(value_type = String)]
+    #[cfg_attr(feature = "acs", schema(value_type = String))]
     pub from: SocketAddrV4,
     /// From where `to` is known: `authenticated`, `reported` or `tentative`.
-    #[schema(required)]
+    #[cfg_attr(feature = "acs", schema(required))]
     pub way: Option<String>,
     /// `ts`
     pub timestamp: u64,
@@ -59,7 +61,8 @@ pub struct SentRequest {
 }
 
 /// How far a bulk of Connection Requests is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "acs", derive(ToSchema))]
 pub struct BulkProgress {
     /// CPEs that are done with, one way or the other.
     pub done: u64,
@@ -68,7 +71,8 @@ pub struct BulkProgress {
 }
 
 /// What became of a bulk of Connection Requests.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "acs", derive(ToSchema))]
 pub struct BulkSummary {
     /// CPEs that were to be woken.
     pub cpes: u64,

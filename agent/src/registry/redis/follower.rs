@@ -5,8 +5,11 @@ use std::collections::{HashMap, HashSet};
 use redis::cmd;
 use tr111_core::short::Short;
 
-use super::{Address, Failure, Follower, Link, News, epoch, script};
-use crate::registry::{Whole, record};
+use super::{Failure, Follower, Link, News, epoch, script};
+use crate::{
+    config::RedisAddress,
+    registry::{Whole, record},
+};
 
 /// Names that are read at a time.
 const PAGE: usize = 1_000;
@@ -123,7 +126,7 @@ pub(super) struct RedisFollower {
 type Entry = (String, HashMap<String, Vec<u8>>);
 
 impl RedisFollower {
-    pub(super) fn new(address: Address, mark: Option<Mark>) -> Self {
+    pub(super) fn new(address: RedisAddress, mark: Option<Mark>) -> Self {
         Self { link: Link::new(address), mark, again: None }
     }
 

@@ -6,7 +6,7 @@
 //! then. So it does not matter in which order news arrive, only that none is missed; where numbers are missing, because the
 //! stream is shorter than the absence was, everything is read again.
 
-mod address;
+mod connect;
 mod follower;
 mod script;
 
@@ -19,14 +19,15 @@ use tr111_core::{
     time::UnixTime,
 };
 
-pub use address::{Address, BadAddress};
-
-use self::follower::{Mark, RedisFollower};
+use self::{
+    connect::connect,
+    follower::{Mark, RedisFollower},
+};
 use super::{
     BindingStore, Error, Failure, Follower, News, Taken, Wanted,
     record::{self, Writers},
 };
-use crate::random;
+use crate::{config::RedisAddress, random};
 
 /// Names in one question and one script. A script holds up every client of Redis for as long as it runs: some milliseconds.
 const BATCH: usize = 512;
@@ -36,7 +37,7 @@ const TRIES: usize = 32;
 /// The connection over which this server writes.
 #[derive(Debug)]
 pub struct Redis {
-    address: Address,
+    address: RedisAddress,
     connection: Link,
     /// How far [`BindingStore::load`] read.
     mark: Option<Mark>,
@@ -48,7 +49,7 @@ impl Redis {
     /// # Errors
     /// It cannot be had. Later it may be away as long as it likes; at the start, an agent that knows nobody would turn everybody
     /// away.
-    pub fn open(address: Address) -> Result<Self, Error> {
+    pub fn open(address: RedisAddress) -> Result<Self, Error> {
         let mut connection = Link::new(address.clone());
         connection.ask::<String>(&cmd("PING")).map_err(|failure| unavailable(&address, &failure))?;
         Ok(Self { address, connection, mark: None })
@@ -232,18 +233,18 @@ fn eval(script: &str, keys: &[&str]) -> Cmd {
     eval
 }
 
-fn unavailable(address: &Address, failure: &Failure) -> Error {
+fn unavailable(address: &RedisAddress, failure: &Failure) -> Error {
     Error::Redis { address: address.to_string(), reason: failure.to_string() }
 }
 
 /// A connection that is made when it is needed, and made again after whatever went wrong.
 struct Link {
-    address: Address,
+    address: RedisAddress,
     connection: Option<Connection>,
 }
 
 impl Link {
-    fn new(address: Address) -> Self {
+    fn new(address: RedisAddress) -> Self {
         Self { address, connection: None }
     }
 
@@ -256,7 +257,7 @@ impl Link {
         let failed = |error: RedisError| Failure::Unavailable(format!("redis://{address}: {error}"));
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => address.connect().map_err(failed)?,
+            None => connect(address).map_err(failed)?,
         };
         let answer = command.query(&mut connection).map_err(failed)?;
         self.connection = Some(connection);

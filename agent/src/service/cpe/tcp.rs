@@ -7,11 +7,13 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    body::Body,
-    http::{HeaderValue, Method, StatusCode, header},
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{self, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
 };
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::IntCounterVec;
 use tokio::{
@@ -103,7 +105,7 @@ impl Door {
         }
     }
 
-    fn answer(&self, request: &Request<Incoming>, from: SocketAddr) -> Response<Body> {
+    fn answer(&self, request: &Request<Incoming>, from: SocketAddr) -> Response<String> {
         let now = Clock::now();
         let (result, response) = if request.method() == Method::GET {
             // Nothing in here panics, and a gate is whole between two requests.
@@ -155,8 +157,8 @@ impl Door {
     }
 }
 
-fn empty(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
+fn empty(status: StatusCode) -> Response<String> {
+    let mut response = Response::new(String::new());
     *response.status_mut() = status;
     response
 }

@@ -1,25 +1,24 @@
 //! Where a Redis is, and how to get in.
 
-use std::{fmt, str::FromStr, time::Duration};
-
-use redis::{Client, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, RedisResult};
+use std::{fmt, str::FromStr};
 
 /// What a URL begins with.
 const SCHEME: &str = "redis://";
 const PORT: u16 = 6379;
-/// How long a connection may take to come.
-const CONNECT: Duration = Duration::from_secs(2);
-/// How long an answer may take: longer than what [`super::script`] does for the largest batch.
-const ANSWER: Duration = Duration::from_secs(5);
 
 /// Where a Redis or Valkey is.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Address {
-    host: String,
-    port: u16,
-    database: u16,
-    username: Option<String>,
-    password: Option<String>,
+pub struct RedisAddress {
+    /// Name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Number of the database.
+    pub database: u16,
+    /// User, where Redis has users.
+    pub username: Option<String>,
+    /// Password.
+    pub password: Option<String>,
 }
 
 /// A text is no address of a Redis.
@@ -33,7 +32,7 @@ pub enum BadAddress {
     Password,
 }
 
-impl FromStr for Address {
+impl FromStr for RedisAddress {
     type Err = BadAddress;
 
     fn from_str(text: &str) -> Result<Self, BadAddress> {
@@ -60,32 +59,16 @@ impl FromStr for Address {
     }
 }
 
-impl Address {
+impl RedisAddress {
     /// The same, with a password.
     #[must_use]
     pub fn with_password(self, password: String) -> Self {
         Self { password: Some(password), ..self }
     }
-
-    /// Connects, and logs in.
-    pub(super) fn connect(&self) -> RedisResult<Connection> {
-        let mut settings = RedisConnectionInfo::default().set_db(self.database.into());
-        if let Some(username) = &self.username {
-            settings = settings.set_username(username);
-        }
-        if let Some(password) = &self.password {
-            settings = settings.set_password(password);
-        }
-        let info: ConnectionInfo = ConnectionAddr::Tcp(self.host.clone(), self.port).into_connection_info()?;
-        let connection = Client::open(info.set_redis_settings(settings))?.get_connection_with_timeout(CONNECT)?;
-        connection.set_read_timeout(Some(ANSWER))?;
-        connection.set_write_timeout(Some(ANSWER))?;
-        Ok(connection)
-    }
 }
 
 /// Without the password.
-impl fmt::Display for Address {
+impl fmt::Display for RedisAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port, database, .. } = self;
         if host.contains(':') {
@@ -97,9 +80,9 @@ impl fmt::Display for Address {
 }
 
 /// Without the password.
-impl fmt::Debug for Address {
+impl fmt::Debug for RedisAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Address({self})")
+        write!(formatter, "RedisAddress({self})")
     }
 }
 
@@ -109,7 +92,7 @@ mod tests {
 
     #[test]
     fn an_address_is_read_with_what_it_leaves_out_and_never_with_a_password() {
-        let read = |text: &str| text.parse::<Address>().map(|address| address.to_string());
+        let read = |text: &str| text.parse::<RedisAddress>().map(|address| address.to_string());
         assert_eq!(read("redis://127.0.0.1"), Ok("127.0.0.1:6379/0".to_owned()));
         assert_eq!(read("redis://acs@cache.example:7000/3"), Ok("cache.example:7000/3".to_owned()));
         assert_eq!(read("redis://[::1]:7000"), Ok("[::1]:7000/0".to_owned()));
@@ -118,7 +101,7 @@ mod tests {
         for bad in ["redis://", "http://a", "redis://a:port", "redis://a/b", "redis://a b", "redis://a:0x1"] {
             assert_eq!(read(bad), Err(BadAddress::Form), "{bad}");
         }
-        let address: Address = "redis://a".parse().expect("an address");
+        let address: RedisAddress = "redis://a".parse().expect("an address");
         assert!(!format!("{0:?} {0}", address.with_password("secret".to_owned())).contains("secret"));
     }
 }

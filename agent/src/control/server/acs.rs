@@ -1,0 +1,221 @@
+//! What clients ask of an ACS.
+
+use std::{collections::HashMap, hash::BuildHasher, hash::RandomState};
+
+use tokio::sync::mpsc;
+use tr111_core::{
+    acs::lint::{Finding, findings},
+    connreq::BadAuthority,
+};
+
+use super::{BINDINGS, Connection, Ended, Permission};
+use crate::{
+    control::message::{NewCpe, Refusal, Reply, Request, SentRequest, WeakCpe},
+    service::acs::{Acs, Bulk, Error, Selection, describe},
+};
+
+/// Most associations of one message; each has up to three identities.
+const ASSOCIATIONS: usize = 256;
+
+/// CPEs in one message. Each has up to four texts of 256 bytes, which JSON may double, and some hundred bytes more.
+const CPES: usize = 400;
+/// Findings in one message.
+const FINDINGS: usize = 1_000;
+/// CPEs that one client may have on the way: some hundred bytes each.
+const MOST: usize = 4_000_000;
+
+/// Whether an ACS answers a request itself, rather than the owner of its role.
+pub(super) fn is_for(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Bindings
+            | Request::Associations
+            | Request::Send { .. }
+            | Request::SendTo { .. }
+            | Request::SendMany { .. }
+            | Request::AddCpes { .. }
+            | Request::RemoveCpe { .. }
+            | Request::VerifyCpe { .. }
+            | Request::Cpes
+            | Request::CpeCredentials
+            | Request::LintCpes
+    )
+}
+
+impl Connection<'_> {
+    /// Answers a request that [`is_for`] an ACS.
+    pub(super) async fn answer_for(&mut self, acs: Acs, request: Request, permission: Permission) -> Result<(), Ended> {
+        match request {
+            Request::Bindings => self.registered_bindings(&acs).await,
+            Request::Associations => self.associations(&acs).await,
+            Request::Send { username, copies } => self.sent(acs.send(&username, copies).await).await,
+            Request::SendTo { to, user, password, copies } => match to.parse() {
+                Ok(to) => self.sent(acs.send_to(to, &user, password.as_bytes(), copies).await).await,
+                Err(error) => self.refuse(Refusal::BadRequest, &BadAuthority::to_string(&error)).await,
+            },
+            Request::SendMany { usernames, rate, copies } => {
+                let selection = usernames.map_or(Selection::All, Selection::Names);
+                self.send_many(acs.send_many(selection, rate, copies)).await
+            }
+            Request::AddCpes { cpes, more } => self.add_cpes(&acs, cpes, more).await,
+            Request::RemoveCpe { username } => self.remove_cpe(&acs, &username).await,
+            Request::VerifyCpe { username } => self.verify_cpe(&acs, &username).await,
+            Request::Cpes => self.cpes(&acs).await,
+            Request::CpeCredentials if permission < Permission::Own => {
+                self.refuse(Refusal::NotPermitted, "only root and the agent's own user may see passwords").await
+            }
+            Request::CpeCredentials => self.cpe_credentials(&acs).await,
+            Request::LintCpes => self.lint_cpes(&acs).await,
+            _ => self.refuse(Refusal::BadRequest, "no request for an ACS").await,
+        }
+    }
+
+    /// Sends the bindings of a registry, asking for some at a time.
+    async fn registered_bindings(&mut self, acs: &Acs) -> Result<(), Ended> {
+        let mut from = Some(0);
+        while let Some(first) = from {
+            // Each CPE has up to three.
+            let page = acs.bindings(first, BINDINGS / 3);
+            from = page.next;
+            self.write(&Reply::Bindings { bindings: page.items, more: from.is_some() }).await?;
+        }
+        Ok(())
+    }
+
+    async fn sent(&mut self, sent: Result<SentRequest, Error>) -> Result<(), Ended> {
+        match sent {
+            Ok(sent) => self.write(&Reply::Sent(Box::new(sent))).await,
+            Err(error) => self.refuse(Refusal::Failed, &error.to_string()).await,
+        }
+    }
+
+    /// Tells how a bulk goes on. A client that goes ends it: nobody takes what it tells.
+    async fn send_many(&mut self, mut bulk: mpsc::Receiver<Bulk>) -> Result<(), Ended> {
+        while let Some(step) = bulk.recv().await {
+            match step {
+                Bulk::Progress(progress) => self.write(&Reply::Progress(progress)).await?,
+                Bulk::Finished(summary) => self.write(&Reply::Summary(summary)).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what an ACS holds of devices and gateways, some at a time.
+    async fn associations(&mut self, acs: &Acs) -> Result<(), Ended> {
+        let mut last = None;
+        loop {
+            let some = acs.associations(last.as_ref(), ASSOCIATIONS);
+            last = some.last().map(|record| record.device.clone());
+            let more = some.len() == ASSOCIATIONS;
+            let associations = some.iter().map(describe::association).collect();
+            self.write(&Reply::Associations { associations, more }).await?;
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes CPEs that come in several messages, and adds them with the last.
+    async fn add_cpes(&mut self, acs: &Acs, cpes: Vec<NewCpe>, more: bool) -> Result<(), Ended> {
+        if self.cpes_on_the_way.len() + cpes.len() > MOST {
+            self.cpes_on_the_way = Vec::new();
+            return self.refuse(Refusal::Failed, &format!("more than {MOST} CPEs at once; use several files")).await;
+        }
+        self.cpes_on_the_way.extend(cpes);
+        if more {
+            return self.write(&Reply::Done).await;
+        }
+        let cpes = std::mem::take(&mut self.cpes_on_the_way).into_iter().map(describe::provisioned).collect();
+        match acs.add_all(cpes).await {
+            Ok(()) => self.write(&Reply::Done).await,
+            Err(not_added) => self.refuse(Refusal::Failed, &not_added.to_string()).await,
+        }
+    }
+
+    async fn remove_cpe(&mut self, acs: &Acs, username: &str) -> Result<(), Ended> {
+        self.conclude_cpe(acs.remove(username).await).await
+    }
+
+    async fn verify_cpe(&mut self, acs: &Acs, username: &str) -> Result<(), Ended> {
+        self.conclude_cpe(acs.verify(username).await).await
+    }
+
+    async fn conclude_cpe(&mut self, done: Result<(), Error>) -> Result<(), Ended> {
+        match done {
+            Ok(()) => self.write(&Reply::Done).await,
+            Err(error) => self.refuse(Refusal::Failed, &error.to_string()).await,
+        }
+    }
+
+    async fn cpes(&mut self, acs: &Acs) -> Result<(), Ended> {
+        let mut from = Some(0);
+        while let Some(first) = from {
+            let page = acs.list(first, CPES);
+            from = page.next;
+            let approach = acs.approach();
+            let cpes = page.items.iter().map(|cpe| describe::cpe(cpe, approach)).collect();
+            self.write(&Reply::Cpes { cpes, more: from.is_some() }).await?;
+        }
+        Ok(())
+    }
+
+    async fn cpe_credentials(&mut self, acs: &Acs) -> Result<(), Ended> {
+        let mut from = Some(0);
+        while let Some(first) = from {
+            let page = acs.list(first, CPES);
+            from = page.next;
+            let cpes = page.items.iter().map(describe::credentials).collect();
+            self.write(&Reply::CpeCredentials { cpes, more: from.is_some() }).await?;
+        }
+        Ok(())
+    }
+
+    async fn lint_cpes(&mut self, acs: &Acs) -> Result<(), Ended> {
+        let shared = shared_passwords(acs);
+        let mut from = Some(0);
+        while let Some(first) = from {
+            let page = acs.list(first, FINDINGS / 5);
+            from = page.next;
+            let mut all = Vec::new();
+            for cpe in &page.items {
+                let mut found = findings(cpe);
+                if shared.has(&cpe.credentials.stun_password) {
+                    found.push(Finding::DuplicateStunPassword);
+                }
+                all.extend(found.into_iter().map(|finding| WeakCpe {
+                    stun_username: describe::text(&cpe.name),
+                    finding: finding.label().to_owned(),
+                    meaning: finding.meaning().to_owned(),
+                }));
+            }
+            self.write(&Reply::WeakCpes { findings: all, more: from.is_some() }).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Values of STUNPassword that several CPEs have, by a hash that nobody can foresee: a million of them take some megabytes.
+struct Shared {
+    hasher: RandomState,
+    counts: HashMap<u64, bool>,
+}
+
+fn shared_passwords(acs: &Acs) -> Shared {
+    let mut shared = Shared { hasher: RandomState::new(), counts: HashMap::new() };
+    let mut from = Some(0);
+    while let Some(first) = from {
+        let page = acs.list(first, FINDINGS);
+        from = page.next;
+        for password in page.items.iter().map(|cpe| &*cpe.credentials.stun_password).filter(|text| !text.is_empty()) {
+            let hash = shared.hasher.hash_one(password);
+            shared.counts.entry(hash).and_modify(|is_shared| *is_shared = true).or_insert(false);
+        }
+    }
+    shared
+}
+
+impl Shared {
+    fn has(&self, password: &[u8]) -> bool {
+        self.counts.get(&self.hasher.hash_one(password)).copied().unwrap_or(false)
+    }
+}

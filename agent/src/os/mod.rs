@@ -1,0 +1,3 @@
+//! What the operating system gives, as the rest of the agent uses it.
+
+pub mod packet_socket;
