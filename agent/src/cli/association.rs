@@ -60,7 +60,7 @@ fn table(associations: &[Association]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::message::Claim;
+    use crate::control::message::{Claim, Identity};
 
     fn identity(serial: &str, class: &str) -> Identity {
         Identity {

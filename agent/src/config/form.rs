@@ -139,7 +139,7 @@ pub fn log(text: &str) -> Judged {
     if text.trim().is_empty() {
         return Err("must not be empty".to_owned());
     }
-    match tracing_subscriber::EnvFilter::builder().parse(text) {
+    match text.parse::<tracing_subscriber::filter::Targets>() {
         // A directive without a level or `=` is the name of a target, so a misspelt level would silence everything.
         Ok(_) if is_misspelt_level(text) => {
             Err(format!("expected error, warn, info, debug, trace or off, not \"{}\"", text.escape_debug()))

@@ -1,11 +1,10 @@
 //! What `tr111 check` can say of kernel, programs and interfaces before anything is attached.
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkXdp, XdpAttached};
 use tr111_common::abi::program;
 
 use super::{Error, Loaded, LogDepth, Purpose, Verification, kernel};
+use crate::os::netlink::{AttachedXdp, Netlink};
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,29 +82,6 @@ pub fn programs(purpose: Purpose, depth: LogDepth) -> (Vec<Finding>, String) {
     (findings, log)
 }
 
-/// The XDP program that an interface runs: how it is attached, and its kernel id.
-pub async fn xdp_occupant(name: &str) -> Option<(String, Option<u32>)> {
-    let (connection, handle, _) = rtnetlink::new_connection().ok()?;
-    let connection = tokio::spawn(connection);
-    let link = handle.link().get().match_name(name.to_owned()).execute().try_next().await;
-    connection.abort();
-    let attributes = link.ok()??.attributes;
-    let xdp = attributes.into_iter().find_map(|attribute| match attribute {
-        LinkAttribute::Xdp(xdp) => Some(xdp),
-        _ => None,
-    })?;
-    let attached = xdp.iter().find_map(|part| match part {
-        LinkXdp::Attached(XdpAttached::None) => None,
-        LinkXdp::Attached(how) => Some(format!("{how:?}").to_lowercase()),
-        _ => None,
-    })?;
-    let id = xdp.iter().find_map(|part| match part {
-        LinkXdp::ProgId(id) => Some(*id),
-        _ => None,
-    });
-    Some((attached, id))
-}
-
 /// Whether there is an interface of that name now.
 pub fn exists(name: &str) -> bool {
     super::attach::ifindex(name).is_ok()
@@ -141,15 +117,20 @@ pub async fn interface(name: &str, is_needed: bool) -> Vec<Finding> {
         let detail = format!("TC egress also runs: {}", names.join(", "));
         findings.push(Finding::new(&check, Verdict::Good, detail, format!("{} goes behind them", program::LAN_EGRESS)));
     }
-    if let Some((how, id)) = xdp_occupant(name).await {
+    if let Some(AttachedXdp { mode, program: id }) = xdp_occupant(name).await {
         let occupant = id.and_then(program_name).unwrap_or_else(|| "an unnamed program".to_owned());
         if occupant != program::LAN_INGRESS {
-            let detail = format!("the XDP slot is taken by {occupant} ({how})");
+            let detail = format!("the XDP slot is taken by {occupant} ({mode})");
             let hint = "lan_ingress falls back to TC ingress; to have it at XDP, take the other program off";
             findings.push(Finding::new(&check, Verdict::Warning, detail, hint));
         }
     }
     findings
+}
+
+/// The XDP program that an interface runs.
+pub async fn xdp_occupant(name: &str) -> Option<AttachedXdp> {
+    Netlink::route().ok()?.link_by_name(name).await.ok()??.xdp
 }
 
 fn program_name(id: u32) -> Option<String> {

@@ -5,27 +5,21 @@
 //! mangle), and from then on every packet of the flow renews the longer timeout. A flow that is older than the rule
 //! keeps the timeout it has: entries are never deleted. Tables of others are not touched.
 
-mod conntrack;
 mod table;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use rtnetlink::sys::{
-    AsyncSocket as _, AsyncSocketExt as _, SocketAddr as NetlinkAddress, TokioSocket, protocols::NETLINK_NETFILTER,
-};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
 
-pub use self::{
-    conntrack::{Conntrack, Entry},
-    table::{Rule, TableError, remove},
+pub use self::table::{Rule, TableError, remove};
+use crate::{
+    config::Traffic,
+    os::netlink::{Netlink, RulesetChanges},
 };
-use crate::config::Traffic;
 
-/// Changes of rulesets (`NFNLGRP_NFTABLES` of linux/netfilter/nfnetlink.h).
-const NFTABLES_GROUP: u32 = 7;
 /// A ruleset is changed in many messages: it is looked at once they have ended.
 const SETTLED: Duration = Duration::from_millis(100);
 /// How long to wait after an error of the socket, which may come again at once.
@@ -49,7 +43,7 @@ pub enum Extension {
 pub struct Nat {
     wanted: watch::Sender<Option<Rule>>,
     extension: watch::Receiver<Extension>,
-    conntrack: Option<Arc<Conntrack>>,
+    conntrack: Option<Netlink>,
 }
 
 impl Nat {
@@ -58,10 +52,10 @@ impl Nat {
         let (wanted, asked) = watch::channel(Rule::new(traffic));
         let (tell, extension) = watch::channel(Extension::Off);
         tokio::spawn(keep(asked, tell));
-        let conntrack = Conntrack::connect()
+        let conntrack = Netlink::netfilter()
             .inspect_err(|error| tracing::warn!(%error, "NAT bindings are not looked up: no ctnetlink"))
             .ok();
-        Self { wanted, extension, conntrack: conntrack.map(Arc::new) }
+        Self { wanted, extension, conntrack }
     }
 
     /// Follows new settings.
@@ -80,14 +74,14 @@ impl Nat {
     }
 
     /// The connection tracker, where it can be asked.
-    pub fn conntrack(&self) -> Option<Arc<Conntrack>> {
+    pub fn conntrack(&self) -> Option<Netlink> {
         self.conntrack.clone()
     }
 }
 
 /// Puts the table where it belongs, and again whenever somebody flushed it, until nobody wants it any more.
 async fn keep(mut asked: watch::Receiver<Option<Rule>>, tell: watch::Sender<Extension>) {
-    let mut ruleset = changes()
+    let mut ruleset = RulesetChanges::open()
         .inspect_err(
             |error| tracing::warn!(%error, "changes of nft's ruleset are not told: it is looked at from time to time"),
         )
@@ -135,19 +129,12 @@ async fn apply(rule: Option<Rule>) -> Result<Extension, TableError> {
     }
 }
 
-fn changes() -> std::io::Result<TokioSocket> {
-    let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
-    socket.socket_mut().bind(&NetlinkAddress::new(0, 0))?;
-    socket.socket_mut().add_membership(NFTABLES_GROUP)?;
-    Ok(socket)
-}
-
 /// Comes when the ruleset changed, and has stayed as it is for a moment.
-async fn ruleset_changed(changes: Option<&mut TokioSocket>) {
+async fn ruleset_changed(changes: Option<&mut RulesetChanges>) {
     let Some(socket) = changes else { return sleep(UNTOLD).await };
-    if socket.recv_from_full().await.is_err() {
+    if socket.next().await.is_err() {
         // Messages were lost because too much changed at once, which is a change as well; or the socket is of no use.
         sleep(AFTER_FAILURE).await;
     }
-    while matches!(timeout(SETTLED, socket.recv_from_full()).await, Ok(Ok(_))) {}
+    while matches!(timeout(SETTLED, socket.next()).await, Ok(Ok(()))) {}
 }

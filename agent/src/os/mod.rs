@@ -1,3 +1,4 @@
 //! What the operating system gives, as the rest of the agent uses it.
 
+pub mod netlink;
 pub mod packet_socket;

@@ -23,7 +23,8 @@ use tr111_core::{association::Association, stun::Message, time::BootTime};
 use super::Clock;
 use crate::{
     control::message::NatBinding,
-    nat::{Entry, Extension, Nat},
+    nat::{Extension, Nat},
+    os::netlink::{self, Netlink},
 };
 
 /// From a Binding Request at LAN ingress to the entry of its flow: the stack takes less.
@@ -175,7 +176,7 @@ fn judge(extension: Extension, timeout: Option<Duration>) -> Option<&'static str
 /// What is needed to look a flow up, away from the owner of the table.
 #[derive(Clone, Debug)]
 pub(super) struct Look {
-    conntrack: Option<Arc<crate::nat::Conntrack>>,
+    conntrack: Option<Netlink>,
     extension: Extension,
 }
 
@@ -184,8 +185,11 @@ impl Look {
         Self { conntrack: nat.conntrack(), extension: nat.extension() }
     }
 
-    async fn entry(&self, key: &FlowKey) -> Option<Entry> {
-        self.conntrack.as_ref()?.find(key).await
+    async fn entry(&self, key: &FlowKey) -> Option<netlink::Flow> {
+        let source = SocketAddrV4::new(key.source.into(), key.source_port);
+        let destination = SocketAddrV4::new(key.destination.into(), key.destination_port);
+        let found = self.conntrack.as_ref()?.udp_flow(source, destination).await;
+        found.inspect_err(|error| tracing::debug!(%error, "the connection tracker does not answer")).ok()?
     }
 
     /// Whether a flow that was just seen for the first time has the longer timeout.

@@ -1,27 +1,16 @@
 //! What changes around the agent: its own addresses, and interfaces. By netlink, which follows the network
 //! namespace.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{collections::BTreeSet, io, net::Ipv4Addr};
 
-use futures_util::{StreamExt, TryStreamExt};
-use rtnetlink::{
-    Handle, MulticastGroup, new_multicast_connection,
-    packet_core::NetlinkPayload,
-    packet_route::{
-        AddressFamily, RouteNetlinkMessage,
-        address::AddressAttribute,
-        link::{LinkAttribute, LinkFlags, LinkMessage},
-    },
-};
+use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 
+pub use crate::os::netlink::Link;
 use crate::{
     control::message,
     dataplane::{Attachment, ProgramMode},
+    os::netlink::{Netlink, Notice},
 };
 
 /// Something changed.
@@ -38,19 +27,6 @@ pub enum NetworkChange {
         /// Its kernel index.
         ifindex: u32,
     },
-}
-
-/// An interface of this machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// Its kernel index.
-    pub ifindex: u32,
-    /// Its name.
-    pub name: String,
-    /// Its Ethernet address, if it has one.
-    pub mac: Option<[u8; 6]>,
-    /// It is up and has a carrier.
-    pub is_up: bool,
 }
 
 /// How an interface is.
@@ -98,14 +74,12 @@ impl From<Attachment> for message::Interface {
 
 /// Starts to watch. The first message holds the addresses of this moment, the second the interfaces.
 pub fn watch() -> io::Result<mpsc::Receiver<NetworkChange>> {
-    let (connection, handle, mut messages) =
-        new_multicast_connection(&[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr])?;
-    tokio::spawn(connection);
+    let (netlink, mut notices) = Netlink::watch(false)?;
     let (changes, receiver) = mpsc::channel(16);
     tokio::spawn(async move {
         let mut known = None;
         loop {
-            match addresses(&handle).await {
+            match addresses(&netlink).await {
                 Ok(now) if known.as_ref() != Some(&now) => {
                     known = Some(now.clone());
                     let now = now.into_iter().collect();
@@ -116,7 +90,7 @@ pub fn watch() -> io::Result<mpsc::Receiver<NetworkChange>> {
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "the addresses of this machine could not be read"),
             }
-            match links(&handle).await {
+            match netlink.links().await {
                 Ok(now) => {
                     if changes.send(NetworkChange::Links(now)).await.is_err() {
                         return;
@@ -124,25 +98,15 @@ pub fn watch() -> io::Result<mpsc::Receiver<NetworkChange>> {
                 }
                 Err(error) => tracing::warn!(%error, "the interfaces of this machine could not be read"),
             }
-            // Whatever says that addresses changed, or that messages were lost: everything is read again.
             loop {
-                let Some((message, _)) = messages.next().await else {
-                    tracing::warn!("netlink ended: changes of addresses and interfaces are not seen any more");
-                    return;
-                };
-                let change = match message.payload {
-                    // A bridge tells of its ports in messages of its own: a port that leaves it is not gone.
-                    NetlinkPayload::InnerMessage(
-                        RouteNetlinkMessage::DelLink(link) | RouteNetlinkMessage::NewLink(link),
-                    ) if link.header.interface_family != AddressFamily::Unspec => continue,
-                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
-                        NetworkChange::LinkGone { ifindex: link.header.index }
+                let change = match notices.next().await {
+                    Some(Notice::Link(link)) => NetworkChange::Link(link),
+                    Some(Notice::LinkGone { ifindex }) => NetworkChange::LinkGone { ifindex },
+                    Some(Notice::Other) => break,
+                    None => {
+                        tracing::warn!("netlink ended: changes of addresses and interfaces are not seen any more");
+                        return;
                     }
-                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => match Link::read(&link) {
-                        Some(link) => NetworkChange::Link(link),
-                        None => continue,
-                    },
-                    _ => break,
                 };
                 if changes.send(change).await.is_err() {
                     return;
@@ -153,38 +117,8 @@ pub fn watch() -> io::Result<mpsc::Receiver<NetworkChange>> {
     Ok(receiver)
 }
 
-impl Link {
-    fn read(message: &LinkMessage) -> Option<Self> {
-        let name = message.attributes.iter().find_map(|attribute| match attribute {
-            LinkAttribute::IfName(name) => Some(name.clone()),
-            _ => None,
-        });
-        let mac = message.attributes.iter().find_map(|attribute| match attribute {
-            LinkAttribute::Address(address) => address.as_slice().try_into().ok(),
-            _ => None,
-        });
-        let is_up = message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
-        Some(Self { ifindex: message.header.index, name: name?, mac, is_up })
-    }
-}
-
-async fn links(handle: &Handle) -> Result<Vec<Link>, rtnetlink::Error> {
-    let found = handle.link().get().execute().try_filter_map(async |message| Ok(Link::read(&message)));
-    found.try_collect().await
-}
-
-async fn addresses(handle: &Handle) -> Result<BTreeSet<Ipv4Addr>, rtnetlink::Error> {
-    let mut found = BTreeSet::new();
-    let mut messages = Box::pin(handle.address().get().execute());
-    while let Some(message) = messages.try_next().await? {
-        for attribute in message.attributes {
-            // On a point-to-point link, `Address` is the peer and `Local` is this machine.
-            if let AddressAttribute::Local(IpAddr::V4(address)) = attribute {
-                found.insert(address);
-            }
-        }
-    }
-    Ok(found)
+async fn addresses(netlink: &Netlink) -> io::Result<BTreeSet<Ipv4Addr>> {
+    Ok(netlink.addresses().await?.into_iter().map(|one| one.address).collect())
 }
 
 #[cfg(test)]
@@ -199,9 +133,6 @@ mod tests {
         assert!(addresses.contains(&Ipv4Addr::LOCALHOST), "{addresses:?}");
         let second = tokio::time::timeout(std::time::Duration::from_secs(10), changes.recv()).await.expect("in time");
         let Some(NetworkChange::Links(links)) = second else { panic!("{second:?}") };
-        assert!(
-            links.contains(&Link { ifindex: 1, name: "lo".to_owned(), mac: Some([0; 6]), is_up: true }),
-            "{links:?}"
-        );
+        assert!(links.iter().any(|link| link.ifindex == 1 && link.name == "lo" && link.is_up), "{links:?}");
     }
 }

@@ -2,12 +2,12 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::{EnvFilter, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
+use tracing_subscriber::{Registry, filter::Targets, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 /// Changes what is logged while the agent runs.
 #[derive(Clone, Debug)]
 pub struct Log {
-    filter: reload::Handle<EnvFilter, Registry>,
+    filter: reload::Handle<Targets, Registry>,
 }
 
 impl Log {
@@ -28,6 +28,7 @@ impl Log {
     }
 }
 
-fn filter(directives: &str) -> EnvFilter {
-    EnvFilter::builder().parse_lossy(directives)
+/// The configuration has checked the directives.
+fn filter(directives: &str) -> Targets {
+    directives.parse().unwrap_or_default()
 }

@@ -1,0 +1,572 @@
+//! Netlink: interfaces, addresses and routes (`NETLINK_ROUTE`, rtnetlink(7)), and tracked flows (`NETLINK_NETFILTER`).
+//!
+//! `netlink-proto` speaks the protocol. A message is its header and its attributes; this module reads the few of them
+//! that the agent works with. Crates that know every attribute of every message make a tenth of a small binary.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
+
+use futures_util::{Stream, StreamExt as _};
+use netlink_packet_core::{
+    DecodeError, DefaultNla, Emitable as _, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST,
+    NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, Nla, NlasIterator,
+};
+use netlink_proto::{
+    ConnectionHandle, new_connection,
+    sys::{AsyncSocket as _, SocketAddr, TokioSocket, protocols},
+};
+use tokio::time::timeout;
+
+/// How long the kernel may take over an answer: one that its socket had no room for never comes.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Message types (linux/rtnetlink.h).
+mod rtm {
+    pub(super) const NEWLINK: u16 = 16;
+    pub(super) const DELLINK: u16 = 17;
+    pub(super) const GETLINK: u16 = 18;
+    pub(super) const NEWADDR: u16 = 20;
+    pub(super) const DELADDR: u16 = 21;
+    pub(super) const GETADDR: u16 = 22;
+    pub(super) const NEWROUTE: u16 = 24;
+    pub(super) const GETROUTE: u16 = 26;
+}
+
+/// Attributes of links, addresses and routes (linux/if_link.h, linux/if_addr.h, linux/rtnetlink.h).
+mod attribute {
+    pub(super) const IFLA_ADDRESS: u16 = 1;
+    pub(super) const IFLA_IFNAME: u16 = 3;
+    pub(super) const IFLA_XDP: u16 = 43;
+    pub(super) const IFLA_XDP_ATTACHED: u16 = 2;
+    pub(super) const IFLA_XDP_PROG_ID: u16 = 4;
+    pub(super) const IFA_ADDRESS: u16 = 1;
+    pub(super) const IFA_LOCAL: u16 = 2;
+    pub(super) const RTA_OIF: u16 = 4;
+    pub(super) const RTA_GATEWAY: u16 = 5;
+    pub(super) const RTA_PRIORITY: u16 = 6;
+    pub(super) const RTA_PREFSRC: u16 = 7;
+    /// The bit of an attribute that holds attributes.
+    pub(super) const NESTED: u16 = 1 << 15;
+    pub(super) const TYPE: u16 = 0x3fff;
+}
+
+/// Message type and attributes of the connection tracker (linux/netfilter/nfnetlink_conntrack.h).
+mod conntrack {
+    /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET`
+    pub(super) const GET: u16 = 0x101;
+    pub(super) const TUPLE_ORIG: u16 = 1;
+    pub(super) const TUPLE_REPLY: u16 = 2;
+    pub(super) const TIMEOUT: u16 = 7;
+    pub(super) const TUPLE_IP: u16 = 1;
+    pub(super) const TUPLE_PROTO: u16 = 2;
+    pub(super) const IP_V4_SRC: u16 = 1;
+    pub(super) const IP_V4_DST: u16 = 2;
+    pub(super) const PROTO_NUM: u16 = 1;
+    pub(super) const PROTO_SRC_PORT: u16 = 2;
+    pub(super) const PROTO_DST_PORT: u16 = 3;
+}
+
+const AF_UNSPEC: u8 = libc::AF_UNSPEC as u8;
+const AF_INET: u8 = libc::AF_INET as u8;
+/// Multicast groups of rtnetlink.
+const GROUP_LINK: u32 = 1;
+const GROUP_IPV4_ADDRESS: u32 = 5;
+const GROUP_IPV4_ROUTE: u32 = 7;
+const ROUTE_TABLE_MAIN: u8 = 254;
+const ROUTE_PROTOCOL_DHCP: u8 = 16;
+const ROUTE_UNICAST: u8 = 1;
+const SCOPE_UNIVERSE: u8 = 0;
+
+/// A message: its type, the header of that type, and attributes.
+#[derive(Clone, Debug)]
+struct Message {
+    kind: u16,
+    header: Vec<u8>,
+    attributes: Vec<DefaultNla>,
+}
+
+impl Message {
+    fn new(kind: u16, header: impl Into<Vec<u8>>) -> Self {
+        Self { kind, header: header.into(), attributes: Vec::new() }
+    }
+
+    fn with(mut self, kind: u16, value: impl Into<Vec<u8>>) -> Self {
+        self.attributes.push(DefaultNla::new(kind, value.into()));
+        self
+    }
+
+    fn value(&self, kind: u16) -> Option<Vec<u8>> {
+        let mut attributes = self.attributes.iter();
+        attributes.find(|attribute| attribute.kind() & attribute::TYPE == kind).map(value_of)
+    }
+
+    fn number(&self, kind: u16) -> Option<u32> {
+        self.value(kind).and_then(|value| Some(u32::from_ne_bytes(value.try_into().ok()?)))
+    }
+
+    fn address(&self, kind: u16) -> Option<Ipv4Addr> {
+        self.value(kind).and_then(|value| Some(Ipv4Addr::from(<[u8; 4]>::try_from(value).ok()?)))
+    }
+
+    /// A number in the header, in the order of this machine.
+    fn header_number(&self, at: usize) -> Option<u32> {
+        Some(u32::from_ne_bytes(*self.header.get(at..)?.first_chunk()?))
+    }
+}
+
+fn value_of(attribute: &DefaultNla) -> Vec<u8> {
+    let mut value = vec![0; attribute.value_len()];
+    attribute.emit_value(&mut value);
+    value
+}
+
+/// The attributes in the value of another one.
+fn nested(value: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    NlasIterator::new(value).flatten().map(|attribute| {
+        let length = attribute.value_length();
+        (attribute.kind() & attribute::TYPE, attribute.into_inner().get(4..4 + length).unwrap_or_default())
+    })
+}
+
+/// The value of an attribute in the value of another one.
+fn nested_value(value: &[u8], kind: u16) -> Option<&[u8]> {
+    nested(value).find_map(|(found, value)| (found == kind).then_some(value))
+}
+
+/// An attribute that holds attributes.
+fn nest(attributes: &[(u16, &[u8])]) -> Vec<u8> {
+    let attributes: Vec<_> = attributes.iter().map(|(kind, value)| DefaultNla::new(*kind, value.to_vec())).collect();
+    let mut value = vec![0; attributes.as_slice().buffer_len()];
+    attributes.as_slice().emit(&mut value);
+    value
+}
+
+impl NetlinkSerializable for Message {
+    fn message_type(&self) -> u16 {
+        self.kind
+    }
+
+    fn buffer_len(&self) -> usize {
+        self.header.len() + self.attributes.as_slice().buffer_len()
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        let (header, attributes) = buffer.split_at_mut(self.header.len());
+        header.copy_from_slice(&self.header);
+        self.attributes.as_slice().emit(attributes);
+    }
+}
+
+impl NetlinkDeserializable for Message {
+    type Error = DecodeError;
+
+    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
+        let kind = header.message_type;
+        // sizeof(struct ifinfomsg), ifaddrmsg, rtmsg, nfgenmsg.
+        let length = match kind {
+            rtm::NEWLINK..=19 => 16,
+            rtm::NEWADDR..=23 => 8,
+            rtm::NEWROUTE..=27 => 12,
+            _ => 4,
+        };
+        let (header, attributes) = payload.split_at(length.min(payload.len()));
+        let attributes = NlasIterator::new(attributes).map(|attribute| {
+            let attribute = attribute?;
+            Ok(DefaultNla::new(attribute.kind(), attribute.value().to_vec()))
+        });
+        Ok(Self { kind, header: header.to_vec(), attributes: attributes.collect::<Result<_, DecodeError>>()? })
+    }
+}
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Kernel index.
+    pub ifindex: u32,
+    /// Name.
+    pub name: String,
+    /// Ethernet address, if it has one.
+    pub mac: Option<[u8; 6]>,
+    /// It is up and has a carrier.
+    pub is_up: bool,
+    /// The XDP program that is attached to it.
+    pub xdp: Option<AttachedXdp>,
+}
+
+/// An attached XDP program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachedXdp {
+    /// `driver`, `generic`, `hardware`, or `multi` for several at once.
+    pub mode: &'static str,
+    /// Its kernel id, where there is one program.
+    pub program: Option<u32>,
+}
+
+impl Link {
+    fn read(message: &Message) -> Option<Self> {
+        let name = message.value(attribute::IFLA_IFNAME)?;
+        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+        let flags = message.header_number(8)?;
+        let needed = (libc::IFF_UP | libc::IFF_LOWER_UP).cast_unsigned();
+        Some(Self {
+            ifindex: message.header_number(4)?,
+            name: String::from_utf8_lossy(name).into_owned(),
+            mac: message.value(attribute::IFLA_ADDRESS).and_then(|address| address.try_into().ok()),
+            is_up: flags & needed == needed,
+            xdp: message.value(attribute::IFLA_XDP).and_then(|value| AttachedXdp::read(&value)),
+        })
+    }
+}
+
+impl AttachedXdp {
+    fn read(value: &[u8]) -> Option<Self> {
+        let mode = match nested_value(value, attribute::IFLA_XDP_ATTACHED)? {
+            [1] => "driver",
+            [2] => "generic",
+            [3] => "hardware",
+            [4] => "multi",
+            _ => return None,
+        };
+        let program = nested_value(value, attribute::IFLA_XDP_PROG_ID);
+        Some(Self { mode, program: program.and_then(|id| Some(u32::from_ne_bytes(id.try_into().ok()?))) })
+    }
+}
+
+/// An IPv4 address of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Kernel index of the interface.
+    pub ifindex: u32,
+    /// The address.
+    pub address: Ipv4Addr,
+    /// It is good beyond the link.
+    pub is_global: bool,
+}
+
+impl Address {
+    fn read(message: &Message) -> Option<Self> {
+        let scope = *message.header.get(3)?;
+        // On a point-to-point link IFA_ADDRESS is the peer, and IFA_LOCAL this machine.
+        let address = message.address(attribute::IFA_LOCAL)?;
+        Some(Self { ifindex: message.header_number(4)?, address, is_global: scope == SCOPE_UNIVERSE })
+    }
+}
+
+/// A change that the kernel tells of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// An interface as it is now.
+    Link(Link),
+    /// An interface is gone.
+    LinkGone {
+        /// Its kernel index.
+        ifindex: u32,
+    },
+    /// Something else changed, or messages were lost: everything is to be read again.
+    Other,
+}
+
+impl Notice {
+    /// `None` for what a bridge tells of its ports in messages of its own: a port that leaves it is not gone.
+    fn read(message: NetlinkMessage<Message>) -> Option<Self> {
+        let NetlinkPayload::InnerMessage(message) = message.payload else { return Some(Self::Other) };
+        match message.kind {
+            rtm::NEWLINK | rtm::DELLINK if message.header.first() != Some(&AF_UNSPEC) => None,
+            rtm::DELLINK => Some(Self::LinkGone { ifindex: message.header_number(4)? }),
+            rtm::NEWLINK => Link::read(&message).map(Self::Link),
+            _ => Some(Self::Other),
+        }
+    }
+}
+
+/// A tracked flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Where answers go to: the address and port that the NAT gave the flow.
+    pub mapped: SocketAddrV4,
+    /// When it ends unless a packet comes.
+    pub left: Duration,
+}
+
+impl Flow {
+    fn read(message: &Message) -> Option<Self> {
+        let reply = message.value(conntrack::TUPLE_REPLY)?;
+        let address = nested_value(nested_value(&reply, conntrack::TUPLE_IP)?, conntrack::IP_V4_DST)?;
+        let port = nested_value(nested_value(&reply, conntrack::TUPLE_PROTO)?, conntrack::PROTO_DST_PORT)?;
+        let left = message.value(conntrack::TIMEOUT)?;
+        let mapped = SocketAddrV4::new(
+            <[u8; 4]>::try_from(address).ok()?.into(),
+            u16::from_be_bytes(<[u8; 2]>::try_from(port).ok()?),
+        );
+        Some(Self { mapped, left: Duration::from_secs(u32::from_be_bytes(left.try_into().ok()?).into()) })
+    }
+}
+
+/// A netlink socket. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Netlink {
+    handle: ConnectionHandle<Message>,
+}
+
+impl Netlink {
+    /// For interfaces, addresses and routes. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The system has no socket.
+    pub fn route() -> io::Result<Self> {
+        let (connection, handle, _) = new_connection::<Message>(protocols::NETLINK_ROUTE)?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// The same, and the changes of interfaces and IPv4 addresses, with `routes` also of IPv4 routes. The changes end
+    /// with the socket.
+    ///
+    /// # Errors
+    /// The system has no socket.
+    pub fn watch(routes: bool) -> io::Result<(Self, impl Stream<Item = Notice> + Unpin + Send + 'static)> {
+        let (mut connection, handle, messages) = new_connection::<Message>(protocols::NETLINK_ROUTE)?;
+        let socket = connection.socket_mut().socket_mut();
+        socket.bind(&SocketAddr::new(0, 0))?;
+        let groups = [GROUP_LINK, GROUP_IPV4_ADDRESS].into_iter().chain(routes.then_some(GROUP_IPV4_ROUTE));
+        for group in groups {
+            socket.add_membership(group)?;
+        }
+        tokio::spawn(connection);
+        let notices = messages.filter_map(|(message, _)| std::future::ready(Notice::read(message)));
+        Ok((Self { handle }, notices))
+    }
+
+    /// For tracked flows. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The system has no socket, or the kernel no netfilter.
+    pub fn netfilter() -> io::Result<Self> {
+        let (connection, handle, _) = new_connection::<Message>(protocols::NETLINK_NETFILTER)?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// Every interface.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub async fn links(&self) -> io::Result<Vec<Link>> {
+        let answers = self.ask(Message::new(rtm::GETLINK, [0; 16]), NLM_F_DUMP).await?;
+        Ok(answers.iter().filter_map(Link::read).collect())
+    }
+
+    /// The interface of that name, if there is one.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub async fn link_by_name(&self, name: &str) -> io::Result<Option<Link>> {
+        let name = [name.as_bytes(), &[0]].concat();
+        self.link(Message::new(rtm::GETLINK, [0; 16]).with(attribute::IFLA_IFNAME, name)).await
+    }
+
+    /// The interface with that index, if there is one.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub async fn link_by_index(&self, ifindex: u32) -> io::Result<Option<Link>> {
+        let mut header = [0; 16];
+        header[4..8].copy_from_slice(&ifindex.to_ne_bytes());
+        self.link(Message::new(rtm::GETLINK, header)).await
+    }
+
+    async fn link(&self, message: Message) -> io::Result<Option<Link>> {
+        match self.ask(message, 0).await {
+            Ok(answers) => Ok(answers.iter().find_map(Link::read)),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Every IPv4 address.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub async fn addresses(&self) -> io::Result<Vec<Address>> {
+        let answers = self.ask(Message::new(rtm::GETADDR, [AF_INET, 0, 0, 0, 0, 0, 0, 0]), NLM_F_DUMP).await?;
+        Ok(answers.iter().filter_map(Address::read).collect())
+    }
+
+    /// Gives an interface an address, or changes the prefix of one that it has.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub async fn add_address(&self, ifindex: u32, address: Ipv4Addr, prefix_length: u8) -> io::Result<()> {
+        let message = address_message(rtm::NEWADDR, ifindex, address, prefix_length);
+        self.ask(message, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE).await.map(drop)
+    }
+
+    /// Takes an address from an interface.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub async fn remove_address(&self, ifindex: u32, address: Ipv4Addr, prefix_length: u8) -> io::Result<()> {
+        self.ask(address_message(rtm::DELADDR, ifindex, address, prefix_length), NLM_F_ACK).await.map(drop)
+    }
+
+    /// Adds a default route, which goes when `source` goes, or changes the one of that metric.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub async fn add_default_route(
+        &self,
+        ifindex: u32,
+        router: Ipv4Addr,
+        source: Ipv4Addr,
+        metric: u32,
+    ) -> io::Result<()> {
+        let header =
+            [AF_INET, 0, 0, 0, ROUTE_TABLE_MAIN, ROUTE_PROTOCOL_DHCP, SCOPE_UNIVERSE, ROUTE_UNICAST, 0, 0, 0, 0];
+        let message = Message::new(rtm::NEWROUTE, header)
+            .with(attribute::RTA_GATEWAY, router.octets())
+            .with(attribute::RTA_OIF, ifindex.to_ne_bytes())
+            .with(attribute::RTA_PREFSRC, source.octets())
+            .with(attribute::RTA_PRIORITY, metric.to_ne_bytes());
+        self.ask(message, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE).await.map(drop)
+    }
+
+    /// The interface of the default route that is used first.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub async fn default_route(&self) -> io::Result<Option<u32>> {
+        let routes =
+            self.ask(Message::new(rtm::GETROUTE, [AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), NLM_F_DUMP).await?;
+        let defaults = routes.iter().filter(|route| {
+            // Destination prefix and table, in the header.
+            route.header.get(1) == Some(&0) && route.header.get(4) == Some(&ROUTE_TABLE_MAIN)
+        });
+        let candidates = defaults.filter_map(|route| {
+            Some((route.number(attribute::RTA_PRIORITY).unwrap_or(0), route.number(attribute::RTA_OIF)?))
+        });
+        Ok(candidates.min_by_key(|(metric, _)| *metric).map(|(_, ifindex)| ifindex))
+    }
+
+    /// The tracked UDP flow from `source` to `destination`, as its first packet had them; `None` where there is none.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub async fn udp_flow(&self, source: SocketAddrV4, destination: SocketAddrV4) -> io::Result<Option<Flow>> {
+        let ip =
+            nest(&[(conntrack::IP_V4_SRC, &source.ip().octets()), (conntrack::IP_V4_DST, &destination.ip().octets())]);
+        let protocol = nest(&[
+            (conntrack::PROTO_NUM, &[libc::IPPROTO_UDP as u8]),
+            (conntrack::PROTO_SRC_PORT, &source.port().to_be_bytes()),
+            (conntrack::PROTO_DST_PORT, &destination.port().to_be_bytes()),
+        ]);
+        let tuple = nest(&[
+            (conntrack::TUPLE_IP | attribute::NESTED, &ip),
+            (conntrack::TUPLE_PROTO | attribute::NESTED, &protocol),
+        ]);
+        let message =
+            Message::new(conntrack::GET, [AF_INET, 0, 0, 0]).with(conntrack::TUPLE_ORIG | attribute::NESTED, tuple);
+        match self.ask(message, 0).await {
+            Ok(answers) => Ok(answers.iter().find_map(Flow::read)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn ask(&self, message: Message, flags: u16) -> io::Result<Vec<Message>> {
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+        message.finalize();
+        let closed = |_| io::Error::other("the netlink socket is closed");
+        let mut answers = Box::pin(self.handle.request(message, SocketAddr::new(0, 0)).map_err(closed)?);
+        let mut found = Vec::new();
+        let is_many = flags & NLM_F_DUMP == NLM_F_DUMP;
+        while let Some(answer) = timeout(ANSWER, answers.next()).await? {
+            match answer.payload {
+                NetlinkPayload::InnerMessage(message) => {
+                    found.push(message);
+                    // What is not a dump and asks for no acknowledgement has one answer, and no end.
+                    if !is_many {
+                        break;
+                    }
+                }
+                NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn address_message(kind: u16, ifindex: u32, address: Ipv4Addr, prefix_length: u8) -> Message {
+    let [a, b, c, d] = ifindex.to_ne_bytes();
+    Message::new(kind, [AF_INET, prefix_length, 0, SCOPE_UNIVERSE, a, b, c, d])
+        .with(attribute::IFA_LOCAL, address.octets())
+        .with(attribute::IFA_ADDRESS, address.octets())
+}
+
+/// A socket that hears of changes of nft's rulesets.
+pub struct RulesetChanges(TokioSocket);
+
+impl RulesetChanges {
+    /// `NFNLGRP_NFTABLES` of linux/netfilter/nfnetlink.h.
+    const GROUP: u32 = 7;
+
+    /// Opens it. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The system has no socket, or the kernel no netfilter.
+    pub fn open() -> io::Result<Self> {
+        let mut socket = TokioSocket::new(protocols::NETLINK_NETFILTER)?;
+        socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
+        socket.socket_mut().add_membership(Self::GROUP)?;
+        Ok(Self(socket))
+    }
+
+    /// Waits for the next message of a change.
+    ///
+    /// # Errors
+    /// Messages were lost, or the socket is of no use any more.
+    pub async fn next(&mut self) -> io::Result<()> {
+        use netlink_proto::sys::AsyncSocketExt as _;
+        self.0.recv_from_full().await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_loopback_interface_has_its_name_index_and_address() {
+        let netlink = Netlink::route().expect("netlink");
+        let lo = netlink.link_by_name("lo").await.expect("an answer").expect("lo");
+        let expected = Link { ifindex: 1, name: "lo".to_owned(), mac: Some([0; 6]), is_up: true, xdp: None };
+        assert_eq!(lo, expected);
+        assert_eq!(netlink.link_by_index(1).await.expect("an answer").as_ref(), Some(&expected));
+        assert!(netlink.links().await.expect("a dump").contains(&expected));
+        let address = Address { ifindex: 1, address: Ipv4Addr::LOCALHOST, is_global: false };
+        assert!(netlink.addresses().await.expect("a dump").contains(&address));
+    }
+
+    #[tokio::test]
+    async fn what_does_not_exist_is_no_error() {
+        let netlink = Netlink::route().expect("netlink");
+        assert_eq!(netlink.link_by_name("nosuchlink").await.expect("an answer"), None);
+        assert_eq!(netlink.link_by_index(1 << 30).await.expect("an answer"), None);
+    }
+
+    #[test]
+    fn nested_attributes_are_read_as_they_are_written() {
+        let value = nest(&[(1, &[7]), (2, &[1, 2, 3, 4, 5]), (3, &[])]);
+        assert_eq!(value.len() % 4, 0);
+        let read: Vec<_> = nested(&value).collect();
+        assert_eq!(read, [(1, &[7][..]), (2, &[1, 2, 3, 4, 5]), (3, &[])]);
+        assert_eq!(nested_value(&value, 2), Some(&[1, 2, 3, 4, 5][..]));
+        // A length that runs past the end.
+        assert_eq!(nested(&value[..value.len() - 10]).count(), 1);
+    }
+}
