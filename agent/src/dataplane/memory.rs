@@ -10,6 +10,11 @@ pub(super) fn trim() {
     unsafe {
         libc::malloc_trim(0);
     }
+    #[cfg(target_env = "musl")]
+    // SAFETY: `mi_collect` takes a flag, and gives back only memory that nobody has.
+    unsafe {
+        libmimalloc_sys::mi_collect(true);
+    }
     if let Err(error) = forget_text() {
         tracing::debug!(%error, "the text of the start stays in memory");
     }
