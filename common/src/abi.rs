@@ -1,8 +1,11 @@
 //! What the programs, their pinned maps and the agent must agree on.
 
 use crate::{
+    config::Config,
+    event::Header,
     frame::PlainLoop,
     headers::Segment,
+    insert::GatewayOption,
     stun::{USERNAME_MAXIMUM, username_hash},
     words::Words,
 };
@@ -280,4 +283,43 @@ impl BindingKey {
         let length = name.len().next_multiple_of(4) as u32;
         Some(Self { username: username_hash(padded.as_slice(), 0, length, seed, PlainLoop), source, server })
     }
+}
+
+/// Asserts where each field of a type lies, how large the type is and how it is aligned: the compilers of the kernel
+/// programs and of every host have to agree.
+macro_rules! layout {
+    ($($name:ident { $($field:ident $offset:literal,)* } $size:literal aligned $alignment:literal;)*) => {
+        const _: () = {
+            $(
+                $(assert!(core::mem::offset_of!($name, $field) == $offset);)*
+                assert!(size_of::<$name>() == $size && align_of::<$name>() == $alignment);
+            )*
+        };
+    };
+}
+
+layout! {
+    Segment { ifindex 0, vlan 4, } 8 aligned 4;
+    ExchangeKey { segment 0, chaddr 8, xid 24, htype 28, reserved 29, } 32 aligned 8;
+    ClientKey { segment 0, hash 8, client_id_length 16, htype 18, reserved 19, } 24 aligned 8;
+    Mark {
+        time 0, identified 8, identity_length 9, maximum_size 10, message_type 12, reserved 13, client 16, identity 40,
+    } 192 aligned 8;
+    LastAck {
+        time 0, lease 8, address 12, server 16, giaddr 20, chaddr 24, htype 40, hlen 41, message_type 42,
+        identity_length 43, reserved 44, identity 48,
+    } 200 aligned 8;
+    NeighbourKey { segment 0, mac 8, reserved 14, } 16 aligned 4;
+    FlowKey { segment 0, source 8, destination 12, source_port 16, destination_port 18, } 20 aligned 4;
+    Flow { seen 0, told 8, } 16 aligned 8;
+    Budget { time 0, left 8, reserved 12, } 16 aligned 8;
+    Endpoint { address 0, port 4, reserved 6, } 8 aligned 2;
+    ListenerKey { ifindex 0, mac 4, port 10, address 12, } 16 aligned 4;
+    BindingKey { username 0, source 8, server 16, } 24 aligned 8;
+    Config {
+        seed 0, budget_interval 8, budget_burst 16, dialect 20, lenient_oui 21, gateway_slot 22, reserved 23,
+        enterprises 24, stun_ports 40, mark 56, mark_mask 60, wan_connreq_interval 64, lan_dhcp_interval 72,
+    } 80 aligned 8;
+    GatewayOption { option 0, length 152, reserved 156, } 160 aligned 8;
+    Header { time 0, segment 8, captured 16, metadata_tag 20, class 24, hook 25, reserved 26, } 32 aligned 8;
 }

@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::{
+    net::if_::if_nameindex,
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
 use serde::Serialize;
 
 use super::{Failure, Outcome, Reach, output};
@@ -15,6 +18,7 @@ use crate::{
         Client, ClientError,
         message::{Reply, Request, Status},
     },
+    dataplane,
     nat::{self, TableError},
 };
 
@@ -47,6 +51,9 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
         pin_dir = Some(status.pin_dir);
     }
     let pin_dir = pin_dir.unwrap_or_else(|| Agent::from(&Values::default()).pin_dir);
+    if !dataplane::has_tcx() {
+        detached.interfaces.extend(take_filters_off(&pin_dir)?);
+    }
     unpin(&pin_dir, &mut detached.pins)?;
     detached.nft_table = match nat::remove() {
         Ok(removed) => removed,
@@ -54,6 +61,26 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
         Err(error) => return Err(Failure::with_hint(error, "`nft delete table inet tr111` as root does it by hand")),
     };
     if json { output::write_json(&detached) } else { output::write(describe(&detached).as_bytes()) }
+}
+
+/// Takes off the filters of kernels before 6.6, which no pin holds: those of the interfaces that `pin_dir` names; without
+/// such a directory, those of all interfaces.
+fn take_filters_off(pin_dir: &Path) -> Result<Vec<String>, Failure> {
+    let interfaces: Vec<String> = match fs::read_dir(pin_dir.join("links")) {
+        Ok(entries) => entries.flatten().filter_map(|entry| dataplane::interface_of(&entry.path())).collect(),
+        Err(_) => {
+            let all = if_nameindex().map_err(Failure::failed)?;
+            all.iter().map(|interface| interface.name().to_string_lossy().into_owned()).collect()
+        }
+    };
+    let mut taken = Vec::new();
+    for interface in interfaces {
+        let off = dataplane::detach_filters(&interface);
+        if off.map_err(|error| Failure::with_hint(format_args!("{interface}: {error}"), "be root"))? {
+            taken.push(interface);
+        }
+    }
+    Ok(taken)
 }
 
 /// Ends the agent on the control socket, unless it works with another directory than the one that was named.
@@ -102,8 +129,11 @@ fn unpin(directory: &Path, removed: &mut Vec<PathBuf>) -> Outcome {
 
 fn describe(detached: &Detached) -> String {
     let mut lines = Vec::new();
-    if let Some(pid) = detached.agent {
-        lines.push(format!("agent {pid} ended, programs are off {}", detached.interfaces.join(", ")));
+    let interfaces = detached.interfaces.join(", ");
+    match detached.agent {
+        Some(pid) => lines.push(format!("agent {pid} ended, programs are off {interfaces}")),
+        None if !interfaces.is_empty() => lines.push(format!("programs are off {interfaces}")),
+        None => {}
     }
     if !detached.pins.is_empty() {
         lines.push(format!("{} pins removed", detached.pins.len()));

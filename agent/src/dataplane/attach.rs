@@ -5,14 +5,14 @@ use std::fmt;
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
     links::{FdLink, LinkError},
-    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions},
+    tc::{SchedClassifierLink, TcAttachOptions},
     xdp::{self, XdpLink},
 };
 use tr111_common::abi::program;
 use tracing::{info, warn};
 
 use super::{
-    Error, Loaded, Pins,
+    Error, Loaded, Pins, clsact,
     error::{errno, reason},
     kernel,
 };
@@ -325,9 +325,14 @@ impl<'a> Attacher<'a> {
         let Place { interface, .. } = place;
         let fail = |error: &ProgramError| match errno(error) {
             Some(libc::EPERM) => Error::Privileges,
+            Some(libc::EEXIST) => Error::AlreadyRunning { interface: interface.to_owned() },
             _ => Error::Tc { interface: interface.to_owned(), program: name, reason: reason(error) },
         };
         let program = self.loaded.classifier(name)?;
+        if !kernel::has_tcx() {
+            let link = self.filter(place, name).map_err(|error| fail(&error))?;
+            return self.keep_filter(place, name, link);
+        }
         let is_adopted = adopt(self.pins, place, name, Mode::Tc, |link| {
             let id = program.attach_to_link(SchedClassifierLink::try_from(link).map_err(link_error)?)?;
             program.take_link(id).map(drop)
@@ -335,25 +340,41 @@ impl<'a> Attacher<'a> {
         if is_adopted {
             return Ok(());
         }
-        let tcx = kernel::has_tcx();
-        let options = if tcx {
-            let order =
-                if matches!(attach_type, TcAttachType::Ingress) { LinkOrder::first() } else { LinkOrder::last() };
-            TcAttachOptions::TcxOrder(order)
-        } else {
-            // An existing qdisc is no error, and whatever else is wrong, the attach below says.
-            let _ = tc::qdisc_add_clsact(interface);
-            TcAttachOptions::Netlink(NlOptions::default())
-        };
-        let id = program.attach_with_options(interface, attach_type, options).map_err(|error| fail(&error))?;
+        let order = if matches!(attach_type, TcAttachType::Ingress) { LinkOrder::first() } else { LinkOrder::last() };
+        let id = program
+            .attach_with_options(interface, attach_type, TcAttachOptions::TcxOrder(order))
+            .map_err(|error| fail(&error))?;
         let link = program.take_link(id).map_err(|error| fail(&error))?;
         match self.pins {
-            Some(pins) if tcx => {
+            Some(pins) => {
                 let link = FdLink::try_from(link).map_err(|error| fail(&link_error(error)))?;
                 pins.keep(link, place, name, Mode::Tc)?;
                 self.pinned.push((place, name, Mode::Tc));
             }
-            _ => self.hold(place, HeldLink::Tc(link)),
+            None => self.hold(place, HeldLink::Tc(link)),
+        }
+        Ok(())
+    }
+
+    /// The program as a filter of the interface, in the place of what an earlier agent left. Without pins nobody can
+    /// tell whose a filter is that is there: most likely that of an agent that was killed.
+    fn filter(&mut self, place: Place<'a>, name: &'static str) -> Result<SchedClassifierLink, ProgramError> {
+        let replaces = self.pins.is_none_or(|pins| pins.has_link(place, name, Mode::Tc));
+        let program = self.loaded.classifier(name).map_err(|_| ProgramError::NotLoaded)?;
+        clsact::attach(program, name, place.interface, replaces)
+    }
+
+    /// Marks a filter as ours, and leaves it in the kernel's hands.
+    fn keep_filter(&mut self, place: Place<'a>, name: &'static str, link: SchedClassifierLink) -> Result<(), Error> {
+        let Some(pins) = self.pins else {
+            self.hold(place, HeldLink::Tc(link));
+            return Ok(());
+        };
+        let was_pinned = pins.has_link(place, name, Mode::Tc);
+        pins.keep_program(self.loaded.classifier(name)?, place, name)?;
+        clsact::leave(link);
+        if !was_pinned {
+            self.pinned.push((place, name, Mode::Tc));
         }
         Ok(())
     }

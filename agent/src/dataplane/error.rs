@@ -3,7 +3,7 @@ use std::{io, path::PathBuf};
 use aya::{
     EbpfError,
     maps::MapError,
-    programs::{ProgramError, xdp::XdpError},
+    programs::{ProgramError, tc::TcError, xdp::XdpError},
     sys::SyscallError,
 };
 use thiserror::Error;
@@ -100,6 +100,7 @@ pub(super) fn errno(error: &ProgramError) -> Option<i32> {
         ProgramError::SyscallError(SyscallError { io_error, .. }) | ProgramError::LoadError { io_error, .. } => {
             io_error.raw_os_error()
         }
+        ProgramError::TcError(TcError::NetlinkError(error)) => error.raw_os_error(),
         _ => None,
     }
 }

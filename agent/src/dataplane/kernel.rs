@@ -11,7 +11,7 @@ pub(super) fn is_at_least(major: u8, minor: u8) -> bool {
 }
 
 /// Whether TC programs can attach by links, which can be pinned and replaced in one step (TCX, Linux 6.6).
-pub(super) fn has_tcx() -> bool {
+pub fn has_tcx() -> bool {
     is_at_least(6, 6)
 }
 

@@ -2,6 +2,7 @@
 
 mod attach;
 mod bindings;
+mod clsact;
 mod counters;
 mod error;
 mod kernel;
@@ -22,12 +23,14 @@ use self::attach::{Attacher, Held};
 pub use self::{
     attach::{Attachment, Mode, ProgramMode, Side, XdpMode},
     bindings::Bindings,
+    clsact::detach_all as detach_filters,
     counters::Counters,
     error::Error,
+    kernel::has_tcx,
     line_rate::{LineRate, Listener},
     load::{Loaded, Purpose},
     marks::Marks,
-    pins::Pins,
+    pins::{Pins, interface_of},
     ring::LanRing,
     verifier::{LogDepth, Refusal, Verification},
 };

@@ -15,9 +15,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::{
+    SchedClassifier,
+    links::{FdLink, LinkError, PinnedLink},
+};
 use nix::{
     fcntl::{Flock, FlockArg},
+    net::if_::if_nametoindex,
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 use tr111_common::abi::{ABI, map};
@@ -26,6 +30,7 @@ use tracing::{debug, warn};
 use super::{
     Error,
     attach::{Mode, Place},
+    clsact, kernel,
 };
 
 /// Maps that outlive the agent. Scratch space does not.
@@ -119,9 +124,31 @@ impl Pins {
             .map_err(|error| Error::Pins { directory: path, source: io::Error::other(error.to_string()) })
     }
 
-    /// Removes the pin of a link, which takes its program off unless somebody holds it.
+    /// Pins the program of a filter, which has no link that could be pinned, in the place of an earlier one.
+    pub(super) fn keep_program(
+        &self,
+        loaded: &mut SchedClassifier,
+        place: Place<'_>,
+        program: &str,
+    ) -> Result<(), Error> {
+        let path = self.link_path(place, program, Mode::Tc);
+        if let Some(parent) = path.parent() {
+            make(parent)?;
+        }
+        let failed = |source| Error::Pins { directory: path.clone(), source };
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        loaded.pin(&path).map_err(|error| failed(io::Error::other(error)))
+    }
+
+    /// Removes the pin of a link, which takes its program off unless somebody holds it; of a filter, takes it off first.
     pub(super) fn forget(&self, place: Place<'_>, program: &str, mode: Mode) {
         let path = self.link_path(place, program, mode);
+        if mode == Mode::Tc && !kernel::has_tcx() && path.exists() {
+            clsact::detach(place.interface, program);
+        }
         match fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 warn!(path = %path.display(), %error, "a pinned link cannot be removed");
@@ -151,11 +178,15 @@ impl Pins {
 
     fn remove_links(&self, goes: impl Fn(&str) -> bool) {
         let links = entries(&self.directory.join("links")).into_iter();
-        links.filter(|entry| goes(&file_name(entry))).for_each(|entry| remove_tree(&entry));
+        links.filter(|entry| goes(&file_name(entry))).for_each(|entry| {
+            detach_filters(&entry);
+            remove_tree(&entry);
+        });
     }
 
     /// Removes everything, the directory too: the programs end.
     pub(super) fn remove(self) {
+        entries(&self.directory.join("links")).iter().for_each(|entry| detach_filters(entry));
         remove_tree(&self.directory);
     }
 
@@ -172,6 +203,25 @@ fn make(directory: &Path) -> Result<(), Error> {
 /// An interface's name as a bpffs takes it: dots are reserved there (Linux 4.4). No interface has a colon in its name.
 fn directory_name(interface: &str, ifindex: impl Display) -> String {
     format!("{}:{ifindex}", interface.replace('.', "%2E"))
+}
+
+/// The interface whose links are in a directory, if it still is the one that they were made for.
+pub fn interface_of(directory: &Path) -> Option<String> {
+    let name = file_name(directory);
+    let (interface, index) = name.rsplit_once(':')?;
+    let interface = interface.replace("%2E", ".");
+    let index: u32 = index.parse().ok()?;
+    (if_nametoindex(interface.as_str()) == Ok(index)).then_some(interface)
+}
+
+/// Takes off the filters whose programs are pinned in a directory: removing a pin does not.
+fn detach_filters(directory: &Path) {
+    let Some(interface) = interface_of(directory).filter(|_| !kernel::has_tcx()) else { return };
+    for program in entries(directory).iter().map(|entry| file_name(entry)) {
+        if let Some(program) = program.strip_suffix("-tc") {
+            clsact::detach(&interface, program);
+        }
+    }
 }
 
 fn file_name(path: &Path) -> String {

@@ -1,5 +1,9 @@
 //! Keys and values of maps, as aya writes and reads them.
 
+// The programs are compiled for the byte order of the host, and so are these; only one of the two is ever tested.
+#[cfg(not(target_endian = "little"))]
+compile_error!("tr111 was never run on a big-endian machine");
+
 /// Wraps types of `tr111_common`, each under a name of its own.
 macro_rules! pod {
     ($($name:ident $inner:ty,)*) => {$(
