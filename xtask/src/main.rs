@@ -5,6 +5,7 @@
 
 mod build;
 mod conformance;
+mod dist;
 mod lint;
 mod process;
 mod setup;
@@ -37,6 +38,15 @@ enum Command {
         /// Optimised, as shipped: target/release/tr111
         #[arg(long)]
         release: bool,
+    },
+    /// Build the portable binary: static, stripped, in target/portable
+    Dist {
+        /// For which machine; repeat it for several [default: both]
+        #[arg(long, value_enum)]
+        target: Vec<dist::Target>,
+        /// Which roles it plays
+        #[arg(long, value_enum, default_value = "all")]
+        roles: dist::Roles,
     },
     /// Watch LAN devices become ManageableDevice rows, or a device live behind a NAT, in namespaces of its own
     Demo {
@@ -84,6 +94,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Setup { level } => setup::run(level, setup::Report::Full)?,
         Command::Build { release } => build::run(release)?,
+        Command::Dist { target, roles } => dist::run(&target, roles)?,
         Command::Demo { arguments } => return showcase::run("demo", &arguments),
         Command::Test { arguments } => return test::run(&arguments),
         Command::Lint { deny } => lint::run(deny)?,

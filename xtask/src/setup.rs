@@ -6,7 +6,7 @@
 
 mod apt;
 mod linker;
-mod schemathesis;
+pub(crate) mod python;
 pub(crate) mod toolchain;
 
 use std::{fs, io::Write as _, time::Instant};
@@ -24,6 +24,10 @@ pub(crate) enum Level {
     Build,
     /// And what the tests, the demo and the benchmarks run
     Test,
+    /// What `cargo xtask dist` needs
+    Dist,
+    /// What `cargo xtask kernels` needs
+    Kernels,
     /// What `cargo xtask lint` needs
     Lint,
     /// Everything
@@ -50,8 +54,16 @@ const fn tool(level: Level, program: &'static str, package: &'static str) -> Too
     Tool { program, package, level }
 }
 
-const TOOLS: [Tool; 28] = [
+const TOOLS: [Tool; 35] = [
     tool(Level::Build, "cc", "gcc"),
+    tool(Level::Dist, "python3", "python3"),
+    tool(Level::Dist, "xz", "xz-utils"),
+    tool(Level::Kernels, "qemu-system-x86_64", "qemu-system-x86"),
+    tool(Level::Kernels, "qemu-system-aarch64", "qemu-system-arm"),
+    tool(Level::Kernels, "apt-get", "apt"),
+    tool(Level::Kernels, "cpio", "cpio"),
+    tool(Level::Kernels, "depmod", "kmod"),
+    tool(Level::Kernels, "zstd", "zstd"),
     tool(Level::Test, "ip", "iproute2"),
     tool(Level::Test, "ethtool", "ethtool"),
     tool(Level::Test, "nsenter", "util-linux"),
@@ -74,7 +86,6 @@ const TOOLS: [Tool; 28] = [
     tool(Level::Test, "curl", "curl"),
     tool(Level::Test, "openssl", "openssl"),
     tool(Level::Test, "node", "nodejs"),
-    tool(Level::Test, "python3", "python3"),
     tool(Level::Test, "promtool", "prometheus"),
     tool(Level::Test, "bpftool", "bpftool"),
     tool(Level::Test, "redis-server", "redis-server"),
@@ -83,7 +94,12 @@ const TOOLS: [Tool; 28] = [
 
 impl Level {
     fn includes(self, other: Self) -> bool {
-        other == Self::Build || self == Self::All || self == other
+        let implied = match self {
+            Self::Test => &[Self::Dist, Self::Kernels][..],
+            Self::Kernels => &[Self::Dist],
+            _ => &[],
+        };
+        other == Self::Build || self == Self::All || self == other || implied.contains(&other)
     }
 }
 
@@ -102,8 +118,8 @@ pub(crate) fn run(level: Level, report: Report) -> Result<()> {
         }
     }
 
-    if level.includes(Level::Test) && !schemathesis::can_be_installed() {
-        packages.push(schemathesis::VENV);
+    if (level.includes(Level::Test) || level.includes(Level::Dist)) && !python::can_be_installed() {
+        packages.push(python::VENV);
     }
 
     let found = find_toolchain()?;
@@ -134,7 +150,10 @@ pub(crate) fn run(level: Level, report: Report) -> Result<()> {
     };
 
     if level.includes(Level::Test) {
-        schemathesis::install(&mut journal)?;
+        python::SCHEMATHESIS.install(&mut journal)?;
+    }
+    if level.includes(Level::Dist) {
+        python::ZIG.install(&mut journal)?;
     }
     if level.includes(Level::Lint) {
         lint_tools(&mut journal, &bpf)?;
