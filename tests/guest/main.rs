@@ -3,7 +3,13 @@
 
 #[path = "../tests/acs_corpus.rs"]
 mod acs_corpus;
+#[path = "../tests/acs_xdp.rs"]
+mod acs_xdp;
 #[path = "../tests/corpus_programs.rs"]
 mod corpus_programs;
 #[path = "../tests/insertion.rs"]
 mod insertion;
+mod links;
+#[path = "../tests/nat_timeouts.rs"]
+mod nat_timeouts;
+mod rows;

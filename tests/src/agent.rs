@@ -15,12 +15,13 @@ use nix::{
     sys::signal::Signal,
 };
 use serde_json::Value;
+use tr111::dataplane::has_tcx;
 
 use crate::{
     lab::Lab,
     metrics::{Metrics, fetch},
     namespace::Namespace,
-    process::{Process, output, text},
+    process::{Process, output, run, text},
     wait::wait_for,
 };
 
@@ -178,9 +179,17 @@ pub fn without_capabilities(command: &Command) -> Command {
 /// There is no such interface.
 pub fn attached_programs(namespace: &Namespace, interface: &str) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for side in [TcAttachType::Ingress, TcAttachType::Egress] {
-        let (_, programs) = namespace.enter(|| SchedClassifier::query_tcx(interface, side))?;
-        names.extend(programs.iter().filter_map(|info| info.name_as_str().map(str::to_owned)));
+    for (side, direction) in [(TcAttachType::Ingress, "ingress"), (TcAttachType::Egress, "egress")] {
+        if has_tcx() {
+            let (_, programs) = namespace.enter(|| SchedClassifier::query_tcx(interface, side))?;
+            names.extend(programs.iter().filter_map(|info| info.name_as_str().map(str::to_owned)));
+        } else {
+            // `filter protocol all pref 1 bpf chain 0 handle 0x74720003 lan_egress direct-action ...`
+            let filters = run(namespace.command("tc").args(["filter", "show", "dev", interface, direction]))?;
+            let name =
+                |line: &str| line.split_whitespace().skip_while(|word| *word != "handle").nth(2).map(str::to_owned);
+            names.extend(filters.lines().filter_map(name));
+        }
     }
     let link = namespace.ip(&format!("-d link show dev {interface}"))?;
     if link.contains("prog/xdp") {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A machine that the portable binary is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Target {
     /// 64-bit PCs
     #[value(name = "x86_64-unknown-linux-musl")]

@@ -6,6 +6,7 @@
 mod build;
 mod conformance;
 mod dist;
+mod kernels;
 mod lint;
 mod process;
 mod setup;
@@ -60,6 +61,11 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Run programs and agent on the kernels that Debian ships, for PCs and ARM, under software emulation
+    Kernels {
+        /// Debian's packages of kernels, such as linux-image-6.1.0-44-amd64 [default: those of every test run]
+        packages: Vec<String>,
+    },
     /// rustfmt and clippy with warnings denied, for host and kernel code
     Lint {
         /// Also check licences, sources and versions of the dependencies; installs cargo-deny when it is missing
@@ -97,6 +103,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Dist { target, roles } => dist::run(&target, roles)?,
         Command::Demo { arguments } => return showcase::run("demo", &arguments),
         Command::Test { arguments } => return test::run(&arguments),
+        Command::Kernels { packages } => return kernels::run(&packages),
         Command::Lint { deny } => lint::run(deny)?,
         Command::Conformance { open } => return conformance::run(open),
         Command::Bench { arguments } => return showcase::run("bench", &arguments),

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     build::Profile,
-    conformance,
+    conformance, kernels,
     process::{cargo, is_root, run as run_command, target_dir},
     setup,
 };
@@ -48,6 +48,8 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
         transcript.read(&line);
     }
     let status = child.wait()?;
+    // Those of the guests belong to a complete run.
+    let kernels = !arguments.is_empty() || transcript.take_kernels();
 
     println!("\n{}", transcript.closing_lines());
     if !arguments.is_empty() {
@@ -55,8 +57,8 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
     }
     Record { outcomes: transcript.outcomes }.write()?;
     let conformance = conformance::run(true)?;
-    if !status.success() {
-        println!("tests failed ({status})");
+    if !status.success() || !kernels {
+        println!("tests failed ({status}{})", if kernels { "" } else { "; kernels" });
         return Ok(ExitCode::FAILURE);
     }
     Ok(conformance)
@@ -68,6 +70,30 @@ pub(crate) enum Outcome {
     Passed,
     Failed,
     Ignored,
+}
+
+impl Outcome {
+    /// The path and the outcome in a line of libtest: `test table::tests::adds_a_row ... ok`.
+    pub(crate) fn of_test_line(line: &str) -> Option<(String, Self)> {
+        let (path, outcome) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
+        let outcome = match outcome {
+            "ok" => Self::Passed,
+            "FAILED" => Self::Failed,
+            other if other.starts_with("ignored") => Self::Ignored,
+            _ => return None,
+        };
+        // `#[should_panic]` tests say so behind their name.
+        Some((path.split(" - ").next().unwrap_or(path).to_owned(), outcome))
+    }
+
+    /// As libtest prints it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Passed => "ok",
+            Self::Failed => "FAILED",
+            Self::Ignored => "ignored",
+        }
+    }
 }
 
 /// A test in the last run: the source file of its program, relative to the package, and its path in that program.
@@ -99,22 +125,41 @@ impl Transcript {
             self.program = format!("{library} (doc-tests)");
         } else if let Some(result) = line.strip_prefix("test result: ") {
             self.closing.push(format!("{}: {result}", self.program));
-        } else if let Some((path, outcome)) = line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... ")) {
-            let outcome = match outcome {
-                "ok" => Outcome::Passed,
-                "FAILED" => Outcome::Failed,
-                other if other.starts_with("ignored") => Outcome::Ignored,
-                _ => return,
-            };
-            match outcome {
-                Outcome::Passed => self.passed += 1,
-                Outcome::Failed => self.failed += 1,
-                Outcome::Ignored => self.ignored += 1,
-            }
-            // `#[should_panic]` tests say so behind their name.
-            let path = path.split(" - ").next().unwrap_or(path).to_owned();
-            self.outcomes.insert(TestName { program: self.program.clone(), path }, outcome);
+        } else if let Some((path, outcome)) = Outcome::of_test_line(line) {
+            self.take(self.program.clone(), path, outcome);
         }
+    }
+
+    fn take(&mut self, program: String, path: String, outcome: Outcome) {
+        match outcome {
+            Outcome::Passed => self.passed += 1,
+            Outcome::Failed => self.failed += 1,
+            Outcome::Ignored => self.ignored += 1,
+        }
+        self.outcomes.insert(TestName { program, path }, outcome);
+    }
+
+    /// Adds what the guests of `cargo xtask kernels` said; whether all of it passed.
+    fn take_kernels(&mut self) -> bool {
+        let results = match kernels::results(&[]) {
+            Ok(results) => results,
+            Err(error) => {
+                println!("kernels: {error:#}");
+                BTreeMap::from([(("kernels".to_owned(), "run".to_owned()), Outcome::Failed)])
+            }
+        };
+        let mut sums: BTreeMap<String, [usize; 2]> = BTreeMap::new();
+        for ((guest, path), outcome) in results {
+            let is_good = outcome == Outcome::Passed;
+            sums.entry(guest.clone()).or_default()[usize::from(!is_good)] += 1;
+            self.take(guest, path, outcome);
+        }
+        let is_good = sums.values().all(|[_, failed]| *failed == 0);
+        for (guest, [passed, failed]) in sums {
+            let word = if failed == 0 { "ok" } else { "FAILED" };
+            self.closing.push(format!("{guest}: {word}. {passed} passed; {failed} failed"));
+        }
+        is_good
     }
 
     /// The runner's closing lines, one for each program that had tests, and their sum.
