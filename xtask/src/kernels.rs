@@ -187,3 +187,26 @@ fn print_instructions(reports: &[Report]) {
 fn directory() -> PathBuf {
     target_dir().join("kernels")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Machine, TESTED, Tested};
+
+    #[test]
+    fn the_readme_names_the_kernels_that_are_tested_and_no_other() {
+        let readme = include_str!("../../README.md");
+        let (_, table) = readme.split_once("| kernel | processor | tested |\n").expect("the table of kernels");
+        let rows = table.lines().skip(1).map_while(|line| line.strip_prefix("| "));
+        let named: Vec<_> = rows.map(|row| row.split(" | ").take(2).collect::<Vec<_>>().join(", ")).collect();
+        let tested = TESTED.map(|Tested { series, machine, hides_btf }| {
+            let kernel = match series.trim_end_matches('.') {
+                "" => "the newest of Debian's backports".to_owned(),
+                series => format!("Debian's {series}"),
+            };
+            let without = if hides_btf { " without `/sys/kernel/btf`" } else { "" };
+            let processor = if machine == Machine::AMD64 { "x86-64" } else { "arm64" };
+            format!("{kernel}{without}, {processor}")
+        });
+        assert_eq!(named, tested);
+    }
+}

@@ -42,10 +42,12 @@ pub(super) struct Image {
 impl Image {
     pub(super) fn new(archive: &Archive, package: &str) -> Result<Self> {
         let directory = archive.kernel(package)?;
-        let kernel = first(&directory.join("boot"), "vmlinuz").with_context(|| format!("no kernel in {package}"))?;
         let lib = ["lib/modules", "usr/lib/modules"].map(|lib| directory.join(lib));
         let all = lib.iter().find_map(|lib| fs::read_dir(lib).ok()?.flatten().next()).map(|entry| entry.path());
         let all = all.with_context(|| format!("no modules in {package}"))?;
+        // From 6.19 on the kernel lies beside its modules.
+        let kernel = first(&directory.join("boot"), "vmlinuz").or_else(|| first(&all, "vmlinuz"));
+        let kernel = kernel.with_context(|| format!("no kernel in {package}"))?;
         let modules = directory.join("guest");
         if !modules.join("complete").exists() {
             let _ = fs::remove_dir_all(&modules);
