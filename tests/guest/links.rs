@@ -1,7 +1,5 @@
 //! Interfaces that need a module: VLAN devices, bridges that filter VLANs, bonds, macvlan, and ports that merge datagrams.
 
-use std::net::Ipv4Addr;
-
 use anyhow::Result;
 use tr111_tests::{
     agent::{Agent, Device, SOON},
@@ -13,7 +11,7 @@ use tr111_tests::{
     wire::Wire,
 };
 
-const POOL_END: Ipv4Addr = Ipv4Addr::new(10, 111, 1, 250);
+use super::rows::POOL_END;
 
 /// Runs an agent on `watched` and dnsmasq on `served`, lets a device on the host's interface `host` come, and gives its
 /// row. Its ACK has the Gateway Identity.

@@ -5,6 +5,7 @@
 mod acs_corpus;
 #[path = "../tests/acs_xdp.rs"]
 mod acs_xdp;
+mod chroot;
 #[path = "../tests/corpus_programs.rs"]
 mod corpus_programs;
 #[path = "../tests/insertion.rs"]

@@ -15,7 +15,7 @@ use tr111_tests::{
     wire::Wire,
 };
 
-const POOL_END: Ipv4Addr = Ipv4Addr::new(10, 111, 1, 250);
+pub(super) const POOL_END: Ipv4Addr = Ipv4Addr::new(10, 111, 1, 250);
 /// Real clients wait a second here and there.
 const CLIENT: Duration = Duration::from_secs(60);
 

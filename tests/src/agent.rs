@@ -143,7 +143,12 @@ impl Files {
     /// # Errors
     /// The binary has not been built.
     pub fn run_gateway(&self, namespace: &Namespace, lan: &[&str], options: &[&str]) -> Result<Command> {
-        let mut command = namespace.command(binary()?);
+        Ok(self.run_gateway_of(&binary()?, namespace, lan, options))
+    }
+
+    /// As [`Files::run_gateway`], of another build: `program run gateway`.
+    pub fn run_gateway_of(&self, program: &Path, namespace: &Namespace, lan: &[&str], options: &[&str]) -> Command {
+        let mut command = namespace.command(program);
         command.args(["run", "gateway"]);
         for interface in lan {
             command.args(["--lan", interface]);
@@ -155,7 +160,7 @@ impl Files {
         command.args(["--metrics", METRICS]).args(options);
         // Errors with a backtrace are for developers; what users read is under test.
         command.env_remove("RUST_BACKTRACE");
-        Ok(command)
+        command
     }
 }
 

@@ -84,7 +84,7 @@ pub(crate) fn build(targets: &[Target], roles: Roles) -> Result<Vec<PathBuf>> {
     let mut cargo = zigbuild("zigbuild", targets)?;
     cargo.args(["--package", "tr111", "--bin", "tr111"]).args(roles.arguments());
     run_command(&mut cargo)?;
-    let directory = target_dir().join("portable");
+    let directory = directory();
     fs::create_dir_all(&directory)?;
     let mut files = Vec::new();
     for target in targets {
@@ -97,6 +97,11 @@ pub(crate) fn build(targets: &[Target], roles: Roles) -> Result<Vec<PathBuf>> {
         files.push(file);
     }
     Ok(files)
+}
+
+/// Where the binaries are left.
+pub(crate) fn directory() -> PathBuf {
+    target_dir().join("portable")
 }
 
 /// A program that [`zigbuild`] built.
@@ -112,7 +117,7 @@ fn build_dir() -> PathBuf {
 /// Builds the test program that runs in guests, for `target`; its path.
 pub(crate) fn build_guest_tests(target: Target) -> Result<PathBuf> {
     let mut cargo = zigbuild("build", &[target])?;
-    cargo.args(["--package", "tr111-tests", "--test", "guest"]);
+    cargo.args(["--package", "tr111-tests", "--no-default-features", "--test", "guest"]);
     run_command(&mut cargo)?;
     newest(&build_dir().join(target.triple()).join("dist/deps"), "guest-")
 }

@@ -54,8 +54,8 @@ const TESTED: [Tested; 6] = [
     Tested { series: "", machine: Machine::ARM64, hides_btf: false },
 ];
 
-/// The tests of a guest that is short: those of the programs, and the rows of real clients.
-const SHORT: [&str; 4] = ["corpus_programs", "acs_corpus", "insertion", "rows"];
+/// The tests of a guest that is short: those of the programs, the rows of real clients, and the binary alone.
+const SHORT: [&str; 5] = ["corpus_programs", "acs_corpus", "insertion", "rows", "chroot"];
 
 /// Runs every guest, or those of the named kernel packages.
 pub(crate) fn run(packages: &[String]) -> Result<ExitCode> {

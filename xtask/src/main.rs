@@ -106,7 +106,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Kernels { packages } => return kernels::run(&packages),
         Command::Lint { deny } => lint::run(deny)?,
         Command::Conformance { open } => return conformance::run(open),
-        Command::Bench { arguments } => return showcase::run("bench", &arguments),
+        Command::Bench { arguments } => return showcase::bench(&arguments),
     }
     Ok(ExitCode::SUCCESS)
 }

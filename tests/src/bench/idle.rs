@@ -22,7 +22,9 @@ const EMPTY_WINDOW: Duration = Duration::from_secs(20);
 /// that each of them is probed.
 const DEVICES_WINDOW: Duration = Duration::from_secs(75);
 /// What starting leaves to do.
-const SETTLE: Duration = Duration::from_secs(2);
+pub(super) const SETTLE: Duration = Duration::from_secs(2);
+/// Most mebibytes of memory that an agent with an empty table may take.
+pub(super) const EMPTY: f64 = 16.0;
 const DEVICES: u32 = 10_000;
 /// A lease that nobody renews meanwhile.
 const LEASE: u32 = 86_400;
@@ -83,7 +85,7 @@ pub(super) fn empty(report: &mut Report) -> Result<()> {
     pass(SETTLE)?;
     let (percent, memory) = look_at(&mut agent, EMPTY_WINDOW)?;
     let note = format!("over {} s", EMPTY_WINDOW.as_secs());
-    report.add(&Row::new("idle agent, empty table: memory", memory, "MiB").at_most(16.0));
+    report.add(&Row::new("idle agent, empty table: memory", memory, "MiB").at_most(EMPTY));
     report.add(&Row::new("idle agent, empty table: of a core", percent, "%").below(0.5).note(note));
     Ok(())
 }

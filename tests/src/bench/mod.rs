@@ -8,6 +8,7 @@ mod idle;
 mod kea;
 mod kills;
 mod lifetime;
+mod portable;
 mod programs;
 mod records;
 mod registry;
@@ -38,7 +39,7 @@ pub struct Section {
 }
 
 /// Every section, in the order in which they run.
-pub const SECTIONS: [Section; 17] = [
+pub const SECTIONS: [Section; 18] = [
     Section {
         name: "programs",
         about: "frames that are not ours, and DISCOVER, at LAN ingress",
@@ -61,6 +62,7 @@ pub const SECTIONS: [Section; 17] = [
     Section { name: "spoofed", about: "Binding Requests of a million sources that nobody has", measure: wake::spoofed },
     Section { name: "idle", about: "an agent with an empty table", measure: idle::empty },
     Section { name: "devices", about: "an agent with 10,000 devices that are there", measure: idle::devices },
+    Section { name: "portable", about: "the portable binaries: size, and memory while idle", measure: portable::binaries },
     Section { name: "kea", about: "Kea under perfdhcp, with the agent and without", measure: kea::kea_under_load },
     Section { name: "registry", about: "a million CPEs of an ACS", measure: registry::registry },
     Section { name: "kills", about: "50 SIGKILLs during 500 exchanges a second", measure: kills::kills },

@@ -74,8 +74,11 @@ fn copy_modules(all: &Path, root: &Path) -> Result<()> {
     let version = all.file_name().context("a directory of modules")?;
     let own = root.join("lib/modules").join(version);
     fs::create_dir_all(own.join("kernel"))?;
-    for list in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
-        fs::copy(all.join(list), own.join(list)).with_context(|| format!("{list} of {}", all.display()))?;
+    // depmod asks for them, and does without where a package has none.
+    for list in ["modules.builtin", "modules.builtin.modinfo", "modules.order"].map(|list| (all.join(list), own.join(list))) {
+        if list.0.exists() {
+            fs::copy(&list.0, &list.1).with_context(|| list.0.display().to_string())?;
+        }
     }
     let kernel = all.join("kernel");
     for part in MODULES {
