@@ -1,20 +1,42 @@
 //! Randomness of the system, for what nobody may guess.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-};
+use std::io;
 
-/// Random bytes.
+use rustix::rand::{GetRandomFlags, getrandom};
+
+/// Random bytes, by the system call: a root without `/dev` has them too.
+///
+/// # Errors
+/// A signal, or a filter that forbids the call.
 pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    fill(&mut bytes)?;
     Ok(bytes)
 }
 
 /// Random numbers.
+///
+/// # Errors
+/// As [`bytes`].
 pub fn words<const N: usize>() -> io::Result<[u64; N]> {
     let mut words = [[0; 8]; N];
-    File::open("/dev/urandom")?.read_exact(words.as_flattened_mut())?;
+    fill(words.as_flattened_mut())?;
     Ok(words.map(u64::from_ne_bytes))
+}
+
+fn fill(mut bytes: &mut [u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let length = getrandom(&mut *bytes, GetRandomFlags::empty())?;
+        bytes = &mut bytes[length..];
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_two_are_alike() {
+        let [a, b] = super::words().expect("a system with randomness");
+        assert!(a != b && super::bytes::<1024>().expect("more than one call may give").iter().any(|byte| *byte != 0));
+    }
 }

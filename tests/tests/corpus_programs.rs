@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use aya::programs::{TcAttachType, xdp::XdpMode};
+use aya::programs::{TcAttachType, tc::qdisc_add_clsact, xdp::XdpMode};
+use tr111::dataplane::has_tcx;
 use tr111_common::{
     abi::program,
     counter::{Class, Counter, Hook},
@@ -109,6 +110,9 @@ fn a_tag_in_metadata_counts_as_one_in_the_frame() -> Result<()> {
     gateway.connect("lan0", &lan, "eth0")?;
     let mut programs = Programs::load()?;
     gateway.enter(|| -> Result<()> {
+        if !has_tcx() {
+            qdisc_add_clsact("lan0")?;
+        }
         programs.loaded().classifier(program::LAN_INGRESS_TC)?.attach("lan0", TcAttachType::Ingress)?;
         Ok(())
     })?;

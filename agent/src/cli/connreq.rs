@@ -128,7 +128,7 @@ fn show(sent: &SentRequest, json: bool) -> Outcome {
 fn send(to: Authority, user: &str, password: &str, copies: usize, from: SocketAddrV4) -> Result<SentRequest, Failure> {
     let secret = SharedSecret::new(password.as_bytes());
     let address = resolve(&to)?;
-    let [id, nonce @ ..] = random().map_err(|error| Failure::failed(format_args!("/dev/urandom: {error}")))?;
+    let [id, nonce @ ..] = random().map_err(|error| Failure::failed(format_args!("no randomness: {error}")))?;
     let timestamp = next_timestamp(Clock::unix(), None);
     let nonce = nonce.map(|word| format!("{word:08x}")).concat();
     let id = u64::from(id);

@@ -190,7 +190,7 @@ fn lint(reach: &Reach, json: bool) -> Outcome {
 }
 
 fn generate(path: &Path) -> Outcome {
-    let bytes = random::bytes::<16>().map_err(|error| Failure::failed(format_args!("/dev/urandom: {error}")))?;
+    let bytes = random::bytes::<16>().map_err(|error| Failure::failed(format_args!("no randomness: {error}")))?;
     let text = bytes.map(|byte| format!("{byte:02x}")).concat();
     file::write_secret(path, format!("{text}\n").as_bytes())
 }

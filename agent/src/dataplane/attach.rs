@@ -1,6 +1,6 @@
 //! Attaching to interfaces: native XDP, else TC (design decision: nothing that works is given up for the faster hook).
 
-use std::fmt;
+use std::{fmt, fs};
 
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
@@ -143,6 +143,23 @@ pub(super) fn refuse_second_agent(interface: &str, pins: Option<&Pins>) -> Resul
     Ok(())
 }
 
+/// How `lan_ingress` has to attach to see VLAN tags. Drivers with VLAN acceleration take the tag out of a frame before XDP
+/// runs; at TC it stands in metadata. So below VLAN devices TC it is, unless the operator says otherwise.
+fn with_tags(interface: &str, wanted: XdpMode) -> XdpMode {
+    if wanted != XdpMode::Auto || !has_vlan_devices(interface) {
+        return wanted;
+    }
+    info!(interface, "there are VLAN devices on it, and XDP may not see tags: TC ingress it is");
+    XdpMode::Tc
+}
+
+/// Whether the kernel has VLAN devices on an interface. Without the module, or without `/proc`, there are none.
+fn has_vlan_devices(interface: &str) -> bool {
+    // `lan0.10        | 10  | lan0`
+    let devices = fs::read_to_string("/proc/thread-self/net/vlan/config").unwrap_or_default();
+    devices.lines().any(|line| line.rsplit_once('|').is_some_and(|(_, below)| below.trim() == interface))
+}
+
 /// A link that ends with the agent, because it is not pinned.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -206,7 +223,7 @@ impl<'a> Attacher<'a> {
                 // Egress first: a request that is seen must find its reply watched.
                 self.classifier(place, program::LAN_EGRESS, TcAttachType::Egress)?;
                 self.classifier(place, program::LAN_BINDING, TcAttachType::Ingress)?;
-                let mode = self.ingress(place, &LAN, wanted)?;
+                let mode = self.ingress(place, &LAN, with_tags(interface, wanted))?;
                 vec![
                     ProgramMode { program: program::LAN_INGRESS, mode },
                     ProgramMode { program: program::LAN_BINDING, mode: Mode::Tc },

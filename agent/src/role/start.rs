@@ -170,7 +170,7 @@ pub(super) fn cpe(
         tcp,
         kept: kept.cpe,
         knobs: knobs.cpe(),
-        seed: random::words().map_err(system("read /dev/urandom"))?,
+        seed: random::words().map_err(system("get randomness"))?,
         owner: endpoints.asks.clone(),
         events: endpoints.events.clone(),
         metrics: CpeMetrics::register(telemetry, endpoints.role)?,

@@ -24,7 +24,8 @@ const LIMIT: Duration = Duration::from_mins(15);
 /// Programs that `tr111 check` asks the verifier for: those of a gateway, and that of an ACS.
 const PROGRAMS: usize = 7;
 
-/// Modules that are loaded at the start; those that are built in, or not there, are no error: the tests say what is missing.
+/// Modules that are loaded at the start, because nothing loads them on demand. Those that are built in are no error, and
+/// what is missing the tests say.
 const MODULES: &str = "veth bridge 8021q bonding macvlan af_packet sch_ingress cls_bpf nfnetlink nf_conntrack nf_tables \
                        nft_ct nft_nat nft_masq nft_chain_nat nf_conntrack_netlink nfnetlink_cttimeout";
 
@@ -139,7 +140,7 @@ mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev 2>
 mount -t tmpfs run /run; mount -t tmpfs tmp /tmp; ln -sf /run /var/run
 mkdir -p /run/netns /run/tr111; mount -t bpf bpf /sys/fs/bpf
 dmesg -n 1
-for module in {MODULES}; do modprobe $module 2>/dev/null; done
+for module in {MODULES}; do modprobe $module; done 2>&1
 {hide}
 ip link set lo up
 echo \"@kernel $(uname -r) $(uname -m)\"

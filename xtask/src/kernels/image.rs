@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
@@ -11,7 +12,8 @@ use super::apt::{Archive, Machine};
 use crate::process::{command, output};
 
 /// Directories and files below `kernel/` of the modules.
-const MODULES: [&str; 12] = [
+const MODULES: [&str; 14] = [
+    "crypto/crc32c_generic.ko",
     "drivers/net/bonding",
     "drivers/net/macvlan.ko",
     "drivers/net/veth.ko",
@@ -24,6 +26,7 @@ const MODULES: [&str; 12] = [
     "net/llc",
     "net/netfilter",
     "net/sched",
+    "net/tls",
 ];
 
 /// A kernel that boots, with its modules.
@@ -33,7 +36,7 @@ pub(super) struct Image {
     pub(super) name: String,
     /// The kernel itself.
     pub(super) kernel: PathBuf,
-    /// A directory with `lib/modules`.
+    /// A directory with `usr/lib/modules`.
     pub(super) modules: PathBuf,
     /// A directory with everything else.
     pub(super) userland: PathBuf,
@@ -72,8 +75,10 @@ fn first(directory: &Path, prefix: &str) -> Option<PathBuf> {
 /// Copies what guests need of the modules in `all` to `root`.
 fn copy_modules(all: &Path, root: &Path) -> Result<()> {
     let version = all.file_name().context("a directory of modules")?;
-    let own = root.join("lib/modules").join(version);
+    let own = root.join("usr/lib/modules").join(version);
     fs::create_dir_all(own.join("kernel"))?;
+    // As in the userland: a directory in its place would hide the dynamic linker.
+    symlink("usr/lib", root.join("lib"))?;
     // depmod asks for them, and does without where a package has none.
     for list in ["modules.builtin", "modules.builtin.modinfo", "modules.order"].map(|list| (all.join(list), own.join(list))) {
         if list.0.exists() {

@@ -273,6 +273,6 @@ impl std::fmt::Debug for Link {
 
 /// Text that no other server comes upon.
 fn epoch() -> Result<String, Failure> {
-    let words = random::words::<2>().map_err(|error| Failure::Unavailable(format!("/dev/urandom: {error}")))?;
+    let words = random::words::<2>().map_err(|error| Failure::Unavailable(format!("no randomness: {error}")))?;
     Ok(words.map(|word| format!("{word:016x}")).concat())
 }
