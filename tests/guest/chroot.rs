@@ -1,11 +1,6 @@
 //! The portable binary needs nothing beside it: alone in an empty directory that is its root, it checks and runs.
 
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-    time::Duration,
-};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use anyhow::Result;
 use tr111_tests::{

@@ -31,6 +31,9 @@ pub(crate) fn run(name: &str, arguments: &[OsString]) -> Result<ExitCode> {
 
     let program = Profile::Release.program(name);
     let mut showcase = command(&program);
-    showcase.args(arguments).env("TR111_BIN", Profile::Release.program("tr111")).env("TR111_PORTABLE", dist::directory());
+    showcase
+        .args(arguments)
+        .env("TR111_BIN", Profile::Release.program("tr111"))
+        .env("TR111_PORTABLE", dist::directory());
     Err(showcase.exec()).with_context(|| format!("cannot start {}", program.display()))
 }

@@ -1,6 +1,6 @@
 //! Attaching to interfaces: native XDP, else TC (design decision: nothing that works is given up for the faster hook).
 
-use std::{fmt, fs};
+use std::{fmt, fs, path::Path};
 
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
@@ -143,13 +143,16 @@ pub(super) fn refuse_second_agent(interface: &str, pins: Option<&Pins>) -> Resul
     Ok(())
 }
 
-/// How `lan_ingress` has to attach to see VLAN tags. Drivers with VLAN acceleration take the tag out of a frame before XDP
-/// runs; at TC it stands in metadata. So below VLAN devices TC it is, unless the operator says otherwise.
-fn with_tags(interface: &str, wanted: XdpMode) -> XdpMode {
-    if wanted != XdpMode::Auto || !has_vlan_devices(interface) {
-        return wanted;
-    }
-    info!(interface, "there are VLAN devices on it, and XDP may not see tags: TC ingress it is");
+/// How `lan_ingress` has to attach to see a frame on the same segment as its reply. TC it is, unless the operator says
+/// otherwise, where XDP may see another: below VLAN devices, because drivers take the tag out of a frame before XDP runs and
+/// TC finds it in metadata; and on a bond, because XDP runs on the interfaces that it is made of.
+fn on_its_segment(interface: &str, wanted: XdpMode) -> XdpMode {
+    let reason = match wanted {
+        XdpMode::Auto if has_vlan_devices(interface) => "there are VLAN devices on it",
+        XdpMode::Auto if is_bond(interface) => "it is a bond",
+        _ => return wanted,
+    };
+    info!(interface, "{reason}: TC ingress in place of XDP");
     XdpMode::Tc
 }
 
@@ -158,6 +161,11 @@ fn has_vlan_devices(interface: &str) -> bool {
     // `lan0.10        | 10  | lan0`
     let devices = fs::read_to_string("/proc/thread-self/net/vlan/config").unwrap_or_default();
     devices.lines().any(|line| line.rsplit_once('|').is_some_and(|(_, below)| below.trim() == interface))
+}
+
+/// Whether an interface is a bond. As above.
+fn is_bond(interface: &str) -> bool {
+    Path::new("/proc/thread-self/net/bonding").join(interface).exists()
 }
 
 /// A link that ends with the agent, because it is not pinned.
@@ -223,7 +231,7 @@ impl<'a> Attacher<'a> {
                 // Egress first: a request that is seen must find its reply watched.
                 self.classifier(place, program::LAN_EGRESS, TcAttachType::Egress)?;
                 self.classifier(place, program::LAN_BINDING, TcAttachType::Ingress)?;
-                let mode = self.ingress(place, &LAN, with_tags(interface, wanted))?;
+                let mode = self.ingress(place, &LAN, on_its_segment(interface, wanted))?;
                 vec![
                     ProgramMode { program: program::LAN_INGRESS, mode },
                     ProgramMode { program: program::LAN_BINDING, mode: Mode::Tc },

@@ -62,7 +62,11 @@ pub const SECTIONS: [Section; 18] = [
     Section { name: "spoofed", about: "Binding Requests of a million sources that nobody has", measure: wake::spoofed },
     Section { name: "idle", about: "an agent with an empty table", measure: idle::empty },
     Section { name: "devices", about: "an agent with 10,000 devices that are there", measure: idle::devices },
-    Section { name: "portable", about: "the portable binaries: size, and memory while idle", measure: portable::binaries },
+    Section {
+        name: "portable",
+        about: "the portable binaries: size, and memory while idle",
+        measure: portable::binaries,
+    },
     Section { name: "kea", about: "Kea under perfdhcp, with the agent and without", measure: kea::kea_under_load },
     Section { name: "registry", about: "a million CPEs of an ACS", measure: registry::registry },
     Section { name: "kills", about: "50 SIGKILLs during 500 exchanges a second", measure: kills::kills },

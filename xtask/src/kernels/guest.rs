@@ -26,7 +26,7 @@ const PROGRAMS: usize = 7;
 
 /// Modules that are loaded at the start, because nothing loads them on demand. Those that are built in are no error, and
 /// what is missing the tests say.
-const MODULES: &str = "veth bridge 8021q bonding macvlan af_packet sch_ingress cls_bpf nfnetlink nf_conntrack nf_tables \
+const MODULES: &str = "crc32c_generic veth bridge 8021q bonding macvlan af_packet sch_ingress cls_bpf nfnetlink nf_conntrack nf_tables \
                        nft_ct nft_nat nft_masq nft_chain_nat nf_conntrack_netlink nfnetlink_cttimeout";
 
 /// A guest that is ready to boot.

@@ -12,7 +12,7 @@ use super::apt::{Archive, Machine};
 use crate::process::{command, output};
 
 /// Directories and files below `kernel/` of the modules.
-const MODULES: [&str; 14] = [
+const MODULES: [&str; 15] = [
     "crypto/crc32c_generic.ko",
     "drivers/net/bonding",
     "drivers/net/macvlan.ko",
@@ -23,6 +23,7 @@ const MODULES: [&str; 14] = [
     "net/bridge",
     "net/core",
     "net/ipv4",
+    "net/ipv6/netfilter",
     "net/llc",
     "net/netfilter",
     "net/sched",
@@ -80,7 +81,9 @@ fn copy_modules(all: &Path, root: &Path) -> Result<()> {
     // As in the userland: a directory in its place would hide the dynamic linker.
     symlink("usr/lib", root.join("lib"))?;
     // depmod asks for them, and does without where a package has none.
-    for list in ["modules.builtin", "modules.builtin.modinfo", "modules.order"].map(|list| (all.join(list), own.join(list))) {
+    for list in
+        ["modules.builtin", "modules.builtin.modinfo", "modules.order"].map(|list| (all.join(list), own.join(list)))
+    {
         if list.0.exists() {
             fs::copy(&list.0, &list.1).with_context(|| list.0.display().to_string())?;
         }

@@ -126,7 +126,8 @@ impl Acs {
     async fn try_carry_out(&self, order: Order, copies: usize) -> Result<SentRequest, Error> {
         let address = resolve(&order.authority).await?;
         let timestamp = self.reserve(std::slice::from_ref(&order)).await?[0];
-        let [nonce, jitter] = random::words::<2>().map_err(|error| Error::NotSent(format!("no randomness: {error}")))?;
+        let [nonce, jitter] =
+            random::words::<2>().map_err(|error| Error::NotSent(format!("no randomness: {error}")))?;
         let id = self.next_id();
         let datagram = order.sign(timestamp, id, nonce.to_ne_bytes())?;
         let start = time::Instant::now();
