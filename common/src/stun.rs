@@ -236,10 +236,10 @@ impl<O: Octets + ?Sized> Step for HashStep<'_, O> {
 /// Whether the twenty bytes at `at` are the value of CONNECTION-REQUEST-BINDING.
 #[inline(always)]
 fn is_value<O: Octets + ?Sized>(octets: &O, at: u32) -> bool {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, end @ ..] = CONNECTION_REQUEST_BINDING;
-    octets.be64(at) == u64::from_be_bytes([a, b, c, d, e, f, g, h])
-        && octets.be64(at + 8) == u64::from_be_bytes([i, j, k, l, m, n, o, p])
-        && octets.be32(at + 16) == u32::from_be_bytes(end)
+    const START: u64 = u64::from_be_bytes(*b"dslforum");
+    const MIDDLE: u64 = u64::from_be_bytes(*b".org/TR-");
+    const END: u32 = u32::from_be_bytes(*b"111 ");
+    octets.be64(at) == START && octets.be64(at + 8) == MIDDLE && octets.be32(at + 16) == END
 }
 
 /// Two fields of a header.

@@ -30,7 +30,7 @@ fn mask<const WORDS: usize>(value: u64) -> u64 {
     let mut masked = value;
     // SAFETY: one instruction on one register.
     unsafe {
-        asm!("{0} &= {1}", inout(reg) masked, const (WORDS * WORD) as i32 - 1, options(pure, nomem, nostack, preserves_flags));
+        asm!("{0} &= {1}", inout(reg) masked, const WORDS * WORD - 1, options(pure, nomem, nostack, preserves_flags));
     };
     masked
 }

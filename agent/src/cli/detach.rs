@@ -66,12 +66,11 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
 /// Takes off the filters of kernels before 6.6, which no pin holds: those of the interfaces that `pin_dir` names; without
 /// such a directory, those of all interfaces.
 fn take_filters_off(pin_dir: &Path) -> Result<Vec<String>, Failure> {
-    let interfaces: Vec<String> = match fs::read_dir(pin_dir.join("links")) {
-        Ok(entries) => entries.flatten().filter_map(|entry| dataplane::interface_of(&entry.path())).collect(),
-        Err(_) => {
-            let all = if_nameindex().map_err(Failure::failed)?;
-            all.iter().map(|interface| interface.name().to_string_lossy().into_owned()).collect()
-        }
+    let interfaces: Vec<String> = if let Ok(entries) = fs::read_dir(pin_dir.join("links")) {
+        entries.flatten().filter_map(|entry| dataplane::interface_of(&entry.path())).collect()
+    } else {
+        let all = if_nameindex().map_err(Failure::failed)?;
+        all.iter().map(|interface| interface.name().to_string_lossy().into_owned()).collect()
     };
     let mut taken = Vec::new();
     for interface in interfaces {

@@ -186,7 +186,9 @@ impl Pins {
 
     /// Removes everything, the directory too: the programs end.
     pub(super) fn remove(self) {
-        entries(&self.directory.join("links")).iter().for_each(|entry| detach_filters(entry));
+        for entry in entries(&self.directory.join("links")) {
+            detach_filters(&entry);
+        }
         remove_tree(&self.directory);
     }
 

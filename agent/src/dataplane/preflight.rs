@@ -74,7 +74,7 @@ pub fn programs(purpose: Purpose, depth: LogDepth) -> (Vec<Finding>, String) {
                 Finding::new(&check, Verdict::Good, detail, "")
             }
             Err(refusal) => {
-                log += &format!("program {program} on {}:\n{}\n", kernel::describe(), refusal.log);
+                log += &["program ", program, " on ", &kernel::describe(), ":\n", &refusal.log, "\n"].concat();
                 Finding::new(&check, Verdict::Failure, format!("refused: {}", refusal.reason), "")
             }
         });

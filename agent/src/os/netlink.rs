@@ -35,7 +35,7 @@ mod rtm {
     pub(super) const GETROUTE: u16 = 26;
 }
 
-/// Attributes of links, addresses and routes (linux/if_link.h, linux/if_addr.h, linux/rtnetlink.h).
+/// Attributes of links, addresses and routes (`linux/if_link.h`, `linux/if_addr.h`, `linux/rtnetlink.h`).
 mod attribute {
     pub(super) const IFLA_ADDRESS: u16 = 1;
     pub(super) const IFLA_IFNAME: u16 = 3;
@@ -53,7 +53,7 @@ mod attribute {
     pub(super) const TYPE: u16 = 0x3fff;
 }
 
-/// Message type and attributes of the connection tracker (linux/netfilter/nfnetlink_conntrack.h).
+/// Message type and attributes of the connection tracker (`linux/netfilter/nfnetlink_conntrack.h`).
 mod conntrack {
     /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET`
     pub(super) const GET: u16 = 0x101;
