@@ -240,8 +240,7 @@ impl Session {
         let Aim::Period { candidate, quiet } = probe.aim else { return };
         context.count("probe", if verdict == Verdict::Alive { "alive" } else { "lapsed" });
         let known = self.search.learned();
-        // A test that came late says that a shorter period holds, and not that it does not.
-        self.search.judge(if verdict == Verdict::Alive { candidate } else { quiet }, verdict);
+        self.search.judge(candidate, quiet, verdict);
         self.is_refresh_due = true;
         if verdict == Verdict::Lapsed {
             self.age = Age::Lapsed;

@@ -1,17 +1,27 @@
 //! The search for the longest keep-alive period that the NAT binding survives (TR-111 2.2.1.2, CPE-23 to CPE-25).
 //!
-//! Pure arithmetic over verdicts: somebody keeps the binding quiet for [`Search::candidate`], tests it, and says what
-//! came out. Discovery doubles until a period is too long and then halves the ratio between the longest period known
+//! Pure arithmetic over verdicts: the session keeps the binding quiet for [`Search::candidate`], tests it, and hands in
+//! the verdict. Discovery doubles until a period is too long and then halves the ratio between the longest period known
 //! good and the shortest known bad, until they are a tenth apart. Only a period that was seen to hold is ever learned,
-//! so the result is never above the true timeout. Monitoring tests that period now and then, before a refresh, and goes
-//! back to discovery when it does not hold.
+//! so the result is not above the timeout of that time.
+//!
+//! The timeout may shrink at any time. Monitoring tests the learned period now and then, before a refresh. When the
+//! binding lapsed at or below the longest period known good, nothing is known to hold any more, and discovery starts
+//! again at the shortest period: from there it comes to the new timeout with few lapses, and each of them is short. A
+//! period that was seen to hold before other tests lapsed is tested again, because the timeout may have shrunk between.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 /// Where discovery begins, if the bounds let it: shorter than the timeout of any NAT that the field knows.
 const FIRST: Duration = Duration::from_secs(10);
-/// Refreshes from one test of monitoring to the next: a tenth more packets, and a shrunken timeout is seen in minutes.
-const REFRESHES: u32 = 10;
+/// Longest time from one test of monitoring to the next, so that a shrunken timeout is seen in minutes: see
+/// [`REFRESHES`].
+const BETWEEN_TESTS: Duration = Duration::from_mins(2);
+/// Refreshes from one test of monitoring to the next: as many as [`BETWEEN_TESTS`] has room for, in these bounds. A test
+/// adds one packet to a refresh, so tests add a tenth to a third to the packets.
+const REFRESHES: RangeInclusive<u32> = 3..=10;
+/// Tests in a row that may lapse before the period that held before them is tested again.
+const LAPSES: u32 = 2;
 
 /// What a test of the binding showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,17 +46,23 @@ pub enum Phase {
 pub struct Search {
     shortest: Duration,
     longest: Duration,
-    /// The first candidate.
+    /// The candidate while no period is known to hold.
     first: Duration,
-    /// Longest period that was seen to hold.
+    /// Longest period that was seen to hold, and that nothing speaks against since.
     good: Option<Duration>,
-    /// Shortest period that was seen not to.
+    /// Shortest period that was seen not to hold.
     bad: Option<Duration>,
-    /// The next step up is a small one: there is a value that held before.
+    /// Steps up are small, so that a lapse is short: there is a value that held before.
     careful: bool,
     phase: Phase,
     /// Refreshes since monitoring tested last.
     refreshes: u32,
+    /// Tests that lapsed since the last one that did not.
+    lapses: u32,
+    /// A test of this search lapsed, and the next ones may, too.
+    disturbs: bool,
+    /// The last test came late and lapsed.
+    is_late: bool,
 }
 
 impl Search {
@@ -62,6 +78,9 @@ impl Search {
             careful: false,
             phase: Phase::Discovery,
             refreshes: 0,
+            lapses: 0,
+            disturbs: false,
+            is_late: false,
         }
     }
 
@@ -101,21 +120,30 @@ impl Search {
 
     /// Tests let the binding lapse, and more of them may.
     pub fn disturbs(&self) -> bool {
-        self.phase == Phase::Discovery && self.bad.is_some()
+        self.phase == Phase::Discovery && self.disturbs
     }
 
     /// For how long the binding should be quiet before it is tested next; `None` where the next refresh needs no test.
     pub fn candidate(&self) -> Option<Duration> {
+        let Some(good) = self.good else {
+            return (self.phase == Phase::Discovery || self.is_due()).then_some(self.first);
+        };
         if self.phase == Phase::Monitoring {
-            return (self.refreshes >= REFRESHES).then_some(self.period());
+            return (self.is_due() || self.lapses > 0).then_some(good);
         }
-        Some(match (self.good, self.bad) {
-            (None, None) => self.first,
-            (Some(good), None) if self.careful => tenth_above(good).min(self.longest),
-            (Some(good), None) => (good * 2).min(self.longest),
-            (None, Some(bad)) if is_close(self.shortest, bad) => self.shortest,
-            (good, Some(bad)) => between(good.unwrap_or(self.shortest), bad),
+        Some(match self.bad {
+            _ if self.lapses >= LAPSES => good,
+            None if self.careful => tenth_above(good).min(self.longest),
+            None => (good * 2).min(self.longest),
+            Some(bad) => between(good, bad).min(good * 2),
         })
+    }
+
+    /// Monitoring has refreshed often enough without a test.
+    fn is_due(&self) -> bool {
+        let refreshes = BETWEEN_TESTS.as_millis() / self.period().as_millis().max(1);
+        let refreshes = u32::try_from(refreshes).unwrap_or(u32::MAX);
+        self.refreshes >= refreshes.clamp(*REFRESHES.start(), *REFRESHES.end())
     }
 
     /// The binding was refreshed without a test.
@@ -123,12 +151,17 @@ impl Search {
         self.refreshes = self.refreshes.saturating_add(1);
     }
 
-    /// Something else suggests that the binding did not hold: it is tested before the next refresh.
+    /// Something other than a test suggests that the binding did not hold. What was learned is confirmed from the
+    /// shortest period upwards, so that the binding holds meanwhile.
     pub fn doubt(&mut self) {
-        self.refreshes = REFRESHES;
+        self.refreshes = u32::MAX;
+        if self.good.is_some() {
+            self.start_again();
+            self.phase = Phase::Discovery;
+        }
     }
 
-    /// Looks whether the binding holds longer than it did, by a small step first.
+    /// Looks whether the binding holds longer than it did, by small steps.
     pub fn look_higher(&mut self) {
         if self.phase == Phase::Monitoring && self.good.is_some_and(|good| good < self.longest) {
             self.bad = None;
@@ -137,23 +170,44 @@ impl Search {
         }
     }
 
-    /// What the test of a binding that was quiet for `quiet` showed.
-    pub fn judge(&mut self, quiet: Duration, verdict: Verdict) {
+    /// What the test of a binding showed that was to be quiet for `candidate`, and was for `quiet`.
+    pub fn judge(&mut self, candidate: Duration, quiet: Duration, verdict: Verdict) {
+        // A test that comes much too late and lapses does not say whether the candidate holds. Where the next one is
+        // late as well, refreshes will be, too, and the candidate is too long.
+        let is_late = verdict == Verdict::Lapsed && !is_close(candidate, quiet);
+        if is_late && !std::mem::replace(&mut self.is_late, true) {
+            return;
+        }
+        self.is_late = false;
         self.refreshes = 0;
         match verdict {
-            Verdict::Alive if self.phase == Phase::Monitoring && self.good.is_some() => return,
-            Verdict::Alive => {
-                // A second success in a row means that the value of before is no guide any more.
-                self.careful &= self.good.is_none();
-                self.good = Some(self.good.map_or(quiet, |good| good.max(quiet)).min(self.longest));
-                self.bad = self.bad.filter(|bad| *bad > quiet);
-            }
-            Verdict::Lapsed => {
-                self.bad = Some(self.bad.map_or(quiet, |bad| bad.min(quiet)));
-                self.good = self.good.filter(|good| *good < quiet);
-            }
+            Verdict::Alive => self.held(candidate),
+            Verdict::Lapsed => self.lapsed(candidate),
         }
         self.phase = if self.is_settled() { Phase::Monitoring } else { Phase::Discovery };
+        self.disturbs &= self.phase == Phase::Discovery;
+    }
+
+    fn held(&mut self, candidate: Duration) {
+        self.lapses = 0;
+        self.good = Some(self.good.map_or(candidate, |good| good.max(candidate)).min(self.longest));
+        self.bad = self.bad.filter(|bad| *bad > candidate);
+    }
+
+    fn lapsed(&mut self, candidate: Duration) {
+        self.lapses = self.lapses.saturating_add(1);
+        self.disturbs = true;
+        self.bad = Some(self.bad.map_or(candidate, |bad| bad.min(candidate)));
+        if self.good.is_none_or(|good| good >= candidate) {
+            self.start_again();
+        }
+    }
+
+    /// Nothing is known to hold any more.
+    fn start_again(&mut self) {
+        self.good = None;
+        self.first = self.shortest;
+        self.careful = false;
     }
 
     fn is_settled(&self) -> bool {
@@ -193,9 +247,10 @@ mod tests {
     fn discover(search: &mut Search, timeout: Duration) -> u32 {
         let mut probes = 0;
         while search.phase() == Phase::Discovery {
-            let quiet = search.candidate().unwrap();
-            // At exactly its timeout a binding is gone.
-            search.judge(quiet, if quiet < timeout { Verdict::Alive } else { Verdict::Lapsed });
+            let candidate = search.candidate().unwrap();
+            // Timers ring late, by a millisecond or so. At exactly its timeout a binding is gone.
+            let quiet = candidate + Duration::from_millis(1);
+            search.judge(candidate, quiet, if quiet < timeout { Verdict::Alive } else { Verdict::Lapsed });
             probes += 1;
             assert!(probes < 40, "{search:?} does not end");
         }
@@ -252,27 +307,134 @@ mod tests {
         // The NAT becomes kinder.
         search.doubt();
         assert_eq!(search.candidate(), Some(seconds(30)));
-        search.judge(seconds(30), Verdict::Alive);
+        search.judge(seconds(30), seconds(30), Verdict::Alive);
         discover(&mut search, seconds(60));
         assert_within_a_tenth_below(search.learned().unwrap(), seconds(60));
     }
 
-    /// CPE-25: monitoring tests what was learned, and falls back to discovery.
+    /// Refreshes until monitoring tests what was learned.
+    fn refresh(search: &mut Search) -> u32 {
+        let mut refreshes = 0;
+        while search.candidate().is_none() {
+            search.refreshed();
+            refreshes += 1;
+            assert!(refreshes <= *REFRESHES.end());
+        }
+        refreshes
+    }
+
+    /// The learned period holds.
+    fn confirm(search: &mut Search) {
+        let learned = search.learned().unwrap();
+        search.judge(learned, learned, Verdict::Alive);
+    }
+
+    /// Where discovery ended with a test that lapsed, what was learned is tested at once: the timeout may have shrunk.
     #[test]
-    fn monitoring_adapts_to_a_timeout_that_shrinks() {
+    fn what_was_learned_is_confirmed_where_a_lapse_came_last() {
         let mut search = Search::new(seconds(10), seconds(3_600));
         discover(&mut search, seconds(60));
-        let learned = search.learned();
+        assert_eq!(search.candidate(), search.learned());
+        confirm(&mut search);
         assert_eq!(search.candidate(), None);
-        (0..REFRESHES).for_each(|_| search.refreshed());
-        assert_eq!(search.candidate(), learned);
-        search.judge(learned.unwrap(), Verdict::Alive);
-        assert_eq!((search.phase(), search.learned()), (Phase::Monitoring, learned));
-        search.doubt();
-        search.judge(learned.unwrap(), Verdict::Lapsed);
-        assert_eq!(search.phase(), Phase::Discovery);
-        discover(&mut search, seconds(30));
-        assert_within_a_tenth_below(search.learned().unwrap(), seconds(30));
+    }
+
+    /// CPE-25: monitoring tests what was learned every two minutes, though not more often than every third refresh and
+    /// not less often than every tenth.
+    #[test]
+    fn monitoring_tests_what_was_learned() {
+        for (timeout, expected) in [(5, 10), (20, 6), (60, 3), (1_000, 3)] {
+            let mut search = Search::new(seconds(1), seconds(3_600));
+            discover(&mut search, seconds(timeout));
+            let learned = search.learned();
+            confirm(&mut search);
+            for _ in 0..2 {
+                assert_eq!(refresh(&mut search), expected, "of {timeout} s");
+                assert_eq!(search.candidate(), learned);
+                confirm(&mut search);
+                assert_eq!((search.phase(), search.learned()), (Phase::Monitoring, learned));
+            }
+        }
+    }
+
+    /// CPE-25: a test that lapses at the learned period, and some milliseconds late as every test, takes the period back.
+    /// What follows finds the new timeout from below.
+    #[test]
+    fn monitoring_adapts_to_a_timeout_that_shrinks() {
+        for (before, after) in [(5_000, 3_000), (20_000, 10_000), (60_000, 2_400), (60_000, 55_000)] {
+            let [before, after] = [before, after].map(Duration::from_millis);
+            let mut search = Search::new(seconds(1), seconds(3_600));
+            discover(&mut search, before);
+            let learned = search.learned().unwrap();
+            assert!(learned > after);
+            search.judge(learned, learned + Duration::from_millis(3), Verdict::Lapsed);
+            assert_eq!((search.phase(), search.learned()), (Phase::Discovery, None));
+            assert_eq!((search.period(), search.candidate()), (seconds(1), Some(seconds(1))));
+            discover(&mut search, after);
+            assert_within_a_tenth_below(search.learned().unwrap(), after);
+        }
+    }
+
+    /// CPE-25: after a doubt, the learned period is confirmed from below; the known limit above it still counts.
+    #[test]
+    fn a_doubt_is_settled_from_below_without_a_lapse() {
+        for timeout in [5, 20, 60] {
+            let mut search = Search::new(seconds(1), seconds(3_600));
+            discover(&mut search, seconds(timeout));
+            search.doubt();
+            while search.phase() == Phase::Discovery {
+                let candidate = search.candidate().unwrap();
+                assert!(candidate < seconds(timeout), "{candidate:?} of {timeout} s");
+                assert!(!search.disturbs());
+                search.judge(candidate, candidate, Verdict::Alive);
+            }
+            assert_within_a_tenth_below(search.learned().unwrap(), seconds(timeout));
+        }
+    }
+
+    /// CPE-25: a timeout that shrinks during discovery is found, too, although a longer period was seen to hold.
+    #[test]
+    fn discovery_adapts_to_a_timeout_that_shrinks() {
+        for tests in 1..8 {
+            let mut search = Search::new(seconds(1), seconds(3_600));
+            for _ in 0..tests {
+                let Some(candidate) = search.candidate() else { break };
+                let holds = candidate < seconds(60);
+                search.judge(candidate, candidate, if holds { Verdict::Alive } else { Verdict::Lapsed });
+            }
+            discover(&mut search, seconds(3));
+            if let Some(candidate) = search.candidate() {
+                let holds = candidate < seconds(3);
+                search.judge(candidate, candidate, if holds { Verdict::Alive } else { Verdict::Lapsed });
+                discover(&mut search, seconds(3));
+            }
+            assert_within_a_tenth_below(search.learned().unwrap(), seconds(3));
+        }
+    }
+
+    /// A test that came much too late says nothing when it lapsed. A second one does: so late are refreshes as well.
+    #[test]
+    fn a_late_test_that_lapsed_is_repeated_once() {
+        let mut search = Search::new(seconds(1), seconds(3_600));
+        discover(&mut search, seconds(20));
+        let learned = search.learned().unwrap();
+        refresh(&mut search);
+        search.judge(learned, learned * 2, Verdict::Lapsed);
+        assert_eq!((search.learned(), search.candidate()), (Some(learned), Some(learned)));
+        search.judge(learned, learned, Verdict::Alive);
+        for expected in [Some(learned), None] {
+            search.judge(learned, learned * 2, Verdict::Lapsed);
+            assert_eq!(search.learned(), expected);
+        }
+    }
+
+    /// CPE-21: a test of the minimum that lapses some milliseconds late says that the minimum is too long.
+    #[test]
+    fn a_minimum_that_does_not_hold_ends_the_search() {
+        let mut search = Search::new(seconds(30), seconds(3_600));
+        search.judge(seconds(30), Duration::from_millis(30_002), Verdict::Lapsed);
+        assert_eq!((search.phase(), search.learned()), (Phase::Monitoring, None));
+        assert_eq!(refresh(&mut search), 4);
     }
 
     /// CPE-25: a timeout that grew is found, and looking for one that did not costs a single test.
@@ -281,13 +443,22 @@ mod tests {
         let mut search = Search::new(seconds(10), seconds(3_600));
         discover(&mut search, seconds(30));
         let learned = search.learned();
+        confirm(&mut search);
         search.look_higher();
         assert_eq!(search.period(), learned.unwrap());
         assert_eq!(discover(&mut search, seconds(30)), 1);
         assert_eq!(search.learned(), learned);
+        confirm(&mut search);
         search.look_higher();
         discover(&mut search, seconds(300));
         assert_within_a_tenth_below(search.learned().unwrap(), seconds(300));
+        // Not by more than a tenth at a time: the one lapse is short.
+        confirm(&mut search);
+        search.look_higher();
+        let learned = search.period();
+        assert_eq!(search.candidate(), Some(tenth_above(learned)));
+        search.judge(tenth_above(learned), tenth_above(learned), Verdict::Alive);
+        assert_eq!(search.candidate(), Some(tenth_above(tenth_above(learned))));
     }
 
     #[test]

@@ -185,6 +185,71 @@ fn a_shrunken_timeout_is_learned() {
     }
 }
 
+/// CPE-25: timers ring some milliseconds late, and the lapse of what was learned is noticed all the same. The CPE is out
+/// of reach for two of the true periods at the longest, while the shorter timeout is noticed and while it is searched
+/// for, and then no more.
+#[test]
+fn a_lapse_of_what_was_learned_is_over_within_two_periods() {
+    for (before, after, limit) in [(5, 3, 120), (20, 10, 240)] {
+        for (moves, refreshed_by_answers) in [(true, true), (true, false), (false, true), (false, false)] {
+            let mut world = World::new(enabled(1, -1), Some(seconds(before)));
+            world.lateness = Duration::from_millis(7);
+            (world.nat.moves, world.nat.refreshed_by_answers) = (moves, refreshed_by_answers);
+            world.pass_until(seconds(2_000), |world| world.learned().is_some());
+            assert_learned(&world, before);
+            world.pass(seconds(600));
+
+            world.nat.timeout = Some(seconds(after));
+            let longest = world.longest_gap(seconds(limit));
+            assert!(longest <= seconds(after) * 2, "out of reach for {longest:?} after {before} s became {after} s");
+            assert_learned(&world, after);
+            assert_eq!(world.cpe.phase(), Some(Phase::Monitoring));
+            assert_eq!(world.longest_gap(seconds(3_600)), Duration::ZERO);
+        }
+    }
+}
+
+/// CPE-25: a NAT that restarts costs the binding of that moment, and no test lets it lapse again, although the CPE cannot
+/// know that the timeout is the same.
+#[test]
+fn a_restart_of_the_nat_costs_one_period() {
+    let mut world = World::new(enabled(1, -1), Some(seconds(60)));
+    world.pass_until(seconds(2_000), |world| world.learned().is_some());
+    let learned = world.learned().unwrap();
+    world.pass(seconds(600));
+    world.nat.reboot();
+    world.pass_until(seconds(60), |world| world.mapping().is_some());
+    let lapsed = world.cpe.counts()[&("probe", "lapsed")];
+    // The ACS learns of the other port at once: CPE-41 delays only what is about to change again.
+    world.pass(seconds(1));
+    assert_eq!(
+        (world.cpe.current().address, world.notified().last().unwrap().1),
+        (world.mapping(), world.cpe.current())
+    );
+    assert_eq!(world.longest_gap(seconds(3_600)), Duration::ZERO);
+    assert_learned(&world, 60);
+    assert!(world.learned().unwrap() * 10 >= learned * 9);
+    assert_eq!(world.cpe.counts()[&("probe", "lapsed")], lapsed);
+}
+
+/// CPE-25: looking for a timeout that grew costs little reach, also where it grew much.
+#[test]
+fn a_grown_timeout_is_looked_for_by_small_steps() {
+    let mut world = World::new(enabled(1, -1), Some(Duration::from_millis(2_400)));
+    world.lateness = Duration::from_millis(7);
+    world.pass_until(seconds(600), |world| world.learned().is_some());
+    world.pass(seconds(600));
+    world.nat.timeout = Some(seconds(60));
+    let minutes = seconds(300);
+    for _ in 0..(86_400 + 3_600) / minutes.as_secs() {
+        let before = world.gone();
+        world.pass(minutes);
+        let gone = world.gone() - before;
+        assert!(gone * 20 <= minutes, "out of reach for {gone:?} of {minutes:?}: {:?}", world.cpe);
+    }
+    assert_learned(&world, 60);
+}
+
 /// CPE-25: a timeout that grew is learned within a day or so, and looking for it costs one test a day.
 #[test]
 fn a_grown_timeout_is_learned() {

@@ -1,6 +1,6 @@
 //! Any order of troubles, against what TR-111 promises at every moment.
 
-use std::net::SocketAddrV4;
+use std::{net::SocketAddrV4, time::Duration};
 
 use proptest::prelude::*;
 use tr111_core::binding::Memory;
@@ -34,6 +34,29 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::Refreshed),
         1 => Just(Step::Traffic),
     ]
+}
+
+/// A timeout of the NAT, and for how long it holds.
+#[derive(Clone, Copy, Debug)]
+struct Timeout {
+    /// Place between the shortest timeout and a minute, by ratio: 0 to 1.
+    place: f64,
+    holds: Duration,
+}
+
+impl Timeout {
+    /// The shortest is 1.2 times the shortest period, or 2.4 s.
+    fn duration(self, minimum: u32) -> Duration {
+        let shortest = 1.2 * f64::from(minimum.max(2));
+        Duration::from_secs_f64(shortest * (60.0 / shortest).powf(self.place))
+    }
+}
+
+/// Short ones end while the CPE searches; in long ones it has to have found the period.
+fn timeout() -> impl Strategy<Value = Timeout> {
+    let place = prop_oneof![Just(0.0), Just(1.0), 0.0..1.0];
+    let holds = prop_oneof![0u64..600, 1_200u64..3_600].prop_map(seconds);
+    (place, holds).prop_map(|(place, holds)| Timeout { place, holds })
 }
 
 proptest! {
@@ -98,11 +121,48 @@ proptest! {
     /// CPE-23: every timeout between the bounds is learned within a tenth below, and never above.
     #[test]
     fn every_timeout_is_learned(timeout in 11_000u64..900_000, refreshed in any::<bool>(), moves in any::<bool>()) {
-        let timeout = std::time::Duration::from_millis(timeout);
+        let timeout = Duration::from_millis(timeout);
         let mut world = World::new(enabled(10, -1), Some(timeout));
         (world.nat.refreshed_by_answers, world.nat.moves) = (refreshed, moves);
         world.pass_until(seconds(20_000), |world| world.learned().is_some());
         let learned = world.learned().unwrap();
         prop_assert!(learned <= timeout && learned * 10 >= timeout * 9, "{:?} of {:?}", learned, timeout);
+    }
+
+    /// CPE-25: whatever the NAT's timeout was before, the binding is there 19 parts of 20 of the time from ten minutes
+    /// after the timeout changed, in every five minutes. The timeout is at least 1.2 times the shortest period, or 2.4 s.
+    #[test]
+    fn every_timeout_that_follows_another_is_learned(
+        minimum in prop_oneof![0u32..=10, 10u32..=50],
+        width in prop::option::of(0u32..200),
+        signs in any::<bool>(),
+        moves in any::<bool>(),
+        refreshed in any::<bool>(),
+        lateness in 0u64..20,
+        timeouts in prop::collection::vec(timeout(), 1..6),
+        last in timeout(),
+    ) {
+        const SETTLED: Duration = Duration::from_mins(10);
+        const SLICE: Duration = Duration::from_mins(5);
+        let maximum = width.map_or(-1, |width| (minimum + width).cast_signed());
+        let mut world = World::silent(provisioned(minimum, maximum), Some(seconds(60)), Memory::default());
+        world.server.demand = if signs { Demand::Everything } else { Demand::Nothing };
+        world.set_local(Some(LOCAL));
+        world.lateness = Duration::from_millis(lateness);
+        (world.nat.moves, world.nat.refreshed_by_answers) = (moves, refreshed);
+        for timeout in timeouts.into_iter().chain([Timeout { holds: seconds(3_600), ..last }]) {
+            world.nat.timeout = Some(timeout.duration(minimum));
+            world.pass(timeout.holds.min(SETTLED));
+            let mut left = timeout.holds.saturating_sub(SETTLED);
+            while left >= SLICE {
+                let before = world.gone();
+                world.pass(SLICE);
+                let gone = world.gone() - before;
+                prop_assert!(gone * 20 <= SLICE, "gone for {:?} in a slice with {:?}: {:?}", gone, timeout, world.cpe);
+                left -= SLICE;
+            }
+            world.pass(left);
+        }
+        world.assert_periods(seconds(minimum.max(1).into()), None);
     }
 }

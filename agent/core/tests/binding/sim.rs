@@ -68,12 +68,18 @@ struct Mapping {
     created: BootTime,
     is_two_way: bool,
     end: BootTime,
+    /// For how long the socket had no mapping, before this one.
+    gone: Duration,
 }
 
 impl Mapping {
     fn refresh(&mut self, now: BootTime, timeout: Duration, stream: Option<Duration>) {
         let is_stream = self.is_two_way && now > self.created + seconds(2);
         self.end = now + stream.filter(|_| is_stream).unwrap_or(timeout);
+    }
+
+    fn gone(&self, now: BootTime) -> Duration {
+        self.gone + now.since(self.end).unwrap_or_default()
     }
 }
 
@@ -83,7 +89,8 @@ impl Nat {
         let mapping = self.mappings.entry((source, destination)).or_default();
         if now >= mapping.end {
             let port = if self.moves || mapping.port == 0 { self.next_port } else { mapping.port };
-            *mapping = Mapping { port, created: now, ..Mapping::default() };
+            let gone = if mapping.port == 0 { Duration::ZERO } else { mapping.gone(now) };
+            *mapping = Mapping { port, created: now, gone, ..Mapping::default() };
             self.next_port += 1;
         }
         mapping.refresh(now, timeout, self.stream);
@@ -170,6 +177,8 @@ pub struct World {
     refused: Vec<TransactionId>,
     /// What a name means.
     pub names: HashMap<String, Vec<Ipv4Addr>>,
+    /// How late timers ring.
+    pub lateness: Duration,
 }
 
 impl World {
@@ -212,6 +221,7 @@ impl World {
             served: 0,
             refused: Vec::new(),
             names: HashMap::new(),
+            lateness: Duration::ZERO,
         }
     }
 
@@ -235,7 +245,8 @@ impl World {
         let mut steps = 0;
         loop {
             let arrival = self.travelling.keys().next().map_or(BootTime::NEVER, |(at, _)| *at);
-            let next = arrival.min(self.cpe.next_deadline().unwrap_or(BootTime::NEVER));
+            let deadline = self.cpe.next_deadline().unwrap_or(BootTime::NEVER);
+            let next = arrival.min(deadline + self.lateness);
             if next > end {
                 break;
             }
@@ -460,6 +471,24 @@ impl World {
     pub fn mapping(&self) -> Option<SocketAddrV4> {
         let mapping = self.nat.mappings.get(&(self.local?, SERVER))?;
         (self.now < mapping.end).then(|| SocketAddrV4::new(PUBLIC, mapping.port))
+    }
+
+    /// For how long the binding was gone so far: nobody could reach the CPE.
+    pub fn gone(&self) -> Duration {
+        let mapping = self.local.and_then(|local| self.nat.mappings.get(&(local, SERVER)));
+        mapping.map_or(Duration::ZERO, |mapping| mapping.gone(self.now))
+    }
+
+    /// Lets time pass, and gives the longest time without the binding in it. Times below 100 ms do not count.
+    pub fn longest_gap(&mut self, duration: Duration) -> Duration {
+        const LOOK: Duration = Duration::from_millis(100);
+        let (mut longest, mut gap) = (Duration::ZERO, Duration::ZERO);
+        for _ in 0..duration.as_millis() / LOOK.as_millis() {
+            self.pass(LOOK);
+            gap = if self.mapping().is_some() { Duration::ZERO } else { gap + LOOK };
+            longest = longest.max(gap);
+        }
+        longest
     }
 
     /// CPE-21: a refresh comes no sooner than the minimum after the request before it. CPE-22: no gap is longer than
