@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tr111_core::{
     secret::SharedSecret,
-    stun::{Attribute, Builder, ErrorCode, Message, MessageType, UnknownAttributes, Variant, Variants},
+    stun::{Attribute, Builder, ErrorCode, INTERVALS, Message, MessageType, UnknownAttributes, Variant, Variants},
 };
 use tr111_tests::{
     agent::{Agent, Files, SOON},
@@ -101,6 +101,29 @@ fn the_server_is_looked_up_by_name() -> Result<()> {
     device.print(&["set", &format!("{MANAGEMENT}STUNMinimumKeepAlivePeriod"), "1"])?;
     device.print(&["set", &format!("{MANAGEMENT}STUNServerPort"), "3479"])?;
     assert_eq!(other.next(|_| true)?.1, from);
+    Ok(())
+}
+
+/// RFC 3489 9.3, T-40: the first request after the start has all its nine copies, the first of them at once.
+#[test]
+fn the_first_request_leaves_nine_times() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.lan.ip("addr add 10.111.2.5/16 dev eth0")?;
+    let server = Scripted::bind(&lab.gateway, "10.111.0.1:3478")?;
+    let management = "stun_enable = true\nstun_server_address = \"10.111.0.1\"\n";
+    let _device = start(&lab, Files::new(lab.path(), "device")?, management)?;
+    let (first, _) = server.next(|_| true)?;
+    let mut arrived = vec![Instant::now()];
+    while arrived.len() < INTERVALS.len() {
+        // Nobody answers, so the next request comes after the last copy.
+        ensure!(server.next(|_| true)?.0 == first, "only {} copies came", arrived.len());
+        arrived.push(Instant::now());
+    }
+    for (pair, interval) in arrived.windows(2).zip(INTERVALS) {
+        let gap = pair[1] - pair[0];
+        // This test reads late at times, and the device sends late.
+        ensure!(interval / 2 < gap && gap < interval + SOON, "{gap:?} after a copy, not {interval:?}");
+    }
     Ok(())
 }
 

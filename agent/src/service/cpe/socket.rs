@@ -1,16 +1,21 @@
-//! A UDP socket that tells how many datagrams it had no room for.
+//! A UDP socket that tells how many datagrams it had no room for when they came, and keeps those that it had no room for
+//! when they were to leave.
 
 use std::{
+    collections::VecDeque,
+    future::pending,
     io::{self, IoSliceMut},
     net::{SocketAddr, SocketAddrV4},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, RawFd},
 };
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt, sockopt};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendto, setsockopt, sockopt};
 use tokio::{io::Interest, net::UdpSocket};
 
 /// Bytes that the kernel may keep for the socket while the agent is busy.
 const RECEIVE_BUFFER: usize = 1 << 20;
+/// Datagrams that wait for room in a socket. The CPE has no more than three requests under way; older ones are superseded.
+const WAITING: usize = 8;
 
 /// The address cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +43,7 @@ pub struct Udp {
     address: SocketAddrV4,
     /// Datagrams that the kernel dropped for want of room, since the socket is there.
     lost: u32,
+    waiting: Waiting,
 }
 
 impl Udp {
@@ -57,7 +63,7 @@ impl Udp {
         let SocketAddr::V4(address) = socket.local_addr()? else {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         };
-        Ok(Self { socket: UdpSocket::from_std(socket)?, address, lost: 0 })
+        Ok(Self { socket: UdpSocket::from_std(socket)?, address, lost: 0, waiting: Waiting::default() })
     }
 
     /// What it is bound to.
@@ -102,9 +108,73 @@ impl Udp {
         lost.into()
     }
 
-    /// Sends a datagram, or not: STUN repeats itself.
-    pub(super) fn try_send(&self, datagram: &[u8], to: SocketAddrV4) -> io::Result<()> {
-        self.socket.try_send_to(datagram, to.into()).map(drop)
+    /// Sends a datagram, at once where the socket has room for it. Otherwise [`Self::flush`] sends it.
+    pub(super) fn send(&mut self, datagram: &[u8], to: SocketAddrV4) -> io::Result<()> {
+        // Not through tokio, for which a new socket is not writable until its reactor has said so.
+        let descriptor = self.socket.as_raw_fd();
+        self.waiting.send(datagram, to, |datagram, to| transmit(descriptor, datagram, to))
+    }
+
+    /// Waits until the socket has room for what waits to leave; without end where nothing does. Cancel-safe.
+    pub(super) async fn writable(&self) {
+        if self.waiting.0.is_empty() {
+            return pending().await;
+        }
+        // An error shows again when something is sent.
+        let _ = self.socket.writable().await;
+    }
+
+    /// Sends what waits to leave, as far as the socket has room for it.
+    pub(super) fn flush(&mut self) {
+        let (socket, descriptor) = (&self.socket, self.socket.as_raw_fd());
+        // Through tokio, so that it knows where the socket has no room again.
+        self.waiting.flush(|datagram, to| socket.try_io(Interest::WRITABLE, || transmit(descriptor, datagram, to)));
+    }
+}
+
+fn transmit(socket: RawFd, datagram: &[u8], to: SocketAddrV4) -> io::Result<()> {
+    sendto(socket, datagram, &SockaddrIn::from(to), MsgFlags::MSG_DONTWAIT)?;
+    Ok(())
+}
+
+/// Datagrams that wait for room in a socket, in their order.
+#[derive(Debug, Default)]
+struct Waiting(VecDeque<(Vec<u8>, SocketAddrV4)>);
+
+impl Waiting {
+    /// Sends a datagram by `transmit`, or keeps it where that would block or others wait before it.
+    fn send(
+        &mut self,
+        datagram: &[u8],
+        to: SocketAddrV4,
+        transmit: impl FnOnce(&[u8], SocketAddrV4) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if self.0.is_empty() {
+            match transmit(datagram, to) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return sent,
+            }
+        }
+        // Copies of a request are identical (RFC 3489 9.3), and leave one at a time.
+        if !self.0.iter().any(|waiting| *waiting == (datagram.to_vec(), to)) {
+            if self.0.len() == WAITING {
+                self.0.pop_front();
+            }
+            self.0.push_back((datagram.to_vec(), to));
+        }
+        Ok(())
+    }
+
+    /// Sends what waits by `transmit`, until that would block.
+    fn flush(&mut self, mut transmit: impl FnMut(&[u8], SocketAddrV4) -> io::Result<()>) {
+        while let Some((datagram, to)) = self.0.front() {
+            match transmit(datagram, *to) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => tracing::debug!(%error, %to, "a STUN request was not sent"),
+                Ok(()) => {}
+            }
+            self.0.pop_front();
+        }
     }
 }
 
@@ -133,5 +203,78 @@ mod tests {
         let mut before = 0;
         assert_eq!(socket.lost_since(&mut before), 100 - heard);
         assert_eq!(socket.lost_since(&mut before), 0);
+    }
+
+    /// RFC 3489 9.3: the first copy leaves at once, although the reactor has not looked at the socket yet.
+    #[tokio::test]
+    async fn a_new_socket_sends_before_the_reactor_has_seen_it() {
+        let server = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+        server.set_nonblocking(true).expect("set");
+        let SocketAddr::V4(to) = server.local_addr().expect("an address") else { panic!("not IPv4") };
+        let mut socket = Udp::bind(SocketAddrV4::new([127, 0, 0, 1].into(), 0)).expect("a port");
+        // Nothing is awaited in between, so the reactor has no turn. The loopback delivers within the call.
+        socket.send(b"first", to).expect("sent");
+        let mut buffer = [0; 16];
+        let (length, from) = server.recv_from(&mut buffer).expect("it left");
+        assert_eq!((&buffer[..length], from), (&b"first"[..], socket.address().into()));
+    }
+
+    /// What would block leaves in its order when there is room, a copy of a request once.
+    #[test]
+    fn what_would_block_leaves_when_there_is_room() {
+        let to = SocketAddrV4::new([192, 0, 2, 1].into(), 3478);
+        let mut waiting = Waiting::default();
+        let full = |_: &[u8], _| Err(io::ErrorKind::WouldBlock.into());
+        for datagram in ["one", "two", "one"] {
+            waiting.send(datagram.as_bytes(), to, full).expect("kept");
+        }
+        // Nothing overtakes what waits.
+        waiting.send(b"three", to, |_, _| panic!("it waits behind others")).expect("kept");
+        let (mut sent, mut room) = (Vec::new(), 1);
+        let mut transmit = |datagram: &[u8], _| {
+            if room == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            room -= 1;
+            sent.push(String::from_utf8(datagram.to_vec()).expect("text"));
+            Ok(())
+        };
+        waiting.flush(&mut transmit);
+        assert_eq!(waiting.0.len(), 2);
+        waiting.flush(&mut transmit);
+        assert_eq!(waiting.0.len(), 2);
+        // One that cannot be sent at all does not hold up the others.
+        waiting.flush(|datagram, _| {
+            sent.push(String::from_utf8(datagram.to_vec()).expect("text"));
+            Err(io::ErrorKind::PermissionDenied.into())
+        });
+        assert_eq!(sent, ["one", "two", "three"]);
+        assert!(waiting.0.is_empty());
+    }
+
+    /// A socket that has no room for long keeps the newest requests.
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut waiting = Waiting::default();
+        for number in 0..u8::try_from(WAITING).expect("few") + 3 {
+            let full = |_: &[u8], _| Err(io::ErrorKind::WouldBlock.into());
+            waiting.send(&[number], SocketAddrV4::new([192, 0, 2, 1].into(), 3478), full).expect("kept");
+        }
+        assert_eq!(waiting.0.len(), WAITING);
+        assert_eq!(waiting.0[0].0, [3]);
+    }
+
+    /// What waits leaves as soon as the reactor says that there is room.
+    #[tokio::test]
+    async fn what_waits_is_flushed() {
+        let server = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let SocketAddr::V4(to) = server.local_addr().expect("an address") else { panic!("not IPv4") };
+        let mut socket = Udp::bind(SocketAddrV4::new([127, 0, 0, 1].into(), 0)).expect("a port");
+        socket.waiting.0.push_back((b"late".to_vec(), to));
+        socket.writable().await;
+        socket.flush();
+        let mut buffer = [0; 16];
+        assert_eq!(server.recv(&mut buffer).expect("it left"), 4);
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(20), socket.writable()).await.is_err());
     }
 }

@@ -108,6 +108,10 @@ impl Task {
                 },
                 () = self.primary.readable() => self.drain(Socket::Primary),
                 () = readable(self.secondary.as_ref()) => self.drain(Socket::Secondary),
+                () = self.primary.writable() => self.primary.flush(),
+                () = writable(self.secondary.as_ref()) => if let Some(secondary) = &mut self.secondary {
+                    secondary.flush();
+                },
                 rung = self.timer.ring() => {
                     if let Err(error) = rung {
                         return tracing::error!(%error, "Connection Requests are not heard any more: no timer");
@@ -268,7 +272,7 @@ impl Task {
 
     fn transmit(&mut self, socket: Socket, to: SocketAddrV4, datagram: &[u8]) -> io::Result<()> {
         match socket {
-            Socket::Primary => self.primary.try_send(datagram, to),
+            Socket::Primary => self.primary.send(datagram, to),
             Socket::Secondary => {
                 let secondary = match &mut self.secondary {
                     Some(secondary) => secondary,
@@ -277,7 +281,7 @@ impl Task {
                         none.insert(Udp::bind(bound).map_err(io::Error::other)?)
                     }
                 };
-                secondary.try_send(datagram, to)
+                secondary.send(datagram, to)
             }
         }
     }
@@ -286,6 +290,13 @@ impl Task {
 async fn readable(socket: Option<&Udp>) {
     match socket {
         Some(socket) => socket.readable().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn writable(socket: Option<&Udp>) {
+    match socket {
+        Some(socket) => socket.writable().await,
         None => std::future::pending().await,
     }
 }
