@@ -58,9 +58,10 @@ pub mod attribute {
     pub const UNKNOWN_ATTRIBUTES: u16 = 0x000a;
     /// REFLECTED-FROM.
     pub const REFLECTED_FROM: u16 = 0x000b;
-    /// XOR-MAPPED-ADDRESS of RFC 5389, which servers newer than TR-111 send.
+    /// XOR-MAPPED-ADDRESS of RFC 5389, which servers newer than TR-111 send. It is XORed with
+    /// [`MAGIC_COOKIE`](super::MAGIC_COOKIE).
     pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
-    /// XOR-MAPPED-ADDRESS of the drafts between RFC 3489 and RFC 5389.
+    /// XOR-MAPPED-ADDRESS of the drafts between RFC 3489 and RFC 5389. It is XORed with the transaction id.
     pub const XOR_MAPPED_ADDRESS_OPTIONAL: u16 = 0x8020;
     /// CONNECTION-REQUEST-BINDING.
     pub const CONNECTION_REQUEST_BINDING: u16 = 0xc001;
@@ -69,6 +70,9 @@ pub mod attribute {
     /// Types up to this one have to be understood (RFC 3489 11.2).
     pub const MANDATORY_MAXIMUM: u16 = 0x7fff;
 }
+
+/// The first four bytes of the transaction id in a request of RFC 5389 (6).
+pub const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 
 /// The value of CONNECTION-REQUEST-BINDING: the space at its end belongs to it.
 pub const CONNECTION_REQUEST_BINDING: [u8; 20] = *b"dslforum.org/TR-111 ";

@@ -217,6 +217,52 @@ fn two_answers_that_differ_count_for_nothing() -> Result<()> {
     Ok(())
 }
 
+/// T-20: the address in RFC 5389's form alone counts where the knob is on, and its forgery by another mask does not. The
+/// request then carries the cookie. Where the knob is off, no address is reported.
+#[test]
+fn the_form_of_rfc_5389_counts_where_it_is_taken() -> Result<()> {
+    let lab = Lab::new()?;
+    let (server, device) = scripted(&lab)?;
+    let answer = |request: &Message<'_>, form: Attribute<'_>| {
+        Builder::new(MessageType::BindingResponse, request.transaction_id()).attribute(form).build()
+    };
+    let (first, source) = server.next(|request| !request.transaction_id().has_cookie())?;
+    server.answer(source, &answer(&Message::parse(&first)?, Attribute::XorMappedAddress(MAPPED)))?;
+    device.wait_for_metrics("the answer", |metrics| received(metrics, "incomplete") == 1)?;
+    assert!(is_untranslated(&device)?);
+
+    device.print(&["tune", "stun.xor_mapped_address=true"])?;
+    let (modern, source) = server.next(|request| request.transaction_id().has_cookie())?;
+    let modern = Message::parse(&modern)?;
+    let other = SocketAddrV4::new([192, 0, 2, 66].into(), 6_666);
+    let both = Builder::new(MessageType::BindingResponse, modern.transaction_id())
+        .attribute(Attribute::MappedAddress(other))
+        .attribute(Attribute::XorMappedAddress(MAPPED));
+    server.answer(source, &both.build())?;
+    device.wait_for_metrics("the answer", |metrics| received(metrics, "addresses_differ") == 1)?;
+    assert!(is_untranslated(&device)?);
+    server.answer(source, &answer(&modern, Attribute::XorMappedAddress(MAPPED)))?;
+    wait_for_address(&device, |address| address == MAPPED)?;
+    assert_eq!(get(&device, "NATDetected")?, "1");
+    Ok(())
+}
+
+/// T-20: coturn takes a request with the cookie for one of RFC 5389, and tells of the address in that form.
+#[test]
+fn coturn_tells_a_client_of_rfc_5389_its_address() -> Result<()> {
+    let net = NatLab::new("masquerade random")?;
+    let _coturn = net.coturn()?;
+    let device = start(
+        &net.lab,
+        Files::new(net.lab.path(), "device")?,
+        &format!("stun_enable = true\nstun_server_address = \"{SERVER}\"\n[stun]\nxor_mapped_address = true\n"),
+    )?;
+    let address = wait_for_address(&device, |address| *address.ip() == PUBLIC)?;
+    let flow = net.flow(cpe::DEVICE.port())?.context("no flow")?;
+    assert_eq!(address, flow.mapped);
+    Ok(())
+}
+
 /// T-44: a server that goes silent is an alarm; the values keep what it said for one period, then they tell of the listener
 /// itself, until it answers again.
 #[test]

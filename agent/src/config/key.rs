@@ -293,7 +293,7 @@ pub const KEYS: &[Key] = &[
     key(STUN, "mi_variants", Text(form::mi_variants), Preset::Text("A"), Live)
         .help("forms of MESSAGE-INTEGRITY that answers may have: A (RFC 3489), B (no padding), E (length 0)"),
     key(STUN, "xor_mapped_address", Boolean, Preset::Boolean(false), Live)
-        .help("take XOR-MAPPED-ADDRESS from STUN servers that send no MAPPED-ADDRESS"),
+        .help("take XOR-MAPPED-ADDRESS from STUN servers that send no MAPPED-ADDRESS; requests carry the cookie of RFC 5389"),
     key(DEVICE, "interface", Text(form::interface), Preset::Text("auto"), Start)
         .help("interface that faces the gateway; auto: whichever has the default route, not in mode dhcp"),
     key(DEVICE, "mode", Choice(&["inform", "dhcp", "off"]), Preset::Text("inform"), Start)

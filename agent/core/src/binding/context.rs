@@ -66,9 +66,11 @@ impl Context {
         self.raised.iter().copied()
     }
 
-    /// An id that nobody guesses who does not know the seed.
+    /// An id that nobody guesses who does not know the seed. It begins with the cookie of RFC 5389 where
+    /// XOR-MAPPED-ADDRESS is taken (T-20), and 96 bits of it are random.
     pub(super) fn transaction_id(&mut self) -> TransactionId {
-        TransactionId(self.random.draw().to_be_bytes())
+        let id = TransactionId(self.random.draw().to_be_bytes());
+        if self.settings.xor_mapped_address { id.with_cookie() } else { id }
     }
 
     /// `period` less up to a twentieth, so that devices that started together drift apart. Never above, because the

@@ -117,7 +117,7 @@ pub struct Settings {
     pub damping: Duration,
     /// Forms of MESSAGE-INTEGRITY that responses may have (T-19).
     pub variants: Variants,
-    /// Take XOR-MAPPED-ADDRESS of servers that send no MAPPED-ADDRESS (T-20).
+    /// Take XOR-MAPPED-ADDRESS of servers that send no MAPPED-ADDRESS (T-20). Requests then carry the cookie of RFC 5389.
     pub xor_mapped_address: bool,
     /// Transaction ids and jitter are drawn from it. It has to be random and secret: who can guess a transaction id
     /// can forge its response.

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use tr111_common::stun::{ATTRIBUTE_HEADER, CONNECTION_REQUEST_BINDING, attribute as code};
+use tr111_common::stun::{ATTRIBUTE_HEADER, CONNECTION_REQUEST_BINDING, MAGIC_COOKIE, attribute as code};
 
 use super::{ParseError, TransactionId};
 
@@ -35,8 +35,10 @@ pub enum Attribute<'a> {
     UnknownAttributes(UnknownAttributes<'a>),
     /// Source of the request that asked for a response to elsewhere.
     ReflectedFrom(SocketAddrV4),
-    /// Source of the request in the form of servers newer than RFC 3489 (T-20).
+    /// Source of the request in the form of RFC 5389: 0x0020, XORed with the cookie, whatever the transaction id (T-20).
     XorMappedAddress(SocketAddrV4),
+    /// Source of the request in the form of the drafts before RFC 5389: 0x8020, XORed with the transaction id (T-20).
+    DraftXorMappedAddress(SocketAddrV4),
     /// The request's source listens for UDP Connection Requests (STUN-1).
     ConnectionRequestBinding,
     /// The binding changed (STUN-2).
@@ -170,7 +172,8 @@ impl<'a> Attribute<'a> {
             Self::ErrorCode(_) => code::ERROR_CODE,
             Self::UnknownAttributes(_) => code::UNKNOWN_ATTRIBUTES,
             Self::ReflectedFrom(_) => code::REFLECTED_FROM,
-            Self::XorMappedAddress(_) => code::XOR_MAPPED_ADDRESS_OPTIONAL,
+            Self::XorMappedAddress(_) => code::XOR_MAPPED_ADDRESS,
+            Self::DraftXorMappedAddress(_) => code::XOR_MAPPED_ADDRESS_OPTIONAL,
             Self::ConnectionRequestBinding => code::CONNECTION_REQUEST_BINDING,
             Self::BindingChange => code::BINDING_CHANGE,
             Self::Other { code, .. } => code,
@@ -186,12 +189,7 @@ impl<'a> Attribute<'a> {
     }
 
     /// Reads a value. Attributes that may be ignored are never an error.
-    pub(super) fn read(
-        code: u16,
-        value: &'a [u8],
-        place: Place,
-        TransactionId(id): &TransactionId,
-    ) -> Result<Self, ParseError> {
+    pub(super) fn read(code: u16, value: &'a [u8], place: Place, id: TransactionId) -> Result<Self, ParseError> {
         let Place { offset, remaining } = place;
         let form = || ParseError::Form { offset, code, declared: value.len(), remaining };
         let address = || {
@@ -224,8 +222,12 @@ impl<'a> Attribute<'a> {
                 Self::UnknownAttributes(UnknownAttributes(Types::Wire(value)))
             }
             code::UNKNOWN_ATTRIBUTES => return Err(form()),
-            code::XOR_MAPPED_ADDRESS | code::XOR_MAPPED_ADDRESS_OPTIONAL => match address() {
-                Ok(address) => Self::XorMappedAddress(masked(address, id)),
+            code::XOR_MAPPED_ADDRESS => match address() {
+                Ok(address) => Self::XorMappedAddress(masked(address, MAGIC_COOKIE)),
+                Err(_) => Self::Other { code, value },
+            },
+            code::XOR_MAPPED_ADDRESS_OPTIONAL => match address() {
+                Ok(address) => Self::DraftXorMappedAddress(masked(address, first_bytes(id))),
                 Err(_) => Self::Other { code, value },
             },
             code::CONNECTION_REQUEST_BINDING if value == CONNECTION_REQUEST_BINDING => Self::ConnectionRequestBinding,
@@ -235,7 +237,7 @@ impl<'a> Attribute<'a> {
     }
 
     /// Writes type, length and value.
-    pub(super) fn write(self, message: &mut Vec<u8>, TransactionId(id): &TransactionId) {
+    pub(super) fn write(self, message: &mut Vec<u8>, id: TransactionId) {
         let start = message.len();
         message.extend(self.code().to_be_bytes());
         message.extend([0, 0]);
@@ -250,7 +252,8 @@ impl<'a> Attribute<'a> {
             | Self::SourceAddress(value)
             | Self::ChangedAddress(value)
             | Self::ReflectedFrom(value) => address(message, value),
-            Self::XorMappedAddress(value) => address(message, masked(value, id)),
+            Self::XorMappedAddress(value) => address(message, masked(value, MAGIC_COOKIE)),
+            Self::DraftXorMappedAddress(value) => address(message, masked(value, first_bytes(id))),
             Self::ChangeRequest(ChangeRequest { ip, port }) => {
                 message.extend([0, 0, 0, (u8::from(ip) * CHANGE_IP) | (u8::from(port) * CHANGE_PORT)]);
             }
@@ -283,10 +286,15 @@ fn pad(message: &mut Vec<u8>, start: usize, filler: u8) {
     message.resize(start + length, filler);
 }
 
-/// XOR with the first bytes of the transaction id, which are the cookie where both sides know of it.
-fn masked(address: SocketAddrV4, &[a, b, c, d, ..]: &[u8; 16]) -> SocketAddrV4 {
-    let ip = u32::from(*address.ip()) ^ u32::from_be_bytes([a, b, c, d]);
-    SocketAddrV4::new(ip.into(), address.port() ^ u16::from_be_bytes([a, b]))
+/// The address XORed with the mask, its port with the first half of that.
+fn masked(address: SocketAddrV4, mask: [u8; 4]) -> SocketAddrV4 {
+    let [high, low, ..] = mask;
+    let ip = u32::from(*address.ip()) ^ u32::from_be_bytes(mask);
+    SocketAddrV4::new(ip.into(), address.port() ^ u16::from_be_bytes([high, low]))
+}
+
+fn first_bytes(TransactionId([a, b, c, d, ..]): TransactionId) -> [u8; 4] {
+    [a, b, c, d]
 }
 
 impl std::fmt::Debug for Username<'_> {

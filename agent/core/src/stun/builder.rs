@@ -29,7 +29,7 @@ impl Builder {
     /// Adds an attribute. USERNAME and reason phrases are filled with spaces to a multiple of four bytes (T-37).
     #[must_use]
     pub fn attribute(mut self, attribute: Attribute<'_>) -> Self {
-        attribute.write(&mut self.message, &self.transaction_id);
+        attribute.write(&mut self.message, self.transaction_id);
         self
     }
 

@@ -86,9 +86,17 @@ impl<'a> Message<'a> {
         self.find(|attribute| if let Attribute::MappedAddress(address) = attribute { Some(address) } else { None })
     }
 
-    /// XOR-MAPPED-ADDRESS (T-20).
+    /// XOR-MAPPED-ADDRESS of RFC 5389 (T-20).
     pub fn xor_mapped_address(&self) -> Option<SocketAddrV4> {
         self.find(|attribute| if let Attribute::XorMappedAddress(address) = attribute { Some(address) } else { None })
+    }
+
+    /// XOR-MAPPED-ADDRESS of the drafts before RFC 5389 (T-20).
+    pub fn draft_xor_mapped_address(&self) -> Option<SocketAddrV4> {
+        self.find(|attribute| match attribute {
+            Attribute::DraftXorMappedAddress(address) => Some(address),
+            _ => None,
+        })
     }
 
     /// RESPONSE-ADDRESS.
@@ -181,7 +189,7 @@ fn walk(from: Attributes<'_>) -> Result<(Attributes<'_>, Option<Integrity<'_>>),
             return Ok((Attributes { datagram: &from.datagram[..offset], ..from }, Some(Integrity { offset, digest })));
         }
         let place = Place { offset, remaining: from.datagram.len() - offset - ATTRIBUTE_HEADER };
-        Attribute::read(code, value, place, &from.id)?;
+        Attribute::read(code, value, place, from.id)?;
     }
 }
 
@@ -222,6 +230,6 @@ impl<'a> Iterator for Attributes<'a> {
         // The walk in `Message::parse` found every attribute whole, so neither reading fails.
         let (offset, (code, value)) = (self.at, self.step().ok()??);
         let place = Place { offset, remaining: self.datagram.len() - offset - ATTRIBUTE_HEADER };
-        Attribute::read(code, value, place, &self.id).ok()
+        Attribute::read(code, value, place, self.id).ok()
     }
 }

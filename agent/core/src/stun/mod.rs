@@ -10,7 +10,8 @@
 //! | [`Replies`] | a server's answers of the last seconds, for copies of a request (T-25) |
 //!
 //! Only what RFC 3489 calls a STUN message is read: there is no magic cookie. A request of RFC 5389 is one as well,
-//! with its cookie as the first four bytes of the transaction id.
+//! with its cookie as the first four bytes of the transaction id. A client sends such an id where it takes
+//! XOR-MAPPED-ADDRESS, so that this attribute means one address, whichever of both forms the server writes (T-20).
 
 mod attribute;
 mod builder;
@@ -20,7 +21,7 @@ mod message;
 mod replies;
 mod transaction;
 
-use tr111_common::stun::message as wire;
+use tr111_common::stun::{MAGIC_COOKIE, message as wire};
 
 pub use attribute::{Attribute, ChangeRequest, ErrorCode, UnknownAttributes, Username};
 pub use builder::Builder;
@@ -35,6 +36,20 @@ pub use crate::secret::SharedSecret;
 /// The 128 bits that tie a response to its request (RFC 3489 11.1). Whoever owns a core draws them at random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TransactionId(pub [u8; 16]);
+
+impl TransactionId {
+    /// The same id as RFC 5389 has it: with the cookie in place of its first four bytes.
+    #[must_use]
+    pub fn with_cookie(mut self) -> Self {
+        self.0[..MAGIC_COOKIE.len()].copy_from_slice(&MAGIC_COOKIE);
+        self
+    }
+
+    /// Whether it begins with the cookie of RFC 5389.
+    pub fn has_cookie(&self) -> bool {
+        self.0.starts_with(&MAGIC_COOKIE)
+    }
+}
 
 /// What a message is (RFC 3489 11.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -73,6 +73,9 @@ pub enum Discarded {
     /// It lacks MAPPED-ADDRESS or ERROR-CODE, or the code is below 400.
     #[error("the response lacks what it is for")]
     Incomplete,
+    /// MAPPED-ADDRESS and XOR-MAPPED-ADDRESS tell of different addresses, so one of them is wrong (T-20).
+    #[error("the response tells of more than one address")]
+    AddressesDiffer,
     /// It has this attribute, which a client has to understand. The transaction ends (RFC 3489 9.4).
     #[error("the response has attribute {0:#06x}, which has to be understood")]
     NotUnderstood(u16),
@@ -96,6 +99,7 @@ impl Discarded {
             Self::NotAResponse => "not_a_response",
             Self::Unauthentic(error) => error.label(),
             Self::Incomplete => "incomplete",
+            Self::AddressesDiffer => "addresses_differ",
             Self::NotUnderstood(_) => "not_understood",
             Self::Copy => "copy",
             Self::Late => "late",
@@ -165,10 +169,11 @@ impl Transaction {
         self
     }
 
-    /// Takes XOR-MAPPED-ADDRESS where a response has no MAPPED-ADDRESS (T-20).
+    /// Takes XOR-MAPPED-ADDRESS where a response has no MAPPED-ADDRESS (T-20), if the request's id begins with the cookie of
+    /// RFC 5389. Without it a server may mean another address: some XOR with the cookie, some with the id.
     #[must_use]
     pub fn with_xor_mapped_address(mut self, accepted: bool) -> Self {
-        self.xor_mapped_address = accepted;
+        self.xor_mapped_address = accepted && self.id.has_cookie();
         self
     }
 
@@ -249,8 +254,7 @@ impl Transaction {
                 if let Some((secret, accepted)) = &self.secret {
                     message.verify(secret, *accepted)?;
                 }
-                let xor = || message.xor_mapped_address().filter(|_| self.xor_mapped_address);
-                message.mapped_address().or_else(xor).map(|mapped_address| Response::Bound { mapped_address })
+                self.mapped_address(message)?.map(|mapped_address| Response::Bound { mapped_address })
             }
             // An error is never signed (RFC 3489 11.2, Table 2).
             MessageType::BindingErrorResponse => {
@@ -266,5 +270,20 @@ impl Transaction {
             return Err(Discarded::NotUnderstood(code));
         }
         response.ok_or(Discarded::Incomplete)
+    }
+
+    /// The address that the response tells of. Where XOR-MAPPED-ADDRESS counts, all forms have to agree.
+    fn mapped_address(&self, message: &Message<'_>) -> Result<Option<SocketAddrV4>, Discarded> {
+        let plain = message.mapped_address();
+        if !self.xor_mapped_address {
+            return Ok(plain);
+        }
+        let forms = [plain, message.xor_mapped_address(), message.draft_xor_mapped_address()];
+        let mut told = forms.into_iter().flatten();
+        let first = told.next();
+        if told.any(|address| Some(address) != first) {
+            return Err(Discarded::AddressesDiffer);
+        }
+        Ok(first)
     }
 }

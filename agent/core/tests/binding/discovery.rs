@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddrV4, time::Duration};
 
-use tr111_core::binding::{Alarm, Input, Memory, Output, Parameters, Report};
+use tr111_core::{
+    binding::{Alarm, Input, Memory, Output, Parameters, Report, Settings},
+    stun::Attribute,
+};
 
 use crate::sim::*;
 
@@ -122,6 +125,31 @@ fn the_acs_is_the_server_where_no_other_is_named() {
     world.set(Parameters { url: String::new(), ..parameters });
     assert!(world.has_raised(Alarm::NoServer));
     assert_eq!(world.cpe.current(), report(LOCAL, false));
+}
+
+/// T-20: a server that knows XOR-MAPPED-ADDRESS only tells the public address, and lets the period be learned, where the
+/// knob is on. Every request then carries the cookie of RFC 5389. Where it is off, no address is reported.
+#[test]
+fn the_xor_form_tells_of_the_binding_where_it_is_taken() {
+    for form in [Attribute::XorMappedAddress, Attribute::DraftXorMappedAddress] {
+        let mut world = World::silent(enabled(10, -1), Some(seconds(60)), Memory::default());
+        world.server.mapped = form;
+        world.set_local(Some(LOCAL));
+        world.pass(seconds(30));
+        assert_eq!(world.cpe.current(), report(LOCAL, false));
+        assert!(world.cpe.counts().contains_key(&("binding_response", "incomplete")));
+        assert!(world.sent.iter().all(|sent| !sent.id.has_cookie()));
+
+        let sent = world.sent.len();
+        let settings = Settings { xor_mapped_address: true, ..Settings::default() };
+        world.handle(Input::Settings(settings));
+        world.pass_until(seconds(2_000), |world| world.learned().is_some());
+        world.pass(seconds(1));
+        assert_eq!(world.cpe.current().address, world.mapping());
+        assert!(world.probes().count() > 0);
+        let running = world.sent[sent - 1].id;
+        assert!(world.sent[sent..].iter().all(|sent| sent.id.has_cookie() || sent.id == running));
+    }
 }
 
 /// A name that does not resolve is looked up again, ever more rarely.

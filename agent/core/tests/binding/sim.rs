@@ -139,6 +139,8 @@ pub struct Server {
     pub forged: Option<SocketAddrV4>,
     /// Every datagram seems to come from another port.
     pub scatters: bool,
+    /// How it writes the request's source.
+    pub mapped: fn(SocketAddrV4) -> Attribute<'static>,
 }
 
 /// A datagram of the CPE's, as it was sent.
@@ -212,6 +214,7 @@ impl World {
                 unknown: None,
                 forged: None,
                 scatters: false,
+                mapped: Attribute::MappedAddress,
             },
             local: None,
             sent: Vec::new(),
@@ -405,7 +408,7 @@ impl World {
         let response_address = message.response_address().filter(|_| self.server.honours_response_address);
         let answer = |mapped| {
             let response = Builder::new(MessageType::BindingResponse, id)
-                .attribute(Attribute::MappedAddress(mapped))
+                .attribute((self.server.mapped)(mapped))
                 .attribute(Attribute::SourceAddress(destination))
                 .attribute(Attribute::ChangedAddress(destination));
             match self.server.password.filter(|_| message.is_signed()) {

@@ -140,11 +140,12 @@ fn reads_the_answers_of_servers() {
     let bare = raw("0001000800019c41c6336407");
     assert_eq!(Message::parse(&bare).unwrap().mapped_address(), Some(MAPPED));
 
-    // 0x0102 of the id over port 40001, 0x01020304 over the address.
-    for code in ["0020", "8020"] {
-        let modern = raw(&format!("{code}000800019d43c7316703"));
+    // RFC 5389: the cookie 0x2112a442 over the address, 0x2112 over port 40001. Drafts: 0x01020304 of the id, and 0x0102.
+    for (code, value) in [("0020", "0001bd53e721c045"), ("8020", "00019d43c7316703")] {
+        let modern = raw(&format!("{code}0008{value}"));
         let message = Message::parse(&modern).unwrap();
-        assert_eq!(message.xor_mapped_address(), Some(MAPPED));
+        let found = [message.xor_mapped_address(), message.draft_xor_mapped_address()];
+        assert_eq!(found, [(code == "0020").then_some(MAPPED), (code == "8020").then_some(MAPPED)]);
         assert_eq!(message.not_understood().next(), None);
         let sixth = raw(&format!("{code}000800029d43c7316703"));
         assert_eq!(Message::parse(&sixth).unwrap().not_understood().next(), None);

@@ -39,7 +39,8 @@ impl Owned {
             Self::Address(2, address) => Attribute::SourceAddress(*address),
             Self::Address(3, address) => Attribute::ChangedAddress(*address),
             Self::Address(4, address) => Attribute::ReflectedFrom(*address),
-            Self::Address(_, address) => Attribute::XorMappedAddress(*address),
+            Self::Address(5, address) => Attribute::XorMappedAddress(*address),
+            Self::Address(_, address) => Attribute::DraftXorMappedAddress(*address),
             Self::Change(ip, port) => Attribute::ChangeRequest(ChangeRequest { ip: *ip, port: *port }),
             Self::Name(name) => Attribute::Username(Username(name)),
             Self::Error(code, reason) => Attribute::ErrorCode(ErrorCode { code: *code, reason }),
@@ -58,7 +59,7 @@ fn aligned(words: usize) -> impl Strategy<Value = Vec<u8>> {
 
 fn attributes() -> impl Strategy<Value = Owned> {
     prop_oneof![
-        (0..6u8, any::<SocketAddrV4>()).prop_map(|(which, address)| Owned::Address(which, address)),
+        (0..7u8, any::<SocketAddrV4>()).prop_map(|(which, address)| Owned::Address(which, address)),
         any::<(bool, bool)>().prop_map(|(ip, port)| Owned::Change(ip, port)),
         aligned(64).prop_map(Owned::Name),
         (100..700u16, aligned(16)).prop_map(|(code, reason)| Owned::Error(code, reason)),

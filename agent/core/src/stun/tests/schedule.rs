@@ -132,12 +132,65 @@ fn an_answer_that_is_not_understood_ends_the_transaction() {
     assert_eq!(transaction.poll(at(100)), Progress::Done);
 }
 
-/// T-20: XOR-MAPPED-ADDRESS serves where MAPPED-ADDRESS is missing, if the knob says so.
+/// The id of S1 to S5, and the same with the cookie of RFC 5389.
+const ID: &str = "0102030405060708090a0b0c0d0e0f10";
+const COOKIE_ID: &str = "2112a44205060708090a0b0c0d0e0f10";
+/// The mapped address as MAPPED-ADDRESS, XORed with the cookie, and XORed with `ID`.
+const PLAIN: &str = "0001000800019c41c6336407";
+const BY_COOKIE: &str = "002000080001bd53e721c045";
+const BY_ID: &str = "0020000800019d43c7316703";
+
+/// A Binding Response with these attributes.
+fn response(id: &str, attributes: &[&str]) -> String {
+    format!("0101{:04x}{id}{}", attributes.concat().len() / 2, attributes.concat())
+}
+
+fn asking_with_cookie() -> Transaction {
+    asking(&S3.replace(ID, COOKIE_ID)).with_xor_mapped_address(true)
+}
+
+/// T-20: XOR-MAPPED-ADDRESS serves where MAPPED-ADDRESS is missing, if the knob says so: that of RFC 5389, and that of
+/// the drafts before it.
 #[test]
 fn takes_the_xor_form_when_told() {
-    let modern = "0101000c0102030405060708090a0b0c0d0e0f100020000800019d43c7316703";
-    assert_eq!(hear(&mut asking(S3), at(1), SERVER, modern), Err(Discarded::Incomplete));
-    assert_eq!(hear(&mut asking(S3).with_xor_mapped_address(true), at(1), SERVER, modern), Ok(BOUND));
+    let draft = BY_COOKIE.replace("0020", "8020");
+    for modern in [BY_COOKIE, &draft] {
+        let answer = response(COOKIE_ID, &[modern]);
+        assert_eq!(hear(&mut asking(&S3.replace(ID, COOKIE_ID)), at(1), SERVER, &answer), Err(Discarded::Incomplete));
+        assert_eq!(hear(&mut asking_with_cookie(), at(1), SERVER, &answer), Ok(BOUND));
+    }
+    let all = response(COOKIE_ID, &[PLAIN, BY_COOKIE, &draft]);
+    assert_eq!(hear(&mut asking_with_cookie(), at(1), SERVER, &all), Ok(BOUND));
+}
+
+/// T-20: an id without the cookie leaves unclear what a server XORed with, so XOR-MAPPED-ADDRESS is not used.
+#[test]
+fn the_xor_form_means_nothing_without_the_cookie() {
+    for modern in [BY_COOKIE, BY_ID, &BY_ID.replace("0020", "8020")] {
+        let mut transaction = asking(S3).with_xor_mapped_address(true);
+        assert_eq!(hear(&mut transaction, at(1), SERVER, &response(ID, &[modern])), Err(Discarded::Incomplete));
+    }
+}
+
+/// T-20: a response whose forms tell of different addresses has a wrong one, and nobody knows which. Where
+/// XOR-MAPPED-ADDRESS is not taken, MAPPED-ADDRESS alone counts (TR-111 2.2.1.1).
+#[test]
+fn forms_that_differ_are_not_used() {
+    let draft = BY_ID.replace("0020", "8020");
+    for other in [BY_ID, &draft] {
+        let attributes = [[PLAIN, other], [other, PLAIN], [BY_COOKIE, &draft]];
+        for attributes in attributes {
+            let answer = response(COOKIE_ID, &attributes);
+            assert_eq!(hear(&mut asking_with_cookie(), at(1), SERVER, &answer), Err(Discarded::AddressesDiffer));
+        }
+        let mut plain = asking(S3);
+        assert_eq!(hear(&mut plain, at(1), SERVER, &response(ID, &[PLAIN, BY_COOKIE, other])), Ok(BOUND));
+    }
+}
+
+/// RFC 3489 9.4: a client does not act on an error of a class below 400.
+#[test]
+fn an_error_of_a_low_class_says_nothing() {
     let low = S7.replace("00000401", "00000301");
     assert_eq!(hear(&mut asking(S3), at(1), SERVER, &low), Err(Discarded::Incomplete));
 }
