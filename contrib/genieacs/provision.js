@@ -1,54 +1,90 @@
-// GenieACS provision: for a preset on the events 1 BOOT, 2 PERIODIC, 4 VALUE CHANGE and 6 CONNECTION REQUEST, without
-// preconditions. What a CPE does not have is passed over.
+// GenieACS provision: tells tr111 what a CPE tells GenieACS. For a preset on a channel of its own, on the events 1 BOOT,
+// 2 PERIODIC, 4 VALUE CHANGE and 6 CONNECTION REQUEST, without preconditions. What a CPE does not have is passed over.
+//
+// Each read behind a declaration is a commit, and a session has 32 (cwmp.maxCommitIterations). So there are two, however many
+// rows a table has: what is there, and everything that is there.
 const now = Date.now();
+const daily = Date.now(86400000);
 const OFF_OR_ON = { notification: 1 };
 const ACTIVE = { notification: 2 };
 
-function read(path) {
-  const { value } = declare(path, { value: now });
-  return value ? String(value[0]) : "";
-}
+const text = (parameter) => (parameter.value && parameter.value[0] != null ? String(parameter.value[0]) : "");
 
-const id = read("DeviceID.ID");
-const identity = {
-  manufacturer_oui: read("DeviceID.OUI"),
-  product_class: read("DeviceID.ProductClass"),
-  serial_number: read("DeviceID.SerialNumber"),
+const id = declare("DeviceID.ID", { value: 1 });
+const own = {
+  manufacturer_oui: declare("DeviceID.OUI", { value: 1 }),
+  product_class: declare("DeviceID.ProductClass", { value: 1 }),
+  serial_number: declare("DeviceID.SerialNumber", { value: 1 }),
 };
-const root = declare("InternetGatewayDevice.DeviceInfo.SerialNumber", { value: 1 }).size ? "InternetGatewayDevice" : "Device";
-const management = `${root}.ManagementServer`;
+const roots = ["InternetGatewayDevice", "Device"].map((root) => ({
+  info: `${root}.GatewayInfo`,
+  management: `${root}.ManagementServer`,
+  hasAddress: declare(`${root}.ManagementServer.UDPConnectionRequestAddress`, { path: daily }),
+  hasGateway: declare(`${root}.GatewayInfo.SerialNumber`, { path: daily }),
+  hasTable: declare(`${root}.ManagementServer.ManageableDeviceNumberOfEntries`, { path: daily }),
+}));
+const { info, management, hasAddress, hasGateway, hasTable } =
+  roots.find((root) => root.hasAddress.size || root.hasGateway.size || root.hasTable.size) || roots[0];
+const [address, gateway, table] = [hasAddress.size, hasGateway.size, hasTable.size].map(Boolean);
 
 // Part 2: where it is reached (STUN-40, STUN-41, STUN-44). tr111 knows the CPE under its DeviceID.ID.
-declare(`${management}.UDPConnectionRequestAddress`, OFF_OR_ON, ACTIVE);
-declare(`${management}.NATDetected`, OFF_OR_ON, ACTIVE);
-const address = read(`${management}.UDPConnectionRequestAddress`);
-if (address) ext("tr111", "address", id, address, read(`${management}.NATDetected`));
+const reached = {};
+if (address) {
+  for (const name of ["UDPConnectionRequestAddress", "NATDetected"]) {
+    declare(`${management}.${name}`, OFF_OR_ON, ACTIVE);
+    reached[name] = declare(`${management}.${name}`, { value: now });
+  }
+}
 
 // Part 1, a device: the gateway that it names (ACS-1).
-if (declare(`${root}.GatewayInfo.SerialNumber`, { path: now, value: now }).size) {
-  declare(`${root}.GatewayInfo.*`, OFF_OR_ON, ACTIVE);
-  const gateway = {
-    manufacturer_oui: read(`${root}.GatewayInfo.ManufacturerOUI`),
-    product_class: read(`${root}.GatewayInfo.ProductClass`),
-    serial_number: read(`${root}.GatewayInfo.SerialNumber`),
-  };
-  const result = ext("tr111", "gatewayInfo", JSON.stringify({ device: identity, gateway }));
-  log(`association: ${result}`);
+const named = {};
+if (gateway) {
+  declare(`${info}.*`, OFF_OR_ON, ACTIVE);
+  named.manufacturer_oui = declare(`${info}.ManufacturerOUI`, { value: now });
+  named.product_class = declare(`${info}.ProductClass`, { value: now });
+  named.serial_number = declare(`${info}.SerialNumber`, { value: now });
 }
 
 // Part 1, a gateway: its table, whole (ACS-5).
-if (declare(`${management}.ManageableDeviceNumberOfEntries`, { path: now, value: now }).size) {
+let entries, rows;
+if (table) {
   declare(`${management}.ManageableDeviceNumberOfEntries`, OFF_OR_ON, ACTIVE);
-  const rows = [];
-  for (const row of declare(`${management}.ManageableDevice.*`, { path: now })) {
-    rows.push({
-      manufacturer_oui: read(`${row.path}.ManufacturerOUI`),
-      product_class: read(`${row.path}.ProductClass`),
-      serial_number: read(`${row.path}.SerialNumber`),
-    });
+  entries = declare(`${management}.ManageableDeviceNumberOfEntries`, { value: now });
+  rows = declare(`${management}.ManageableDevice.*.*`, { path: now, value: now });
+}
+
+/** The texts of an identity. */
+function read(parameters) {
+  const identity = {};
+  for (const name of Object.keys(parameters)) identity[name] = text(parameters[name]);
+  return identity;
+}
+
+/** Says what tr111 did not take; that it does not know every CPE is no news. */
+function tell(what, result) {
+  if (String(result).startsWith("failed")) log(`tr111: ${what}: ${result}`);
+}
+
+if (address) {
+  const { UDPConnectionRequestAddress: told, NATDetected: detected } = reached;
+  tell("address", ext("tr111", "address", text(id), text(told), text(detected)));
+}
+
+if (gateway) {
+  const result = ext("tr111", "gatewayInfo", JSON.stringify({ device: read(own), gateway: read(named) }));
+  log(`association: ${result}`);
+}
+
+if (table) {
+  const names = { ManufacturerOUI: "manufacturer_oui", ProductClass: "product_class", SerialNumber: "serial_number" };
+  const devices = new Map();
+  for (const parameter of rows) {
+    const [instance, name] = parameter.path.split(".").slice(-2);
+    if (!names[name]) continue;
+    if (!devices.has(instance)) devices.set(instance, { manufacturer_oui: "", product_class: "", serial_number: "" });
+    devices.get(instance)[names[name]] = text(parameter);
   }
-  const entries = Number(read(`${management}.ManageableDeviceNumberOfEntries`));
-  ext("tr111", "manageableDevices", JSON.stringify({
-    gateway: identity, number_of_entries: entries, devices: rows, active_notification: true,
-  }));
+  tell("table", ext("tr111", "manageableDevices", JSON.stringify({
+    gateway: read(own), number_of_entries: Number(text(entries)), devices: [...devices.values()], active_notification: true,
+  })));
 }

@@ -61,7 +61,7 @@ fn write(directory: &Path, name: &str, text: &str) -> Result<String> {
     Ok(path.display().to_string())
 }
 
-/// Adds CPEs of these names, all with the same passwords, from a file.
+/// Adds CPEs of these names, all with the same passwords, from a file. STUNPassword may be empty.
 ///
 /// # Errors
 /// The ACS refuses.
@@ -73,5 +73,5 @@ pub fn import(acs: &Agent<'_>, directory: &Path, names: &[String], stun_password
         let _ = writeln!(text, "{name},{stun_password},{name},{PASSWORD}");
     }
     let file = write(directory, "cpes.csv", &text)?;
-    acs.print(&["cpe", "import", &file]).map(drop)
+    acs.print(&["cpe", "import", "--allow-empty", &file]).map(drop)
 }

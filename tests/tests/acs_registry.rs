@@ -88,7 +88,7 @@ fn cpes_come_from_files_and_go_to_files_as_a_whole() -> Result<()> {
     let imported = output_with_input(&mut one.command(&["cpe", "import", "-"])?, good.as_bytes())?;
     ensure!(imported.status.success(), "{}", text(&imported.stderr));
     assert_eq!(names(&one)?.len(), 1_000);
-    let last = write(lab.path(), "last.csv", &format!("{HEADINGS}\nnew,,,\nCPE00999,,,\n"))?;
+    let last = write(lab.path(), "last.csv", &format!("{HEADINGS}\nnew,a,b,c\nCPE00999,a,b,c\n"))?;
     let error = refused(&one, &["cpe", "import", &last])?;
     ensure!(error.contains("line 3") && error.contains("another CPE"), "{error}");
     assert_eq!(names(&one)?.len(), 1_000);

@@ -145,7 +145,7 @@ fn wanted(name: &str, last: Option<u64>) -> Vec<Wanted> {
 async fn everything_is_there_after_a_restart() -> Result<()> {
     for place in Place::all()? {
         let mut whole = cpe("CPE57689");
-        let told = Reported { address: "cpe.example:4000".parse()?, nat_detected: Some(true), at: UnixTime(40) };
+        let told = Reported { address: Some("cpe.example:4000".parse()?), nat_detected: Some(true), at: UnixTime(40) };
         whole.state = State {
             authenticated: Some(seen(40_000, 10)),
             tentative: Some(seen(40_001, 20)),

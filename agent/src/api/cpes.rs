@@ -168,8 +168,9 @@ pub(super) struct Part {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Told {
-    /// UDPConnectionRequestAddress: host, or host and port. Without a port, it is 80 (STUN-43).
-    #[schema(max_length = 256, pattern = r"^[-._A-Za-z0-9]+(:[1-9][0-9]{0,4})?$")]
+    /// UDPConnectionRequestAddress: host, or host and port. Without a port, it is 80 (STUN-43). An empty one takes back what
+    /// was told before.
+    #[schema(max_length = 256, pattern = r"^([-._A-Za-z0-9]+(:[1-9][0-9]{0,4})?)?$")]
     udp_connection_request_address: String,
     /// NATDetected, where it was told.
     #[serde(default)]
@@ -253,7 +254,8 @@ pub(super) async fn report(
     if text.len() > TEXT {
         return Err(wrong("at most 256 bytes"));
     }
-    let address = text.parse::<Authority>().map_err(|error| wrong(&error.to_string()))?;
+    let address = Some(text).filter(|text| !text.is_empty()).map(|text| text.parse::<Authority>()).transpose();
+    let address = address.map_err(|error| wrong(&error.to_string()))?;
     let reported = acs::Reported { address, nat_detected: told.nat_detected, at: Clock::unix() };
     api.acs.report(&name, reported).await?;
     one(&api, &name)
@@ -285,8 +287,8 @@ fn one(api: &Api, name: &str) -> Result<Response, Problem> {
     Ok(json(&Cpe::describe(&cpe, api.acs.approach())))
 }
 
-/// A segment of a path (RFC 3986 2.3).
-fn escape(segment: &str) -> String {
+/// Text as a segment of a path or as a value of a query: everything is escaped but what is unreserved (RFC 3986 2.3).
+pub(crate) fn escape(segment: &str) -> String {
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let escape = |byte: u8| if unreserved(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
     segment.bytes().map(escape).collect()

@@ -25,6 +25,7 @@ use axum::{
     middleware,
 };
 
+pub(crate) use cpes::escape;
 pub use listener::{Error, Listening, Settings};
 
 use self::{access::Access, connection_requests::Jobs, problem::Problem};

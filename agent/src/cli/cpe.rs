@@ -3,6 +3,7 @@
 //! Passwords come from files and go to files: none is an argument, and none is printed.
 
 mod file;
+mod genieacs;
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +33,7 @@ pub(super) enum Command {
     List,
     /// Take a CPE out of the registry
     Remove(NameArgs),
-    /// Add the CPEs of a file, all or none
+    /// Add the CPEs of a file or of a GenieACS, all or none
     Import(ImportArgs),
     /// Write the CPEs as CSV or JSON, to the terminal without passwords, to a file with them if asked
     Export(ExportArgs),
@@ -116,7 +117,7 @@ fn add(args: AddArgs, reach: &Reach) -> Outcome {
         connection_request_username: args.connection_request_username,
         connection_request_password: value_of(&args.connection_request_password_file)?,
     };
-    done(reach, &Request::AddCpes { cpes: vec![cpe], more: false })
+    done(reach, &Request::AddCpes { cpes: vec![cpe], more: false, upsert: false })
 }
 
 /// Puts together what comes in several messages.

@@ -110,6 +110,9 @@ pub enum Request {
         cpes: Vec<NewCpe>,
         /// Others follow.
         more: bool,
+        /// CPEs that are there get the credentials of the message, instead of being refused. The last message decides.
+        #[serde(default)]
+        upsert: bool,
     },
     /// Takes a CPE out of the registry.
     RemoveCpe {
@@ -503,7 +506,7 @@ pub enum Happening {
 /// Where Connection Requests reach the agent, or on an ACS one of its CPEs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindingChange {
-    /// `UDPConnectionRequestAddress`; nothing while the agent has no address.
+    /// `UDPConnectionRequestAddress`; nothing while the agent has no address, or where a CPE reported an empty one.
     pub address: Option<String>,
     /// `NATDetected`, where it is known.
     pub nat_detected: Option<bool>,

@@ -37,6 +37,7 @@ struct StoredSeen {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredReport<'a> {
+    /// Empty, with port 0, where the CPE reported an empty address.
     host: &'a str,
     port: u16,
     nat_detected: Option<bool>,
@@ -58,8 +59,8 @@ pub(super) fn encode(cpe: &Cpe) -> Vec<u8> {
         authenticated: state.authenticated.map(seen),
         tentative: state.tentative.map(seen),
         reported: state.reported.as_deref().map(|told| StoredReport {
-            host: &told.address.host,
-            port: told.address.port,
+            host: told.address.as_ref().map_or("", |address| &address.host),
+            port: told.address.as_ref().map_or(0, |address| address.port),
             nat_detected: told.nat_detected,
             at: told.at.0,
         }),
@@ -77,7 +78,8 @@ pub(super) fn decode(name: &[u8], bytes: &[u8]) -> Result<Cpe, DecodeError> {
         last_seen: UnixTime(last_seen),
     };
     let reported = stored.reported.map(|told| {
-        let address = Authority { host: told.host.to_owned(), port: told.port };
+        let address = Some(Authority { host: told.host.to_owned(), port: told.port });
+        let address = address.filter(|address| !address.host.is_empty());
         Box::new(Reported { address, nat_detected: told.nat_detected, at: UnixTime(told.at) })
     });
     Ok(Cpe {

@@ -60,8 +60,8 @@ pub struct Seen {
 /// What a CPE told its ACS in an Inform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reported {
-    /// UDPConnectionRequestAddress.
-    pub address: Authority,
+    /// UDPConnectionRequestAddress; `None` where the CPE reported an empty one, which takes back what it reported before.
+    pub address: Option<Authority>,
     /// `NATDetected`, where it was told.
     pub nat_detected: Option<bool>,
     /// When.
@@ -137,14 +137,15 @@ impl State {
     }
 
     /// Where Connection Requests reach the CPE: the latest of what is authenticated, by signature or by a session with
-    /// the ACS, else what is not (T-65).
+    /// the ACS, else what is not (T-65). A CPE that reported an empty address is reached by its binding alone.
     pub fn destination(&self, approach: Approach) -> Option<Destination> {
         let signed = self.authenticated.filter(|_| approach.is_stun());
         let reported = self.reported.as_deref().filter(|_| approach.is_notification());
+        let reported = reported.and_then(|told| Some((told.address.clone()?, told.at)));
         let (authority, way) = match (signed, reported) {
-            (Some(seen), Some(told)) if told.at > seen.since => (told.address.clone(), Way::Reported),
+            (Some(seen), Some((address, at))) if at > seen.since => (address, Way::Reported),
             (Some(seen), _) => (seen.address.into(), Way::Authenticated),
-            (None, Some(told)) => (told.address.clone(), Way::Reported),
+            (None, Some((address, _))) => (address, Way::Reported),
             (None, None) => (self.tentative.filter(|_| approach.is_stun())?.address.into(), Way::Tentative),
         };
         Some(Destination { authority, way })

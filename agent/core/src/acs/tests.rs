@@ -24,7 +24,7 @@ fn seen(port: u16, since: u64) -> Seen {
 }
 
 fn told(address: &str, at: u64) -> Reported {
-    let address = address.parse().expect("an authority");
+    let address = Some(address.parse().expect("an authority"));
     Reported { address, nat_detected: Some(true), at: UnixTime(at) }
 }
 
@@ -69,6 +69,22 @@ fn sends_to_the_latest_that_is_authenticated() {
     state.authenticated = Some(seen(40_002, 25));
     assert_eq!(by(&state, Approach::Both), Some(("198.51.100.7:40002".into(), Way::Authenticated)));
     assert_eq!(by(&state, Approach::Notification), Some(("cpe.example:4000".into(), Way::Reported)));
+}
+
+/// STUN-41: an empty address takes back the one that was reported before, at every server, and leaves the bindings.
+#[test]
+fn an_empty_report_takes_back_the_address() {
+    let empty = Reported { address: None, nat_detected: Some(false), at: UnixTime(30) };
+    let mut state = State { reported: Some(Box::new(told("cpe.example:4000", 20))), ..State::default() };
+    let before = state.clone();
+    state.merge(&State { reported: Some(Box::new(empty)), ..State::default() });
+    state.merge(&before);
+    assert_eq!(state.destination(Approach::Both), None);
+    state.tentative = Some(seen(40_001, 10));
+    assert_eq!(state.destination(Approach::Both).map(|to| to.way), Some(Way::Tentative));
+    state.authenticated = Some(seen(40_000, 10));
+    assert_eq!(state.destination(Approach::Both).map(|to| to.way), Some(Way::Authenticated));
+    assert_eq!(state.destination(Approach::Notification), None);
 }
 
 /// T-65: the latest of what is authenticated wins among servers as well, in whatever order they hear of each other.

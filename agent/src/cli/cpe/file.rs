@@ -1,4 +1,4 @@
-//! CPEs in files: CSV with a line of headings, or JSON.
+//! CPEs in files: CSV with a line of headings, or JSON. Those of a GenieACS are imported by the same rules.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{receive, registered};
+use super::{
+    genieacs::{self, Nbi},
+    receive, registered,
+};
 use crate::{
     cli::{
         Failure, Outcome, Reach,
@@ -41,11 +44,24 @@ pub(super) enum Format {
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct ImportArgs {
     /// The file; "-" is stdin
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    #[arg(value_name = "FILE", required_unless_present = "genieacs", conflicts_with = "genieacs")]
+    file: Option<PathBuf>,
     /// How it is written [default: by its name; csv from stdin]
-    #[arg(long, value_name = "csv|json")]
+    #[arg(long, value_name = "csv|json", conflicts_with = "genieacs")]
     format: Option<Format>,
+    /// Import the CPEs of the GenieACS whose NBI is here, such as http://127.0.0.1:7557
+    #[arg(long, value_name = "URL")]
+    genieacs: Option<Nbi>,
+    /// CA certificates (PEM) that an https URL is checked against
+    #[arg(long, value_name = "FILE", requires = "genieacs", conflicts_with = "file")]
+    ca_file: Option<PathBuf>,
+    /// Give CPEs that are there the credentials of the import, instead of refusing all of it; what was learned of them stays
+    #[arg(long)]
+    upsert: bool,
+    /// Import CPEs with an empty password as well: without STUNPassword no binding is authenticated, without
+    /// ConnectionRequestPassword the CPE cannot be woken
+    #[arg(long)]
+    allow_empty: bool,
 }
 
 /// Arguments of `tr111 cpe export`.
@@ -83,21 +99,52 @@ struct PublicDocument<'a> {
 }
 
 /// CPEs, and where in the file each stands.
-struct Entries {
-    cpes: Vec<NewCpe>,
-    places: Vec<String>,
+#[derive(Default)]
+pub(super) struct Entries {
+    pub(super) cpes: Vec<NewCpe>,
+    pub(super) places: Vec<String>,
+}
+
+/// Where CPEs are imported from.
+enum Source<'a> {
+    File(&'a Path, Option<Format>),
+    GenieAcs(&'a Nbi, Option<&'a Path>),
+}
+
+impl Source<'_> {
+    fn name(&self) -> String {
+        match self {
+            Self::File(file, _) if *file == Path::new("-") => "stdin".to_owned(),
+            Self::File(file, _) => file.display().to_string(),
+            Self::GenieAcs(nbi, _) => nbi.to_string(),
+        }
+    }
+
+    fn read(&self) -> Result<Entries, String> {
+        match self {
+            Self::File(file, format) => {
+                let text = content(file).map_err(|error| error.to_string())?;
+                read(&text, format.or_else(|| by_extension(file)).unwrap_or(Format::Csv))
+            }
+            Self::GenieAcs(nbi, ca_file) => genieacs::fetch(nbi, *ca_file).map_err(|error| error.to_string()),
+        }
+    }
 }
 
 pub(super) fn import(args: &ImportArgs, reach: &Reach, json: bool) -> Outcome {
-    let name = if args.file == Path::new("-") { "stdin".to_owned() } else { args.file.display().to_string() };
+    let source = match (&args.genieacs, &args.file) {
+        (Some(nbi), _) => Source::GenieAcs(nbi, args.ca_file.as_deref()),
+        (None, Some(file)) => Source::File(file, args.format),
+        // clap asks for one of them.
+        (None, None) => return Err(Failure::Usage("name a file, or a GenieACS by --genieacs".to_owned())),
+    };
+    let name = source.name();
     let failed = |message: String| Failure::failed(format_args!("{name}: {message}; nothing was imported"));
-    let text = content(&args.file).map_err(|error| failed(error.to_string()))?;
-    let format = args.format.or_else(|| by_extension(&args.file)).unwrap_or(Format::Csv);
-    let Entries { cpes, places } = read(&text, format).map_err(failed)?;
-    check(&cpes, &places).map_err(failed)?;
+    let Entries { cpes, places } = source.read().map_err(failed)?;
+    check(&cpes, &places, args.allow_empty).map_err(failed)?;
     let imported = cpes.len();
     let mut client = reach.connect()?;
-    if let Err(error) = send(&mut client, &cpes) {
+    if let Err(error) = send(&mut client, &cpes, args.upsert) {
         return Err(match error {
             // The ACS names the CPE that it refuses; where that stands in the file is known here.
             ClientError::Refused { reason, .. } => {
@@ -116,7 +163,7 @@ pub(super) fn import(args: &ImportArgs, reach: &Reach, json: bool) -> Outcome {
 }
 
 /// In messages, the last of which has the ACS add all of them.
-fn send(client: &mut Client, cpes: &[NewCpe]) -> Result<(), ClientError> {
+fn send(client: &mut Client, cpes: &[NewCpe], upsert: bool) -> Result<(), ClientError> {
     let mut pages = cpes.chunks(PAGE).peekable();
     while let Some(page) = pages.next() {
         let more = pages.peek().is_some();
@@ -124,7 +171,7 @@ fn send(client: &mut Client, cpes: &[NewCpe]) -> Result<(), ClientError> {
             // A million of them take the disk a while.
             client.be_patient()?;
         }
-        match client.ask(&Request::AddCpes { cpes: page.to_vec(), more })? {
+        match client.ask(&Request::AddCpes { cpes: page.to_vec(), more, upsert })? {
             Reply::Done => {}
             _ => return Err(ClientError::OutOfTurn),
         }
@@ -184,9 +231,11 @@ fn read(bytes: &[u8], format: Format) -> Result<Entries, String> {
     }
 }
 
-/// What the ACS would refuse, with its place.
-fn check(cpes: &[NewCpe], places: &[String]) -> Result<(), String> {
+/// What the ACS would refuse, and empty passwords unless they are allowed, with the place of the first.
+fn check(cpes: &[NewCpe], places: &[String], allow_empty: bool) -> Result<(), String> {
     let mut known: HashMap<&str, &str> = HashMap::with_capacity(cpes.len());
+    let mut empty: Option<(&str, &str)> = None;
+    let mut empties = 0;
     for (cpe, place) in cpes.iter().zip(places) {
         let texts = [
             ("stun_username", &cpe.stun_username),
@@ -206,8 +255,22 @@ fn check(cpes: &[NewCpe], places: &[String]) -> Result<(), String> {
             let name = printable(&cpe.stun_username);
             return Err(format!("{place}: {name} stands at {before} as well, and a STUNUsername belongs to one CPE"));
         }
+        let passwords = [
+            ("stun_password", &cpe.stun_password),
+            ("connection_request_password", &cpe.connection_request_password),
+        ];
+        if let Some((name, _)) = passwords.iter().find(|(_, text)| text.is_empty()) {
+            empty = empty.or(Some((place, name)));
+            empties += 1;
+        }
     }
-    Ok(())
+    match empty {
+        Some((place, name)) if !allow_empty => Err(format!(
+            "{place}: {name} is empty ({empties} of {} CPEs have an empty password); --allow-empty imports them",
+            cpes.len()
+        )),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn export(args: &ExportArgs, reach: &Reach) -> Outcome {

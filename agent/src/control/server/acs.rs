@@ -57,7 +57,7 @@ impl Connection<'_> {
                 let selection = usernames.map_or(Selection::All, Selection::Names);
                 self.send_many(acs.send_many(selection, rate, copies)).await
             }
-            Request::AddCpes { cpes, more } => self.add_cpes(&acs, cpes, more).await,
+            Request::AddCpes { cpes, more, upsert } => self.add_cpes(&acs, cpes, more, upsert).await,
             Request::RemoveCpe { username } => self.remove_cpe(&acs, &username).await,
             Request::VerifyCpe { username } => self.verify_cpe(&acs, &username).await,
             Request::Cpes => self.cpes(&acs).await,
@@ -116,7 +116,7 @@ impl Connection<'_> {
     }
 
     /// Takes CPEs that come in several messages, and adds them with the last.
-    async fn add_cpes(&mut self, acs: &Acs, cpes: Vec<NewCpe>, more: bool) -> Result<(), Ended> {
+    async fn add_cpes(&mut self, acs: &Acs, cpes: Vec<NewCpe>, more: bool, upsert: bool) -> Result<(), Ended> {
         if self.cpes_on_the_way.len() + cpes.len() > MOST {
             self.cpes_on_the_way = Vec::new();
             return self.refuse(Refusal::Failed, &format!("more than {MOST} CPEs at once; use several files")).await;
@@ -126,7 +126,7 @@ impl Connection<'_> {
             return self.write(&Reply::Done).await;
         }
         let cpes = std::mem::take(&mut self.cpes_on_the_way).into_iter().map(describe::provisioned).collect();
-        match acs.add_all(cpes).await {
+        match if upsert { acs.upsert_all(cpes).await } else { acs.add_all(cpes).await } {
             Ok(()) => self.write(&Reply::Done).await,
             Err(not_added) => self.refuse(Refusal::Failed, &not_added.to_string()).await,
         }

@@ -31,12 +31,14 @@ pub(crate) fn bindings(cpe: &Cpe) -> Vec<NatBinding> {
     let state = &cpe.state;
     let signed = state.authenticated.map(|one| seen(one, Way::Authenticated));
     let unsigned = state.tentative.map(|one| seen(one, Way::Tentative));
-    let reported = state.reported.as_deref().map(|told| NatBinding {
-        username: username(),
-        address: told.address.to_string(),
-        changed: Some(Clock::rfc3339_of(told.at)),
-        way: Some(Way::Reported.label().to_owned()),
-        ..NatBinding::default()
+    let reported = state.reported.as_deref().and_then(|told| {
+        Some(NatBinding {
+            username: username(),
+            address: told.address.as_ref()?.to_string(),
+            changed: Some(Clock::rfc3339_of(told.at)),
+            way: Some(Way::Reported.label().to_owned()),
+            ..NatBinding::default()
+        })
     });
     signed.into_iter().chain(reported).chain(unsigned).collect()
 }

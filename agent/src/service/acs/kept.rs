@@ -34,6 +34,25 @@ pub struct NotAdded {
     pub error: Error,
 }
 
+impl NotAdded {
+    fn new(name: &[u8], error: Error) -> Self {
+        Self { name: String::from_utf8_lossy(name).into_owned(), error }
+    }
+}
+
+/// CPEs of which nothing is known yet.
+///
+/// # Errors
+/// Names the first with a text that TR-111 Table 6 does not allow.
+fn judged(cpes: Vec<(String, Credentials)>) -> Result<Vec<Cpe>, NotAdded> {
+    let judge = |(name, credentials): (String, Credentials)| {
+        let judged = judge("STUNUsername", name.as_bytes(), 1).and_then(|()| judge_credentials(&credentials));
+        judged.map_err(|error| NotAdded::new(name.as_bytes(), error))?;
+        Ok(Cpe { name: Short::from(name.as_bytes()), credentials, state: State::default() })
+    };
+    cpes.into_iter().map(judge).collect()
+}
+
 impl Acs {
     /// Has `opened` be the registry: its CPEs are those of this ACS, what changes is kept there, and what other servers
     /// change there is known here.
@@ -73,14 +92,7 @@ impl Acs {
     /// # Errors
     /// Names the first that cannot be added.
     pub async fn add_all(&self, cpes: Vec<(String, Credentials)>) -> Result<(), NotAdded> {
-        let failed = |name: &[u8], error| NotAdded { name: String::from_utf8_lossy(name).into_owned(), error };
-        let mut changes = Vec::with_capacity(cpes.len());
-        for (name, credentials) in cpes {
-            let judged = judge("STUNUsername", name.as_bytes(), 1).and_then(|()| judge_credentials(&credentials));
-            judged.map_err(|error| failed(name.as_bytes(), error))?;
-            let cpe = Cpe { name: Short::from(name.as_bytes()), credentials, state: State::default() };
-            changes.push(Change::Added(Box::new(cpe)));
-        }
+        let changes: Vec<Change> = judged(cpes)?.into_iter().map(|cpe| Change::Added(Box::new(cpe))).collect();
         let names: Vec<Short> = changes.iter().map(|change| change.name().clone()).collect();
         let taken = {
             let mut state = self.lock();
@@ -95,7 +107,7 @@ impl Acs {
             taken
         };
         if let Some(place) = taken {
-            return Err(failed(&names[place], Error::Taken));
+            return Err(NotAdded::new(&names[place], Error::Taken));
         }
         self.note_size();
         let Some(journal) = self.0.journal.get() else { return Ok(()) };
@@ -110,7 +122,56 @@ impl Acs {
             Refused::Taken(taken) => taken.name.clone(),
             Refused::Unavailable(_) => names.first().cloned().unwrap_or_default(),
         };
-        Err(failed(&name, refused.into()))
+        Err(NotAdded::new(&name, refused.into()))
+    }
+
+    /// Adds CPEs, and gives those that are there the credentials: all of them, or none. What was learned of a CPE stays, and
+    /// credentials that it has already are not written again.
+    ///
+    /// # Errors
+    /// Names the first that cannot be had.
+    pub async fn upsert_all(&self, cpes: Vec<(String, Credentials)>) -> Result<(), NotAdded> {
+        let cpes = judged(cpes)?;
+        let mut changes = Vec::new();
+        // What each CPE that changes had before; nothing where it is new.
+        let mut before: Vec<(Short, Option<Credentials>)> = Vec::new();
+        {
+            let mut state = self.lock();
+            let registry = state.server.registry_mut();
+            for cpe in cpes {
+                let name = cpe.name.clone();
+                let Some(number) = registry.number(&name) else {
+                    changes.push(Change::Put(Box::new(cpe.clone())));
+                    // Its name is free, as was just seen.
+                    let _ = registry.add(cpe);
+                    before.push((name, None));
+                    continue;
+                };
+                let Some(known) = registry.get(number).filter(|known| known.credentials != cpe.credentials) else {
+                    continue;
+                };
+                changes.push(Change::Put(Box::new(Cpe { state: known.state.clone(), ..cpe.clone() })));
+                before.push((name, registry.set_credentials(number, cpe.credentials)));
+            }
+        }
+        self.note_size();
+        let Some(journal) = self.0.journal.get() else { return Ok(()) };
+        let Err(refused) = journal.commit(changes).await else { return Ok(()) };
+        let name = before.first().map(|(name, _)| name.clone()).unwrap_or_default();
+        {
+            let mut state = self.lock();
+            let registry = state.server.registry_mut();
+            for (name, credentials) in before.into_iter().rev() {
+                match (registry.number(&name), credentials) {
+                    (Some(number), Some(credentials)) => drop(registry.set_credentials(number, credentials)),
+                    (_, None) => drop(registry.remove(&name)),
+                    // Somebody removed it meanwhile.
+                    (None, Some(_)) => {}
+                }
+            }
+        }
+        self.note_size();
+        Err(NotAdded::new(&name, refused.into()))
     }
 
     /// A `ts` for each, greater than any that was given to that CPE before, by whichever server (T-54, UCR-37).

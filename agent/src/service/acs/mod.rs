@@ -36,6 +36,7 @@ use crate::{
     config::AcsKnobs,
     control::message::{Alarm, BindingChange, Event, Happening, NatBinding},
     dataplane::Bindings,
+    registry::Health,
     telemetry::AcsMetrics,
 };
 
@@ -170,9 +171,12 @@ impl Acs {
         self.add_all(vec![(name.to_owned(), credentials)]).await.map_err(|not_added| not_added.error)
     }
 
-    /// Gives a CPE other credentials. What was learned of it stays.
+    /// Gives a CPE other credentials. What was learned of it stays. Credentials that it has already are not written again.
     pub async fn set_credentials(&self, name: &str, credentials: Credentials) -> Result<(), Error> {
         judge_credentials(&credentials)?;
+        if self.get(name).ok_or(Error::Unknown)?.credentials == credentials && self.health() == Health::Working {
+            return Ok(());
+        }
         let mut before = None;
         let changed = self.change(name, |registry, number| {
             before = registry.set_credentials(number, credentials);
@@ -196,17 +200,28 @@ impl Acs {
         kept
     }
 
-    /// Takes what the CPE told its ACS in an Inform (STUN-41, STUN-44).
+    /// Takes what the CPE told its ACS in an Inform (STUN-41, STUN-44). An empty address that is no news is not kept again.
     pub async fn report(&self, name: &str, reported: Reported) -> Result<(), Error> {
         let change = BindingChange {
-            address: Some(reported.address.to_string()),
+            address: reported.address.as_ref().map(ToString::to_string),
             nat_detected: reported.nat_detected,
             username: Some(name.to_owned()),
             authenticated: Some(false),
         };
+        let mut is_news = true;
         let cpe = self.change(name, |registry, number| {
-            registry.update(number, |state| state.reported = Some(Box::new(reported)));
+            registry.update(number, |state| {
+                let known = state.reported.as_deref();
+                let known = known.map(|known| (known.address.is_some(), known.nat_detected)).unwrap_or_default();
+                is_news = reported.address.is_some() || known != (false, reported.nat_detected);
+                if is_news {
+                    state.reported = Some(Box::new(reported));
+                }
+            });
         })?;
+        if !is_news {
+            return Ok(());
+        }
         self.keep(Change::State(cpe.name, Box::new(cpe.state))).await?;
         self.tell(|| Happening::BindingChanged(change));
         Ok(())

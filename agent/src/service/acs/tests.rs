@@ -27,7 +27,7 @@ fn credentials(stun_password: &str) -> Credentials {
 }
 
 fn told(address: &str) -> Reported {
-    let address = address.parse().expect("an authority");
+    let address = Some(address.parse().expect("an authority"));
     Reported { address, nat_detected: Some(true), at: tr111_core::time::UnixTime(1_700_000_000) }
 }
 
