@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+mod http;
 #[cfg(feature = "gateway")]
 pub mod nat;
 pub mod os;

@@ -11,6 +11,7 @@ pub mod bench;
 pub mod client;
 pub mod corpus;
 pub mod cpe;
+pub mod crowd;
 pub mod demo;
 pub mod frame;
 pub mod host;

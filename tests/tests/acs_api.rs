@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tr111_tests::{
     acs,
     agent::{Agent, Files, SOON, binary},
+    crowd,
     lab::Lab,
     process::{Process, output, run, text},
     wait::{wait_for, wait_until},
@@ -468,5 +469,72 @@ fn large_and_slow_clients_take_nothing_from_others() -> Result<()> {
     })?;
     assert!(text(&said).starts_with("HTTP/1.1 408 "), "{}", text(&said));
     assert!(started.elapsed() < Duration::from_secs(40));
+    Ok(())
+}
+
+/// SEC-8: whoever has the token is answered beside a thousand clients who do not, and those take few descriptors. They are
+/// silent, or they ask and are refused.
+#[test]
+fn a_client_with_the_token_is_answered_beside_a_thousand_without() -> Result<()> {
+    let lab = Lab::new()?;
+    let story = Story::begin(&lab)?;
+    let address: SocketAddr = API.parse()?;
+    let pid = story.agent.json(&["status"])?["pid"].as_u64().context("no pid")?.try_into()?;
+    let before = crowd::descriptors(pid)?;
+    let mut clients = crowd::gather(&lab.gateway, address, 500, b"")?;
+    clients.extend(crowd::gather(&lab.gateway, address, 100, b"POST /v1/cpes HTTP/1.1\r\n")?);
+    clients.extend(crowd::gather(&lab.gateway, address, 400, b"GET /v1/cpes HTTP/1.1\r\nHost: localhost\r\n\r\n")?);
+    let begin = Instant::now();
+    assert_eq!(story.get("/v1/cpes")?["cpes"], json!([]));
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    // The same for whoever talks to it with a pause.
+    let token = format!("Host: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
+    let mut known = crowd::gather(&lab.gateway, address, 1, format!("GET /v1/cpes HTTP/1.1\r\n{token}").as_bytes())?;
+    let mut known = known.pop().context("no client")?;
+    known.set_read_timeout(Some(SOON))?;
+    let hear = |stream: &mut TcpStream| -> Result<String> {
+        let mut answer = [0; 4_096];
+        let length = stream.read(&mut answer)?;
+        Ok(text(&answer[..length]))
+    };
+    assert!(hear(&mut known)?.starts_with("HTTP/1.1 200"));
+    clients.extend(crowd::gather(&lab.gateway, address, 600, b"")?);
+    known.write_all(format!("GET /v1/cpes HTTP/1.1\r\n{token}").as_bytes())?;
+    assert!(hear(&mut known)?.starts_with("HTTP/1.1 200"), "a connection of somebody known gives way to strangers");
+    let more = crowd::descriptors(pid)? - before;
+    ensure!(more <= 300, "{more} descriptors");
+    Ok(())
+}
+
+/// SEC-8: event streams have places of their own: so many and no more, and requests are answered beside them.
+#[test]
+fn event_streams_take_no_place_of_requests() -> Result<()> {
+    let lab = Lab::new()?;
+    let story = Story::begin(&lab)?;
+    let request = format!("GET /v1/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
+    let mut streams = Vec::new();
+    let mut open = |count: usize, from: u8| -> Result<Vec<String>> {
+        let mut statuses = Vec::new();
+        for _ in 0..count {
+            let source = [127, 0, 0, from].into();
+            let mut stream = lab.gateway.enter(|| crowd::connect_from(source, API.parse()?))?;
+            stream.set_read_timeout(Some(SOON))?;
+            stream.write_all(request.as_bytes())?;
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer)?;
+            statuses.push(text(&answer[9..]));
+            streams.push(stream);
+        }
+        Ok(statuses)
+    };
+    let accepted = |statuses: &[String]| statuses.iter().filter(|status| *status == "200").count();
+    let first = open(20, 1)?;
+    assert_eq!((accepted(&first), first.len()), (16, 20), "{first:?}");
+    assert!(first[16..].iter().all(|status| status == "503"), "{first:?}");
+    assert_eq!(accepted(&open(20, 2)?), 16);
+    assert_eq!(accepted(&open(1, 3)?), 0, "32 in all");
+    for _ in 0..3 {
+        assert_eq!(story.get("/v1/cpes")?["cpes"], json!([]));
+    }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::{
     io::Read,
     net::{TcpListener, TcpStream},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -10,7 +11,9 @@ use serde_json::Value;
 use tr111_tests::{
     agent::{Agent, Files, SOON},
     cpe::count,
+    crowd,
     lab::Lab,
+    metrics::Metrics,
     process::run,
 };
 
@@ -18,6 +21,7 @@ const ADDRESS: &str = "10.111.2.5:7547";
 const URL: &str = "http://10.111.2.5:7547/a?b=c";
 const USER: &str = "CPE57689";
 const PASSWORD: &str = "connreqsecret";
+const CONNECTIONS: &str = "tr111_tcp_connections_total";
 const REQUESTS: &str = "tr111_tcp_connection_requests_total";
 
 /// A device that has no DHCP, with or without a listener of its own.
@@ -116,6 +120,30 @@ fn too_many_are_answered_with_503() -> Result<()> {
     assert!(refused == 503 && accepted >= 10, "{refused} after {accepted}");
     count(&device, REQUESTS, "accepted", accepted)?;
     count(&device, REQUESTS, "too_many", 1)
+}
+
+/// SEC-8, UCR-2: a request is answered within a second beside a thousand connections that say nothing, or not enough, from
+/// the address of the ACS and from others; and they take few of the agent's descriptors.
+#[test]
+fn a_request_is_answered_beside_a_thousand_silent_connections() -> Result<()> {
+    let lab = Lab::new()?;
+    let device = start(&lab, "builtin")?;
+    let pid = device.json(&["status"])?["pid"].as_u64().context("no pid")?.try_into()?;
+    let before = crowd::descriptors(pid)?;
+    let mut clients = crowd::gather(&lab.gateway, ADDRESS.parse()?, 700, b"")?;
+    clients.extend(crowd::gather(&lab.lan, ADDRESS.parse()?, 150, b"")?);
+    clients.extend(crowd::gather(&lab.gateway, ADDRESS.parse()?, 150, b"GET / HTTP/1.1\r\nHost: x\r\n")?);
+    let begin = Instant::now();
+    assert_eq!(with_password(&lab, PASSWORD)?, 200);
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    // One source that has asked before has its places, and no more.
+    clients.extend(crowd::gather(&lab.gateway, ADDRESS.parse()?, 100, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")?);
+    assert_eq!(with_password(&lab, PASSWORD)?, 200);
+    let more = crowd::descriptors(pid)? - before;
+    assert!(more <= 40, "{more} descriptors");
+    let displaced = |metrics: &Metrics| metrics.sum(CONNECTIONS, &[("listener", "connection_request"), ("result", "displaced")]);
+    assert!(displaced(&device.metrics()?) >= 1_000);
+    Ok(())
 }
 
 /// UCR-2: with another process for TCP Connection Requests, its port is left to it, and `tr111 status` says so.

@@ -1,12 +1,17 @@
 //! Starting, stopping, refusing to start, and who may talk to the agent.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use aya::programs::xdp::XdpMode;
 use tr111_tests::{
-    agent::{Agent, Files, SOON, attached_programs, binary, without_capabilities},
+    agent::{Agent, Files, METRICS, SOON, attached_programs, binary, without_capabilities},
     client::Client,
+    crowd,
     lab::{GATEWAY, Lab, POOL},
     process::{output, text},
     responder::Responder,
@@ -232,5 +237,24 @@ fn the_next_agent_starts_after_a_kill() -> Result<()> {
     let wire = Wire::open(&lab.lan, "eth0")?;
     Client::new(&wire, 1, hex(D1)).bind()?;
     next.wait_for_rows(1, SOON)?;
+    Ok(())
+}
+
+/// SEC-8: a scrape is answered beside a thousand clients that are silent, or ask and never read.
+#[test]
+fn a_scrape_is_answered_beside_a_thousand_other_clients() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut agent = Agent::start(&lab, &["lan0"], &[])?;
+    let pid = agent.process().id();
+    let before = crowd::descriptors(pid)?;
+    let mut clients = crowd::gather(&lab.gateway, METRICS.parse()?, 800, b"")?;
+    let asks = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(200);
+    clients.extend(crowd::gather(&lab.gateway, METRICS.parse()?, 200, &asks)?);
+    let begin = Instant::now();
+    let metrics = agent.metrics()?;
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert!(metrics.sum("tr111_tcp_connections_total", &[("listener", "metrics"), ("result", "displaced")]) >= 900);
+    let more = crowd::descriptors(pid)?.saturating_sub(before);
+    assert!(more <= 40, "{more} descriptors");
     Ok(())
 }

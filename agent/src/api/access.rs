@@ -3,6 +3,7 @@
 use std::{fs, io, net::IpAddr, path::Path, sync::Arc};
 
 use axum::{
+    Extension,
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, Uri, header},
     middleware::Next,
@@ -11,6 +12,7 @@ use axum::{
 use subtle::ConstantTimeEq;
 
 use super::{document, problem::Problem};
+use crate::http::Visit;
 
 /// Fewest bytes of a token: 16 random ones are out of reach for guessing.
 const LEAST: usize = 16;
@@ -38,6 +40,15 @@ pub(super) enum Access {
     Loopback,
 }
 
+/// Who asks for something that is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker {
+    /// Whoever may ask for everything.
+    Known,
+    /// Anybody, for what is public.
+    Stranger,
+}
+
 impl Access {
     /// By the token in a file.
     pub(super) fn read(file: &Path) -> Result<Self, BadToken> {
@@ -53,32 +64,42 @@ impl Access {
         Ok(Self::Token(token.into()))
     }
 
-    fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+    fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Result<Asker, Problem> {
         match self {
             // The document tells nothing that is not public.
-            Self::Token(_) if uri.path() == document::PATH => Ok(()),
+            Self::Token(_) if uri.path() == document::PATH => Ok(Asker::Stranger),
             Self::Token(token) => {
                 let given = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
                 let given =
                     given.ok_or_else(|| Problem::unauthorized("send the token: Authorization: Bearer TOKEN"))?;
                 let is_right = bearer(given).is_some_and(|given| bool::from(given.ct_eq(token)));
-                is_right.then_some(()).ok_or_else(|| Problem::unauthorized("the token is wrong"))
+                is_right.then_some(Asker::Known).ok_or_else(|| Problem::unauthorized("the token is wrong"))
             }
             // A page in a browser here may ask by a name of its own that leads here (DNS rebinding).
             Self::Loopback => {
                 let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
                 let is_ours = host.is_some_and(names_loopback);
                 let reason = "without acs.api_token_file, only requests for localhost or its address are answered";
-                is_ours.then_some(()).ok_or_else(|| Problem::forbidden(reason))
+                is_ours.then_some(Asker::Known).ok_or_else(|| Problem::forbidden(reason))
             }
         }
     }
 }
 
 /// Lets through who may ask.
-pub(super) async fn check(State(access): State<Access>, request: Request, next: Next) -> Response {
+pub(super) async fn check(
+    State(access): State<Access>,
+    Extension(visit): Extension<Visit>,
+    request: Request,
+    next: Next,
+) -> Response {
     match access.judge(request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
+        Ok(asker) => {
+            if asker == Asker::Known {
+                visit.trust();
+            }
+            next.run(request).await
+        }
         Err(problem) => problem.into_response(),
     }
 }

@@ -3,13 +3,22 @@
 use std::{convert::Infallible, time::Duration};
 
 use axum::{
+    Extension,
     extract::State,
-    response::sse::{Event, KeepAlive, Sse},
+    http::header,
+    response::{
+        IntoResponse,
+        sse::{Event, KeepAlive, Sse},
+    },
 };
-use futures_util::{Stream, stream};
+use futures_util::stream;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{Api, problem::Always};
+use super::{
+    Api,
+    problem::{Always, Problem},
+};
+use crate::http::Visit;
 
 /// How often something is sent to a client to whom nothing happens.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -17,12 +26,17 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Events as they happen
 ///
 /// Server-sent events: each has in `data` an object as `tr111 watch --json` prints it, with `time` and `event`. A client
-/// that is too slow misses some, and gets one of the name `lagged` whose `data` is how many.
+/// that is too slow misses some, and gets one of the name `lagged` whose `data` is how many. There are 32 streams at a
+/// time, 16 of them of one address.
 #[utoipa::path(
     get, path = "/v1/events", tag = "events",
     responses((status = 200, description = "Events, until the client goes.", body = String, content_type = "text/event-stream"), Always)
 )]
-pub(super) async fn events(State(api): State<Api>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+pub(super) async fn events(
+    State(api): State<Api>,
+    Extension(visit): Extension<Visit>,
+) -> Result<impl IntoResponse, Problem> {
+    visit.stream().map_err(|full| Problem::unavailable(full.to_string()))?;
     let events = stream::unfold(api.acs.events(), async |mut events| {
         let event = match events.recv().await {
             // Plain data of our own always serialises.
@@ -30,7 +44,9 @@ pub(super) async fn events(State(api): State<Api>) -> Sse<impl Stream<Item = Res
             Err(RecvError::Lagged(missed)) => Event::default().event("lagged").data(missed.to_string()),
             Err(RecvError::Closed) => return None,
         };
-        Some((Ok(event), events))
+        Some((Ok::<_, Infallible>(event), events))
     });
-    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+    let events = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    // Its connection has the place of a stream, and is good for nothing else afterwards.
+    Ok(([(header::CONNECTION, "close")], events))
 }

@@ -1,36 +1,19 @@
 //! The address of the HTTP interface, and what clients may take of it.
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::PathBuf,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
-    extract::Request,
+    extract::{Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::{Instant, Sleep, sleep, sleep_until, timeout},
-};
+use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
@@ -38,20 +21,28 @@ use super::{
     problem::Problem,
     router,
 };
-use crate::service::acs::Acs;
+use crate::{
+    http::{Limits, Server, Transport, Visit},
+    service::acs::Acs,
+    telemetry::Connections,
+};
 
-/// Most clients at a time; others wait to be accepted.
-const CLIENTS: usize = 64;
-/// Most bytes of a request's line and headers.
-const HEADERS: usize = 16 << 10;
-/// How long a handshake or the headers of a request may take.
-const HELLO: Duration = Duration::from_secs(10);
+/// What clients get at most. An ACS on this machine may open a connection for each request, and many at once.
+const LIMITS: Limits = Limits {
+    connections: 512,
+    per_source: 256,
+    streams: 32,
+    streams_per_source: 16,
+    grace: Duration::from_millis(100),
+    headers: Duration::from_secs(10),
+    idle: Duration::from_secs(60),
+    stall: Duration::from_secs(30),
+    header_bytes: 16 << 10,
+};
+/// Requests that are worked on at a time, each of which may have a large body; others wait.
+pub(super) const AT_WORK: usize = 64;
 /// How long a request may take, its body included.
 const REQUEST: Duration = Duration::from_secs(15);
-/// How long a client may take nothing of its answer.
-const STALL: Duration = Duration::from_secs(30);
-/// How long to wait when the system has no descriptor left.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Where and how to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,28 +142,20 @@ impl Listening {
     }
 
     /// Answers until the agent ends.
-    pub async fn serve(self, acs: Acs) {
+    pub async fn serve(self, acs: Acs, counts: Connections) {
         let Self { listener, access, tls } = self;
-        let router = router(acs, access);
-        let clients = Arc::new(Semaphore::new(CLIENTS));
-        loop {
-            let Ok(place) = Arc::clone(&clients).acquire_owned().await else { return };
-            let (stream, from) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "a client of the HTTP interface was not accepted");
-                    sleep(PAUSE).await;
-                    continue;
-                }
-            };
-            let (router, tls) = (router.clone(), tls.clone());
-            tokio::spawn(async move {
-                if let Err(error) = converse(stream, tls, router).await {
-                    tracing::debug!(%from, %error, "a client of the HTTP interface left");
-                }
-                drop(place);
-            });
-        }
+        let transport = tls.map_or(Transport::Plain, Transport::Tls);
+        let router = TowerToHyperService::new(router(acs, access));
+        let server = Server::new(listener, transport, LIMITS, counts);
+        let answer = move |mut request: hyper::Request<_>, visit: &Visit| {
+            request.extensions_mut().insert(visit.clone());
+            let answer = router.call(request);
+            async move {
+                let Ok(response) = answer.await;
+                response
+            }
+        };
+        server.serve(answer).await;
     }
 }
 
@@ -191,72 +174,11 @@ fn tls(certificate_file: &PathBuf, key_file: &PathBuf) -> Result<TlsAcceptor, Er
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-async fn converse(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let Some(tls) = tls else { return serve(stream, router).await };
-    let stream = timeout(HELLO, tls.accept(stream)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    serve(stream, router).await
-}
-
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) -> io::Result<()> {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HELLO)
-        .max_buf_size(HEADERS)
-        .serve_connection(TokioIo::new(Patient::new(stream)), TowerToHyperService::new(router));
-    connection.await.map_err(io::Error::other)
-}
-
-/// Answers a request in time, or says that it came too slowly.
-pub(super) async fn in_time(request: Request, next: Next) -> Response {
+/// Answers a request when its turn comes, and in time, or says that it came too slowly.
+pub(super) async fn in_time(State(turns): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    let turn = turns.acquire().await;
     let late = |_| Problem::request_timeout("the request did not come in time").into_response();
-    timeout(REQUEST, next.run(request)).await.unwrap_or_else(late)
-}
-
-/// A stream that fails when its peer takes nothing for too long.
-struct Patient<S> {
-    stream: S,
-    /// When patience ends, while something waits to be taken.
-    until: Option<Pin<Box<Sleep>>>,
-}
-
-impl<S: AsyncWrite + Unpin> Patient<S> {
-    fn new(stream: S) -> Self {
-        Self { stream, until: None }
-    }
-
-    fn judge<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.until = None;
-            return written;
-        }
-        let until = self.until.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + STALL)));
-        match until.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        pin!(&mut self.stream).poll_read(context, into)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        let written = pin!(&mut self.stream).poll_write(context, from);
-        self.judge(context, written)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = pin!(&mut self.stream).poll_flush(context);
-        self.judge(context, flushed)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let ended = pin!(&mut self.stream).poll_shutdown(context);
-        self.judge(context, ended)
-    }
+    let response = timeout(REQUEST, next.run(request)).await.unwrap_or_else(late);
+    drop(turn);
+    response
 }

@@ -2,7 +2,7 @@
 //!
 //! | module | does |
 //! | --- | --- |
-//! | `listener` | the address, TLS, and what a client may take: connections, bytes and time |
+//! | `listener` | the address, TLS, and what clients may take: connections, bytes and time (`crate::http`) |
 //! | `access` | who may ask: the holder of the token, or without one whoever is on this machine |
 //! | `extract`, `problem` | what comes in, and what goes wrong (RFC 9457) |
 //! | `cpes`, `connection_requests`, `associations`, `events` | what may be asked |
@@ -18,12 +18,15 @@ mod extract;
 mod listener;
 mod problem;
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     extract::DefaultBodyLimit,
     http::{Method, Uri},
     middleware,
 };
+use tokio::sync::Semaphore;
 
 pub(crate) use cpes::escape;
 pub use listener::{Error, Listening, Settings};
@@ -54,7 +57,7 @@ fn router(acs: Acs, access: Access) -> Router {
             Problem::method_not_allowed(format!("{} cannot be asked with {method}", uri.path()))
         })
         .layer(DefaultBodyLimit::max(BODY))
+        .layer(middleware::from_fn_with_state(Arc::new(Semaphore::new(listener::AT_WORK)), listener::in_time))
         .layer(middleware::from_fn_with_state(access, access::check))
-        .layer(middleware::from_fn(listener::in_time))
         .with_state(Api { acs, jobs: Jobs::default(), document })
 }

@@ -78,6 +78,10 @@ impl Problem {
         Self::new(StatusCode::TOO_MANY_REQUESTS, detail)
     }
 
+    pub(super) fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+
     pub(super) fn unprocessable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
     }
@@ -132,7 +136,7 @@ impl IntoResponses for Always {
             (StatusCode::UNAUTHORIZED, "The token is missing or wrong."),
             (StatusCode::FORBIDDEN, "No token is asked for, so the request has to be for this very machine."),
             (StatusCode::REQUEST_TIMEOUT, "The request came too slowly."),
-            (StatusCode::SERVICE_UNAVAILABLE, "The store does not answer."),
+            (StatusCode::SERVICE_UNAVAILABLE, "The store does not answer, or there are too many event streams."),
         ])
     }
 }

@@ -67,7 +67,7 @@ async fn serve(
     tokio::spawn(acs.clone().watch_associations());
     let url = api.as_ref().and_then(api::Listening::url);
     if let Some(api) = api {
-        tokio::spawn(api.serve(acs.clone()));
+        tokio::spawn(api.serve(acs.clone(), telemetry.connections("api")));
     }
     telemetry.set_ready();
     tracing::info!(control = %config.agent.control.display(), api = url.as_deref().unwrap_or("off"), "ACS runs");

@@ -7,7 +7,7 @@ use tr111_core::{
     digest,
 };
 
-use super::Telemetry;
+use super::{Connections, Telemetry};
 
 /// What the CPE counts.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct CpeMetrics {
     pub requests: IntCounterVec,
     /// TCP Connection Requests by result.
     pub tcp_requests: IntCounterVec,
+    /// Connections of the listener for TCP Connection Requests.
+    pub tcp_connections: Connections,
     /// STUN messages by type and result.
     stun: IntCounterVec,
     /// Datagrams that a socket had no room for.
@@ -51,6 +53,7 @@ impl CpeMetrics {
         let metrics = Self {
             requests: IntCounterVec::new(requests, &["result"])?,
             tcp_requests: IntCounterVec::new(tcp, &["result"])?,
+            tcp_connections: telemetry.connections("connection_request"),
             stun: IntCounterVec::new(stun.const_label("role", role), &["type", "result"])?,
             lost: IntCounterVec::new(lost, &["socket"])?,
             alarms: IntGaugeVec::new(alarms, &["alarm"])?,

@@ -1,25 +1,30 @@
 //! `/metrics`, `/healthz` and `/readyz`.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::ready, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
     header::{self, HeaderValue},
-    server::conn::http1,
-    service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
+use tokio::net::TcpListener;
 
 use super::Telemetry;
+use crate::http::{Limits, Server, Transport};
 
-/// Connections at a time; others wait in the kernel.
-const CONNECTIONS: usize = 16;
-/// How long the headers of a request may take, and how long a connection may rest between two.
-const HEADERS: Duration = Duration::from_secs(30);
-/// Pause after the kernel had no descriptor left.
-const PAUSE: Duration = Duration::from_millis(100);
+/// What scrapers get at most.
+const LIMITS: Limits = Limits {
+    connections: 32,
+    per_source: 16,
+    streams: 0,
+    streams_per_source: 0,
+    grace: Duration::ZERO,
+    headers: Duration::from_secs(10),
+    // Scrapers come back on the same connection, every minute or more often.
+    idle: Duration::from_secs(90),
+    stall: Duration::from_secs(30),
+    header_bytes: 16 << 10,
+};
 
 /// Why the metrics have no address.
 #[derive(Debug, thiserror::Error)]
@@ -50,27 +55,8 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, HttpError> {
 
 /// Answers until the agent ends.
 pub async fn serve(listener: TcpListener, telemetry: Arc<Telemetry>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    while let Ok(place) = Arc::clone(&room).acquire_owned().await {
-        match listener.accept().await {
-            Ok((stream, from)) => {
-                let telemetry = Arc::clone(&telemetry);
-                tokio::spawn(async move {
-                    let answer = service_fn(async |request| Ok::<_, Infallible>(answer(&telemetry, &request)));
-                    let mut http = http1::Builder::new();
-                    http.timer(TokioTimer::new()).header_read_timeout(HEADERS);
-                    if let Err(error) = http.serve_connection(TokioIo::new(stream), answer).await {
-                        tracing::debug!(%from, %error, "a scraper left");
-                    }
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::debug!(%error, "a scraper was not accepted");
-                sleep(PAUSE).await;
-            }
-        }
-    }
+    let server = Server::new(listener, Transport::Plain, LIMITS, telemetry.connections("metrics"));
+    server.serve(move |request, _| ready(answer(&telemetry, &request))).await;
 }
 
 fn answer(telemetry: &Telemetry, request: &Request<Incoming>) -> Response<String> {

@@ -60,6 +60,17 @@ pub struct TableFacts {
     pub counts: Counts,
 }
 
+/// What a TCP listener counts.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    /// Every connection.
+    pub accepted: IntCounter,
+    /// Those that gave way to another one.
+    pub displaced: IntCounter,
+    /// Those whose client let a deadline pass.
+    pub timed_out: IntCounter,
+}
+
 /// Every metric of an agent.
 #[derive(Debug)]
 pub struct Telemetry {
@@ -74,6 +85,8 @@ pub struct Telemetry {
     pub failed_writes: IntCounterVec,
     /// Clients of the control socket.
     pub control_clients: IntGauge,
+    /// Connections of the TCP listeners, by what became of them.
+    tcp_connections: IntCounterVec,
     /// Groups that the store did not write.
     pub store_errors: IntCounter,
     /// Changes of parameters with Active notification, by what became of them.
@@ -126,6 +139,10 @@ impl Telemetry {
             )?,
             failed_writes: IntCounterVec::new(writes, &["map"])?,
             control_clients: IntGauge::new("tr111_control_clients", "Clients of the control socket.")?,
+            tcp_connections: IntCounterVec::new(
+                Opts::new("tr111_tcp_connections_total", "TCP connections by listener, and by what became of them."),
+                &["listener", "result"],
+            )?,
             store_errors: IntCounter::new(
                 "tr111_store_errors_total",
                 "Groups of changes that the store did not write.",
@@ -149,6 +166,7 @@ impl Telemetry {
         };
         telemetry.register(Box::new(build))?;
         telemetry.register(Box::new(telemetry.control_clients.clone()))?;
+        telemetry.register(Box::new(telemetry.tcp_connections.clone()))?;
         telemetry.register(Box::new(telemetry.store_errors.clone()))?;
         telemetry.register(Box::new(telemetry.notifications.clone()))?;
         Ok(telemetry)
@@ -157,6 +175,16 @@ impl Telemetry {
     /// Adds metrics of a role's own.
     pub fn register(&self, collector: Box<dyn Collector>) -> Result<(), prometheus::Error> {
         self.registry.register(collector)
+    }
+
+    /// The counters of a TCP listener.
+    pub fn connections(&self, listener: &str) -> Connections {
+        let counter = |result| self.tcp_connections.with_label_values(&[listener, result]);
+        Connections {
+            accepted: counter("accepted"),
+            displaced: counter("displaced"),
+            timed_out: counter("timed_out"),
+        }
     }
 
     /// Takes what the owner of the table says about it.

@@ -1,7 +1,7 @@
 //! TCP Connection Requests (UCR-2, TR-069 3.2.2): an HTTP GET with digest authentication, at the address of the UDP ones.
 
 use std::{
-    convert::Infallible,
+    future::ready,
     net::{SocketAddr, SocketAddrV4},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -11,31 +11,33 @@ use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
     header::{self, HeaderValue},
-    server::conn::http1,
-    service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::IntCounterVec;
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc, watch},
-    time::{sleep, timeout},
+    net::TcpListener,
+    sync::{mpsc, watch},
 };
 use tr111_core::digest::{self, Credential, Gate, Refusal};
 
 use super::{Ask, BindError, Clock, Demands, Refused};
-use crate::{random, telemetry::CpeMetrics};
+use crate::{
+    http::{Limits, Server, Transport},
+    random,
+    telemetry::CpeMetrics,
+};
 
-/// Connections at a time; others wait in the kernel.
-const CONNECTIONS: usize = 16;
-/// How long a connection may last: a challenge, its answer, and some time between them.
-const CONNECTION: Duration = Duration::from_secs(10);
-/// How long the headers of a request may take.
-const HEADERS: Duration = Duration::from_secs(5);
-/// Most bytes of the headers, and of what a client sends ahead.
-const BUFFER: usize = 8_192;
-/// Pause after the kernel had no descriptor left.
-const PAUSE: Duration = Duration::from_millis(100);
+/// What clients get at most. A Connection Request is a challenge, its answer, and some time between them.
+const LIMITS: Limits = Limits {
+    connections: 32,
+    per_source: 16,
+    streams: 0,
+    streams_per_source: 0,
+    grace: Duration::ZERO,
+    headers: Duration::from_secs(5),
+    idle: Duration::from_secs(10),
+    stall: Duration::from_secs(10),
+    header_bytes: 8 << 10,
+};
 
 /// The port, which nobody reads yet.
 #[derive(Debug)]
@@ -63,26 +65,10 @@ impl Tcp {
         refused: Refused,
     ) {
         let Self { listener, gate } = self;
+        let server = Server::new(listener, Transport::Plain, LIMITS, metrics.tcp_connections);
         let (gate, refused) = (Mutex::new(gate), Mutex::new(refused));
         let door = Arc::new(Door { gate, refused, demands, owner, counter: metrics.tcp_requests });
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
-        while let Ok(place) = Arc::clone(&room).acquire_owned().await {
-            match listener.accept().await {
-                Ok((stream, from)) => {
-                    let door = Arc::clone(&door);
-                    tokio::spawn(async move {
-                        if timeout(CONNECTION, door.talk(stream, from)).await.is_err() {
-                            tracing::debug!(%from, "a TCP Connection Request took too long");
-                        }
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "a TCP connection was not accepted");
-                    sleep(PAUSE).await;
-                }
-            }
-        }
+        server.serve(move |request, visit| ready(door.answer(&request, visit.from))).await;
     }
 }
 
@@ -96,15 +82,6 @@ struct Door {
 }
 
 impl Door {
-    async fn talk(&self, stream: TcpStream, from: SocketAddr) {
-        let answer = service_fn(async |request| Ok::<_, Infallible>(self.answer(&request, from)));
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(BUFFER);
-        if let Err(error) = http.serve_connection(TokioIo::new(stream), answer).await {
-            tracing::debug!(%from, %error, "a TCP Connection Request broke off");
-        }
-    }
-
     fn answer(&self, request: &Request<Incoming>, from: SocketAddr) -> Response<String> {
         let now = Clock::now();
         let (result, response) = if request.method() == Method::GET {
