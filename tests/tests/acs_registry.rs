@@ -133,6 +133,13 @@ fn the_linter_finds_what_is_weak_or_shared() -> Result<()> {
     };
     add("CPE00001", &keys[0])?;
     acs.print(&["cpe", "lint"])?;
+    for (name, is_warned) in [("Home%20Box+1", false), ("Home Box 1", true)] {
+        let arguments = ["cpe", "add", "--stun-username", "CPE00009", "--connection-request-username", name];
+        let output = acs.ask(&[&arguments[..], &["--connection-request-password-file", &keys[1]]].concat())?;
+        let warning = text(&output.stderr);
+        ensure!(output.status.success() && warning.contains("' '") == is_warned, "{name}: {warning}");
+        acs.print(&["cpe", "remove", "CPE00009"])?;
+    }
     add("CPE0002", &keys[0])?;
     add("CPE0003 ", &write(lab.path(), "weak", "password1234")?)?;
     ensure!(refused(&acs, &["cpe", "lint"])?.contains("5 findings"));

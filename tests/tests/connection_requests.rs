@@ -10,9 +10,13 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde_json::Value;
+use tr111_core::{
+    connreq::{Authority, ConnectionRequest},
+    secret::SharedSecret,
+};
 use tr111_tests::{
     agent::{Agent, Files, SOON},
-    cpe::{DEVICE, PASSWORD, count, request, start, unix_now, watch},
+    cpe::{DEVICE, MANAGEMENT, PASSWORD, USERNAME, count, get, request, start, unix_now, watch},
     lab::Lab,
     process::Process,
     wait::pass,
@@ -81,6 +85,124 @@ fn a_signed_request_wakes_the_device_once_and_nothing_is_sent_back() -> Result<(
     // UCR-15: everything was read and counted by now, so what it caused would be here.
     acs.set_nonblocking(true)?;
     assert!(acs.recv_from(&mut [0; 1500]).is_err(), "something came back");
+    Ok(())
+}
+
+/// UCR-14, T-27: an external CWMP client that acknowledges at its session's start is woken once more for all Connection
+/// Requests of that session, and not a third time.
+#[test]
+fn requests_of_a_session_ask_for_one_more() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.lan.ip("addr add 10.111.2.5/16 dev eth0")?;
+    let device = start(&lab, Files::new(lab.path(), "device")?, "")?;
+    let acs = lab.gateway.enter(|| UdpSocket::bind("10.111.0.1:3478"))?;
+    let mut client = subscribe(&device, &lab, "client")?;
+    let timestamp = unix_now()?;
+    let mut accepted = 0;
+    let mut wake = || -> Result<()> {
+        accepted += 1;
+        acs.send_to(&request(DEVICE, timestamp + accepted, accepted, PASSWORD)?, DEVICE)?;
+        count(&device, REQUESTS, "accepted", accepted)
+    };
+    wake()?;
+    client.wait_for_line("\"sequence\":1", SOON)?;
+    // Still before the session: it is the same one.
+    wake()?;
+    // The ACS answered the Inform.
+    device.print(&["ack", "1"])?;
+    (0..3).try_for_each(|_| wake())?;
+    let line = client.wait_for_line("\"sequence\":2", SOON)?;
+    assert_eq!(event(&line)?["kind"], "6 CONNECTION REQUEST", "{line}");
+    device.print(&["ack", "2"])?;
+    // A third would be there for whoever asks now, in front of the next.
+    wake()?;
+    let line = client.wait_for_line("\"sequence\":3", SOON)?;
+    assert_eq!(event(&line)?["kind"], "6 CONNECTION REQUEST", "{line}");
+    let told = client.stdout();
+    assert_eq!(told.lines().count(), 3, "{told}");
+    Ok(())
+}
+
+/// UCR-4: signed requests that break HTTP/1.1 or RFC 3986 wake nobody, and are counted by what they break.
+#[test]
+fn signed_requests_that_break_http_are_ignored() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.lan.ip("addr add 10.111.2.5/16 dev eth0")?;
+    let device = start(&lab, Files::new(lab.path(), "device")?, "")?;
+    let acs = lab.gateway.enter(|| UdpSocket::bind("10.111.0.1:3478"))?;
+    let genuine = String::from_utf8(request(DEVICE, unix_now()?, 1, PASSWORD)?)?;
+    let malformed = ["host:4x1", "host:1:2", "[::1", "a%zz", "a@b@c"];
+    let malformed = malformed.map(|authority| genuine.replacen("10.111.2.5:7547", authority, 1));
+    let malformed = malformed.into_iter().chain([genuine.replace("?ts=", "?x=%zz&ts=")]);
+    let mut count_malformed = 0;
+    for broken in malformed {
+        acs.send_to(broken.as_bytes(), DEVICE)?;
+        count_malformed += 1;
+    }
+    count(&device, REQUESTS, "malformed", count_malformed)?;
+    let with_body = |length: &str, body: &[u8]| {
+        let headers = genuine.replace("\r\n\r\n", &format!("\r\nContent-Length: {length}\r\n\r\n"));
+        [headers.as_bytes(), body].concat()
+    };
+    for length in ["abc", "-1", "4"] {
+        acs.send_to(&with_body(length, b"xyz"), DEVICE)?;
+    }
+    count(&device, REQUESTS, "body_length", 3)?;
+    count(&device, REQUESTS, "accepted", 0)?;
+    // The longest body that a datagram has room for.
+    let room = 65_507 - with_body("65000", b"").len();
+    acs.send_to(&with_body(&room.to_string(), &vec![b'x'; room]), DEVICE)?;
+    count(&device, REQUESTS, "accepted", 1)
+}
+
+/// T-51: a name that an ACS did not encode is understood by its signature, without a knob; the knob of earlier versions
+/// does nothing and is told of, and so is a name that cannot be sent so.
+#[test]
+fn a_username_needs_no_encoding() -> Result<()> {
+    const NAME: &str = "00256D-Home%20Box-0001";
+    let lab = Lab::new()?;
+    lab.lan.ip("addr add 10.111.2.5/16 dev eth0")?;
+    let device = start(&lab, Files::new(lab.path(), "device")?, "[connreq]\nraw_fallback = true\n")?;
+    assert!(device.log().contains("connreq.raw_fallback"), "{}", device.log());
+    let acs = lab.gateway.enter(|| UdpSocket::bind("10.111.0.1:3478"))?;
+    let parameter = format!("{MANAGEMENT}ConnectionRequestUsername");
+    let name = |name: &str| -> Result<String> {
+        let output = device.ask(&["set", &parameter, name])?;
+        anyhow::ensure!(output.status.success(), "{output:?}");
+        Ok(String::from_utf8(output.stderr)?)
+    };
+    let raw = |name: &str, encoded: &str, timestamp| -> Result<String> {
+        let authority = Authority::from(DEVICE);
+        let request = ConnectionRequest { authority, timestamp, id: timestamp, username: name, nonce: "6f2a" };
+        let datagram = String::from_utf8(request.sign(&SharedSecret::new(PASSWORD.as_bytes()))?)?;
+        assert!(datagram.contains(encoded), "{datagram}");
+        Ok(datagram.replace(encoded, name))
+    };
+    let timestamp = unix_now()?;
+    assert_eq!(name(NAME)?, "");
+    acs.send_to(raw(NAME, "00256D-Home%2520Box-0001", timestamp)?.as_bytes(), DEVICE)?;
+    count(&device, REQUESTS, "accepted", 1)?;
+    assert!(name("a&b")?.contains("'&'"));
+    acs.send_to(raw("a&b", "a%26b", timestamp + 1)?.as_bytes(), DEVICE)?;
+    count(&device, REQUESTS, "unencoded_name", 1)?;
+
+    let tuned = device.ask(&["tune", "connreq.raw_fallback=false"])?;
+    let warning = String::from_utf8(tuned.stderr)?;
+    assert!(tuned.status.success() && warning.contains("no effect"), "{warning}");
+    Ok(())
+}
+
+/// TR-069 A.3.2.1: a name that comes twice is fault 9003, and nothing is set.
+#[test]
+fn a_parameter_is_set_once_in_a_command() -> Result<()> {
+    let lab = Lab::new()?;
+    let device = start(&lab, Files::new(lab.path(), "device")?, "")?;
+    let [user, url] = ["ConnectionRequestUsername", "URL"].map(|name| format!("{MANAGEMENT}{name}"));
+    let refused = device.ask(&["set", &user, "one", &url, "http://acs.example", &user, "two"])?;
+    assert_eq!(refused.status.code(), Some(1));
+    let reason = String::from_utf8(refused.stderr)?;
+    assert!(reason.contains("9003") && reason.contains(&user), "{reason}");
+    assert_eq!([get(&device, "ConnectionRequestUsername")?, get(&device, "URL")?], [USERNAME, ""]);
     Ok(())
 }
 

@@ -47,7 +47,7 @@ fn configuration_names_every_key_in_use_with_its_default() -> Result<()> {
     let block = text.split_once("```toml\n").and_then(|(_, rest)| rest.split_once("```")).context("no TOML")?.0;
     let mut values = Values::default();
     values.read(Path::new("README.md"), block)?;
-    for key in KEYS.iter().filter(|key| key.effect != Effect::Later) {
+    for key in KEYS.iter().filter(|key| key.effect != Effect::Obsolete) {
         let (value, origin) = values.get(key).with_context(|| key.path())?;
         assert!(matches!(origin, Origin::File(..)), "{} is not in the README", key.path());
         match key.preset_value() {
@@ -57,7 +57,7 @@ fn configuration_names_every_key_in_use_with_its_default() -> Result<()> {
             Some(preset) => assert_eq!(*value, preset, "{}", key.path()),
         }
     }
-    let unused = KEYS.iter().filter(|key| key.effect == Effect::Later);
+    let unused = KEYS.iter().filter(|key| key.effect == Effect::Obsolete);
     let early = unused.filter(|key| matches!(values.get(key), Some((_, Origin::File(..)))));
     let early: Vec<_> = early.map(Key::path).collect();
     assert!(early.is_empty(), "in the README, but without effect: {early:?}");

@@ -384,7 +384,6 @@ fn a_wrong_clock_does_not_silence() {
     assert_eq!(acs.told(), told(&[(30, "N=1")]));
 }
 
-/// While nobody acknowledges, memory is bounded, and the latest value is told once somebody does.
 /// UCR-14, T-27: a Connection Request asks for one session, however many come before it was acknowledged; the next one
 /// after that asks for another.
 #[test]
@@ -398,10 +397,20 @@ fn connection_requests_are_coalesced_while_one_is_not_acknowledged() {
     assert_eq!(acs.core.poll_output(), None);
     assert!(acs.core.acknowledge(1));
     acs.handle(Input::ConnectionRequest);
+    acs.handle(Input::ConnectionRequest);
     assert_eq!(kinds(&acs), [(2, Kind::ConnectionRequest)]);
+    // The first session's number again acknowledges nothing of the second.
+    assert!(acs.core.acknowledge(1));
+    assert_eq!(kinds(&acs), [(2, Kind::ConnectionRequest)]);
+    acs.core = Notifications::new(Root::Igd, Settings::default(), acs.core.state());
+    acs.handle(Input::ConnectionRequest);
+    assert_eq!(kinds(&acs), [(2, Kind::ConnectionRequest)]);
+    assert!(acs.core.acknowledge(2));
+    assert_eq!(kinds(&acs), []);
     assert_eq!(Kind::ConnectionRequest.event(), "6 CONNECTION REQUEST");
 }
 
+/// While nobody acknowledges, memory is bounded, and the latest value is told once somebody does.
 #[test]
 fn without_a_subscriber_notifications_are_bounded() {
     let mut acs = Acs::active(0);

@@ -67,6 +67,10 @@ pub(super) fn run(args: &Args, control: Option<&PathBuf>, json: bool) -> Outcome
         Err(error) if args.gateway.names_a_file() => finding("configuration", Verdict::Failure, error.to_string(), ""),
         Err(error) => finding("configuration", Verdict::Warning, error.to_string(), ""),
     });
+    findings.extend(values.obsolete().map(|(key, origin)| {
+        let detail = format!("{origin}: {} has no effect any more", key.path());
+        finding("configuration", Verdict::Warning, detail, key.help)
+    }));
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let lan = values.texts("gateway", "lan");
     let is_any = lan.iter().any(|name| preflight::exists(name));
@@ -147,7 +151,7 @@ fn show(finding: Finding) -> Shown {
 }
 
 fn configuration(values: &Values) -> Vec<Setting> {
-    let shown = KEYS.iter().filter(|key| key.effect != Effect::Later);
+    let shown = KEYS.iter().filter(|key| key.effect != Effect::Obsolete);
     let setting = |key| {
         let (value, origin) = values.get(key).cloned().unzip();
         Setting { key: key.path(), value, origin: origin.map(|origin| origin.to_string()) }

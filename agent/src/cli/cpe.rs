@@ -114,10 +114,12 @@ fn add(args: AddArgs, reach: &Reach) -> Outcome {
     let cpe = NewCpe {
         stun_username: args.stun_username,
         stun_password,
-        connection_request_username: args.connection_request_username,
+        connection_request_username: args.connection_request_username.clone(),
         connection_request_password: value_of(&args.connection_request_password_file)?,
     };
-    done(reach, &Request::AddCpes { cpes: vec![cpe], more: false, upsert: false })
+    done(reach, &Request::AddCpes { cpes: vec![cpe], more: false, upsert: false })?;
+    output::warn_of_username(&args.connection_request_username);
+    Ok(())
 }
 
 /// Puts together what comes in several messages.

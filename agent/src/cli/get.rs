@@ -92,7 +92,11 @@ pub(super) fn set(args: &SetArgs, reach: &Reach) -> Outcome {
             pairs.iter().cloned().map(|[path, value]| (path, value)).collect()
         }
     };
-    conclude(reach.connect()?.ask(&Request::Set { parameters, by_acs: args.by_acs })?)
+    let usernames = parameters.iter().filter(|(path, _)| model::is_connection_request_username(path));
+    let usernames: Vec<String> = usernames.map(|(_, value)| value.clone()).collect();
+    conclude(reach.connect()?.ask(&Request::Set { parameters, by_acs: args.by_acs })?)?;
+    usernames.iter().for_each(|username| output::warn_of_username(username));
+    Ok(())
 }
 
 /// The content of a file, without the end of its last line.

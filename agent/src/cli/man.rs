@@ -68,7 +68,7 @@ fn configuration(text: &mut String) {
         text,
     );
     let mut section = "";
-    for key in KEYS.iter().filter(|key| key.effect != Effect::Later) {
+    for key in KEYS.iter().filter(|key| key.effect != Effect::Obsolete) {
         if key.section != section {
             section = key.section;
             text.extend([".SS [", &escape(section), "]\n"]);
@@ -111,7 +111,7 @@ mod tests {
         {
             assert!(page.contains(&format!(".SS tr111 {command}")), "{command}\n{page}");
         }
-        for key in KEYS.iter().filter(|key| key.effect != Effect::Later) {
+        for key in KEYS.iter().filter(|key| key.effect != Effect::Obsolete) {
             assert!(page.contains(&format!(".B {}\n", escape(key.name))), "{}", key.path());
         }
     }

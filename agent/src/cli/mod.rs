@@ -75,6 +75,9 @@ enum Command {
     /// Set the notification attribute of parameters
     Notify(get::NotifyArgs),
     /// Acknowledge notifications: the ACS has them
+    ///
+    /// A CWMP client acknowledges at the session's start, as soon as the ACS has answered the Inform. A Connection
+    /// Request that is accepted after that raises one more `6 CONNECTION REQUEST`, for one more session.
     Ack(get::AckArgs),
     /// Tell what happens, as it happens
     Watch(watch::Args),

@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde::Serialize;
+use tr111_core::connreq;
 
 use super::Outcome;
 use crate::control::message::Identity;
@@ -40,6 +41,16 @@ pub(super) fn printable(text: &str) -> Cow<'_, str> {
         if is_plain(character) { shown.push(character) } else { shown.extend(character.escape_debug()) }
     }
     Cow::Owned(shown)
+}
+
+/// Warns of a ConnectionRequestUsername that only an ACS that encodes it can send (T-51).
+pub(super) fn warn_of_username(username: &str) {
+    if let Some(character) = connreq::must_be_encoded(username) {
+        eprintln!(
+            "warning: ConnectionRequestUsername contains {character:?}: Connection Requests of an ACS that does not encode \
+             it are refused"
+        );
+    }
 }
 
 /// Rows of columns, each as wide as its widest cell.

@@ -38,8 +38,10 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
         };
         // What is wrong in itself is told as wrong use; the agent judges again.
         let known = Values::default().set(key, value, Origin::Tune)?;
-        if known.effect != Effect::Live {
-            return Err(Error::NotLive(known.path()).into());
+        match known.effect {
+            Effect::Live => {}
+            Effect::Start => return Err(Error::NotLive(known.path()).into()),
+            Effect::Obsolete => eprintln!("warning: {} has no effect any more: {}", known.path(), known.help),
         }
         settings.push((key.to_owned(), value.to_owned()));
     }

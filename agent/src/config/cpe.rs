@@ -32,7 +32,6 @@ impl From<&Values> for Cpe {
             connreq: Settings {
                 require_host: boolean("require_host"),
                 accept_relative: boolean("accept_relative"),
-                raw_fallback: boolean("raw_fallback"),
                 timestamp_unit: match values.text("connreq", "ts_unit") {
                     "any" => TimestampUnit::Any,
                     _ => TimestampUnit::Seconds,

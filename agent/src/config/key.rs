@@ -78,8 +78,8 @@ pub enum Effect {
     Start,
     /// At once, by `tr111 tune` or when SIGHUP reloads the file.
     Live,
-    /// Accepted and checked, so that one file serves several versions; this version does nothing with it yet.
-    Later,
+    /// Never: accepted and checked, so that the files of earlier versions stay valid, with a warning where it is set.
+    Obsolete,
 }
 
 /// One configuration key.
@@ -159,7 +159,7 @@ impl Key {
     }
 }
 
-use Effect::{Live, Start};
+use Effect::{Live, Obsolete, Start};
 use Form::{Boolean, Choice, Integer, Integers, Text, Texts};
 
 const GATEWAY: &str = "gateway";
@@ -264,8 +264,8 @@ pub const KEYS: &[Key] = &[
         .help("ignore UDP Connection Requests without the header Host, as HTTP/1.1 asks for"),
     key(CONNREQ, "accept_relative", Boolean, Preset::Boolean(false), Live)
         .help("take UDP Connection Requests whose URI has neither scheme nor authority"),
-    key(CONNREQ, "raw_fallback", Boolean, Preset::Boolean(false), Live)
-        .help("try signatures over un and cn as they stand on the wire, too"),
+    key(CONNREQ, "raw_fallback", Boolean, Preset::Boolean(false), Obsolete)
+        .help("usernames that an ACS did not encode are accepted where the signature proves them"),
     key(CONNREQ, "ts_unit", Choice(&["seconds", "any"]), Preset::Text("seconds"), Live)
         .help("unit of ts in UDP Connection Requests; any: milliseconds, too"),
     key(CONNREQ, "allow_empty_password", Boolean, Preset::Boolean(false), Live)

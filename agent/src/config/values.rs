@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     Error, UnknownKey,
-    key::{self, Form, KEYS, Key, Value},
+    key::{self, Effect, Form, KEYS, Key, Value},
 };
 
 /// Where a value is from.
@@ -111,6 +111,12 @@ impl Values {
     /// The value of a key, and where it is from; `None` where nobody set it and it has no preset.
     pub fn get(&self, key: &Key) -> Option<&(Value, Origin)> {
         self.by_key.get(&(key.section, key.name))
+    }
+
+    /// The obsolete keys that somebody set, and where.
+    pub fn obsolete(&self) -> impl Iterator<Item = (&'static Key, &Origin)> {
+        let set = KEYS.iter().filter(|key| key.effect == Effect::Obsolete);
+        set.filter_map(|key| Some((key, &self.get(key)?.1))).filter(|(_, origin)| **origin != Origin::Preset)
     }
 
     /// Takes the value of a key from `other`.

@@ -53,7 +53,8 @@ pub enum Request {
         /// Those from this sequence number on.
         from_sequence: u64,
     },
-    /// The ACS has a notification and all before it.
+    /// The ACS has a notification and all before it. Due at the start of the session that tells of them: a Connection
+    /// Request that is accepted later raises another notification (TR-069 3.2.2).
     Acknowledge {
         /// Its sequence number.
         sequence: u64,

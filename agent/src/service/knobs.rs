@@ -17,6 +17,7 @@ pub struct Knobs {
 impl Knobs {
     /// As the agent started.
     pub fn new(values: Values) -> Self {
+        warn_of_obsolete(&values);
         Self { values }
     }
 
@@ -69,10 +70,11 @@ impl Knobs {
         let mut values = self.values.clone();
         for (path, value) in settings {
             let key = values.set(path, value, Origin::Tune)?;
-            if key.effect != Effect::Live {
+            if key.effect == Effect::Start {
                 return Err(config::Error::NotLive(key.path()));
             }
         }
+        warn_of_obsolete(&values);
         self.values = values;
         Ok(())
     }
@@ -86,8 +88,15 @@ impl Knobs {
                 kept.push(key.path());
             }
         }
+        warn_of_obsolete(&values);
         self.values = values;
         kept
+    }
+}
+
+fn warn_of_obsolete(values: &Values) {
+    for (key, origin) in values.obsolete() {
+        tracing::warn!(key = key.path(), %origin, "the key has no effect any more; remove it: {}", key.help);
     }
 }
 
@@ -122,6 +131,21 @@ mod tests {
         assert_eq!(knobs.reload(values), ["agent.pin_dir"]);
         assert_eq!(knobs.values.text("agent", "pin_dir"), "/sys/fs/bpf/tr111");
         assert_eq!(knobs.association().nak_grace.as_secs(), 4);
+    }
+
+    /// A key of earlier versions is taken from files and from `tr111 tune`, and is told of.
+    #[test]
+    fn an_obsolete_key_is_accepted() {
+        let mut values = Values::default();
+        assert_eq!(values.obsolete().count(), 0);
+        values.set("connreq.raw_fallback", "true", Origin::Flag("--x")).expect("valid");
+        let told: Vec<_> = values.obsolete().map(|(key, origin)| (key.path(), origin.to_string())).collect();
+        assert_eq!(told, [("connreq.raw_fallback".to_owned(), "--x".to_owned())]);
+        let mut knobs = Knobs::new(values);
+        let before = knobs.cpe();
+        knobs.tune(&[pair("connreq.raw_fallback", "false")]).expect("accepted");
+        assert_eq!(knobs.cpe(), before);
+        assert!(knobs.list().iter().all(|knob| knob.key != "connreq.raw_fallback"));
     }
 
     #[test]

@@ -280,6 +280,7 @@ mod tests {
         let refused = |writes: &[(String, String)]| check(writes).expect_err("refused").code;
         assert_eq!(refused(&[pair(LIMIT, "30"), pair(ENTRIES, "7")]), 9008);
         assert_eq!(refused(&[pair("InternetGatewayDevice.Nothing", "7")]), 9005);
+        assert_eq!(refused(&[pair(LIMIT, "1"), pair(LIMIT, "2")]), 9003);
         let written = check(&[pair(LIMIT, "30"), pair(PASSWORD, "s3cret")]).expect("writable").written;
         assert_eq!((written.notification_limit, written.connection_request_password.as_str()), (30, "s3cret"));
     }

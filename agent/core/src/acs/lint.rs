@@ -1,6 +1,7 @@
 //! What is weak in what an operator provisioned (STUN-20, STUN-22, T-37).
 
 use super::Cpe;
+use crate::connreq::must_be_encoded;
 
 /// Random bits that a password should have (RFC 3489 9.3.1, which TR-111 2.2.2.2.1 asks for).
 pub const STRENGTH: f32 = 128.0;
@@ -30,6 +31,8 @@ pub enum Finding {
     UsernameLength,
     /// STUNUsername ends with a blank, which cannot be told from padding (T-37).
     UsernameBlank,
+    /// ConnectionRequestUsername has a character that only an ACS that encodes it can send (T-51).
+    ConnectionRequestUsernameEncoding,
 }
 
 impl Finding {
@@ -44,6 +47,7 @@ impl Finding {
             Self::PasswordFromUsername => "password_from_username",
             Self::UsernameLength => "username_length",
             Self::UsernameBlank => "username_blank",
+            Self::ConnectionRequestUsernameEncoding => "connection_request_username_encoding",
         }
     }
 
@@ -58,6 +62,9 @@ impl Finding {
             Self::PasswordFromUsername => "a password is made from a username",
             Self::UsernameLength => "the length of STUNUsername is no multiple of 4: it has to be padded on the wire",
             Self::UsernameBlank => "STUNUsername ends with a blank, which looks like padding on the wire",
+            Self::ConnectionRequestUsernameEncoding => {
+                "ConnectionRequestUsername has a character that an ACS has to encode: one that does not wakes nobody"
+            }
         }
     }
 }
@@ -72,6 +79,8 @@ pub fn findings(cpe: &Cpe) -> Vec<Finding> {
             .any(|username| !username.is_empty() && (password.starts_with(username) || password.ends_with(username)))
     };
     let blank = name.last().is_some_and(|last| matches!(last, b' ' | 0));
+    let username = std::str::from_utf8(&credentials.connection_request_username);
+    let is_encoded = username.map_or(true, |username| must_be_encoded(username).is_some());
     let all = [
         (stun.is_empty(), Finding::NoStunPassword),
         (!stun.is_empty() && is_weak(stun), Finding::WeakStunPassword),
@@ -80,6 +89,7 @@ pub fn findings(cpe: &Cpe) -> Vec<Finding> {
         (from_username(stun) || from_username(request), Finding::PasswordFromUsername),
         (!name.len().is_multiple_of(ALIGNMENT), Finding::UsernameLength),
         (blank, Finding::UsernameBlank),
+        (is_encoded, Finding::ConnectionRequestUsernameEncoding),
     ];
     all.into_iter().filter_map(|(is_so, finding)| is_so.then_some(finding)).collect()
 }

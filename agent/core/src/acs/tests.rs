@@ -130,7 +130,11 @@ fn finds_what_is_weak() {
     let strong = "9f2c41d07be86a35c0d4e97f12ab5863";
     assert_eq!(with("CPE57689", strong, strong), []);
     assert_eq!(with("CPE5768", strong, strong), [Finding::UsernameLength]);
-    assert_eq!(with("CPE5768 ", strong, strong), [Finding::UsernameBlank]);
+    // The cpe's ConnectionRequestUsername is the same.
+    let blank = [Finding::UsernameBlank, Finding::ConnectionRequestUsernameEncoding];
+    assert_eq!(with("CPE5768 ", strong, strong), blank);
+    assert_eq!(with("CPE&768%", strong, strong), [Finding::ConnectionRequestUsernameEncoding]);
+    assert_eq!(with("CPE+768%", strong, strong), []);
     assert_eq!(with("CPE57689", "", ""), [Finding::NoStunPassword, Finding::NoConnectionRequestPassword]);
     let own = format!("CPE57689-{strong}");
     assert_eq!(with("CPE57689", strong, &own), [Finding::PasswordFromUsername]);

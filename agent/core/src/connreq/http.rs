@@ -4,8 +4,9 @@
 //! all; the grammar that is left is small enough to be read here once, from front to back.
 
 use super::{
-    Number, Refusal, Settings,
+    Field, Number, Refusal, Settings, body,
     query::{Encoded, Fields, Judge, Query},
+    uri,
 };
 use crate::secret::DIGEST;
 
@@ -67,7 +68,8 @@ impl<'a> ParsedRequest<'a> {
 }
 
 impl<'a> Datagram<'a> {
-    /// Reads the request line and the headers. A body is not looked at (UCR-16).
+    /// Reads the request line and the headers. The content of a body is ignored (UCR-16); its length has to be the one
+    /// that the headers say (RFC 2616 4.4).
     pub fn parse(self, settings: Settings) -> Result<ParsedRequest<'a>, Refusal> {
         self.parse_while(settings, |_, _| Ok(()))
     }
@@ -80,7 +82,7 @@ impl<'a> Datagram<'a> {
         reader.method()?;
         reader.authority(settings)?;
         reader.path()?;
-        let fields = reader.query(settings, judge)?;
+        let fields = reader.query(judge)?;
         reader.version()?;
         reader.headers(settings)?;
         fields.finish().map(ParsedRequest)
@@ -88,7 +90,7 @@ impl<'a> Datagram<'a> {
 }
 
 /// Byte classes, so that every byte is looked at once.
-mod class {
+pub(super) mod class {
     /// RFC 3986: unreserved, sub-delims, `:`, `@`, `/`, `?`; without those below.
     pub(super) const URI: u8 = 1;
     /// `+` and `%`.
@@ -97,14 +99,18 @@ mod class {
     pub(super) const AMPERSAND: u8 = 4;
     /// `=`.
     pub(super) const EQUALS: u8 = 8;
+    /// A byte of a field's value in the query.
+    pub(in super::super) const VALUE: u8 = URI | ESCAPE | EQUALS;
     /// A byte of a header's name (RFC 2616 2.2, token).
     pub(super) const TOKEN: u8 = 16;
     /// A byte of a header's value: no control character but the tabulator.
     pub(super) const TEXT: u8 = 32;
     /// RFC 3986: a byte of an authority, brackets of IPv6 included.
     pub(super) const AUTHORITY: u8 = 64;
+    /// A byte of a reg-name as it stands: neither `%` nor what ends the host (RFC 3986 3.2.2).
+    pub(super) const NAME: u8 = 128;
 
-    pub(super) const OF: [u8; 256] = {
+    pub(in super::super) const OF: [u8; 256] = {
         let mut table = [0; 256];
         let mut byte = 0;
         while byte < 256 {
@@ -120,6 +126,9 @@ mod class {
             };
             if class != 0 && !matches!(octet, b'/' | b'?') || matches!(octet, b'[' | b']') {
                 class |= AUTHORITY;
+            }
+            if class & AUTHORITY != 0 && !matches!(octet, b'%' | b':' | b'@' | b'[' | b']') {
+                class |= NAME;
             }
             if octet.is_ascii_alphanumeric()
                 || matches!(
@@ -163,7 +172,11 @@ impl<'a> Reader<'a> {
     }
 
     fn malformed(&self) -> Refusal {
-        Refusal::Malformed { offset: self.at, length: self.datagram.len() }
+        self.malformed_at(self.at)
+    }
+
+    fn malformed_at(&self, offset: usize) -> Refusal {
+        Refusal::Malformed { offset, length: self.datagram.len() }
     }
 
     /// Steps over bytes of `classes`, and says which classes they had.
@@ -201,7 +214,7 @@ impl<'a> Reader<'a> {
         if method == b"GET" { Ok(()) } else { Err(Refusal::WrongMethod) }
     }
 
-    /// Scheme and authority. The port in it is not compared with ours: a NAT lies between (T-22).
+    /// Scheme and authority (RFC 3986 3.2). Its port is not compared with ours: a NAT lies between (T-22).
     fn authority(&mut self, settings: Settings) -> Result<(), Refusal> {
         if !self.step(b"http://") {
             return match self.rest().first() {
@@ -211,10 +224,25 @@ impl<'a> Reader<'a> {
                 _ => Err(self.malformed()),
             };
         }
-        match self.run(class::AUTHORITY) {
-            ([] | [b':', ..], _) => Err(self.malformed()),
-            _ => Ok(()),
+        let start = self.at;
+        if self.name_and_port() {
+            return Ok(());
         }
+        self.at = start;
+        let (authority, _) = self.run(class::AUTHORITY);
+        if uri::is_authority(authority) { Ok(()) } else { Err(self.malformed_at(start)) }
+    }
+
+    /// The authority that nearly every request has: a name or an IPv4 address, and digits. Says whether that is all of it.
+    #[inline]
+    fn name_and_port(&mut self) -> bool {
+        let (name, _) = self.run(class::NAME);
+        if self.rest().first() == Some(&b':') {
+            self.at += 1;
+            self.at += self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
+        }
+        let is_over = self.rest().first().is_none_or(|&byte| class::OF[usize::from(byte)] & class::AUTHORITY == 0);
+        !name.is_empty() && is_over
     }
 
     #[cold]
@@ -230,7 +258,7 @@ impl<'a> Reader<'a> {
             [b'?', ..] => 1,
             [b'/', b'?', ..] => 2,
             [b'/', ..] => return Err(Refusal::WrongPath),
-            [b' ', ..] => return Err(Refusal::MissingField(super::Field::Ts)),
+            [b' ', ..] => return Err(Refusal::MissingField(Field::Ts)),
             _ => return Err(self.malformed()),
         };
         self.at += path;
@@ -238,14 +266,22 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    fn query(&mut self, settings: Settings, judge: impl Judge<'a>) -> Result<Fields<'a>, Refusal> {
-        let mut fields = Fields::new(settings.raw_fallback);
+    fn query(&mut self, judge: impl Judge<'a>) -> Result<Fields<'a>, Refusal> {
+        let mut fields = Fields::default();
         loop {
-            let (name, _) = self.run(class::URI | class::ESCAPE);
+            let start = self.at;
+            let (name, mut skipped) = self.run(class::URI | class::ESCAPE);
             if self.rest().first() == Some(&b'=') {
                 self.at += 1;
-                let (value, seen) = self.run(class::URI | class::ESCAPE | class::EQUALS);
-                fields.note(name, value, seen & class::ESCAPE != 0, &judge)?;
+                let (value, seen) = self.run(class::VALUE);
+                match Field::named(name) {
+                    Some(field) => fields.note(field, value, seen & class::ESCAPE != 0, &judge)?,
+                    None => skipped |= seen,
+                }
+            }
+            // RFC 3986 2.1 holds for what nobody reads as well.
+            if skipped & class::ESCAPE != 0 && !uri::is_sound(&self.datagram[start..self.at]) {
+                return Err(self.malformed_at(start));
             }
             match self.rest().first() {
                 Some(b'&') => self.at += 1,
@@ -284,9 +320,10 @@ impl<'a> Reader<'a> {
         Refusal::NoBlankLine { length: self.datagram.len() }
     }
 
-    /// The headers and the empty line behind them. The value of Host is ignored (RFC 2616 5.2).
+    /// The headers, the empty line behind them, and the length of the body. The value of Host is ignored (RFC 2616 5.2).
     fn headers(&mut self, settings: Settings) -> Result<(), Refusal> {
         let mut hosts = 0;
+        let mut framing = body::Framing::default();
         while !matches!(self.rest(), [b'\r', ..]) {
             let (name, _) = self.run(class::TOKEN);
             match (name, self.rest()) {
@@ -296,6 +333,7 @@ impl<'a> Reader<'a> {
                 (_, [b':', ..]) => {}
             }
             hosts += u32::from(name.eq_ignore_ascii_case(b"host"));
+            let value = self.at + 1;
             // A value goes on in lines that begin with a blank (RFC 2616 2.2).
             loop {
                 self.run(class::TEXT);
@@ -304,12 +342,14 @@ impl<'a> Reader<'a> {
                     break;
                 }
             }
+            framing.note(name, &self.datagram[value..self.at]);
         }
         self.line_end()?;
         match hosts {
-            0 if settings.require_host => Err(Refusal::NoHost),
-            0 | 1 => Ok(()),
-            _ => Err(Refusal::DuplicateHost),
+            0 if settings.require_host => return Err(Refusal::NoHost),
+            0 | 1 => {}
+            _ => return Err(Refusal::DuplicateHost),
         }
+        if framing.fits(self.rest()) { Ok(()) } else { Err(Refusal::BodyLength) }
     }
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 
-use super::{Datagram, Encoded, Field, Number, ParsedRequest, Refusal, Settings, TimestampUnit, query::Query};
+use super::{
+    Datagram, Encoded, Field, Number, ParsedRequest, Refusal, Settings, TimestampUnit, must_be_encoded, query::Query,
+};
 use crate::{secret::SharedSecret, time::UnixTime};
 
 /// How far a `ts` may be ahead of a trusted clock. Wide for clocks that drift, and far below the factor of ten by
@@ -24,13 +26,30 @@ const USERNAME_MAXIMUM: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Credential {
     username: Box<[u8]>,
+    /// The username has a character that must be encoded ([`must_be_encoded`]).
+    is_never_sent_raw: bool,
     secret: SharedSecret,
 }
 
 impl Credential {
     /// The two parameters' values.
     pub fn new(username: &[u8], password: &[u8]) -> Self {
-        Self { username: username.into(), secret: SharedSecret::new(password) }
+        let is_never_sent_raw = std::str::from_utf8(username).map_or(true, |name| must_be_encoded(name).is_some());
+        Self { username: username.into(), is_never_sent_raw, secret: SharedSecret::new(password) }
+    }
+
+    fn is_named(&self, name: &[u8]) -> bool {
+        name.ct_eq(&self.username).into()
+    }
+
+    /// Whether the username stands behind `un=` in the datagram as it is, although it must be encoded there.
+    fn is_sent_raw(&self, Datagram(bytes): Datagram<'_>) -> bool {
+        let is_here = |at: &[u8]| {
+            let name = at.strip_prefix(b"?un=").or_else(|| at.strip_prefix(b"&un="));
+            let behind = name.and_then(|name| name.strip_prefix(&*self.username));
+            behind.is_some_and(|behind| matches!(behind, [b'&' | b' ', ..]))
+        };
+        self.is_never_sent_raw && (0..bytes.len()).any(|start| is_here(&bytes[start..]))
     }
 }
 
@@ -60,6 +79,17 @@ impl LastAccepted {
 pub struct ValidRequest<'a> {
     query: Query<'a>,
     timestamp: Timestamp,
+    readings: Readings,
+}
+
+/// The ways to read `un` and `cn` by which `un` is ConnectionRequestUsername (T-51). The signature has to prove one of
+/// them: by no way is one value decoded and another not, or a name compared in one form and signed in the other.
+#[derive(Clone, Copy, Debug)]
+struct Readings {
+    /// Both values are decoded, as TR-111 2.2.2.3 has it.
+    decoded: bool,
+    /// Both stand as they are, from an ACS that does not encode. Only where that is another reading.
+    raw: bool,
 }
 
 /// A request that was signed with ConnectionRequestPassword: the CPE shall call its ACS (UCR-14).
@@ -135,15 +165,31 @@ impl Listener {
     /// Goes through all checks, and remembers a request that passes them. `now` is `None` where the clock is not
     /// trusted (T-56).
     pub fn receive(&mut self, now: Option<UnixTime>, datagram: Datagram<'_>) -> Result<AuthenticRequest, Refusal> {
+        let authentic = self.judge(now, datagram).map_err(|refusal| self.explain(refusal, datagram))?;
+        self.remember(authentic);
+        Ok(authentic)
+    }
+
+    /// Tells a username that was not encoded from other causes of what it does to a request.
+    fn explain(&self, refusal: Refusal, datagram: Datagram<'_>) -> Refusal {
+        match refusal {
+            Refusal::Malformed { .. } | Refusal::DuplicateField(_) | Refusal::BadEncoding(_) | Refusal::UnknownUser
+                if self.credential.is_sent_raw(datagram) =>
+            {
+                Refusal::UnencodedName
+            }
+            other => other,
+        }
+    }
+
+    #[inline]
+    fn judge(&self, now: Option<UnixTime>, datagram: Datagram<'_>) -> Result<AuthenticRequest, Refusal> {
         let parsed = datagram.parse_while(self.settings, |field, number| match field {
             Field::Ts => self.timestamp(now, number).map(drop),
             Field::Id => self.id(number),
             Field::Un | Field::Cn | Field::Sig => Ok(()),
         })?;
-        let valid = self.validate(now, parsed)?;
-        let authentic = self.authenticate(&valid)?;
-        self.remember(authentic);
-        Ok(authentic)
+        self.authenticate(&self.validate(now, parsed)?)
     }
 
     /// The checks that cost no HMAC (UCR-6, UCR-10 to UCR-12).
@@ -154,23 +200,21 @@ impl Listener {
     ) -> Result<ValidRequest<'a>, Refusal> {
         let timestamp = self.timestamp(now, query.timestamp)?;
         self.id(query.id)?;
-        if !self.is_mine(query.username) {
-            return Err(Refusal::UnknownUser);
-        }
+        let readings = self.readings(&query)?;
         if self.credential.secret.is_empty() && !self.settings.allow_empty_password {
             return Err(Refusal::NoPassword);
         }
-        Ok(ValidRequest { query, timestamp })
+        Ok(ValidRequest { query, timestamp, readings })
     }
 
     /// Compares the signature in constant time (UCR-13).
     pub fn authenticate(
         &self,
-        ValidRequest { query, timestamp }: &ValidRequest<'_>,
+        ValidRequest { query, timestamp, readings }: &ValidRequest<'_>,
     ) -> Result<AuthenticRequest, Refusal> {
-        let escaped = query.username.is_escaped() || query.nonce.is_escaped();
-        let raw = || self.settings.raw_fallback && escaped && self.verifies(query, |value, sink| sink(value.wire()));
-        if self.verifies(query, |value, sink| value.decode(sink)) || raw() {
+        let decoded = || readings.decoded && self.verifies(query, |value, sink| value.decode(sink));
+        let raw = || readings.raw && self.verifies(query, |value, sink| sink(value.wire()));
+        if decoded() || raw() {
             Ok(AuthenticRequest { timestamp: *timestamp, id: query.id.value })
         } else {
             Err(Refusal::BadSignature)
@@ -210,10 +254,26 @@ impl Listener {
         if newer { Ok(timestamp) } else { Err(Refusal::StaleTimestamp) }
     }
 
+    /// How the request may be read; an error where it is for another user, or can be read by no way.
+    fn readings(&self, query: &Query<'_>) -> Result<Readings, Refusal> {
+        let Query { username, nonce, .. } = query;
+        let (is_username_sound, is_nonce_sound) = (username.is_sound(), nonce.is_sound());
+        let readings = Readings {
+            decoded: is_username_sound && is_nonce_sound && self.is_mine(*username),
+            raw: (username.is_escaped() || nonce.is_escaped()) && self.credential.is_named(username.wire()),
+        };
+        match readings {
+            Readings { decoded: false, raw: false } if !is_username_sound => Err(Refusal::BadEncoding(Field::Un)),
+            Readings { decoded: false, raw: false } if !is_nonce_sound => Err(Refusal::BadEncoding(Field::Cn)),
+            Readings { decoded: false, raw: false } => Err(Refusal::UnknownUser),
+            _ => Ok(readings),
+        }
+    }
+
+    /// Whether `username` is ConnectionRequestUsername once it is decoded.
     fn is_mine(&self, username: Encoded<'_>) -> bool {
-        let mine = |name: &[u8]| bool::from(name.ct_eq(&self.credential.username));
         if !username.is_escaped() {
-            return mine(username.wire());
+            return self.credential.is_named(username.wire());
         }
         let mut decoded = [0; USERNAME_MAXIMUM];
         let mut length = 0;
@@ -223,7 +283,7 @@ impl Listener {
             }
             length += piece.len();
         });
-        decoded.get(..length).is_some_and(mine) || (self.settings.raw_fallback && mine(username.wire()))
+        decoded.get(..length).is_some_and(|name| self.credential.is_named(name))
     }
 
     /// Whether the signature is that over ts, id, un and cn, with nothing between them (UCR-41).

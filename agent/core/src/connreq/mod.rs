@@ -12,11 +12,13 @@
 //! [`Listener`] is the CPE that goes through them; [`ConnectionRequest`] is what an ACS signs and sends. Nothing here allocates
 //! before a request is authentic, and no HMAC is computed before everything else is right (T-62).
 
+mod body;
 mod http;
 mod listener;
 mod query;
 mod refusal;
 mod request;
+mod uri;
 
 pub use http::{Datagram, ParsedRequest, Payload};
 pub use listener::{AuthenticRequest, Credential, LastAccepted, Listener, ValidRequest};
@@ -25,6 +27,7 @@ pub use refusal::{Field, Refusal};
 pub use request::{
     Authority, BadAuthority, COPIES, ConnectionRequest, DatagramTooLong, MAXIMUM_LENGTH, next_timestamp,
 };
+pub use uri::must_be_encoded;
 
 /// Which digits a `ts` may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,8 +47,6 @@ pub struct Settings {
     pub require_host: bool,
     /// `connreq.accept_relative`: a Request-URI without scheme and authority is taken (T-50).
     pub accept_relative: bool,
-    /// `connreq.raw_fallback`: `un` and `cn` are tried as they stand on the wire as well (T-51).
-    pub raw_fallback: bool,
     /// `connreq.ts_unit`.
     pub timestamp_unit: TimestampUnit,
     /// `connreq.allow_empty_password`: without it, an empty ConnectionRequestPassword refuses everything (T-61).
@@ -57,7 +58,6 @@ impl Default for Settings {
         Self {
             require_host: true,
             accept_relative: false,
-            raw_fallback: false,
             timestamp_unit: TimestampUnit::Seconds,
             allow_empty_password: false,
         }

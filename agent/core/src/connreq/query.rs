@@ -1,6 +1,6 @@
 //! The form-encoded query (TR-111 2.2.2.3, HTML 4.01 17.13.4).
 
-use super::{Field, Refusal};
+use super::{Field, Refusal, uri};
 use crate::secret::DIGEST;
 
 const SHA256_DIGITS: usize = 64;
@@ -37,11 +37,9 @@ pub struct Encoded<'a> {
 }
 
 impl<'a> Encoded<'a> {
-    /// Whether every `%` has its two digits.
-    fn is_sound(self) -> bool {
-        self.wire.iter().enumerate().all(|(at, &byte)| {
-            byte != b'%' || self.wire.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-        })
+    /// Whether the value can be decoded: every `%` has its two digits.
+    pub fn is_sound(self) -> bool {
+        !self.escaped || uri::is_sound(self.wire)
     }
 
     /// The bytes as they stand on the wire.
@@ -49,7 +47,7 @@ impl<'a> Encoded<'a> {
         self.wire
     }
 
-    /// Whether the value differs from its bytes on the wire.
+    /// Whether there is a `+` or a `%`, so that the value differs from its bytes on the wire.
     pub fn is_escaped(self) -> bool {
         self.escaped
     }
@@ -111,10 +109,24 @@ pub(super) trait Judge<'a>: Fn(Field, Number<'a>) -> Result<(), Refusal> {}
 
 impl<'a, F: Fn(Field, Number<'a>) -> Result<(), Refusal>> Judge<'a> for F {}
 
-/// The five fields as they are met. Unknown names are skipped, and the order is free (T-52).
+impl Field {
+    /// The field with this name.
+    #[inline]
+    pub(super) fn named(name: &[u8]) -> Option<Self> {
+        Some(match name {
+            b"ts" => Self::Ts,
+            b"id" => Self::Id,
+            b"un" => Self::Un,
+            b"cn" => Self::Cn,
+            b"sig" => Self::Sig,
+            _ => return None,
+        })
+    }
+}
+
+/// The five fields as they are met, in any order (T-52).
 #[derive(Default)]
 pub(super) struct Fields<'a> {
-    raw: bool,
     ts: Option<Number<'a>>,
     id: Option<Number<'a>>,
     un: Option<Encoded<'a>>,
@@ -123,38 +135,25 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// No field yet; `raw` says whether values may be taken as they stand on the wire.
-    pub(super) fn new(raw: bool) -> Self {
-        Self { raw, ..Self::default() }
-    }
-
-    /// Notes `name=value`; `escaped` says whether the value has a `+` or a `%`.
+    /// Notes the value of a field; `escaped` says whether it has a `+` or a `%`.
+    ///
+    /// A `%` without its two digits may stand in `un` and `cn`: an ACS that does not encode sends it, and the signature
+    /// says whether it is one (T-51).
     #[inline]
     pub(super) fn note(
         &mut self,
-        name: &[u8],
+        field: Field,
         wire: &'a [u8],
         escaped: bool,
         judge: &impl Judge<'a>,
     ) -> Result<(), Refusal> {
-        let field = match name {
-            b"ts" => Field::Ts,
-            b"id" => Field::Id,
-            b"un" => Field::Un,
-            b"cn" => Field::Cn,
-            b"sig" => Field::Sig,
-            _ => return Ok(()),
-        };
         let value = Encoded { wire, escaped };
-        // Who does not encode may well leave a bare `%` (T-51).
-        if escaped && !self.raw && !value.is_sound() {
-            return Err(Refusal::BadEncoding(field));
-        }
         match field {
-            Field::Ts => once(&mut self.ts, field, || number(wire, field, judge)),
-            Field::Id => once(&mut self.id, field, || number(wire, field, judge)),
             Field::Un => once(&mut self.un, field, || Ok(value)),
             Field::Cn => once(&mut self.cn, field, || Ok(value)),
+            _ if !value.is_sound() => Err(Refusal::BadEncoding(field)),
+            Field::Ts => once(&mut self.ts, field, || number(wire, field, judge)),
+            Field::Id => once(&mut self.id, field, || number(wire, field, judge)),
             Field::Sig => once(&mut self.sig, field, || Ok(wire)),
         }
     }

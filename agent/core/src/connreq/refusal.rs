@@ -63,6 +63,9 @@ pub enum Refusal {
         /// Length of the datagram.
         length: usize,
     },
+    /// The body is not as long as Content-Length or Transfer-Encoding say (RFC 2616 4.4).
+    #[error("the body does not have the length that the headers say")]
+    BodyLength,
     /// A field is missing.
     #[error("there is no field {0:?}")]
     MissingField(Field),
@@ -72,7 +75,7 @@ pub enum Refusal {
     /// `ts` or `id` is no canonical decimal of 64 bits (T-53).
     #[error("the number in {0:?} is not canonical")]
     BadNumber(Field),
-    /// A `%` without two hexadecimal digits.
+    /// A `%` without two hexadecimal digits, where the field is not what an ACS that does not encode would send (T-51).
     #[error("the encoding of {0:?} is damaged")]
     BadEncoding(Field),
     /// `sig` is not forty hexadecimal digits.
@@ -96,6 +99,10 @@ pub enum Refusal {
     /// `un` is not ConnectionRequestUsername (UCR-12).
     #[error("the username is another")]
     UnknownUser,
+    /// ConnectionRequestUsername stands in the Request-URI as it is, and has a character that must be encoded there
+    /// ([`super::must_be_encoded`]).
+    #[error("the username is not encoded, and has a character that must be")]
+    UnencodedName,
     /// ConnectionRequestPassword is empty (T-61).
     #[error("no password is set")]
     NoPassword,
@@ -109,7 +116,7 @@ impl Refusal {
     pub const ACCEPTED: &'static str = "accepted";
 
     /// One of each kind, for those who name all labels.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Malformed { offset: 0, length: 0 },
         Self::WrongMethod,
         Self::WrongVersion,
@@ -120,6 +127,7 @@ impl Refusal {
         Self::NoHost,
         Self::DuplicateHost,
         Self::NoBlankLine { length: 0 },
+        Self::BodyLength,
         Self::MissingField(Field::Ts),
         Self::DuplicateField(Field::Ts),
         Self::BadNumber(Field::Ts),
@@ -131,6 +139,7 @@ impl Refusal {
         Self::StaleTimestamp,
         Self::SameId,
         Self::UnknownUser,
+        Self::UnencodedName,
         Self::NoPassword,
         Self::BadSignature,
     ];
@@ -148,6 +157,7 @@ impl Refusal {
             Self::NoHost => "no_host",
             Self::DuplicateHost => "duplicate_host",
             Self::NoBlankLine { .. } => "no_blank_line",
+            Self::BodyLength => "body_length",
             Self::MissingField(_) => "missing_field",
             Self::DuplicateField(_) => "duplicate_field",
             Self::BadNumber(_) => "bad_number",
@@ -159,6 +169,7 @@ impl Refusal {
             Self::StaleTimestamp => "stale_timestamp",
             Self::SameId => "same_id",
             Self::UnknownUser => "unknown_user",
+            Self::UnencodedName => "unencoded_name",
             Self::NoPassword => "no_password",
             Self::BadSignature => "bad_signature",
         }

@@ -250,10 +250,20 @@ pub fn nat_detected(root: Root) -> String {
 
 /// Whether the parameter `path`, below any root, is hidden: it reads as an empty string, and its value is a secret.
 pub fn is_hidden(path: &str) -> bool {
+    is_parameter(path, Leaf::is_hidden)
+}
+
+/// Whether `path`, below any root, is `ManagementServer.ConnectionRequestUsername`.
+pub fn is_connection_request_username(path: &str) -> bool {
+    is_parameter(path, |leaf| matches!(leaf, Leaf::ConnectionRequestUsername))
+}
+
+/// Whether `path`, below any root, is the full name of a parameter that `is_meant`.
+fn is_parameter(path: &str, is_meant: fn(Leaf) -> bool) -> bool {
     [Root::Igd, Root::Device1, Root::Device2].into_iter().any(|root| {
         Path::parse(root, path).is_ok_and(|path| {
             !path.is_partial()
-                && schema::entries(Side::Gateway, root).any(|entry| entry.leaf.is_hidden() && path.reaches(entry))
+                && schema::entries(Side::Gateway, root).any(|entry| is_meant(entry.leaf) && path.reaches(entry))
         })
     })
 }
@@ -272,11 +282,19 @@ pub fn check(source: &dyn Source, path: &str, text: &str) -> Result<Setting, Fau
 }
 
 /// What setting all of `writes` would do, or every fault with its path: one fault refuses all (TR-069 A.3.2.1).
+///
+/// # Errors
+/// 9003 alone where a name comes twice, whatever the values are; else those of [`check`].
 pub fn check_all<'a>(
     source: &dyn Source,
     writes: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> Result<Vec<Setting>, Vec<(&'a str, Fault)>> {
     let (mut settings, mut faults) = (Vec::new(), Vec::new());
+    let writes: Vec<(&str, &str)> = writes.into_iter().collect();
+    let mut names = HashSet::new();
+    if let Some((path, _)) = writes.iter().find(|(path, _)| !names.insert(*path)) {
+        return Err(vec![(*path, Fault::InvalidArguments)]);
+    }
     for (path, text) in writes {
         match check(source, path, text) {
             Ok(setting) => settings.push(setting),

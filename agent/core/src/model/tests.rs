@@ -66,6 +66,7 @@ fn values(source: &Gateway, path: &str) -> Vec<(String, String)> {
 const TABLE: &str = "InternetGatewayDevice.ManagementServer.ManageableDevice.";
 const NUMBER: &str = "InternetGatewayDevice.ManagementServer.ManageableDeviceNumberOfEntries";
 const LIMIT: &str = "InternetGatewayDevice.ManagementServer.ManageableDeviceNotificationLimit";
+const URL: &str = "InternetGatewayDevice.ManagementServer.URL";
 
 /// DM-2: the number of entries is the number of rows, an unsignedInt that cannot be set.
 #[test]
@@ -261,6 +262,9 @@ fn a_password_is_written_and_reads_as_nothing() {
     assert_eq!(check(&source, path, &"x".repeat(257)), Err(Fault::InvalidParameterValue));
     assert!(is_hidden(path) && is_hidden("Device.ManagementServer.ConnectionRequestPassword"));
     assert!(!is_hidden("InternetGatewayDevice.ManagementServer.URL") && !is_hidden(""));
+    let username = path.replace("Password", "Username");
+    assert!(is_connection_request_username(&username) && !is_hidden(&username));
+    assert!(!is_connection_request_username(path) && !is_connection_request_username("Device.ManagementServer."));
 }
 
 #[test]
@@ -268,9 +272,25 @@ fn one_fault_refuses_every_write() {
     let source = gateway(Root::Igd, &[]);
     assert_eq!(check_all(&source, [(LIMIT, "5")]), Ok(vec![Setting::NotificationLimit(5)]));
     assert_eq!(
-        check_all(&source, [(LIMIT, "5"), (NUMBER, "5"), (LIMIT, "x")]),
+        check_all(&source, [(URL, "x"), (NUMBER, "5"), (LIMIT, "x")]),
         Err(vec![(NUMBER, Fault::NonWritable), (LIMIT, Fault::InvalidParameterType)])
     );
+}
+
+/// TR-069 A.3.2.1: a name that comes twice is fault 9003, with equal values and beside other faults too.
+#[test]
+fn a_name_that_comes_twice_refuses_every_write() {
+    let source = gateway(Root::Igd, &[]);
+    for writes in [
+        &[(LIMIT, "1"), (LIMIT, "2")][..],
+        &[(LIMIT, "1"), (LIMIT, "1")],
+        &[(LIMIT, "x"), (NUMBER, "5"), (URL, "y"), (LIMIT, "2")],
+    ] {
+        let refused = check_all(&source, writes.iter().copied());
+        assert_eq!(refused, Err(vec![(LIMIT, Fault::InvalidArguments)]), "{writes:?}");
+    }
+    let twice = [("X", "1"), ("X", "2")];
+    assert_eq!(check_all(&source, twice), Err(vec![("X", Fault::InvalidArguments)]));
 }
 
 #[test]

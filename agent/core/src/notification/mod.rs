@@ -52,8 +52,9 @@ pub enum Input<'a> {
     },
     /// `ManageableDeviceNotificationLimit` is so many seconds now.
     Limit(u32),
-    /// An accepted Connection Request (UCR-14). While one waits for its acknowledgement, further ones add nothing: the
-    /// session that it asks for is still to come (T-27).
+    /// An accepted Connection Request (UCR-14). Until its notification is acknowledged, which is due at the session's
+    /// start, further ones add nothing: the session is still to come. The first one after that makes one more
+    /// notification, for one more session (T-27).
     ConnectionRequest,
     /// An object is no more, and neither are attributes of what was in it.
     Gone {

@@ -12,7 +12,7 @@ use tokio::{
 };
 use tr111_core::{
     binding::{self, Cpe, Input, Output, Socket},
-    connreq::{Credential, Datagram, Listener, Payload},
+    connreq::{Credential, Datagram, Listener, Payload, must_be_encoded},
     time::{BootTime, UnixTime},
 };
 
@@ -26,9 +26,9 @@ use crate::{
 
 /// Datagrams that are read before others have their turn.
 const BATCH: usize = 64;
-/// Room for a datagram. A Connection Request that TR-111 allows has 1400 bytes at most; of a longer one, what is behind
-/// is a body that nobody reads (UCR-16), or it is malformed.
-const DATAGRAM: usize = 4_096;
+/// Room for the longest datagram of UDP. A Connection Request that TR-111 allows has a body of any length (UCR-16), all
+/// of which has to be there.
+const DATAGRAM: usize = 65_536;
 
 pub(super) struct Task {
     cpe: Cpe,
@@ -65,6 +65,12 @@ impl Task {
     ) -> io::Result<Self> {
         let settings = binding::Settings { seed: parts.seed, ..parts.knobs.stun };
         let binding = demands.borrow().binding.clone();
+        if let Some(character) = must_be_encoded(&demands.borrow().connection_request_username) {
+            tracing::warn!(
+                ?character,
+                "Connection Requests of an ACS that does not encode ConnectionRequestUsername are refused"
+            );
+        }
         Ok(Self {
             cpe: Cpe::new(settings, binding, state.memory),
             listener: Listener::new(Credential::new(b"", b""), parts.knobs.connreq, state.last),

@@ -59,4 +59,19 @@ proptest! {
         prop_assert!(listener.receive(NOW, Datagram(&datagram)).is_ok());
         prop_assert_eq!(listener.receive(NOW, Datagram(&datagram)), Err(Refusal::StaleTimestamp));
     }
+
+    /// T-51: what an ACS signs and sends without encoding it, its CPE accepts, unless the name must be encoded.
+    #[test]
+    fn what_is_sent_raw_is_accepted(username in "\\PC{1,20}", nonce in "[0-9A-Za-z%+=/]{0,20}") {
+        let mut signature = SharedSecret::new(PASSWORD).signature();
+        signature.cover(format!("17000000001{username}{nonce}").as_bytes());
+        let signature = signature.finish().map(|byte| format!("{byte:02x}")).concat();
+        let query = format!("ts=1700000000&id=1&un={username}&cn={nonce}&sig={signature}");
+        let datagram = format!("GET http://h?{query} HTTP/1.1\r\nHost: h\r\n\r\n");
+        let credential = Credential::new(username.as_bytes(), PASSWORD);
+        let mut listener = Listener::new(credential, Settings::default(), LastAccepted::default());
+        let taken = listener.receive(NOW, Datagram(datagram.as_bytes())).map(|accepted| accepted.id());
+        let expected = if must_be_encoded(&username).is_some() { Err(Refusal::UnencodedName) } else { Ok(1) };
+        prop_assert_eq!(taken, expected);
+    }
 }

@@ -1,5 +1,5 @@
 use super::vectors::*;
-use crate::{connreq::*, secret::SharedSecret, time::UnixTime};
+use crate::{connreq::*, time::UnixTime};
 
 const STALE: Result<AuthenticRequest, Refusal> = Err(Refusal::StaleTimestamp);
 
@@ -131,6 +131,122 @@ fn reads_scheme_and_authority() {
     malformed("198.51.100.7:40001?", "?");
     malformed("198.51.100.7:40001?", ":40001?");
     malformed("198.51.100.7:40001?", "<>?");
+}
+
+/// UCR-4: the authority is a host with or without a port, and userinfo in front of it (RFC 3986 3.2).
+#[test]
+fn refuses_what_is_no_authority() {
+    let host = "198.51.100.7:40001?";
+    for authority in [
+        "host:4x1",
+        "host:1:2",
+        "host:-1",
+        "host:%31",
+        "[::1",
+        "::1]",
+        "::1",
+        "[]",
+        "[::1]1",
+        "[::1]a:1",
+        "[::g]",
+        "[1:2:3:4:5:6:7:8:9]",
+        "[fe80::1%25eth0]",
+        "[v.a]",
+        "[v1.]",
+        "[vg.a]",
+        "a[b]",
+        "a%zz",
+        "a%4",
+        "a%",
+        "a@b@c",
+        "@",
+        "a@",
+        "a@:1",
+        "[a]@b",
+        "%zz@b",
+    ] {
+        malformed(host, &format!("{authority}?"));
+    }
+    for authority in [
+        "host",
+        "host:",
+        "host.:65535",
+        "h%41st:1",
+        "a:b@c:1",
+        "@c",
+        "[::]",
+        "[2001:db8::192.0.2.1]:1",
+        "[v1.a:b]:",
+        "a_b~c!$&'()*+,;=d",
+    ] {
+        assert!(changed(host, &format!("{authority}?")).is_ok(), "{authority}");
+    }
+}
+
+/// UCR-4: a `%` has its two digits in what is ignored as well (RFC 3986 2.1).
+#[test]
+fn refuses_a_damaged_percent_sign_anywhere() {
+    for field in ["x=%zz", "x=%4", "x=%", "x=a%41%4g", "%zz=1", "%zz", "%4=1", "x%", "%=41"] {
+        malformed("&un=", &format!("&{field}&un="));
+        malformed("?ts=", &format!("?{field}&ts="));
+        malformed("EAAC ", &format!("EAAC&{field} "));
+    }
+    for field in ["x=%5a", "%5A=1", "%5a", "x=%25zz", "+=+"] {
+        assert!(changed("&un=", &format!("&{field}&un=")).is_ok(), "{field}");
+    }
+}
+
+/// UCR-4: Content-Length is a number, and the body is not shorter (RFC 2616 4.4, 14.13).
+#[test]
+fn refuses_a_body_of_another_length() {
+    let with = |headers: &str, body: &str| changed("\r\n\r\n", &format!("\r\n{headers}\r\n\r\n{body}"));
+    for length in
+        ["abc", "-1", "+3", "0x3", "3.0", "3,3", "3 3", "3;a", "", " \t", "1\r\n 1", "4", "18446744073709551619"]
+    {
+        assert_eq!(with(&format!("Content-Length: {length}"), "xyz"), Err(Refusal::BodyLength), "{length}");
+    }
+    assert_eq!(with("content-length:1", ""), Err(Refusal::BodyLength));
+    assert_eq!(with("Content-Length: 3\r\nCONTENT-LENGTH: 3", "xyz"), Err(Refusal::BodyLength));
+    assert_eq!(Refusal::BodyLength.label(), "body_length");
+    // What is behind a body is no part of the message, as it is without any body.
+    for length in ["0", "1", "003", " \t3 ", "\r\n 3"] {
+        assert!(with(&format!("Content-Length:{length}"), "xyz").is_ok(), "{length}");
+    }
+    assert!(with("X-Content-Length: abc", "").is_ok());
+}
+
+/// UCR-4, UCR-16: a body of chunks is whole, and its content is ignored (RFC 2616 3.6, 4.4).
+#[test]
+fn refuses_chunks_that_are_not_whole() {
+    let with = |headers: &str, body: &str| changed("\r\n\r\n", &format!("\r\n{headers}\r\n\r\n{body}"));
+    let chunked = "Transfer-Encoding: chunked";
+    for body in ["0\r\n\r\n", "3\r\nxyz\r\n0\r\n\r\n", "00A;a=b\r\n0123456789\r\n0 \r\nX: y\r\n\r\nmore"] {
+        assert!(with(chunked, body).is_ok(), "{body:?}");
+    }
+    for body in [
+        "",
+        "0\r\n",
+        "0\r\nX: y\r\n",
+        "3\r\nxyz\r\n",
+        "4\r\nxyz\r\n0\r\n\r\n",
+        "2\r\nxyz\r\n0\r\n\r\n",
+        "-1\r\n\r\n",
+        "+0\r\n\r\n",
+        "\r\n\r\n",
+        "g\r\n\r\n",
+        "ffffffffffffffffff\r\n\r\n",
+        "ffffffffffffffff\r\n\r\n",
+    ] {
+        assert_eq!(with(chunked, body), Err(Refusal::BodyLength), "{body:?}");
+    }
+    let last = "0\r\n\r\n";
+    assert!(with("Transfer-Encoding: gzip, Chunked", last).is_ok());
+    assert!(with("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked", last).is_ok());
+    assert!(with("Transfer-Encoding: identity\r\nContent-Length: 3", "xyz").is_ok());
+    // Nothing else ends a body of unknown length in a request, and no request has both headers.
+    assert_eq!(with("Transfer-Encoding: gzip", last), Err(Refusal::BodyLength));
+    assert_eq!(with("Transfer-Encoding: chunked, gzip", last), Err(Refusal::BodyLength));
+    assert_eq!(with("Content-Length: 5\r\nTransfer-Encoding: chunked", last), Err(Refusal::BodyLength));
 }
 
 /// T-52: each of the five fields once, in any order, others ignored.
@@ -294,44 +410,90 @@ fn refuses_other_users() {
     assert!(changed("un=CPE57689", "un=%43%50E5768%39").is_ok());
 }
 
-/// T-51: the signature is over decoded values; over those on the wire only when told.
+/// What a CPE with the name `user` takes a request for whose fields stand on the wire as `un` and `cn`.
+fn take(user: &str, un: &str, cn: &str, signature: &str) -> Result<AuthenticRequest, Refusal> {
+    let mut listener =
+        Listener::new(Credential::new(user.as_bytes(), PASSWORD), Settings::default(), LastAccepted::default());
+    let query = format!("ts=1700000001&id=7&un={un}&cn={cn}&sig={signature}");
+    receive(&mut listener, &format!("GET http://h?{query} HTTP/1.1\r\nHost: h\r\n\r\n"))
+}
+
+/// T-51: the signature is over decoded values.
 #[test]
 fn verifies_decoded_values() {
-    let datagram = |signature| {
-        format!(
-            "GET http://h?ts=1700000001&id=7&un=a+b%2Bc%26d%25e&cn=N0nce&sig={signature} HTTP/1.1\r\nHost: h\r\n\r\n"
-        )
-    };
-    let take = |raw_fallback, signature| {
-        let settings = Settings { raw_fallback, ..Settings::default() };
-        let credential = Credential::new(b"a b+c&d%e", PASSWORD);
-        receive(&mut Listener::new(credential, settings, LastAccepted::default()), &datagram(signature))
-    };
-    let (decoded, raw) = ("0A8D17D62B2919780688835C52EA825AD4069EE8", "04FA6AA72A459499D8592B249A6AA3C5DDED4F76");
-    assert!(take(false, decoded).is_ok() && take(true, decoded).is_ok());
-    assert_eq!(take(false, raw), Err(Refusal::BadSignature));
-    assert!(take(true, raw).is_ok());
+    assert!(take("a b+c&d%e", U2_WIRE, "N0nce", "0A8D17D62B2919780688835C52EA825AD4069EE8").is_ok());
     for damaged in ["%", "%4", "%4g", "a%%41"] {
         let field = format!("un={damaged}");
         assert_eq!(changed("un=CPE57689", &field), Err(Refusal::BadEncoding(Field::Un)), "{damaged}");
+        assert_eq!(take("CPE57689", "CPE5768", damaged, U2_RAW), Err(Refusal::BadEncoding(Field::Cn)), "{damaged}");
+        let field = format!("ts={damaged}");
+        assert_eq!(changed("ts=1700000000", &field), Err(Refusal::BadEncoding(Field::Ts)), "{damaged}");
     }
 }
 
-/// T-51: a sender that does not encode may leave a bare percent sign, which is taken only when told.
+/// T-51: an ACS that does not encode signs the name as it stands on the wire: `%` and `+` are themselves then.
 #[test]
-fn takes_a_bare_percent_sign_when_told() {
-    let mut signature = SharedSecret::new(PASSWORD).signature();
-    signature.cover(b"17000000017100%+N0nce");
-    let signature = signature.finish().map(|byte| format!("{byte:02X}")).concat();
-    let datagram =
-        format!("GET http://h?ts=1700000001&id=7&un=100%+&cn=N0nce&sig={signature} HTTP/1.1\r\nHost: h\r\n\r\n");
-    let take = |raw_fallback| {
-        let settings = Settings { raw_fallback, ..Settings::default() };
-        let credential = Credential::new(b"100%+", PASSWORD);
-        receive(&mut Listener::new(credential, settings, LastAccepted::default()), &datagram)
-    };
-    assert_eq!(take(false), Err(Refusal::BadEncoding(Field::Un)));
-    assert!(take(true).is_ok());
+fn takes_a_name_that_was_not_encoded() {
+    let name = "00256D-Home%20Box-0001";
+    assert!(take(name, name, "N0nce", "B1F6A498ADAC0C928F79F43917EF7AEED7A48387").is_ok());
+    assert!(take(name, "00256D-Home%2520Box-0001", "N0nce", "B1F6A498ADAC0C928F79F43917EF7AEED7A48387").is_ok());
+    assert!(take("100%+", "100%+", "N0nce", "BB0ECDE9E942C35F49D149E30E4951EA9C848DD3").is_ok());
+    assert!(take(U2_WIRE, U2_WIRE, "N0nce", U2_RAW).is_ok());
+    // The nonce is read as the name is.
+    assert!(take("CPE57689", "CPE57689", "a+b/c%3D==", "79969DB5013967E220F341FAE7F21F5DE35EDC0A").is_ok());
+    assert!(take("CPE57689", "CPE57689", "a+b/c%3D==", "BE0B549D645972292D734458E9B4F6CBCDD75800").is_ok());
+    assert!(take("CPE57689", "CPE57689", "50%", "D990B2512B6E458508EE9F8AD9C2858A7F49A766").is_ok());
+}
+
+/// T-51: name and signature are read the same way: compared and signed as they stand, or compared and signed decoded.
+#[test]
+fn never_mixes_two_readings() {
+    let signatures = [
+        ("a+b", "c+d", "6F575B4F2FAD2A397B7D39153385F2E7D315B8F8"),
+        ("a b", "c d", "DF55083B19D86E74069EA125024208904C964689"),
+        ("a b", "c+d", "E8F088D1DEF12DBF35D72B42D14EAA62A8D5FC12"),
+        ("a+b", "c d", "DA1CB5BC432BAEFFB2C0EB19ED29E8C6231DC672"),
+    ];
+    for user in ["a+b", "a b"] {
+        for (name, nonce, signature) in signatures {
+            let is_one_reading = [("a+b", "c+d"), ("a b", "c d")].contains(&(name, nonce));
+            let expected = user == name && is_one_reading;
+            let taken = take(user, "a+b", "c+d", signature);
+            assert_eq!(taken.is_ok(), expected, "{user}, signed over {name} and {nonce}");
+            assert!(expected || taken == Err(Refusal::BadSignature), "{taken:?}");
+        }
+    }
+    // The decoded name is ours, what was signed is the other text.
+    assert_eq!(take("a b+c&d%e", U2_WIRE, "N0nce", U2_RAW), Err(Refusal::BadSignature));
+    // And the other way round.
+    let decoded = "C2D4F4151B9BEBDF10D6594A2299758E77AD417B";
+    let name = "00256D-Home%20Box-0001";
+    assert_eq!(take(name, name, "N0nce", decoded), Err(Refusal::BadSignature));
+    assert!(take("00256D-Home Box-0001", name, "N0nce", decoded).is_ok());
+}
+
+/// T-51, T-74: a name that no Request-URI carries as it is has a refusal of its own when an ACS sends it so.
+#[test]
+fn a_name_that_must_be_encoded_has_its_own_refusal() {
+    let (ampersand, letter) = ("B80EF6F2949EC784991D003A46A3DE26E610F57A", "1E217D2D1FBC7C4A8FAB8DFEA0B343958521D68A");
+    assert_eq!(take("a&b", "a&b", "N0nce", ampersand), Err(Refusal::UnencodedName));
+    assert!(take("a&b", "a%26b", "N0nce", ampersand).is_ok());
+    assert_eq!(take("Ger\u{e4}t", "Ger\u{e4}t", "N0nce", letter), Err(Refusal::UnencodedName));
+    assert!(take("Ger\u{e4}t", "Ger%C3%A4t", "N0nce", letter).is_ok());
+    assert_eq!(take("a b", "a b", "N0nce", ampersand), Err(Refusal::UnencodedName));
+    assert_eq!(take("a&id=1", "a&id=1", "N0nce", ampersand), Err(Refusal::UnencodedName));
+    assert_eq!(take("a#b", "a#b", "N0nce", ampersand), Err(Refusal::UnencodedName));
+    // Only where the name itself stands there.
+    assert_eq!(take("a&b", "a", "N0nce", ampersand), Err(Refusal::UnknownUser));
+    assert_eq!(take("a&b", "a&bc", "N0nce", ampersand), Err(Refusal::UnknownUser));
+    assert!(matches!(take("CPE57689", "a b", "N0nce", ampersand), Err(Refusal::Malformed { .. })));
+    assert_eq!(Refusal::UnencodedName.label(), "unencoded_name");
+    for (name, character) in [("a&b", '&'), ("a b", ' '), ("Ger\u{e4}t", '\u{e4}'), ("a#%", '#'), ("a\"b", '"')] {
+        assert_eq!(must_be_encoded(name), Some(character), "{name}");
+    }
+    for name in ["", "00256D-Home%20Box-0001", "a+b%", "a/b?c=d:e@f", "A.b_c~d!$'()*,;"] {
+        assert_eq!(must_be_encoded(name), None, "{name}");
+    }
 }
 
 /// T-61: an empty password refuses everything, but for a knob.

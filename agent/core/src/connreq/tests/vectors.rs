@@ -10,6 +10,12 @@ pub const U1: &str = "GET http://198.51.100.7:40001?ts=1700000000&id=1234&un=CPE
 pub const SPEC: &str = "http://10.1.1.1:8080?ts=1120673700&id=1234&un=CPE57689&cn=XTGRWIPC6D3IPXS3\
                         &sig=3545F7B5820D76A3DF45A3A509DA8D8C38F13512";
 
+/// U2: `un` as it stands on the wire, of the name `a b+c&d%e`.
+pub const U2_WIRE: &str = "a+b%2Bc%26d%25e";
+
+/// U2's signature over what stands on the wire.
+pub const U2_RAW: &str = "04FA6AA72A459499D8592B249A6AA3C5DDED4F76";
+
 pub const PASSWORD: &[u8] = b"cr-secret-01";
 
 /// A minute after U1 was made.
