@@ -121,7 +121,8 @@ fn reply(packet: &SkbFrame<'_>, scratch: &mut Scratch, config: &Config) -> Resul
     }
     match class {
         Class::Ack => keep_ack(scratch, &fixed, mark),
-        Class::Nak => maps::forget_ack(&mark.client),
+        // A NAK to anything but a REQUEST ends no lease.
+        Class::Nak if mark.message_type == MessageType::Request as u8 => maps::forget_ack(&mark.client),
         _ => {}
     }
     if matches!(class.outcome(), Outcome::HandedUp) {

@@ -62,6 +62,27 @@ fn a_nak_does_not_touch_a_static_address() {
     assert_eq!(lan.changes(), ["+A"]);
 }
 
+/// RFC 2131 4.3.5: NAK answers REQUEST only. A NAK to an INFORM or a DISCOVER ends no lease, and the exchange still waits
+/// for its right answer.
+#[test]
+fn a_nak_to_anything_but_a_request_ends_nothing() {
+    let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
+    lan.join(&client, ip(100), HOUR);
+    let seen = lan.core.device(1).unwrap().last_seen;
+    let mut informed = Vec::new();
+    for message_type in [MessageType::Discover, MessageType::Inform] {
+        informed = lan.send(&client, message_type, |b| b.ciaddr(ip(100)));
+        lan.answer(&informed, MessageType::Nak, Ipv4Addr::UNSPECIFIED, |b| b);
+    }
+    lan.pass_s(11);
+    assert_eq!(lan.changes(), ["+A"]);
+    assert_eq!(lan.core.counts().remark(Remark::MisplacedNak), 2);
+    lan.answer(&informed, MessageType::Ack, Ipv4Addr::UNSPECIFIED, |b| b);
+    assert!(lan.core.device(1).unwrap().last_seen > seen, "the ACK that came after the NAK counts");
+    lan.pass_s(u64::from(HOUR));
+    assert_eq!(lan.changes(), ["-A expired"]);
+}
+
 /// T-8: a device that turns to a static address after a NAK is told by its INFORM.
 #[test]
 fn an_inform_after_a_nak_takes_the_row_over() {

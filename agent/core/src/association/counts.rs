@@ -107,6 +107,8 @@ remarks! {
     DeclineMismatch "decline_mismatch",
     /// An ACK or NAK whose request is not remembered.
     UnmatchedReply "unmatched_reply",
+    /// A NAK that answers no REQUEST (RFC 2131 4.3.5).
+    MisplacedNak "misplaced_nak",
     /// An ACK to a REQUEST without a lease time.
     AckWithoutLease "ack_without_lease",
     /// An ACK that tells no address of the client.

@@ -14,7 +14,7 @@ use crate::{
 impl Association {
     /// ACK: the exchange is complete, and the client of an identity gets its binding (GW-6).
     pub(super) fn ack(&mut self, seen: BootTime, event: &Event<'_>, message: &Message<'_>) {
-        let Some(exchange) = self.take_answered(event, message) else { return };
+        let Some(exchange) = self.find_answered(event, message).and_then(|id| self.exchanges.take(id)) else { return };
         if exchange.message == MessageType::Inform {
             self.inform_acknowledged(seen, exchange);
         } else {
@@ -25,8 +25,16 @@ impl Association {
     }
 
     /// NAK: the lease is over, but a client that asks anew within the grace keeps its row (T-8).
+    ///
+    /// NAK answers REQUEST and nothing else (RFC 2131 3.1, 4.3.5). Any other exchange goes on, and its client keeps its
+    /// lease.
     pub(super) fn nak(&mut self, seen: BootTime, event: &Event<'_>, message: &Message<'_>) {
-        let Some(exchange) = self.take_answered(event, message) else { return };
+        let Some(id) = self.find_answered(event, message) else { return };
+        if self.exchanges.get(id).is_none_or(|exchange| exchange.message != MessageType::Request) {
+            self.counts.count_remark(Remark::MisplacedNak);
+            return;
+        }
+        let Some(exchange) = self.exchanges.take(id) else { return };
         let Some(id) = self.table.client(&exchange.client) else { return };
         if self.table.held(id).binding.source == Source::Request && !self.is_newer(id, seen) {
             self.table.start_grace(id, seen + self.settings.nak_grace);
@@ -34,10 +42,10 @@ impl Association {
         }
     }
 
-    /// The exchange that a reply ends, if it is this gateway's reply (T-26).
+    /// The exchange that a reply answers, if it is this gateway's reply (T-26).
     ///
-    /// A repeated reply finds no exchange, and so changes nothing.
-    fn take_answered(&mut self, event: &Event<'_>, message: &Message<'_>) -> Option<Exchange> {
+    /// A repeated reply finds no exchange, because the first one took it, and so changes nothing.
+    fn find_answered(&mut self, event: &Event<'_>, message: &Message<'_>) -> Option<u32> {
         let key = classify::exchange_key(event.segment, &message.fixed);
         let id = self.exchanges.lookup(&key);
         let Some((id, exchange)) = id.and_then(|id| Some((id, self.exchanges.get(id)?))) else {
@@ -48,7 +56,7 @@ impl Association {
             self.counts.count_remark(Remark::ForeignServer);
             return None;
         }
-        self.exchanges.take(id)
+        Some(id)
     }
 
     /// The server is this gateway, or stands behind a relay: the client's, or this gateway's own.
