@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Changes with every change of a map's layout, of [`crate::event`], [`crate::config`] or [`crate::counter`].
-pub const ABI: u32 = 5;
+pub const ABI: u32 = 6;
 
 /// Bytes of the ring `EVENTS_LAN`: some 2,500 messages. The agent maps it twice, and all of it counts as resident.
 pub const LAN_RING_BYTES: u32 = 1 << 20;
@@ -52,7 +52,7 @@ pub mod map {
     pub const NEWCOMERS: &str = "NEWCOMERS";
     /// [`super::ClientKey`] to [`super::LastAck`].
     pub const LAST_ACK: &str = "LAST_ACK";
-    /// [`super::NeighbourKey`] to boot time in nanoseconds.
+    /// [`super::NeighbourKey`] to [`super::Neighbour`].
     pub const NEIGHBOURS: &str = "NEIGHBOURS";
     /// Two [`crate::insert::GatewayOption`], of which [`crate::config::Config::gateway_slot`] names the right one.
     pub const GATEWAY: &str = "GATEWAY";
@@ -175,13 +175,23 @@ pub struct LastAck {
     pub identity: Words<IDENTITY_WORDS>,
 }
 
-/// A station whose ARP and DHCP messages refresh a time (T-6).
+/// An IPv4 address on a segment from which ARP messages are noted (T-6).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NeighbourKey {
     /// Where it was seen.
     pub segment: Segment,
-    /// Hardware address.
+    /// Sender protocol address.
+    pub address: [u8; 4],
+}
+
+/// The last ARP message from an address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Neighbour {
+    /// When it was seen, boot time in nanoseconds.
+    pub seen: u64,
+    /// Its sender hardware address, which is a repeater's where the station is behind one; 0 before the first message.
     pub mac: [u8; 6],
     /// Always 0.
     pub reserved: [u8; 2],
@@ -309,7 +319,8 @@ layout! {
         time 0, lease 8, address 12, server 16, giaddr 20, chaddr 24, htype 40, hlen 41, message_type 42,
         identity_length 43, reserved 44, identity 48,
     } 200 aligned 8;
-    NeighbourKey { segment 0, mac 8, reserved 14, } 16 aligned 4;
+    NeighbourKey { segment 0, address 8, } 12 aligned 4;
+    Neighbour { seen 0, mac 8, reserved 14, } 16 aligned 8;
     FlowKey { segment 0, source 8, destination 12, source_port 16, destination_port 18, } 20 aligned 4;
     Flow { seen 0, told 8, } 16 aligned 8;
     Budget { time 0, left 8, reserved 12, } 16 aligned 8;

@@ -99,7 +99,6 @@ fn request<P: Packet>(packet: &P, scratch: &mut Scratch, config: &Config) -> Res
         }
         None => maps::forget_ack(&client),
     }
-    refresh(scratch.seen.segment, fixed.chaddr.first(), scratch.seen.time);
     emit::lan(scratch, Hook::LanIngress, class);
     Ok(class)
 }
@@ -175,19 +174,14 @@ fn keep_ack(scratch: &mut Scratch, fixed: &Fixed, mark: &Mark) {
     maps::remember_ack(&mark.client, record);
 }
 
-/// Notes that a station is there.
-#[inline(always)]
-fn refresh(segment: Segment, mac: [u8; 6], now: u64) {
-    maps::refresh_neighbour(&NeighbourKey { segment, mac, reserved: [0; 2] }, now);
-}
-
 /// ARP is what every station on an IPv4 LAN sends (T-6).
 #[inline(always)]
 fn on_arp<P: Packet>(packet: &P) {
     if let Some(sender) = headers::find_arp(packet, packet.metadata_tag()) {
         // SAFETY: the helper takes nothing and reads a clock.
         let now = unsafe { bpf_ktime_get_boot_ns() };
-        refresh(Segment { ifindex: packet.ifindex(), vlan: sender.vlan }, sender.mac, now);
+        let segment = Segment { ifindex: packet.ifindex(), vlan: sender.vlan };
+        maps::refresh_neighbour(&NeighbourKey { segment, address: sender.ip }, sender.mac, now);
     }
 }
 

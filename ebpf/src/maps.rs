@@ -9,7 +9,7 @@ use tr111_common::{
     abi::{
         BINDINGS_MAXIMUM, BUDGETS_MAXIMUM, BindingKey, Budget, ClientKey, EXCHANGES_MAXIMUM, Endpoint, ExchangeKey,
         FLOW_SAMPLE_NANOSECONDS, FLOWS_MAXIMUM, Flow, FlowKey, LAN_RING_BYTES, LAST_ACKS_MAXIMUM, LISTENERS_MAXIMUM,
-        LastAck, ListenerKey, Mark, NEIGHBOURS_MAXIMUM, NEWCOMERS_MAXIMUM, NeighbourKey, STICKY_MAXIMUM,
+        LastAck, ListenerKey, Mark, NEIGHBOURS_MAXIMUM, NEWCOMERS_MAXIMUM, Neighbour, NeighbourKey, STICKY_MAXIMUM,
         WAN_BUDGETS_MAXIMUM,
     },
     config::Config,
@@ -51,7 +51,7 @@ static STICKY: HashMap<ClientKey, u32> = HashMap::with_max_entries(STICKY_MAXIMU
 static LAST_ACK: LruHashMap<ClientKey, LastAck> = LruHashMap::with_max_entries(LAST_ACKS_MAXIMUM, 0);
 
 #[map]
-static NEIGHBOURS: HashMap<NeighbourKey, u64> =
+static NEIGHBOURS: HashMap<NeighbourKey, Neighbour> =
     HashMap::with_max_entries(NEIGHBOURS_MAXIMUM, 1 /* BPF_F_NO_PREALLOC */);
 
 #[map]
@@ -182,12 +182,12 @@ pub fn forget_ack(client: &ClientKey) {
     let _ = LAST_ACK.remove(client);
 }
 
-/// Notes that a station is there, if it is one that the agent watches.
+/// Notes an ARP message, if its address is one that the agent watches.
 #[inline(always)]
-pub fn refresh_neighbour(neighbour: &NeighbourKey, now: u64) {
-    if let Some(seen) = NEIGHBOURS.get_ptr_mut(neighbour) {
-        // SAFETY: the map gave a live pointer to an aligned word.
-        unsafe { *seen = now };
+pub fn refresh_neighbour(key: &NeighbourKey, mac: [u8; 6], now: u64) {
+    if let Some(neighbour) = NEIGHBOURS.get_ptr_mut(key) {
+        // SAFETY: the map gave a live, aligned pointer; a reader on another CPU sees old or new words, and either is right.
+        unsafe { *neighbour = Neighbour { seen: now, mac, reserved: [0; 2] } };
     }
 }
 

@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
+/// The destination of a frame to every station of the link.
+pub const EVERYBODY: [u8; 6] = [0xff; 6];
 /// Hardware and protocol types with their lengths.
 const ARP_ETHERNET_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
 const ARP_REQUEST: [u8; 2] = [0, 1];
@@ -58,7 +60,7 @@ impl ArpRequest {
 
     /// The request as a frame to every station of the link.
     pub fn to_everybody(self) -> Vec<u8> {
-        self.to_frame([0xff; 6], [0, 0])
+        self.to_frame(EVERYBODY, [0, 0])
     }
 
     /// The reply that says the address belongs to `mac`.

@@ -5,6 +5,8 @@ mod lan;
 use std::{collections::HashSet, time::Duration};
 
 use lan::{Client, Lan, ip};
+use tr111_common::dhcp4::MessageType;
+use tr111_core::arp::EVERYBODY;
 use tr111_core::association::{Input, Output, ProbeResult, Record, Settings};
 
 const HOUR: u32 = 3_600;
@@ -76,7 +78,7 @@ fn a_device_that_talks_is_not_probed() {
     lan.inform(&client, ip(50));
     for _ in 0..100 {
         lan.pass_s(40);
-        lan.arp(&client);
+        lan.arp(ip(50), client.mac);
     }
     let asked = lan.outputs.iter().filter(|output| matches!(output, Output::Inquire { .. })).count();
     assert!((60..=100).contains(&asked), "asked for {asked} times in 4000 s");
@@ -123,22 +125,73 @@ fn a_row_stays_while_one_of_its_stations_answers() {
     assert_eq!(lan.changes(), ["-A disconnected"]);
 }
 
-/// A station is watched from its first binding to its last.
+/// The addresses that are watched.
+fn watched(lan: &Lan) -> Vec<[u8; 4]> {
+    let mut addresses: Vec<_> = lan.neighbours.keys().map(|neighbour| neighbour.address).collect();
+    addresses.sort_unstable();
+    addresses
+}
+
+/// Each address is watched while a binding has it; what an earlier station said does not count for a later one.
 #[test]
-fn a_station_with_two_clients_is_watched_once() {
+fn an_address_is_watched_while_a_binding_has_it() {
     let mut lan = lan();
     let (one, other) = (Client::new(1, "A").with_id(b"1"), Client::new(1, "A").with_id(b"2"));
     lan.join(&one, ip(1), HOUR);
     lan.join(&other, ip(2), HOUR);
-    assert_eq!(lan.neighbours.len(), 1);
+    assert_eq!(watched(&lan), [ip(1).octets(), ip(2).octets()]);
     lan.release(&one, ip(1));
-    assert_eq!(lan.neighbours.len(), 1);
-    // The client moves to another station, and the programs follow.
-    lan.join(&Client { mac: [2, 0, 0, 0, 0, 9], ..other.clone() }, ip(2), HOUR);
-    let macs: Vec<[u8; 6]> = lan.neighbours.keys().map(|neighbour| neighbour.mac).collect();
-    assert_eq!(macs, [[2, 0, 0, 0, 0, 9]]);
-    lan.release(&Client { mac: [2, 0, 0, 0, 0, 9], ..other }, ip(2));
+    lan.join(&other, ip(3), HOUR);
+    assert_eq!(watched(&lan), [ip(3).octets()]);
+    // The client moves to another station, and the device to another client, with the same address.
+    lan.arp(ip(3), [7; 6]);
+    let moved = Client { mac: [2, 0, 0, 0, 0, 9], ..other };
+    lan.join(&moved, ip(3), HOUR);
+    assert_eq!(lan.neighbours.values().copied().collect::<Vec<_>>(), [(lan.now, None)]);
+    lan.arp(ip(3), [7; 6]);
+    lan.join(&Client::new(10, "A"), ip(3), HOUR);
+    assert_eq!(lan.neighbours.values().copied().collect::<Vec<_>>(), [(lan.now, None)]);
+    lan.release(&Client::new(10, "A"), ip(3));
     assert!(lan.neighbours.is_empty());
+}
+
+/// GW-8: behind a repeater, which answers with its own hardware address and forwards nothing to others, a device stays.
+/// Who answered is known and is asked by unicast from then on.
+#[test]
+fn a_device_behind_a_repeater_stays() {
+    const REPEATER: [u8; 6] = [2, 0, 0, 0, 0, 0xbb];
+    let (mut lan, client) = (lan(), Client::new(1, "A"));
+    lan.repeaters.insert(client.mac, REPEATER);
+    lan.join(&client, ip(100), 100 * HOUR);
+    let answered_by = |lan: &Lan| lan.core.answered_by(lan.core.device(1).unwrap().bindings.next().unwrap());
+    assert_eq!(answered_by(&lan), None);
+    lan.pass_s(600);
+    assert_eq!(lan.changes(), ["+A"]);
+    let destinations: Vec<_> = lan.probes.iter().map(|(_, mac)| *mac).collect();
+    assert_eq!(destinations[..2], [client.mac, EVERYBODY], "the device itself is asked first, then everybody");
+    assert!(destinations.len() >= 10 && destinations[2..].iter().all(|mac| *mac == REPEATER), "{destinations:02x?}");
+    assert_eq!(answered_by(&lan), Some(REPEATER));
+    lan.off.insert(client.mac);
+    lan.pass_s(WINDOW_S);
+    assert_eq!(lan.changes(), ["-A disconnected"]);
+}
+
+/// T-6: a client's own DHCP message is a sign of life; one that another station sends in its name is none.
+#[test]
+fn a_dhcp_message_is_a_sign_of_life_of_its_sender_only() {
+    let (mut lan, client) = (lan(), Client::new(1, "A").with_id(b"1"));
+    lan.join(&client, ip(100), HOUR);
+    lan.off.insert(client.mac);
+    for _ in 0..4 {
+        lan.pass_s(50);
+        lan.send(&client, MessageType::Discover, |b| b);
+    }
+    assert_eq!((lan.changes(), lan.probes.len()), (vec!["+A".to_owned()], 0));
+    let another = Client { mac: [2, 0, 0, 0, 0, 9], ..client };
+    lan.pass_s(50);
+    lan.send(&another, MessageType::Discover, |b| b);
+    lan.pass_s(WINDOW_S - 50);
+    assert_eq!(lan.changes(), ["-A disconnected"]);
 }
 
 /// An ACK is a sign of life, also in the middle of probing.

@@ -164,6 +164,7 @@ mod tests {
     fn device(instance: u32, serial_number: &str, macs: &[&str]) -> Device {
         let binding = |mac: &&str| Binding {
             mac: (*mac).to_owned(),
+            answered_by: None,
             client_id: None,
             ip: "192.168.1.100".to_owned(),
             interface: "lan0".to_owned(),
@@ -189,7 +190,7 @@ mod tests {
         let expected = serde_json::json!({"devices": [{
             "instance": 1, "manufacturer_oui": "00256D", "serial_number": "DEV0001", "product_class": "",
             "first_seen": "2026-01-01T00:00:00Z", "last_seen": "2026-01-01T00:00:00Z",
-            "bindings": [{"mac": "02:00:00:00:00:01", "client_id": null, "ip": "192.168.1.100", "interface": "lan0",
+            "bindings": [{"mac": "02:00:00:00:00:01", "answered_by": null, "client_id": null, "ip": "192.168.1.100", "interface": "lan0",
                 "vlan": [100, 5], "source": "request", "lease_expires": null}]
         }], "number_of_entries": 1});
         assert_eq!(listing, expected);

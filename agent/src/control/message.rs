@@ -295,6 +295,9 @@ pub struct Device {
 pub struct Binding {
     /// Hardware address, lower-case, colons between bytes.
     pub mac: String,
+    /// Hardware address of the last ARP message from `ip`, at most a probe interval old: another one than `mac` where a
+    /// repeater stands in front of the client. `null` until one came.
+    pub answered_by: Option<String>,
     /// Client identifier in hexadecimal digits.
     pub client_id: Option<String>,
     /// IPv4 address.

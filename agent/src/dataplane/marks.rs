@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::maps::{Array, HashMap, MapData, MapError};
 use tr111_common::{
-    abi::{ClientKey, ExchangeKey, Flow, FlowKey, LastAck, Mark, NeighbourKey, map},
+    abi::{ClientKey, ExchangeKey, Flow, FlowKey, LastAck, Mark, Neighbour, NeighbourKey, map},
     config::Config,
     dhcp4::option,
     insert::{GatewayOption, OPTION_MAXIMUM},
@@ -13,6 +13,8 @@ use tr111_common::{
 
 use super::{Error, Loaded, pod::pod};
 
+/// `BPF_NOEXIST` of linux/bpf.h: add only what is not there.
+const BPF_NOEXIST: u64 = 1;
 /// `BPF_EXIST` of linux/bpf.h: replace only what is there.
 const BPF_EXIST: u64 = 2;
 
@@ -22,7 +24,8 @@ pod! {
     PodExchange ExchangeKey,
     PodMark Mark,
     PodGateway GatewayOption,
-    PodNeighbour NeighbourKey,
+    PodNeighbourKey NeighbourKey,
+    PodNeighbour Neighbour,
     PodLastAck LastAck,
     PodFlowKey FlowKey,
     PodFlow Flow,
@@ -34,7 +37,7 @@ struct Maps {
     gateway_slot: u8,
     sticky: HashMap<MapData, PodClient, u32>,
     exchanges: HashMap<MapData, PodExchange, PodMark>,
-    neighbours: HashMap<MapData, PodNeighbour, u64>,
+    neighbours: HashMap<MapData, PodNeighbourKey, PodNeighbour>,
     last_acks: HashMap<MapData, PodClient, PodLastAck>,
     flows: HashMap<MapData, PodFlowKey, PodFlow>,
     seed: u64,
@@ -156,23 +159,37 @@ impl Marks {
         }
     }
 
-    /// Lets the programs note when the station is heard (T-6). `now` is boot time in nanoseconds.
+    /// Lets the programs note ARP messages from an address (T-6), as if one had come at `now`, boot time in nanoseconds.
+    /// What an earlier agent began goes on.
     ///
     /// # Errors
     /// [`Error::Map`] if the kernel refuses, as for a full map.
-    pub fn watch(&self, neighbour: &NeighbourKey, now: u64) -> Result<(), Error> {
-        let result = self.lock().neighbours.insert(PodNeighbour(*neighbour), now, 0);
-        result.map_err(|source| Error::Map { name: map::NEIGHBOURS, source })
+    pub fn watch(&self, key: &NeighbourKey, now: u64) -> Result<(), Error> {
+        let heard = PodNeighbour(Neighbour { seen: now, ..Neighbour::default() });
+        match self.lock().neighbours.insert(PodNeighbourKey(*key), heard, BPF_NOEXIST) {
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            other => other.map_err(|source| Error::Map { name: map::NEIGHBOURS, source }),
+        }
     }
 
-    /// Ends what [`Marks::watch`] began. A station that is not there is no error.
-    pub fn unwatch(&self, neighbour: &NeighbourKey) {
-        let _ = self.lock().neighbours.remove(&PodNeighbour(*neighbour));
+    /// Ends what [`Marks::watch`] began. An address that is not watched is no error.
+    pub fn unwatch(&self, key: &NeighbourKey) {
+        let _ = self.lock().neighbours.remove(&PodNeighbourKey(*key));
     }
 
-    /// When a watched station was last heard, boot time in nanoseconds.
-    pub fn last_seen(&self, neighbour: &NeighbourKey) -> Option<u64> {
-        self.lock().neighbours.get(&PodNeighbour(*neighbour), 0).ok()
+    /// Ends the watch over every address that `keep` does not know: what an earlier agent left behind.
+    pub fn retain_watched(&self, keep: impl Fn(&NeighbourKey) -> bool) {
+        let mut maps = self.lock();
+        let keys = maps.neighbours.keys().filter_map(Result::ok);
+        let stale: Vec<_> = keys.filter(|PodNeighbourKey(key)| !keep(key)).collect();
+        for key in stale {
+            let _ = maps.neighbours.remove(&key);
+        }
+    }
+
+    /// The last ARP message from a watched address.
+    pub fn neighbour(&self, key: &NeighbourKey) -> Option<Neighbour> {
+        self.lock().neighbours.get(&PodNeighbourKey(*key), 0).ok().map(|PodNeighbour(neighbour)| neighbour)
     }
 
     /// How the last exchange of every client ended (T-29).

@@ -7,11 +7,12 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tr111_common::{
+    abi::Neighbour,
     counter::{Counter, Hook, Ring},
     event::{Event, RecordError},
 };
 use tr111_core::{
-    association::{Association, IdentityResult, Input, Output, Settings},
+    association::{Association, Binding, IdentityResult, Input, Output, Settings},
     identity::DeviceIdentity,
     model::Side,
     time::BootTime,
@@ -119,8 +120,8 @@ impl<K: Programs, C> Parts<K, C> {
                     self.programs.unwatch(neighbour);
                     continue;
                 }
-                Output::Probe { segment, mac, ip, .. } => {
-                    self.prober.probe(Target { segment: *segment, mac: *mac, ip: *ip });
+                Output::Probe { client, mac, ip } => {
+                    self.prober.probe(Target { segment: client.segment, mac: *mac, ip: *ip });
                     continue;
                 }
                 _ => continue,
@@ -345,9 +346,11 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         // Only now: a lease that was over by the store may have been renewed meanwhile.
         self.handle(Input::Tick);
         self.management.settle(&self.table).await;
-        let clients: HashSet<_> =
-            self.table.core.devices().flat_map(|row| row.bindings).map(|held| held.client).collect();
+        let bindings = || self.table.core.devices().flat_map(|row| row.bindings);
+        let clients: HashSet<_> = bindings().map(|held| held.client).collect();
         self.parts.programs.retain_sticky(|client| clients.contains(client));
+        let neighbours: HashSet<_> = bindings().filter_map(Binding::neighbour).collect();
+        self.parts.programs.retain_watched(|neighbour| neighbours.contains(neighbour));
         self.tell_telemetry();
         Ok(())
     }
@@ -397,12 +400,14 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         let mut outputs = std::mem::take(&mut self.outputs);
         while let Some(output) = self.table.core.poll_output() {
             if let Output::Inquire { client, neighbour } = output {
-                let heard = self.parts.programs.last_seen(&neighbour);
+                let heard = self.parts.programs.neighbour(&neighbour);
                 if heard.is_none() {
                     // The map lost it: from now on it is listened to again.
                     self.parts.note_write("neighbours", self.parts.programs.watch(&neighbour, BootTime::default()));
                 }
-                self.table.core.handle(now, Input::Seen { client, at: heard.unwrap_or_default() });
+                let Neighbour { seen, mac, .. } = heard.unwrap_or_default();
+                let mac = Some(mac).filter(|mac| *mac != [0; 6]);
+                self.table.core.handle(now, Input::Seen { client, at: BootTime(seen), mac });
             } else {
                 outputs.push(output);
             }
@@ -595,6 +600,6 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
     fn devices(&mut self, after: u32) -> Vec<Device> {
         let clock = self.management.clock();
         let page = self.table.core.devices_after(after).take(PAGE);
-        page.map(|device| self.table.describer.device(clock, &device)).collect()
+        page.map(|device| self.table.describer.device(clock, &self.table.core, &device)).collect()
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use tr111_core::{
     association::{self, Association, Output, RemovalReason},
+    dhcp::HardwareAddress,
     identity::DeviceIdentity,
     time::BootTime,
 };
@@ -37,7 +38,7 @@ impl Describer {
         self.names.get(&ifindex).map_or("", String::as_str)
     }
 
-    pub(super) fn device(&self, clock: &Clock, device: &association::Device<'_>) -> Device {
+    pub(super) fn device(&self, clock: &Clock, core: &Association, device: &association::Device<'_>) -> Device {
         Device {
             instance: device.instance,
             manufacturer_oui: device.identity.manufacturer_oui.to_string(),
@@ -45,14 +46,15 @@ impl Describer {
             product_class: device.identity.product_class.to_string(),
             first_seen: clock.rfc3339(device.first_seen),
             last_seen: clock.rfc3339(device.last_seen),
-            bindings: device.bindings.clone().map(|binding| self.binding(clock, binding)).collect(),
+            bindings: device.bindings.clone().map(|binding| self.binding(clock, core, binding)).collect(),
         }
     }
 
-    fn binding(&self, clock: &Clock, binding: &association::Binding) -> Binding {
+    fn binding(&self, clock: &Clock, core: &Association, binding: &association::Binding) -> Binding {
         let segment = binding.segment();
         Binding {
             mac: binding.mac.to_string(),
+            answered_by: core.answered_by(binding).map(|mac| HardwareAddress::from(mac).to_string()),
             client_id: binding.client_id.as_deref().map(hexadecimal),
             ip: binding.ip.to_string(),
             interface: self.names.get(&segment.ifindex).cloned().unwrap_or_else(|| segment.ifindex.to_string()),
@@ -70,7 +72,7 @@ impl Describer {
             manufacturer_oui: identity.map(|identity| identity.manufacturer_oui.to_string()).unwrap_or_default(),
             serial_number: identity.map(|identity| identity.serial_number.to_string()).unwrap_or_default(),
             product_class: identity.map(|identity| identity.product_class.to_string()).unwrap_or_default(),
-            bindings: vec![self.binding(clock, binding)],
+            bindings: vec![self.binding(clock, core, binding)],
         };
         let removal = |reason: &RemovalReason, change| Removal { reason: reason.label().to_owned(), change };
         let mut events = Vec::new();

@@ -4,7 +4,7 @@
 use std::{future::Future, io};
 
 use tr111_common::{
-    abi::{ClientKey, ExchangeKey, Flow, FlowKey, LastAck, NeighbourKey},
+    abi::{ClientKey, ExchangeKey, Flow, FlowKey, LastAck, Neighbour, NeighbourKey},
     config::Config,
     event::{Event, RecordError},
 };
@@ -39,12 +39,14 @@ pub trait Programs {
     fn unstick(&self, client: &ClientKey);
     /// Only these clients have rows.
     fn retain_sticky(&self, keep: impl Fn(&ClientKey) -> bool);
-    /// The station is to be listened to.
-    fn watch(&self, neighbour: &NeighbourKey, now: BootTime) -> Result<(), dataplane::Error>;
-    /// It is not any more.
-    fn unwatch(&self, neighbour: &NeighbourKey);
-    /// When a watched station was last heard.
-    fn last_seen(&self, neighbour: &NeighbourKey) -> Option<BootTime>;
+    /// ARP messages from the address are to be noted.
+    fn watch(&self, key: &NeighbourKey, now: BootTime) -> Result<(), dataplane::Error>;
+    /// They are not any more.
+    fn unwatch(&self, key: &NeighbourKey);
+    /// Only these addresses are watched.
+    fn retain_watched(&self, keep: impl Fn(&NeighbourKey) -> bool);
+    /// The last ARP message from a watched address.
+    fn neighbour(&self, key: &NeighbourKey) -> Option<Neighbour>;
     /// How the last exchange of every client ended.
     fn last_acks(&self) -> Vec<(ClientKey, LastAck)>;
     /// The flows that carry Binding Requests with CONNECTION-REQUEST-BINDING.
@@ -73,16 +75,20 @@ impl Programs for Marks {
         Self::retain_sticky(self, keep);
     }
 
-    fn watch(&self, neighbour: &NeighbourKey, now: BootTime) -> Result<(), dataplane::Error> {
-        Self::watch(self, neighbour, now.0)
+    fn watch(&self, key: &NeighbourKey, now: BootTime) -> Result<(), dataplane::Error> {
+        Self::watch(self, key, now.0)
     }
 
-    fn unwatch(&self, neighbour: &NeighbourKey) {
-        Self::unwatch(self, neighbour);
+    fn unwatch(&self, key: &NeighbourKey) {
+        Self::unwatch(self, key);
     }
 
-    fn last_seen(&self, neighbour: &NeighbourKey) -> Option<BootTime> {
-        Self::last_seen(self, neighbour).map(BootTime)
+    fn retain_watched(&self, keep: impl Fn(&NeighbourKey) -> bool) {
+        Self::retain_watched(self, keep);
+    }
+
+    fn neighbour(&self, key: &NeighbourKey) -> Option<Neighbour> {
+        Self::neighbour(self, key)
     }
 
     fn last_acks(&self) -> Vec<(ClientKey, LastAck)> {

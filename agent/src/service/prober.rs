@@ -1,5 +1,5 @@
-//! Unicast ARP requests to devices that were silent (GW-11). The answer is seen by the kernel programs, as every ARP
-//! message of a watched station is; nothing is read here.
+//! ARP requests to devices that were silent (GW-11). The answer is seen by the kernel programs, as every ARP message from
+//! a watched address is; nothing is read here.
 
 use std::{
     collections::HashMap,
@@ -26,6 +26,7 @@ const QUEUE: usize = 16_384;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) segment: Segment,
+    /// The destination of the frame.
     pub(super) mac: Mac,
     pub(super) ip: Ipv4Addr,
 }

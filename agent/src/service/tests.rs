@@ -11,7 +11,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tr111_common::{
-    abi::{ClientKey, ExchangeKey, Flow, FlowKey, LastAck, NeighbourKey},
+    abi::{ClientKey, ExchangeKey, Flow, FlowKey, LastAck, Neighbour, NeighbourKey},
     config::Config,
     counter::{Class, Counter, Hook},
     dhcp4::{MessageType, option},
@@ -69,7 +69,7 @@ impl Events for Ring {
 struct Maps {
     sticky: Arc<Mutex<Vec<ClientKey>>>,
     config: Arc<Mutex<Option<Config>>>,
-    neighbours: Arc<Mutex<HashMap<NeighbourKey, BootTime>>>,
+    neighbours: Arc<Mutex<HashMap<NeighbourKey, Neighbour>>>,
 }
 
 impl Programs for Maps {
@@ -95,17 +95,22 @@ impl Programs for Maps {
         self.sticky.lock().expect("nobody panics").retain(keep);
     }
 
-    fn watch(&self, neighbour: &NeighbourKey, now: BootTime) -> Result<(), dataplane::Error> {
-        self.neighbours.lock().expect("nobody panics").insert(*neighbour, now);
+    fn watch(&self, key: &NeighbourKey, now: BootTime) -> Result<(), dataplane::Error> {
+        let heard = Neighbour { seen: now.0, ..Neighbour::default() };
+        self.neighbours.lock().expect("nobody panics").entry(*key).or_insert(heard);
         Ok(())
     }
 
-    fn unwatch(&self, neighbour: &NeighbourKey) {
-        self.neighbours.lock().expect("nobody panics").remove(neighbour);
+    fn unwatch(&self, key: &NeighbourKey) {
+        self.neighbours.lock().expect("nobody panics").remove(key);
     }
 
-    fn last_seen(&self, neighbour: &NeighbourKey) -> Option<BootTime> {
-        self.neighbours.lock().expect("nobody panics").get(neighbour).copied()
+    fn retain_watched(&self, keep: impl Fn(&NeighbourKey) -> bool) {
+        self.neighbours.lock().expect("nobody panics").retain(|key, _| keep(key));
+    }
+
+    fn neighbour(&self, key: &NeighbourKey) -> Option<Neighbour> {
+        self.neighbours.lock().expect("nobody panics").get(key).copied()
     }
 
     fn last_acks(&self) -> Vec<(ClientKey, LastAck)> {

@@ -105,10 +105,15 @@ impl Binding {
         self.client.segment
     }
 
-    /// The station by whose ARP messages its liveness is known: none where it is behind a relay, or no Ethernet.
+    /// The client's hardware address, where ARP reaches it: not behind a relay, and Ethernet only.
+    pub(super) fn station(&self) -> Option<[u8; 6]> {
+        self.mac.as_bytes().try_into().ok().filter(|_| !self.relayed)
+    }
+
+    /// The address by whose ARP messages its liveness is known; `None` where ARP does not reach the client.
     pub fn neighbour(&self) -> Option<NeighbourKey> {
-        let mac = self.mac.as_bytes().try_into().ok().filter(|_| !self.relayed)?;
-        Some(NeighbourKey { segment: self.segment(), mac, reserved: [0; 2] })
+        self.station()?;
+        Some(NeighbourKey { segment: self.segment(), address: self.ip.octets() })
     }
 }
 

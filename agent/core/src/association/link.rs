@@ -1,10 +1,10 @@
 //! LAN interfaces that lose their carrier or go, and come back (GW-11).
 //!
 //! While a link is down nobody behind it is heard, and nobody can be asked: silence says nothing about one device, and
-//! no probe is spent. What counts is how long the link is down. After as long as a silent device gets, the probe
-//! interval and its probes, everybody behind it has left the LAN. Where it is back before, everybody starts afresh and
-//! is asked within one interval. So a switch that restarts costs no row, and a cable that is pulled costs every row
-//! behind it, no later than if each device had left on its own. Behind a relay the lease alone tells, as ever.
+//! no probe is spent. What counts is how long the link is down. After the probe interval and its probes, everybody behind
+//! it has left the LAN. Where it is back before, everybody starts afresh and is asked within one interval. So a switch
+//! that restarts costs no row, and a cable that is pulled costs every row behind it, no later than if each device had
+//! left on its own. Behind a relay the lease alone tells, as ever.
 //!
 //! An interface that was made anew has the old name and another index: the bindings move to it.
 
@@ -56,8 +56,8 @@ impl Association {
         self.table.replace(id, Binding { client, ..before });
         self.table.start_grace(id, grace);
         self.outputs.extend([Output::Unstick(left), Output::Stick(client)]);
-        self.watch(id);
         self.unwatch(neighbour);
+        self.watch(id);
         true
     }
 }

@@ -1,13 +1,13 @@
-//! Who is silent is asked, and who does not answer is gone (GW-11, T-6).
+//! A station that is silent is probed, and its binding is removed when nothing shows that it is there (GW-8, GW-11, T-6).
 //!
-//! The kernel notes when a station was last heard, so a device that talks costs one inquiry for each probe interval.
-//! Only after an interval of silence is it probed, and only after several probes without an answer does it go. What is
-//! behind a relay is never probed: its lease alone tells.
+//! The kernel notes when an ARP message was last sent from the address of a binding, so a device that talks costs one
+//! inquiry for each probe interval. After an interval of silence the address is probed by ARP, and when every probe was
+//! lost the binding is removed. What is behind a relay is never probed: its lease alone tells.
 
 use std::time::Duration;
 
 use super::{Association, Binding, Output, ProbeResult, RemovalReason};
-use crate::time::BootTime;
+use crate::{arp, time::BootTime};
 
 /// How long a station may take to answer a probe.
 pub(super) const ANSWER: Duration = Duration::from_secs(1);
@@ -25,21 +25,39 @@ pub(super) struct Liveness {
     probes: u32,
     /// The kernel's time was asked for, and is not known yet.
     inquired: bool,
+    /// The hardware address of its last ARP message, as of the last inquiry. Behind a repeater it is the repeater's.
+    answered: Option<[u8; 6]>,
 }
 
 impl Liveness {
     /// Of a station that was heard, and that nobody has to look after yet.
     pub(super) fn heard(heard: BootTime) -> Self {
-        Self { heard, due: BootTime::NEVER, probes: 0, inquired: false }
+        Self { heard, due: BootTime::NEVER, probes: 0, inquired: false, answered: None }
+    }
+
+    /// The station was heard, and what was asked of it is answered.
+    fn rest(&mut self, heard: BootTime, due: BootTime) {
+        *self = Self { heard, due, probes: 0, inquired: false, ..*self };
+    }
+
+    /// Another station has the address now.
+    pub(super) fn forget_station(&mut self) {
+        self.answered = None;
     }
 }
 
 impl Association {
+    /// The hardware address of the last ARP message from a client's address, as of the last inquiry: the client's own, or
+    /// that of a repeater in front of it.
+    pub fn answered_by(&self, binding: &Binding) -> Option<[u8; 6]> {
+        self.table.client(&binding.client).and_then(|id| self.table.held(id).liveness.answered)
+    }
+
     /// An ACK went to the client of a binding.
     pub(super) fn revive(&mut self, id: u32, at: BootTime) {
         let heard = self.table.held(id).liveness.heard.max(at);
         let due = self.silent_from(&self.table.held(id).binding, heard);
-        *self.table.liveness_mut(id) = Liveness { due, ..Liveness::heard(heard) };
+        self.table.liveness_mut(id).rest(heard, due);
     }
 
     /// Nobody knows how long the station was silent: it is asked for within one interval.
@@ -52,7 +70,7 @@ impl Association {
         } else {
             now + self.share_of(interval, &held.binding)
         };
-        *self.table.liveness_mut(id) = Liveness { due, ..Liveness::heard(heard) };
+        self.table.liveness_mut(id).rest(heard, due);
     }
 
     /// The time for the next step has come.
@@ -62,7 +80,7 @@ impl Association {
                 self.remove(id, RemovalReason::Disconnected);
             } else {
                 let liveness = self.table.liveness_mut(id);
-                *liveness = Liveness { due: end, ..Liveness::heard(liveness.heard) };
+                liveness.rest(liveness.heard, end);
                 self.schedule(id);
             }
             return;
@@ -82,49 +100,62 @@ impl Association {
     }
 
     /// What the kernel knows of a client's station.
-    pub(super) fn seen(&mut self, now: BootTime, id: u32, at: BootTime) {
-        let Liveness { heard, probes, inquired, .. } = self.table.held(id).liveness;
+    pub(super) fn seen(&mut self, now: BootTime, id: u32, at: BootTime, mac: Option<[u8; 6]>) {
+        let liveness = self.table.liveness_mut(id);
+        liveness.answered = mac.or(liveness.answered);
+        let is_inquired = liveness.inquired;
+        if !self.hear(now, id, at) && is_inquired {
+            self.silent(now, id);
+        }
+    }
+
+    /// The station of a binding was heard at `at`. Whether that ends its silence.
+    pub(super) fn hear(&mut self, now: BootTime, id: u32, at: BootTime) -> bool {
+        let Liveness { heard, probes, .. } = self.table.held(id).liveness;
         let latest = heard.max(at.min(now));
         self.table.heard(id, latest);
         let due = self.silent_from(&self.table.held(id).binding, latest);
-        if due > now || (probes > 0 && latest > heard) {
-            if probes > 0 {
+        let was_silent = probes > 0;
+        let ends_silence = due > now || (was_silent && latest > heard);
+        if ends_silence {
+            if was_silent {
                 self.counts.count_probe(ProbeResult::Answered);
             }
-            *self.table.liveness_mut(id) = Liveness { due, ..Liveness::heard(latest) };
+            self.table.liveness_mut(id).rest(latest, due);
             self.schedule(id);
-            return;
+        } else {
+            self.table.liveness_mut(id).heard = latest;
         }
-        self.table.liveness_mut(id).heard = latest;
-        if inquired {
-            self.silent(now, id);
-        }
+        ends_silence
     }
 
     /// Nothing was heard of the station for an interval, nor after the last probe.
     fn silent(&mut self, now: BootTime, id: u32) {
         let most = self.settings.probe_count.max(1);
-        let liveness = self.table.liveness_mut(id);
-        if liveness.probes > 0 {
+        let Liveness { probes, answered, .. } = self.table.held(id).liveness;
+        if probes > 0 {
             self.counts.count_probe(ProbeResult::Unanswered);
         }
-        if liveness.probes >= most {
+        if probes >= most {
             self.remove(id, RemovalReason::Disconnected);
             return;
         }
-        *liveness = Liveness { due: now + ANSWER, probes: liveness.probes + 1, inquired: false, ..*liveness };
+        let liveness = self.table.liveness_mut(id);
+        *liveness = Liveness { due: now + ANSWER, probes: probes + 1, inquired: false, ..*liveness };
         self.schedule(id);
-        let Binding { client, ip, .. } = self.table.held(id).binding;
-        if let Some(neighbour) = self.table.held(id).binding.neighbour() {
-            let (segment, mac) = (neighbour.segment, neighbour.mac);
-            self.outputs.push_back(Output::Probe { client, segment, mac, ip });
-        }
+        let binding = &self.table.held(id).binding;
+        let (client, ip) = (binding.client, binding.ip);
+        let Some(own) = binding.station() else { return };
+        // A repeater may forward nothing to an address that is not its own, so only the first of several probes is
+        // unicast (RFC 1122 2.3.2.1).
+        let mac = if probes == 0 && most > 1 { answered.unwrap_or(own) } else { arp::EVERYBODY };
+        self.outputs.push_back(Output::Probe { client, mac, ip });
     }
 
     /// When a station that was heard at `heard` counts as silent.
     fn silent_from(&self, binding: &Binding, heard: BootTime) -> BootTime {
         let interval = self.settings.probe_interval;
-        if interval.is_zero() || binding.neighbour().is_none() {
+        if interval.is_zero() || binding.station().is_none() {
             return BootTime::NEVER;
         }
         heard + interval.saturating_sub(self.share_of(interval / JITTER, binding))

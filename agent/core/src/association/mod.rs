@@ -41,7 +41,6 @@ use tr111_common::{
     counter::Hook,
     dhcp4::MessageType,
     event::Event,
-    headers::Segment,
 };
 
 use self::{exchange::Exchanges, keys::Keys, table::Table};
@@ -80,13 +79,15 @@ pub enum Input<'a> {
         /// Its last ACK.
         ack: &'a LastAck,
     },
-    /// When a client's station was last heard, from the programs' map `NEIGHBOURS`: the answer to [`Output::Inquire`],
-    /// to be given before anything else, also where nothing newer is known.
+    /// The last ARP message from a client's address, from the programs' map `NEIGHBOURS`: the answer to
+    /// [`Output::Inquire`], to be given before anything else, also where nothing newer is known.
     Seen {
         /// The client.
         client: ClientKey,
-        /// When its station was heard, as far as the map knows.
+        /// When the message came, as far as the map knows.
         at: BootTime,
+        /// Its sender hardware address; `None` where no message came since the address is watched.
+        mac: Option<[u8; 6]>,
     },
 }
 
@@ -151,25 +152,23 @@ pub enum Output {
     Stick(ClientKey),
     /// A client has no binding any more. Its entry of the map `LAST_ACK` goes as well, or it would come back by it.
     Unstick(ClientKey),
-    /// A station has its first binding: its ARP and DHCP messages refresh its time in the map `NEIGHBOURS` (T-6). A
-    /// time that is there already stays, so that a restart of the agent forgets nothing.
+    /// A binding has the address: ARP messages from there are noted in the map `NEIGHBOURS` (T-6). An entry that is
+    /// there already stays, so that a restart of the agent forgets nothing.
     Watch(NeighbourKey),
-    /// A station has no binding any more.
+    /// No binding has the address any more, or another station has it.
     Unwatch(NeighbourKey),
     /// A client was silent for the probe interval, as far as the core knows: [`Input::Seen`] tells what the kernel does.
     Inquire {
         /// The client.
         client: ClientKey,
-        /// Its station.
+        /// Its address.
         neighbour: NeighbourKey,
     },
-    /// A client is silent: ask it by ARP, unicast (GW-11).
+    /// A client is silent: send an ARP request for its address on its segment (GW-11).
     Probe {
         /// The client.
         client: ClientKey,
-        /// Where it is.
-        segment: Segment,
-        /// Its hardware address.
+        /// The destination of the frame: the station's hardware address, or [`crate::arp::EVERYBODY`].
         mac: [u8; 6],
         /// Its address.
         ip: Ipv4Addr,
@@ -217,9 +216,9 @@ impl Association {
             Input::LinkDown { ifindex } => self.link_down(now, ifindex),
             Input::LinkUp { ifindex, was } => self.link_up(now, ifindex, was),
             Input::LastAck { client, ack } => self.last_ack(now, client, ack),
-            Input::Seen { client, at } => {
+            Input::Seen { client, at, mac } => {
                 if let Some(id) = self.table.client(&client) {
-                    self.seen(now, id, at);
+                    self.seen(now, id, at, mac);
                 }
             }
         }

@@ -38,6 +38,9 @@ impl Association {
         };
         match refusal {
             None => {
+                if let Some((id, _)) = displaced {
+                    self.unwatch(self.table.held(id).binding.neighbour());
+                }
                 self.put_in(&found, identity, binding);
                 if current.is_none() {
                     self.outputs.push_back(Output::Stick(client));
@@ -65,12 +68,13 @@ impl Association {
     /// Puts a newer binding of the same client and identity in place of `id`.
     pub(super) fn replace(&mut self, id: u32, binding: Binding) {
         let seen = binding.last_seen;
-        let before = self.table.held(id).binding.neighbour();
-        let is_moved = before != binding.neighbour();
+        let before = &self.table.held(id).binding;
+        let (neighbour, is_moved) = (before.neighbour(), before.mac != binding.mac || before.neighbour() != binding.neighbour());
         self.table.replace(id, binding);
         if is_moved {
+            self.table.liveness_mut(id).forget_station();
+            self.unwatch(neighbour);
             self.watch(id);
-            self.unwatch(before);
         }
         self.renewed(id, seen);
     }
@@ -83,20 +87,14 @@ impl Association {
         self.outputs.push_back(Output::BindingRenewed { instance, binding });
     }
 
-    /// The station of a binding that is in now is watched.
+    /// The address of a binding is watched.
     pub(super) fn watch(&mut self, id: u32) {
-        if let Some(neighbour) = self.table.held(id).binding.neighbour()
-            && self.table.bindings_of(&neighbour) == 1
-        {
-            self.outputs.push_back(Output::Watch(neighbour));
-        }
+        self.outputs.extend(self.table.held(id).binding.neighbour().map(Output::Watch));
     }
 
-    /// The station of a binding that is out now is watched no more.
+    /// An address is watched no more.
     pub(super) fn unwatch(&mut self, neighbour: Option<NeighbourKey>) {
-        if let Some(neighbour) = neighbour.filter(|neighbour| self.table.bindings_of(neighbour) == 0) {
-            self.outputs.push_back(Output::Unwatch(neighbour));
-        }
+        self.outputs.extend(neighbour.map(Output::Unwatch));
     }
 
     /// An address belongs to one client: another that has the one of `binding`, its `holder`, loses it.
@@ -182,7 +180,8 @@ impl Association {
     fn take_out(&mut self, id: u32, reason: RemovalReason) {
         let removed = self.table.remove(id);
         let (instance, binding) = (removed.instance, removed.binding);
-        let neighbour = binding.neighbour();
+        // A newcomer may have the address already (`place`).
+        let neighbour = binding.neighbour().filter(|_| self.table.holder(binding.segment(), binding.ip).is_none());
         match removed.row {
             Some(identity) => {
                 self.counts.count_removal(reason);

@@ -23,6 +23,7 @@ impl Association {
         if undetermined && (identity.is_some() || self.table.client(&client).is_some()) {
             self.outputs.push_back(Output::MarkExchange(key));
         }
+        self.hear_from(seen, &client, message);
         let address = if message.ciaddr().is_unspecified() { message.source } else { message.ciaddr() };
         let exchange = Exchange {
             key,
@@ -37,6 +38,15 @@ impl Association {
         };
         if self.exchanges.record(exchange, self.settings.max_exchanges) {
             self.counts.count_remark(Remark::ExchangeEvicted);
+        }
+    }
+
+    /// A message of a client is a sign of life of its station (T-6).
+    fn hear_from(&mut self, seen: BootTime, client: &ClientKey, message: &Message<'_>) {
+        let Some(id) = self.table.client(client) else { return };
+        let binding = &self.table.held(id).binding;
+        if binding.neighbour().is_some() && binding.mac == message.hardware_address() {
+            self.hear(seen, id, seen);
         }
     }
 

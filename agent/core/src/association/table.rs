@@ -5,10 +5,7 @@
 
 use std::{hint::black_box, net::Ipv4Addr};
 
-use tr111_common::{
-    abi::{ClientKey, NeighbourKey},
-    headers::Segment,
-};
+use tr111_common::{abi::ClientKey, headers::Segment};
 
 use super::{
     Binding, Device, Record, index::Index, instances::Instances, keys::Keys, liveness::Liveness, wheel::Wheel,
@@ -235,12 +232,6 @@ impl Table {
     /// The state of a binding's liveness.
     pub(super) fn liveness_mut(&mut self, id: u32) -> &mut Liveness {
         &mut self.held[id].liveness
-    }
-
-    /// How many bindings a station has.
-    pub(super) fn bindings_of(&self, neighbour: &NeighbourKey) -> usize {
-        let of_mac = self.by_mac.all(self.keys.mac(&neighbour.mac.into()));
-        of_mac.filter(|id| self.held[*id].binding.neighbour().as_ref() == Some(neighbour)).count()
     }
 
     /// Adds a binding to the row of its identity, to a new one where there is none. It was looked up just now, and its

@@ -21,6 +21,7 @@ use tr111_common::{
     words::Words,
 };
 use tr111_core::{
+    arp::EVERYBODY,
     association::{Association, Input, Output, Record, RemovalReason, Settings, Source},
     dhcp::{Builder, Message, Tag},
     identity::DeviceIdentity,
@@ -89,13 +90,15 @@ pub struct Lan {
     restored: u32,
     /// The highest instance number that was given out.
     last_instance: u32,
-    /// The programs' map of stations, with when each was heard.
-    pub neighbours: HashMap<NeighbourKey, BootTime>,
-    /// Hardware addresses of stations that are switched off.
+    /// The programs' map of addresses: when each sent ARP, and from which hardware address.
+    pub neighbours: HashMap<NeighbourKey, (BootTime, Option<[u8; 6]>)>,
+    /// Hardware addresses of clients that are switched off.
     pub off: HashSet<[u8; 6]>,
+    /// Hardware addresses of clients, and of the repeater in front of each.
+    pub repeaters: HashMap<[u8; 6], [u8; 6]>,
     /// So many of the next probes are lost.
     pub lossy: u32,
-    /// When stations were probed, and which.
+    /// When addresses were probed, and the destinations of the frames.
     pub probes: Vec<(BootTime, [u8; 6])>,
 }
 
@@ -126,6 +129,7 @@ impl Lan {
             last_instance: 0,
             neighbours: HashMap::new(),
             off: HashSet::new(),
+            repeaters: HashMap::new(),
             lossy: 0,
             probes: Vec::new(),
         }
@@ -260,7 +264,6 @@ impl Lan {
                     (Class::Sticky, Some(true))
                 }
             };
-            self.hear(segment, fixed.chaddr.first());
             if let Some(identified) = identified {
                 self.marked.insert(classify::exchange_key(segment, &fixed));
                 if identified && class != Class::Sticky {
@@ -314,19 +317,22 @@ impl Lan {
                 Output::Stick(client) => assert!(self.sticky.insert(*client), "stuck twice: {client:?}"),
                 Output::Unstick(client) => assert!(self.sticky.remove(client), "not stuck: {client:?}"),
                 Output::Watch(neighbour) => {
-                    assert_eq!(self.neighbours.insert(*neighbour, self.now), None, "watched twice");
+                    assert_eq!(self.neighbours.insert(*neighbour, (self.now, None)), None, "watched twice");
                 }
                 Output::Unwatch(neighbour) => assert!(self.neighbours.remove(neighbour).is_some(), "not watched"),
                 Output::Inquire { client, neighbour } => {
-                    let at = self.neighbours[neighbour];
-                    self.core.handle(self.now, Input::Seen { client: *client, at });
+                    let (at, mac) = self.neighbours[neighbour];
+                    self.core.handle(self.now, Input::Seen { client: *client, at, mac });
                 }
-                Output::Probe { segment, mac, .. } => {
+                Output::Probe { client, mac, ip } => {
                     self.probes.push((self.now, *mac));
                     if self.lossy > 0 {
                         self.lossy -= 1;
-                    } else if !self.off.contains(mac) {
-                        self.hear(*segment, *mac);
+                    } else if let Some(own) = self.holder(client).filter(|own| !self.off.contains(own)) {
+                        let answers_from = self.repeaters.get(&own).copied().unwrap_or(own);
+                        if [EVERYBODY, answers_from].contains(mac) {
+                            self.hear(client.segment, *ip, answers_from);
+                        }
                     }
                 }
                 _ => {}
@@ -335,16 +341,22 @@ impl Lan {
         }
     }
 
-    /// What the programs do with ARP and DHCP messages of a station.
-    pub fn hear(&mut self, segment: Segment, mac: [u8; 6]) {
-        if let Some(at) = self.neighbours.get_mut(&NeighbourKey { segment, mac, reserved: [0; 2] }) {
-            *at = self.now;
+    /// The hardware address of a client that has a binding.
+    fn holder(&self, client: &ClientKey) -> Option<[u8; 6]> {
+        let mut bindings = self.core.devices().flat_map(|device| device.bindings);
+        bindings.find(|binding| binding.client == *client)?.mac.as_bytes().try_into().ok()
+    }
+
+    /// What the programs do with an ARP message.
+    fn hear(&mut self, segment: Segment, ip: Ipv4Addr, mac: [u8; 6]) {
+        if let Some(heard) = self.neighbours.get_mut(&NeighbourKey { segment, address: ip.octets() }) {
+            *heard = (self.now, Some(mac));
         }
     }
 
-    /// ARP of a station on the untagged segment.
-    pub fn arp(&mut self, client: &Client) {
-        self.hear(Segment { ifindex: LAN, vlan: [0; 2] }, client.mac);
+    /// An ARP message from an address on the untagged segment.
+    pub fn arp(&mut self, ip: Ipv4Addr, mac: [u8; 6]) {
+        self.hear(Segment { ifindex: LAN, vlan: [0; 2] }, ip, mac);
     }
 
     pub fn records(&self) -> Vec<Record> {
