@@ -126,7 +126,9 @@ impl Model {
             self.clients.insert(number, Known { serial, ..known });
             return;
         }
-        if holder.is_some_and(|holder| Some(holder) != current && is_leased(&self.clients[&holder])) {
+        // Another station that has the address answers when it is asked.
+        let keeps = |holder: u8| is_leased(&self.clients[&holder]) || holder / 2 != client / 2;
+        if holder.is_some_and(|holder| Some(holder) != current && keeps(holder)) {
             return;
         }
         if let Some(other) = self.held_by_another(client, host) {

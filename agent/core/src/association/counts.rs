@@ -115,7 +115,7 @@ remarks! {
     AckWithoutAddress "ack_without_address",
     /// A server gave the address of a binding to another client.
     AddressReassigned "address_reassigned",
-    /// An INFORM from an address that is leased to another client.
+    /// An INFORM from an address that is leased to another client, or for which another client answers.
     AddressConflict "address_conflict",
     /// More requests without an answer than are remembered; the oldest went.
     ExchangeEvicted "exchange_evicted",

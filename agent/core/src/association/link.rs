@@ -25,6 +25,9 @@ impl Association {
     /// The interface that had the index `was` works, as `ifindex`.
     pub(super) fn link_up(&mut self, now: BootTime, ifindex: u32, was: u32) {
         self.down.retain(|(down, _)| ![ifindex, was].contains(down));
+        if was != ifindex {
+            self.forget_claims(was);
+        }
         let behind = self.table.iter().filter(|(_, held)| held.binding.segment().ifindex == was);
         let ids: Vec<u32> = behind.map(|(id, _)| id).collect();
         for id in ids {

@@ -26,13 +26,16 @@ pub(super) struct Liveness {
     /// The kernel's time was asked for, and is not known yet.
     inquired: bool,
     /// The hardware address of its last ARP message, as of the last inquiry. Behind a repeater it is the repeater's.
-    answered: Option<[u8; 6]>,
+    pub(super) answered: Option<[u8; 6]>,
+    /// The hardware address of a client that claimed the address and was refused. ARP messages from there tell nothing
+    /// of the station's own hardware address.
+    pub(super) claimant: Option<[u8; 6]>,
 }
 
 impl Liveness {
     /// Of a station that was heard, and that nobody has to look after yet.
     pub(super) fn heard(heard: BootTime) -> Self {
-        Self { heard, due: BootTime::NEVER, probes: 0, inquired: false, answered: None }
+        Self { heard, due: BootTime::NEVER, probes: 0, inquired: false, answered: None, claimant: None }
     }
 
     /// The station was heard, and what was asked of it is answered.
@@ -42,7 +45,14 @@ impl Liveness {
 
     /// Another station has the address now.
     pub(super) fn forget_station(&mut self) {
-        self.answered = None;
+        (self.answered, self.claimant) = (None, None);
+    }
+
+    /// Notes where the last ARP message came from.
+    fn remember(&mut self, mac: Option<[u8; 6]>) {
+        if mac.is_some() && mac != self.claimant {
+            self.answered = mac;
+        }
     }
 }
 
@@ -102,7 +112,7 @@ impl Association {
     /// What the kernel knows of a client's station.
     pub(super) fn seen(&mut self, now: BootTime, id: u32, at: BootTime, mac: Option<[u8; 6]>) {
         let liveness = self.table.liveness_mut(id);
-        liveness.answered = mac.or(liveness.answered);
+        liveness.remember(mac);
         let is_inquired = liveness.inquired;
         if !self.hear(now, id, at) && is_inquired {
             self.silent(now, id);

@@ -11,6 +11,7 @@
 //! * [`Input::Tick`] lets expire what is due, and asks after whom nothing was heard of (GW-11).
 
 mod binding;
+mod claim;
 mod counts;
 mod deny;
 mod exchange;
@@ -41,9 +42,10 @@ use tr111_common::{
     counter::Hook,
     dhcp4::MessageType,
     event::Event,
+    headers::Segment,
 };
 
-use self::{exchange::Exchanges, keys::Keys, table::Table};
+use self::{claim::Claim, exchange::Exchanges, keys::Keys, table::Table};
 use crate::{dhcp::Message, identity::DeviceIdentity, time::BootTime};
 
 /// What happens to the core.
@@ -88,6 +90,15 @@ pub enum Input<'a> {
         at: BootTime,
         /// Its sender hardware address; `None` where no message came since the address is watched.
         mac: Option<[u8; 6]>,
+    },
+    /// An ARP message from an address whose holder was asked ([`Output::AskHolder`]). Each sender is told.
+    Answer {
+        /// The segment.
+        segment: Segment,
+        /// The address.
+        ip: Ipv4Addr,
+        /// The sender hardware address.
+        mac: [u8; 6],
     },
 }
 
@@ -173,6 +184,14 @@ pub enum Output {
         /// Its address.
         ip: Ipv4Addr,
     },
+    /// Another client claims an address: send an ARP request for it to every station of the segment, and tell by
+    /// [`Input::Answer`] who answers within a second.
+    AskHolder {
+        /// The segment.
+        segment: Segment,
+        /// The address.
+        ip: Ipv4Addr,
+    },
 }
 
 /// The association core.
@@ -180,6 +199,9 @@ pub struct Association {
     settings: Settings,
     table: Table,
     exchanges: Exchanges,
+    claims: Vec<Claim>,
+    /// The latest time that it was told.
+    now: BootTime,
     local_addresses: Vec<Ipv4Addr>,
     /// Links that are down, and when that will have been too long.
     down: Vec<(u32, BootTime)>,
@@ -194,6 +216,8 @@ impl Association {
         Self {
             table: Table::new(keys, settings.max_rows),
             exchanges: Exchanges::new(keys),
+            claims: Vec::new(),
+            now: BootTime::default(),
             local_addresses: Vec::new(),
             down: Vec::new(),
             outputs: VecDeque::new(),
@@ -204,6 +228,7 @@ impl Association {
 
     /// Takes what happened; `now` is the time at which the caller learned of it.
     pub fn handle(&mut self, now: BootTime, input: Input<'_>) {
+        self.now = self.now.max(now);
         match input {
             Input::Event(event) => {
                 let seen = BootTime(event.time).min(now);
@@ -221,6 +246,7 @@ impl Association {
                     self.seen(now, id, at, mac);
                 }
             }
+            Input::Answer { segment, ip, mac } => self.answered(now, segment, ip, mac),
         }
     }
 
@@ -232,7 +258,8 @@ impl Association {
     /// When to hand in [`Input::Tick`] at the latest.
     pub fn next_deadline(&self) -> Option<BootTime> {
         let forget = self.exchanges.oldest_time().map(|oldest| oldest + self.settings.exchange_age);
-        [self.table.next_deadline(), forget].into_iter().flatten().min()
+        let claim = self.claims.iter().map(|claim| claim.due).min();
+        [self.table.next_deadline(), forget, claim].into_iter().flatten().min()
     }
 
     /// The rows, in the order of their instance numbers.
@@ -311,6 +338,7 @@ impl Association {
         while let Some(id) = self.table.poll(now) {
             self.wake(now, id);
         }
+        self.settle_claims(now);
         let age = u64::try_from(self.settings.exchange_age.as_nanos()).unwrap_or(u64::MAX);
         if let Some(time) = now.0.checked_sub(age) {
             self.exchanges.forget_until(BootTime(time));

@@ -45,7 +45,7 @@ impl Association {
         let address = given;
         let exchange = Exchange { key, client, mac, client_id, identity, message, address, relayed, time: seen };
         if message == MessageType::Inform {
-            self.inform_acknowledged(seen, exchange);
+            self.inform_acknowledged(seen, exchange, None);
         } else {
             self.lease_acknowledged(seen, exchange, [given; 2], lease, server);
         }

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use tr111_common::{classify, dhcp4::MessageType, event::Event};
+use tr111_common::{abi::ClientKey, classify, dhcp4::MessageType, event::Event};
 
 use super::{Association, Binding, Remark, Source, exchange::Exchange};
 use crate::{
@@ -16,7 +16,7 @@ impl Association {
     pub(super) fn ack(&mut self, seen: BootTime, event: &Event<'_>, message: &Message<'_>) {
         let Some(exchange) = self.find_answered(event, message).and_then(|id| self.exchanges.take(id)) else { return };
         if exchange.message == MessageType::Inform {
-            self.inform_acknowledged(seen, exchange);
+            self.inform_acknowledged(seen, exchange, None);
         } else {
             // An ACK to a DISCOVER is rapid commit (RFC 4039), which leases like the ACK to a REQUEST.
             let given = [message.yiaddr(), message.ciaddr()];
@@ -115,8 +115,9 @@ impl Association {
         self.place(message, identity, binding);
     }
 
-    /// GW-17: INFORM and its ACK are the whole exchange. The address is the client's own word, no server gave it.
-    pub(super) fn inform_acknowledged(&mut self, seen: BootTime, exchange: Exchange) {
+    /// GW-17: INFORM and its ACK are the whole exchange. The address is the client's own word, no server gave it. Where
+    /// another client has it, that one is asked first, unless it is `asked`, which gave no answer.
+    pub(super) fn inform_acknowledged(&mut self, seen: BootTime, exchange: Exchange, asked: Option<ClientKey>) {
         let ip = exchange.address;
         if ip.is_unspecified() {
             self.counts.count_remark(Remark::AckWithoutAddress);
@@ -138,10 +139,16 @@ impl Association {
             }
             return;
         }
-        let leased_to_another = holder.filter(|id| Some(*id) != current && self.table.held(*id).is_leased());
-        if leased_to_another.is_some() {
-            self.counts.count_remark(Remark::AddressConflict);
-            return;
+        if let Some(another) = holder.filter(|id| Some(*id) != current) {
+            let held = self.table.held(another);
+            if held.is_leased() {
+                self.counts.count_remark(Remark::AddressConflict);
+                return;
+            }
+            if self.may_dispute(another, &exchange) && asked != Some(held.binding.client) {
+                self.claim(seen, Exchange { identity: Some(identity), ..exchange }, another);
+                return;
+            }
         }
         let Exchange { client, mac, client_id, relayed, message, .. } = exchange;
         let (source, lease_expires, server) = (Source::Inform, None, None::<Ipv4Addr>);

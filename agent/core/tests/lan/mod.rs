@@ -22,7 +22,7 @@ use tr111_common::{
 };
 use tr111_core::{
     arp::EVERYBODY,
-    association::{Association, Input, Output, Record, RemovalReason, Settings, Source},
+    association::{Association, Binding, Input, Output, Record, RemovalReason, Settings, Source},
     dhcp::{Builder, Message, Tag},
     identity::DeviceIdentity,
     time::BootTime,
@@ -96,8 +96,12 @@ pub struct Lan {
     pub off: HashSet<[u8; 6]>,
     /// Hardware addresses of clients, and of the repeater in front of each.
     pub repeaters: HashMap<[u8; 6], [u8; 6]>,
+    /// Further hardware addresses that answer for an address, before its client does.
+    pub rivals: Vec<(Ipv4Addr, [u8; 6])>,
     /// So many of the next probes are lost.
     pub lossy: u32,
+    /// How often holders of addresses were asked.
+    pub asked: u32,
     /// When addresses were probed, and the destinations of the frames.
     pub probes: Vec<(BootTime, [u8; 6])>,
 }
@@ -130,7 +134,9 @@ impl Lan {
             neighbours: HashMap::new(),
             off: HashSet::new(),
             repeaters: HashMap::new(),
+            rivals: Vec::new(),
             lossy: 0,
+            asked: 0,
             probes: Vec::new(),
         }
     }
@@ -328,11 +334,19 @@ impl Lan {
                     self.probes.push((self.now, *mac));
                     if self.lossy > 0 {
                         self.lossy -= 1;
-                    } else if let Some(own) = self.holder(client).filter(|own| !self.off.contains(own)) {
-                        let answers_from = self.repeaters.get(&own).copied().unwrap_or(own);
-                        if [EVERYBODY, answers_from].contains(mac) {
-                            self.hear(client.segment, *ip, answers_from);
-                        }
+                    } else if let Some(answer) = self.holder(|binding| binding.client == *client)
+                        && [EVERYBODY, answer].contains(mac)
+                    {
+                        self.hear(client.segment, *ip, answer);
+                    }
+                }
+                Output::AskHolder { segment, ip } => {
+                    self.asked += 1;
+                    let holder = self.holder(|binding| binding.ip == *ip && binding.segment() == *segment);
+                    let rivals = self.rivals.iter().filter(|(held, _)| held == ip).map(|(_, mac)| *mac);
+                    for mac in rivals.chain(holder).collect::<Vec<_>>() {
+                        self.hear(*segment, *ip, mac);
+                        self.core.handle(self.now, Input::Answer { segment: *segment, ip: *ip, mac });
                     }
                 }
                 _ => {}
@@ -341,10 +355,11 @@ impl Lan {
         }
     }
 
-    /// The hardware address of a client that has a binding.
-    fn holder(&self, client: &ClientKey) -> Option<[u8; 6]> {
-        let mut bindings = self.core.devices().flat_map(|device| device.bindings);
-        bindings.find(|binding| binding.client == *client)?.mac.as_bytes().try_into().ok()
+    /// The hardware address from which the client of a binding answers, if it does.
+    fn holder(&self, is_it: impl Fn(&Binding) -> bool) -> Option<[u8; 6]> {
+        let binding = self.core.devices().flat_map(|device| device.bindings).find(|binding| is_it(binding))?;
+        let own: [u8; 6] = binding.mac.as_bytes().try_into().ok()?;
+        (!self.off.contains(&own)).then(|| self.repeaters.get(&own).copied().unwrap_or(own))
     }
 
     /// What the programs do with an ARP message.
