@@ -83,7 +83,8 @@ impl Drop for BpfFs {
 #[derive(Debug)]
 pub struct Files {
     directory: PathBuf,
-    pins: BpfFs,
+    pins: PathBuf,
+    _bpffs: Option<BpfFs>,
 }
 
 impl Files {
@@ -94,8 +95,18 @@ impl Files {
     pub fn new(directory: &Path, name: &str) -> Result<Self> {
         let directory = directory.join(name);
         fs::create_dir(&directory)?;
-        let pins = BpfFs::mount(directory.join("bpf"))?;
-        Ok(Self { directory, pins })
+        let bpffs = BpfFs::mount(directory.join("bpf"))?;
+        Ok(Self { directory, pins: bpffs.path().join("tr111"), _bpffs: Some(bpffs) })
+    }
+
+    /// Paths below `directory/name`, but with the pin directory `pins`, whose bpffs is another's.
+    ///
+    /// # Errors
+    /// They exist, or cannot be made.
+    pub fn sharing_pins(directory: &Path, name: &str, pins: &Path) -> Result<Self> {
+        let directory = directory.join(name);
+        fs::create_dir(&directory)?;
+        Ok(Self { directory, pins: pins.to_owned(), _bpffs: None })
     }
 
     /// The control socket.
@@ -110,7 +121,29 @@ impl Files {
 
     /// The pin directory.
     pub fn pins(&self) -> PathBuf {
-        self.pins.path().join("tr111")
+        self.pins.clone()
+    }
+
+    /// The directories of network namespaces in the pin directory.
+    ///
+    /// # Errors
+    /// There is no pin directory.
+    pub fn namespaces(&self) -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(&self.pins)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        let is_namespace =
+            |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("netns-"));
+        Ok(entries.into_iter().filter(is_namespace).collect())
+    }
+
+    /// The directory of the only network namespace in the pin directory.
+    ///
+    /// # Errors
+    /// There is none, or several.
+    pub fn namespace(&self) -> Result<PathBuf> {
+        match self.namespaces()?.as_slice() {
+            [one] => Ok(one.clone()),
+            other => bail!("directories of network namespaces: {other:?}"),
+        }
     }
 
     /// `tr111 run device` on `interface` in `namespace` with these paths, to be completed and started.

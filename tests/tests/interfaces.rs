@@ -79,9 +79,7 @@ fn a_start_that_fails_halfway_leaves_what_it_found() -> Result<()> {
     };
     fail(&files)?;
     assert_eq!(attached_programs(&lab.gateway, "lan0")?, Vec::<String>::new());
-    assert!(
-        !fs::read_dir(files.pins())?.any(|entry| entry.is_ok_and(|found| found.file_name() == *format!("abi-{ABI}")))
-    );
+    assert!(!files.namespace()?.join(format!("abi-{ABI}")).exists());
 
     let files = Agent::start(&lab, &["lan0"], &[])?.kill()?;
     let before = attached_programs(&lab.gateway, "lan0")?;
@@ -129,7 +127,7 @@ fn an_interface_that_comes_back_has_its_programs_again() -> Result<()> {
     assert_eq!(rows[0].identity(), "00256D/DEV0001/");
     let said = agent.process().stderr() + &agent.process().stdout();
     assert_eq!(said.matches("the interface is gone").count(), 1, "{said}");
-    let links = agent.files().pins().join("links");
+    let links = agent.files().namespace()?.join("links");
     assert_eq!(fs::read_dir(&links)?.count(), 2);
     Ok(())
 }

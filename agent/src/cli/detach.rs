@@ -1,14 +1,8 @@
 //! `tr111 detach`
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use nix::{
-    net::if_::if_nameindex,
-    sys::statfs::{BPF_FS_MAGIC, statfs},
-};
+use nix::net::if_::if_nameindex;
 use serde::Serialize;
 
 use super::{Failure, Outcome, Reach, output};
@@ -18,7 +12,7 @@ use crate::{
         Client, ClientError,
         message::{Reply, Request, Status},
     },
-    dataplane,
+    dataplane::{self, Error, Unpinned},
     nat::{self, TableError},
 };
 
@@ -38,12 +32,20 @@ struct Detached {
     interfaces: Vec<String>,
     /// What was pinned.
     pins: Vec<PathBuf>,
+    /// Where agents of other network namespaces pin, which stays.
+    other_namespaces: Vec<PathBuf>,
     /// The table of nft was there, and is no more.
     nft_table: bool,
 }
 
 pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
-    let mut detached = Detached { agent: None, interfaces: Vec::new(), pins: Vec::new(), nft_table: false };
+    let mut detached = Detached {
+        agent: None,
+        interfaces: Vec::new(),
+        pins: Vec::new(),
+        other_namespaces: Vec::new(),
+        nft_table: false,
+    };
     let mut pin_dir = args.pin_dir.clone();
     if let Some(status) = stop_agent(args, reach)? {
         detached.agent = Some(status.pid);
@@ -54,7 +56,8 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
     if !dataplane::has_tcx() {
         detached.interfaces.extend(take_filters_off(&pin_dir)?);
     }
-    unpin(&pin_dir, &mut detached.pins)?;
+    let Unpinned { removed, left } = unpin(&pin_dir)?;
+    (detached.pins, detached.other_namespaces) = (removed, left);
     detached.nft_table = match nat::remove() {
         Ok(removed) => removed,
         Err(TableError::NoNft) => false,
@@ -66,8 +69,8 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
 /// Takes off the filters of kernels before 6.6, which no pin holds: those of the interfaces that `pin_dir` names; without
 /// such a directory, those of all interfaces.
 fn take_filters_off(pin_dir: &Path) -> Result<Vec<String>, Failure> {
-    let interfaces: Vec<String> = if let Ok(entries) = fs::read_dir(pin_dir.join("links")) {
-        entries.flatten().filter_map(|entry| dataplane::interface_of(&entry.path())).collect()
+    let interfaces: Vec<String> = if let Some(interfaces) = dataplane::pinned_interfaces(pin_dir) {
+        interfaces
     } else {
         let all = if_nameindex().map_err(Failure::failed)?;
         all.iter().map(|interface| interface.name().to_string_lossy().into_owned()).collect()
@@ -98,32 +101,16 @@ fn stop_agent(args: &Args, reach: &Reach) -> Result<Option<Status>, Failure> {
     }
 }
 
-/// Removes what is pinned in `directory`, and the directory. Only in a bpffs: a mistyped path must not cost files.
-fn unpin(directory: &Path, removed: &mut Vec<PathBuf>) -> Outcome {
-    let failed = |source: io::Error| {
-        Failure::with_hint(format_args!("cannot unpin {}: {source}", directory.display()), "be root")
-    };
-    match statfs(directory) {
-        Err(nix::Error::ENOENT) => return Ok(()),
-        Err(error) => return Err(failed(error.into())),
-        Ok(system) if system.filesystem_type() != BPF_FS_MAGIC => {
-            return Err(Failure::with_hint(
-                format_args!("{} is not in a bpffs, so nothing is removed there", directory.display()),
-                "give the agent's directory with --pin-dir",
-            ));
-        }
-        Ok(_) => {}
-    }
-    for entry in fs::read_dir(directory).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.is_dir() {
-            unpin(&path, removed)?;
-        } else {
-            fs::remove_file(&path).map_err(failed)?;
-            removed.push(path);
-        }
-    }
-    fs::remove_dir(directory).map_err(failed)
+/// Removes what agents of this network namespace pinned below `directory`, and of namespaces that have ended.
+fn unpin(directory: &Path) -> Result<Unpinned, Failure> {
+    dataplane::unpin(directory).map_err(|error| {
+        let hint = match error {
+            Error::NoBpffs(_) => "give the agent's directory with --pin-dir",
+            Error::PinsTaken(_) => "name its socket with --control",
+            _ => "be root",
+        };
+        Failure::with_hint(error, hint)
+    })
 }
 
 fn describe(detached: &Detached) -> String {
@@ -137,6 +124,10 @@ fn describe(detached: &Detached) -> String {
     if !detached.pins.is_empty() {
         lines.push(format!("{} pins removed", detached.pins.len()));
     }
+    for directory in &detached.other_namespaces {
+        let directory = directory.display();
+        lines.push(format!("{directory} stays: it belongs to another network namespace, where `tr111 detach` removes it"));
+    }
     if detached.nft_table {
         lines.push("nft table inet tr111 removed".to_owned());
     }
@@ -144,24 +135,4 @@ fn describe(detached: &Detached) -> String {
         lines.push("nothing to take off: no agent works here and nothing is pinned".to_owned());
     }
     lines.join("\n") + "\n"
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_directory_outside_a_bpffs_is_left_alone() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let file = directory.path().join("precious");
-        fs::write(&file, "data").expect("a file");
-        let mut removed = Vec::new();
-        assert!(unpin(directory.path(), &mut removed).is_err());
-        assert!(file.exists() && removed.is_empty());
-    }
-
-    #[test]
-    fn a_directory_that_is_not_there_is_nothing_to_take_off() {
-        unpin(Path::new("/nonexistent/tr111"), &mut Vec::new()).expect("nothing to do");
-    }
 }

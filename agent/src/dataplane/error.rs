@@ -61,6 +61,12 @@ pub enum Error {
     /// Another agent works with the pin directory.
     #[error("another tr111 agent works with {0} and goes on undisturbed; stop it first, or name another --pin-dir")]
     PinsTaken(PathBuf),
+    /// A directory that is to be emptied is not in a bpffs: a mistyped path must not cost files.
+    #[error("{0} is not in a bpffs, so nothing is removed there")]
+    NoBpffs(PathBuf),
+    /// The kernel does not tell which network namespace this is.
+    #[error("the kernel does not tell the cookie of this network namespace (SO_NETNS_COOKIE, Linux 5.14): {0}")]
+    NetworkNamespace(#[source] io::Error),
     /// Something cannot be pinned.
     #[error("cannot pin in {directory}: {source}")]
     Pins {

@@ -10,6 +10,7 @@ mod line_rate;
 mod load;
 mod marks;
 mod memory;
+mod netns;
 mod pins;
 mod pod;
 pub mod preflight;
@@ -30,7 +31,7 @@ pub use self::{
     line_rate::{LineRate, Listener},
     load::{Loaded, Purpose},
     marks::Marks,
-    pins::{Pins, interface_of},
+    pins::{Pins, Unpinned, pinned_interfaces, unpin},
     ring::LanRing,
     verifier::{LogDepth, Refusal, Verification},
 };

@@ -1,12 +1,15 @@
 //! What stays in the kernel when the agent goes: maps and links, pinned in a bpffs.
 //!
 //! ```text
-//! PIN_DIR/abi-N/MAP             maps, by the layout that programs and agent agree on
-//! PIN_DIR/links/INTERFACE:INDEX/PROGRAM-MODE
+//! PIN_DIR/netns-COOKIE/namespace    witness of the network namespace (see `netns`)
+//! PIN_DIR/netns-COOKIE/abi-N/MAP    maps, by the layout that programs and agent agree on
+//! PIN_DIR/netns-COOKIE/links/INTERFACE:INDEX/PROGRAM-MODE
 //! ```
 //!
-//! While an agent runs it holds a lock on `PIN_DIR`. What it leaves goes on: frames are classified, identities inserted,
-//! events wait in the ring. The next agent adopts the maps, and gives the links its own programs in one step each.
+//! Names and indices of interfaces are unique in one network namespace only, so each has a directory of its own, named by
+//! its cookie. While an agent runs it holds a lock on the directory of its namespace. What it leaves goes on: frames are
+//! classified, identities inserted, events wait in the ring. The next agent in the namespace adopts the maps, and gives the
+//! links its own programs in one step each. Directories of namespaces that have ended are removed at every start.
 
 use std::{
     fmt::Display,
@@ -25,12 +28,12 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 use tr111_common::abi::{ABI, map};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     Error,
     attach::{Mode, Place},
-    clsact, kernel,
+    clsact, kernel, netns,
 };
 
 /// Maps that outlive the agent. Scratch space does not.
@@ -50,48 +53,76 @@ pub(super) const MAPS: [&str; 13] = [
     map::FLOWS,
 ];
 
-/// A pin directory that this agent holds.
+/// Prefix of the directory of a network namespace; its cookie follows.
+const NAMESPACE: &str = "netns-";
+/// Prefix of the directory of maps; the number of their layout follows.
+const LAYOUT: &str = "abi-";
+/// Directory of links.
+const LINKS: &str = "links";
+/// The witness of a network namespace.
+const WITNESS: &str = "namespace";
+/// How often the directory of a namespace is made. Another agent may take it for one of a namespace that has ended as long
+/// as it is empty.
+const ATTEMPTS: usize = 3;
+
+/// The directory of this network namespace, which this agent holds.
 #[derive(Debug)]
 pub struct Pins {
     directory: PathBuf,
     _lock: Flock<File>,
 }
 
+/// What was removed from a pin directory, and what was not.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Unpinned {
+    /// Maps, links and programs that are pinned no longer.
+    pub removed: Vec<PathBuf>,
+    /// Directories of other network namespaces, which live.
+    pub left: Vec<PathBuf>,
+}
+
 impl Pins {
-    /// Takes the directory, and makes it if need be. `None` where no bpffs is: then programs end with the agent.
+    /// Takes the directory of this network namespace below `root`, and makes it if need be. `None` where no bpffs is: then
+    /// programs end with the agent.
     ///
     /// # Errors
     /// [`Error::PinsTaken`] when another agent holds it, [`Error::Pins`] when it cannot be made.
-    pub fn open(directory: &Path) -> Result<Option<Self>, Error> {
-        let failed = |source| Error::Pins { directory: directory.to_owned(), source };
-        if !in_bpffs(directory) {
-            warn!(directory = %directory.display(), "no bpffs there: the programs will end with the agent");
+    pub fn open(root: &Path) -> Result<Option<Self>, Error> {
+        if !in_bpffs(root) {
+            warn!(directory = %root.display(), "no bpffs there: the programs will end with the agent");
             return Ok(None);
         }
-        fs::create_dir_all(directory).map_err(failed)?;
-        let lock = File::open(directory).map_err(failed)?;
-        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
-            nix::Error::EWOULDBLOCK => Error::PinsTaken(directory.to_owned()),
-            other => failed(other.into()),
-        })?;
-        Ok(Some(Self { directory: directory.to_owned(), _lock: lock }))
+        let directory = of_this_namespace(root)?;
+        let mut lock = claim(root, &directory);
+        for _ in 1..ATTEMPTS {
+            match &lock {
+                Err(Error::Pins { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                    lock = claim(root, &directory);
+                }
+                _ => break,
+            }
+        }
+        let pins = Self { _lock: lock?, directory };
+        discard_layout_without_namespaces(root);
+        discard_ended_namespaces(root, &pins.directory);
+        Ok(Some(pins))
     }
 
     /// Where a map is pinned.
     pub(super) fn map(&self, name: &str) -> Result<PathBuf, Error> {
-        let directory = self.directory.join(format!("abi-{ABI}"));
+        let directory = self.directory.join(format!("{LAYOUT}{ABI}"));
         make(&directory)?;
         Ok(directory.join(name))
     }
 
     /// Whether an earlier agent left maps of this layout.
     pub(super) fn has_maps(&self) -> bool {
-        self.directory.join(format!("abi-{ABI}")).exists()
+        self.directory.join(format!("{LAYOUT}{ABI}")).exists()
     }
 
     /// Removes the maps: nobody is to find them.
     pub(super) fn forget_maps(&self) {
-        remove_tree(&self.directory.join(format!("abi-{ABI}")));
+        discard(&self.directory.join(format!("{LAYOUT}{ABI}")));
     }
 
     /// The link of a program, if an earlier agent left one that still holds.
@@ -165,11 +196,11 @@ impl Pins {
 
     /// Removes what agents left for interfaces other than these, and maps of other layouts.
     pub(super) fn tidy<'a>(&self, places: impl Iterator<Item = Place<'a>>) {
-        let current = format!("abi-{ABI}");
+        let current = format!("{LAYOUT}{ABI}");
         for entry in entries(&self.directory) {
             let name = file_name(&entry);
-            if name.starts_with("abi-") && name != current {
-                remove_tree(&entry);
+            if is_layout(&name) && name != current {
+                discard(&entry);
             }
         }
         let kept: Vec<String> = places.map(|place| directory_name(place.interface, place.ifindex)).collect();
@@ -177,25 +208,158 @@ impl Pins {
     }
 
     fn remove_links(&self, goes: impl Fn(&str) -> bool) {
-        let links = entries(&self.directory.join("links")).into_iter();
+        let links = entries(&self.directory.join(LINKS)).into_iter();
         links.filter(|entry| goes(&file_name(entry))).for_each(|entry| {
             detach_filters(&entry);
-            remove_tree(&entry);
+            discard(&entry);
         });
     }
 
-    /// Removes everything, the directory too: the programs end.
+    /// Removes everything of this network namespace, the directory too: the programs end.
     pub(super) fn remove(self) {
-        for entry in entries(&self.directory.join("links")) {
+        for entry in entries(&self.directory.join(LINKS)) {
             detach_filters(&entry);
         }
-        remove_tree(&self.directory);
+        discard_namespace(&self.directory);
+        if let Some(root) = self.directory.parent() {
+            // Directories of other namespaces stay, and so does theirs.
+            let _ = fs::remove_dir(root);
+        }
     }
 
     fn link_path(&self, place: Place<'_>, program: &str, mode: Mode) -> PathBuf {
         let directory = directory_name(place.interface, place.ifindex);
-        self.directory.join("links").join(directory).join(format!("{program}-{mode}"))
+        self.directory.join(LINKS).join(directory).join(format!("{program}-{mode}"))
     }
+}
+
+/// Removes what agents of this network namespace pinned below `root`, and of namespaces that have ended. What is not named
+/// as agents name it stays.
+///
+/// # Errors
+/// [`Error::PinsTaken`] while an agent works with it, [`Error::Pins`] if the kernel refuses.
+pub fn unpin(root: &Path) -> Result<Unpinned, Error> {
+    let mut unpinned = Unpinned::default();
+    if !root.exists() {
+        return Ok(unpinned);
+    }
+    if !in_bpffs(root) {
+        return Err(Error::NoBpffs(root.to_owned()));
+    }
+    let failed = |source| Error::Pins { directory: root.to_owned(), source };
+    let own = of_this_namespace(root)?;
+    if own.exists() {
+        let lock = lock(root, &own)?;
+        entries(&own.join(LINKS)).iter().for_each(|entry| detach_filters(entry));
+        remove_namespace(&own, &mut unpinned.removed).map_err(failed)?;
+        drop(lock);
+    }
+    if lock(root, root).is_ok() {
+        for entry in entries(root).iter().filter(|entry| is_pinned_by_agents(&file_name(entry))) {
+            remove_tree(entry, &mut unpinned.removed).map_err(failed)?;
+        }
+    }
+    for other in entries(root).into_iter().filter(|entry| is_namespace(&file_name(entry))) {
+        if has_ended(&other) {
+            remove_namespace(&other, &mut unpinned.removed).map_err(failed)?;
+        } else {
+            unpinned.left.push(other);
+        }
+    }
+    // What others have there stays.
+    let _ = fs::remove_dir(root);
+    Ok(unpinned)
+}
+
+/// The interfaces of this network namespace where agents left programs below `root`; `None` where they left nothing.
+pub fn pinned_interfaces(root: &Path) -> Option<Vec<String>> {
+    let links = fs::read_dir(of_this_namespace(root).ok()?.join(LINKS)).ok()?;
+    Some(links.flatten().filter_map(|entry| interface_of(&entry.path())).collect())
+}
+
+/// The directory of this network namespace.
+fn of_this_namespace(root: &Path) -> Result<PathBuf, Error> {
+    let cookie = netns::cookie().map_err(Error::NetworkNamespace)?;
+    Ok(root.join(format!("{NAMESPACE}{cookie}")))
+}
+
+/// Makes the directory of this network namespace with its witness, and locks it.
+fn claim(root: &Path, directory: &Path) -> Result<Flock<File>, Error> {
+    make(directory)?;
+    let lock = lock(root, directory)?;
+    let witness = directory.join(WITNESS);
+    if !witness.exists() {
+        netns::pin_witness(&witness).map_err(|source| Error::Pins { directory: witness, source })?;
+    }
+    Ok(lock)
+}
+
+/// Locks a directory below `root` for as long as an agent works with it.
+fn lock(root: &Path, directory: &Path) -> Result<Flock<File>, Error> {
+    let failed = |source| Error::Pins { directory: directory.to_owned(), source };
+    let file = File::open(directory).map_err(failed)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+        nix::Error::EWOULDBLOCK => Error::PinsTaken(root.to_owned()),
+        other => failed(other.into()),
+    })
+}
+
+/// Removes what agents pinned before each network namespace had a directory: nobody can tell whose it is. An agent that
+/// works with it keeps it.
+fn discard_layout_without_namespaces(root: &Path) {
+    if lock(root, root).is_ok() {
+        entries(root).iter().filter(|entry| is_pinned_by_agents(&file_name(entry))).for_each(|entry| discard(entry));
+    }
+}
+
+/// Removes the directories of network namespaces that have ended.
+fn discard_ended_namespaces(root: &Path, own: &Path) {
+    let others = entries(root).into_iter().filter(|entry| entry != own && is_namespace(&file_name(entry)));
+    for ended in others.filter(|entry| has_ended(entry)) {
+        info!(directory = %ended.display(), "its network namespace has ended: what is pinned there is removed");
+        discard_namespace(&ended);
+    }
+}
+
+/// Whether a directory is that of a network namespace that has ended. One without a witness is empty or not an agent's.
+fn has_ended(directory: &Path) -> bool {
+    let witness = directory.join(WITNESS);
+    if witness.exists() { !netns::lives(&witness) } else { entries(directory).is_empty() }
+}
+
+fn discard_namespace(directory: &Path) {
+    if let Err(error) = remove_namespace(directory, &mut Vec::new()) {
+        warn!(directory = %directory.display(), %error, "what is pinned cannot be removed");
+    }
+}
+
+/// Removes what agents pinned for a network namespace; its witness last, because it says whose the rest is.
+fn remove_namespace(directory: &Path, removed: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in entries(directory).iter().filter(|entry| is_pinned_by_agents(&file_name(entry))) {
+        remove_tree(entry, removed)?;
+    }
+    match fs::remove_file(directory.join(WITNESS)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    match fs::remove_dir(directory) {
+        // What others have there stays.
+        Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether an entry of a network namespace's directory has a name that agents give.
+fn is_pinned_by_agents(name: &str) -> bool {
+    name == LINKS || is_layout(name)
+}
+
+fn is_layout(name: &str) -> bool {
+    name.strip_prefix(LAYOUT).is_some_and(|number| number.parse::<u32>().is_ok())
+}
+
+fn is_namespace(name: &str) -> bool {
+    name.strip_prefix(NAMESPACE).is_some_and(|cookie| cookie.parse::<u64>().is_ok())
 }
 
 fn make(directory: &Path) -> Result<(), Error> {
@@ -208,7 +372,7 @@ fn directory_name(interface: &str, ifindex: impl Display) -> String {
 }
 
 /// The interface whose links are in a directory, if it still is the one that they were made for.
-pub fn interface_of(directory: &Path) -> Option<String> {
+fn interface_of(directory: &Path) -> Option<String> {
     let name = file_name(directory);
     let (interface, index) = name.rsplit_once(':')?;
     let interface = interface.replace("%2E", ".");
@@ -240,14 +404,50 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
 }
 
-fn remove_tree(path: &Path) {
-    if path.is_dir() {
-        for entry in entries(path) {
-            remove_tree(&entry);
-        }
+/// Removes a file, or a directory with all that is in it.
+fn remove_tree(path: &Path, removed: &mut Vec<PathBuf>) -> io::Result<()> {
+    if !path.is_dir() {
+        fs::remove_file(path)?;
+        removed.push(path.to_owned());
+        return Ok(());
     }
-    let removed = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
-    if let Err(error) = removed {
-        warn!(path = %path.display(), %error, "what is pinned cannot be removed");
+    for entry in entries(path) {
+        remove_tree(&entry, removed)?;
+    }
+    fs::remove_dir(path)
+}
+
+fn discard(path: &Path) {
+    match remove_tree(path, &mut Vec::new()) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            warn!(path = %path.display(), %error, "what is pinned cannot be removed");
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_outside_a_bpffs_is_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("links");
+        fs::write(&file, "data").expect("a file");
+        assert!(matches!(unpin(directory.path()), Err(Error::NoBpffs(_))));
+        assert!(file.exists());
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_nothing_to_take_off() {
+        assert_eq!(unpin(Path::new("/nonexistent/tr111")).expect("nothing to do"), Unpinned::default());
+    }
+
+    #[test]
+    fn agents_name_what_they_pin() {
+        assert!(["links", "abi-5", "abi-12"].into_iter().all(is_pinned_by_agents));
+        assert!(!["abi-", "abi-x", "abi", "link", "ip", "netns-7", "namespace"].into_iter().any(is_pinned_by_agents));
+        assert!(is_namespace("netns-4026531840") && !is_namespace("netns-") && !is_namespace("netns-a"));
     }
 }
