@@ -67,6 +67,12 @@ pub fn bench_sink(_: XdpContext) -> u32 {
     xdp_action::XDP_DROP
 }
 
+/// Ends the chain for every frame, as most programs of others do (`TC_ACT_OK`): for tests, which attach it in front of ours.
+#[classifier]
+pub fn test_accept(_: TcContext) -> i32 {
+    0
+}
+
 /// Puts VLAN 5 into the metadata of every frame, as a VLAN device or a network card does: for tests, which attach it in
 /// front of ours.
 #[classifier]

@@ -190,7 +190,9 @@ fn tags_in_metadata_are_those_of_the_frame() -> Result<()> {
     let pusher = programs.classifier("test_push_vlan")?;
     for (mode, side, [one, two]) in cases {
         let lab = Lab::new()?;
-        let agent = Agent::start(&lab, &["lan0"], &["--xdp-mode", mode])?;
+        // Else the agent takes its place again in front of the program.
+        let file = lab.write("gateway.toml", "[agent]\ntc_order = \"last\"\n")?;
+        let agent = Agent::start(&lab, &["lan0"], &["--xdp-mode", mode, "--config", &file])?;
         let first = TcAttachOptions::TcxOrder(LinkOrder::first());
         lab.gateway.enter(|| pusher.attach_with_options("lan0", side, first))?;
         for (number, tags, serial_number) in [(1, one, "ONE-TAG"), (2, two, "TWO-TAGS")] {

@@ -61,7 +61,8 @@ pub(super) fn run(args: &Args, control: Option<&PathBuf>, json: bool) -> Outcome
     let mut findings = preflight::kernel();
     findings.push(capabilities());
     findings.extend(programs(args.verifier_log.as_deref(), values.texts("acs", "xdp").is_empty())?);
-    findings.push(bpffs(&Agent::from(&values).pin_dir));
+    let agent = Agent::from(&values);
+    findings.push(bpffs(&agent.pin_dir));
     findings.push(match Gateway::try_from(&values) {
         Ok(_) => finding("configuration", Verdict::Good, "complete", ""),
         Err(error) if args.gateway.names_a_file() => finding("configuration", Verdict::Failure, error.to_string(), ""),
@@ -75,7 +76,7 @@ pub(super) fn run(args: &Args, control: Option<&PathBuf>, json: bool) -> Outcome
     let lan = values.texts("gateway", "lan");
     let is_any = lan.iter().any(|name| preflight::exists(name));
     for interface in lan {
-        findings.extend(runtime.block_on(preflight::interface(interface, !is_any)));
+        findings.extend(runtime.block_on(preflight::interface(interface, !is_any, agent.tc_order)));
     }
     let failures = findings.iter().filter(|finding| finding.verdict == Verdict::Failure).count();
     let report = Report { findings: findings.into_iter().map(show).collect(), configuration: configuration(&values) };

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::control::{
     ClientError,
-    message::{Reply, Request, Status},
+    message::{Hook, Reply, Request, StandingAlarm, Status},
 };
 
 pub(super) fn run(reach: &Reach, json: bool) -> Outcome {
@@ -30,10 +30,12 @@ pub(super) fn describe(status: &Status) -> String {
     line("role", format!("{} (tr111 {}, pid {})", status.role, status.version, status.pid));
     line("started", format!("{} ({uptime} ago)", status.started));
     for interface in &status.interfaces {
-        let hooks = interface.hooks.iter().map(|hook| format!("{} {}", hook.program, hook.mode));
-        let hooks = hooks.collect::<Vec<_>>().join(", ");
+        let hooks = interface.hooks.iter().map(describe_hook).collect::<Vec<_>>().join(", ");
         let state = if hooks.is_empty() { interface.state.clone() } else { format!("{}, {hooks}", interface.state) };
         line("interface", format!("{} ({}): {state}", printable(&interface.name), interface.side));
+    }
+    for StandingAlarm { alarm, interface, since, detail } in &status.alarms {
+        line("ALARM", format!("{alarm} on {} since {since}: {}", printable(interface), printable(detail)));
     }
     if let Some(acs) = &status.acs {
         let listen = acs.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -58,6 +60,16 @@ pub(super) fn describe(status: &Status) -> String {
     text
 }
 
+/// A program, how it is attached, and what is around it.
+fn describe_hook(hook: &Hook) -> String {
+    let around = |words: &str, names: &[String]| {
+        let names = names.iter().map(|name| printable(name).into_owned()).collect::<Vec<_>>();
+        if names.is_empty() { String::new() } else { format!(" {words} {}", names.join(" and ")) }
+    };
+    let (in_front, behind) = (around("behind", &hook.in_front), around("in front of", &hook.behind));
+    format!("{} {}{in_front}{behind}", hook.program, hook.mode)
+}
+
 /// What only agents that an ACS manages have.
 fn tell_of_cpe(status: &Status, line: &mut impl FnMut(&str, String)) {
     line("last notification", status.last_notification.clone().unwrap_or_else(|| "none".to_owned()));
@@ -73,7 +85,7 @@ fn tell_of_cpe(status: &Status, line: &mut impl FnMut(&str, String)) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::message::{Hook, Interface, Ring, Table};
+    use crate::control::message::{Interface, Ring, Table};
 
     #[test]
     fn json_has_the_keys_of_the_documentation() {
@@ -87,7 +99,12 @@ mod tests {
                 name: "lan0".to_owned(),
                 side: "lan".to_owned(),
                 state: "up".to_owned(),
-                hooks: vec![Hook { program: "lan_ingress".to_owned(), mode: "native".to_owned() }],
+                hooks: vec![Hook {
+                    program: "lan_ingress".to_owned(),
+                    mode: "native".to_owned(),
+                    in_front: Vec::new(),
+                    behind: vec!["cil_from_netdev".to_owned()],
+                }],
             }],
             table: Table { rows: 1, bindings: 1, max_rows: 65_536 },
             rings: vec![Ring { name: "lan".to_owned(), events: 1, lost: 0 }],
@@ -95,19 +112,28 @@ mod tests {
             pin_dir: "/sys/fs/bpf/tr111".into(),
             metrics: Some("127.0.0.1:9111".to_owned()),
             tcp_connection_requests: "external".to_owned(),
+            alarms: vec![StandingAlarm {
+                alarm: "displaced".to_owned(),
+                interface: "lan0".to_owned(),
+                since: "2026-01-01T00:00:00Z".to_owned(),
+                detail: "a reason".to_owned(),
+            }],
             acs: None,
         };
         let value = serde_json::to_value(&status).expect("plain data");
         let documented = serde_json::json!({
             "role": "gateway", "version": "0.1.0", "started": "2026-01-01T00:00:00Z",
-            "interfaces": [{"name": "lan0", "side": "lan", "state": "up", "hooks": [{"program": "lan_ingress", "mode": "native"}]}],
+            "interfaces": [{"name": "lan0", "side": "lan", "state": "up", "hooks": [
+                {"program": "lan_ingress", "mode": "native", "in_front": [], "behind": ["cil_from_netdev"]}
+            ]}],
             "table": {"rows": 1, "bindings": 1, "max_rows": 65_536},
             "rings": [{"name": "lan", "events": 1, "lost": 0}], "last_notification": null
         });
         for (key, expected) in documented.as_object().expect("an object") {
             assert_eq!(value.get(key), Some(expected), "{key}");
         }
-        assert!(describe(&status).contains("lan0 (lan): up, lan_ingress native"));
+        assert!(describe(&status).contains("lan0 (lan): up, lan_ingress native in front of cil_from_netdev"));
+        assert!(describe(&status).contains("displaced on lan0 since 2026-01-01T00:00:00Z: a reason"));
         assert!(describe(&status).contains("1m 30s ago"));
     }
 }

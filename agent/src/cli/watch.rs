@@ -173,10 +173,13 @@ fn describe(event: &Event) -> String {
             };
             return format!("{}  {transport} Connection Request from {from}: {result}{omitted}", event.time);
         }
-        Happening::Alarm(Alarm { alarm, username, from }) => {
+        Happening::Alarm(Alarm { alarm, username, from, interface, detail, cleared }) => {
             let of = username.as_ref().map(|name| format!(" of {}", printable(name))).unwrap_or_default();
             let from = from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
-            return format!("{}  alarm: {alarm}{of}{from}", event.time);
+            let on = interface.as_ref().map(|name| format!(" on {}", printable(name))).unwrap_or_default();
+            let detail = detail.as_ref().map(|detail| format!(": {}", printable(detail))).unwrap_or_default();
+            let what = if *cleared { "alarm is over" } else { "alarm" };
+            return format!("{}  {what}: {alarm}{of}{from}{on}{detail}", event.time);
         }
         Happening::Association(change) => return format!("{}  {}", event.time, association(change)),
         Happening::Notification(Notification { sequence, kind, parameters }) => {

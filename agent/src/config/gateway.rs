@@ -13,7 +13,7 @@ use tr111_common::{
 use tr111_core::{association::Deny, binding, identity::GatewayIdentity, model::Root};
 
 use super::{Error, Origin, Values, cpe::listen, form, key};
-use crate::dataplane::XdpMode;
+use crate::dataplane::{TcOrder, XdpMode};
 
 const NANOSECONDS: u64 = 1_000_000_000;
 
@@ -138,6 +138,8 @@ pub struct Agent {
     pub log: String,
     /// How LAN ingress attaches.
     pub xdp_mode: XdpMode,
+    /// Where TC programs run among those of others.
+    pub tc_order: TcOrder,
     /// Write the programs' diagnostics to the log.
     pub log_programs: bool,
     /// Take programs off the interfaces when the agent stops.
@@ -160,6 +162,7 @@ impl From<&Values> for Agent {
                 "tc" => XdpMode::Tc,
                 _ => XdpMode::Auto,
             },
+            tc_order: if text("tc_order") == "last" { TcOrder::Last } else { TcOrder::First },
             log_programs: values.boolean("agent", "log_programs"),
             detach_on_exit: values.boolean("agent", "detach_on_exit"),
         }

@@ -365,6 +365,8 @@ pub const KEYS: &[Key] = &[
         .help("error, warn, info, debug or trace, or directives such as info,tr111=debug"),
     key(AGENT, "xdp_mode", Choice(&["auto", "native", "generic", "tc"]), Preset::Text("auto"), Start)
         .help("how LAN ingress attaches; auto: native XDP, else TC; generic copies every frame"),
+    key(AGENT, "tc_order", Choice(&["first", "last"]), Preset::Text("first"), Start)
+        .help("TC programs run before those of others, and take that place again; last: behind them at egress"),
     key(AGENT, "log_programs", Boolean, Preset::Boolean(false), Start)
         .help("write the kernel programs' diagnostics to the log"),
     key(AGENT, "detach_on_exit", Boolean, Preset::Boolean(false), Start)

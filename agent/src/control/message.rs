@@ -404,6 +404,8 @@ pub struct Status {
     pub metrics: Option<String>,
     /// Who hears TCP Connection Requests: `external`, or `builtin` with its address.
     pub tcp_connection_requests: String,
+    /// On a gateway: alarms that stand.
+    pub alarms: Vec<StandingAlarm>,
     /// What only an ACS has.
     pub acs: Option<AcsStatus>,
 }
@@ -426,8 +428,25 @@ pub struct Interface {
 pub struct Hook {
     /// Its name.
     pub program: String,
-    /// `native`, `generic`, `tcx` or `clsact`.
+    /// `native`, `generic` or `tc`.
     pub mode: String,
+    /// At TC: programs and filters of others that run before it, and may end the chain.
+    pub in_front: Vec<String>,
+    /// At TC: those that run after it, and may still drop a frame that it saw.
+    pub behind: Vec<String>,
+}
+
+/// An alarm of a gateway that stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandingAlarm {
+    /// What, as in the metric.
+    pub alarm: String,
+    /// The interface that it is about.
+    pub interface: String,
+    /// Since when.
+    pub since: String,
+    /// Why, in words.
+    pub detail: String,
 }
 
 /// The size of the ManageableDevice table.

@@ -12,7 +12,9 @@ use tr111_common::abi::program;
 use tracing::{info, warn};
 
 use super::{
-    Error, Loaded, Pins, clsact,
+    Error, Loaded, Pins,
+    chain::{Chain, Direction},
+    clsact,
     error::{errno, reason},
     kernel,
 };
@@ -29,6 +31,25 @@ pub enum XdpMode {
     Generic,
     /// TC.
     Tc,
+}
+
+/// Where TC programs run among those of others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TcOrder {
+    /// Before all of them. The place is taken again when somebody else takes it.
+    #[default]
+    First,
+    /// At egress behind those that are there at the start, to see what goes out on the wire. Nothing is moved.
+    Last,
+}
+
+impl TcOrder {
+    fn link(self, direction: Direction) -> LinkOrder {
+        match (direction, self) {
+            (Direction::Egress, Self::Last) => LinkOrder::last(),
+            _ => LinkOrder::first(),
+        }
+    }
 }
 
 /// How a program is attached.
@@ -84,7 +105,7 @@ impl Side {
 /// A program on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProgramMode {
-    /// Name of the hook.
+    /// Name of its hook.
     pub program: &'static str,
     /// How it is attached.
     pub mode: Mode,
@@ -173,7 +194,29 @@ fn is_bond(interface: &str) -> bool {
 pub(super) struct Held {
     /// Where it is attached.
     pub(super) interface: String,
+    program: &'static str,
     _link: HeldLink,
+}
+
+/// A TC program of this agent at an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seat {
+    /// Name of the interface.
+    pub(super) interface: String,
+    /// Its kernel index.
+    pub(super) ifindex: u32,
+    /// Name of the program.
+    pub(super) program: &'static str,
+    /// Which frames it sees.
+    pub(super) direction: Direction,
+    /// Kernel id of the program.
+    pub(super) id: u32,
+}
+
+impl Seat {
+    pub(super) fn place(&self) -> Place<'_> {
+        Place { interface: &self.interface, ifindex: self.ifindex }
+    }
 }
 
 #[derive(Debug)]
@@ -199,13 +242,22 @@ pub(super) struct Attacher<'a> {
     pins: Option<&'a Pins>,
     /// Links that are not.
     held: &'a mut Vec<Held>,
+    /// Where TC programs run among those of others.
+    order: TcOrder,
     /// What was pinned here and now, and not found: its place, program and mode.
     pinned: Vec<(Place<'a>, &'static str, Mode)>,
+    /// TC programs that are attached now.
+    pub(super) seats: Vec<Seat>,
 }
 
 impl<'a> Attacher<'a> {
-    pub(super) fn new(loaded: &'a mut Loaded, pins: Option<&'a Pins>, held: &'a mut Vec<Held>) -> Self {
-        Self { loaded, pins, held, pinned: Vec::new() }
+    pub(super) fn new(
+        loaded: &'a mut Loaded,
+        pins: Option<&'a Pins>,
+        held: &'a mut Vec<Held>,
+        order: TcOrder,
+    ) -> Self {
+        Self { loaded, pins, held, order, pinned: Vec::new(), seats: Vec::new() }
     }
 
     /// Attaches to every interface, or to none: what an earlier agent left stays, and what is new goes again.
@@ -229,8 +281,8 @@ impl<'a> Attacher<'a> {
         let programs = match side {
             Side::Lan => {
                 // Egress first: a request that is seen must find its reply watched.
-                self.classifier(place, program::LAN_EGRESS, TcAttachType::Egress)?;
-                self.classifier(place, program::LAN_BINDING, TcAttachType::Ingress)?;
+                self.classifier(place, program::LAN_EGRESS)?;
+                self.classifier(place, program::LAN_BINDING)?;
                 let mode = self.ingress(place, &LAN, on_its_segment(interface, wanted))?;
                 vec![
                     ProgramMode { program: program::LAN_INGRESS, mode },
@@ -263,7 +315,7 @@ impl<'a> Attacher<'a> {
         self.leave_other_modes(place, names, wanted);
         let is_at_tc = || self.pins.is_some_and(|pins| pins.has_link(place, names.tc, Mode::Tc));
         if mode == Mode::Tc || (wanted == XdpMode::Auto && is_at_tc()) {
-            self.classifier(place, names.tc, TcAttachType::Ingress)?;
+            self.classifier(place, names.tc)?;
             return Ok(Mode::Tc);
         }
         let Err(error) = self.xdp(place, names.xdp, mode) else { return Ok(mode) };
@@ -275,7 +327,7 @@ impl<'a> Attacher<'a> {
             return Err(Error::Xdp { interface: interface.to_owned(), mode: mode.label(), reason });
         }
         warn!(interface, reason, "native XDP is not possible, falling back to TC ingress");
-        self.classifier(place, names.tc, TcAttachType::Ingress)?;
+        self.classifier(place, names.tc)?;
         Ok(Mode::Tc)
     }
 
@@ -340,44 +392,72 @@ impl<'a> Attacher<'a> {
                 pins.keep(link, place, name, mode)?;
                 self.pinned.push((place, name, mode));
             }
-            None => self.hold(place, HeldLink::Xdp(link)),
+            None => self.hold(place, name, HeldLink::Xdp(link)),
         }
         Ok(())
     }
 
-    /// Attaches a TC program: first at ingress, to see what the wire brought; last at egress, to see what it gets.
-    fn classifier(&mut self, place: Place<'a>, name: &'static str, attach_type: TcAttachType) -> Result<(), Error> {
-        let Place { interface, .. } = place;
-        let fail = |error: &ProgramError| match errno(error) {
-            Some(libc::EPERM) => Error::Privileges,
-            Some(libc::EEXIST) => Error::AlreadyRunning { interface: interface.to_owned() },
-            _ => Error::Tc { interface: interface.to_owned(), program: name, reason: reason(error) },
-        };
-        let program = self.loaded.classifier(name)?;
+    /// Attaches a TC program, or gives the link that an earlier agent left the new program.
+    fn classifier(&mut self, place: Place<'a>, name: &'static str) -> Result<(), Error> {
+        let direction = clsact::direction(name)?;
+        let program = self.loaded.loaded_classifier(name)?;
+        let id = program.info().map_err(|_| Error::Missing(name))?.id();
+        let seat = Seat { interface: place.interface.to_owned(), ifindex: place.ifindex, program: name, direction, id };
         if !kernel::has_tcx() {
-            let link = self.filter(place, name).map_err(|error| fail(&error))?;
-            return self.keep_filter(place, name, link);
-        }
-        let is_adopted = adopt(self.pins, place, name, Mode::Tc, |link| {
-            let id = program.attach_to_link(SchedClassifierLink::try_from(link).map_err(link_error)?)?;
-            program.take_link(id).map(drop)
-        });
-        if is_adopted {
+            let link = self.filter(place, name).map_err(|error| tc_error(place, name, &error))?;
+            self.keep_filter(place, name, link)?;
+            self.seats.push(seat);
             return Ok(());
         }
-        let order = if matches!(attach_type, TcAttachType::Ingress) { LinkOrder::first() } else { LinkOrder::last() };
-        let id = program
-            .attach_with_options(interface, attach_type, TcAttachOptions::TcxOrder(order))
-            .map_err(|error| fail(&error))?;
-        let link = program.take_link(id).map_err(|error| fail(&error))?;
+        let mut is_last = false;
+        let is_adopted = adopt(self.pins, place, name, Mode::Tc, |link| {
+            let id = program.attach_to_link(SchedClassifierLink::try_from(link).map_err(link_error)?)?;
+            program.take_link(id)?;
+            // A link may be that of an interface which moved to another network namespace, or have been detached.
+            let chain = Chain::read(place.ifindex, direction).unwrap_or_default();
+            is_last = chain.programs.last() == Some(&seat.id);
+            if chain.programs.contains(&seat.id) { Ok(()) } else { Err(ProgramError::NotAttached) }
+        });
+        if is_adopted && !is_last && self.order == TcOrder::Last && direction == Direction::Egress {
+            return self.again(place, name);
+        }
+        if !is_adopted {
+            let link = attach(program, place, name, self.order.link(direction))?;
+            match self.pins {
+                Some(pins) => {
+                    let link = FdLink::try_from(link).map_err(|error| tc_error(place, name, &link_error(error)))?;
+                    pins.keep(link, place, name, Mode::Tc)?;
+                    self.pinned.push((place, name, Mode::Tc));
+                }
+                None => self.hold(place, name, HeldLink::Tc(link)),
+            }
+        }
+        self.seats.push(seat);
+        Ok(())
+    }
+
+    /// Attaches a TC program anew, at its place among those of others, and then takes the earlier one off. The kernel
+    /// moves no link, and attaches a program only once, so the new one is a copy. Its seat is the last of `seats`.
+    pub(super) fn again(&mut self, place: Place<'a>, name: &'static str) -> Result<(), Error> {
+        if !kernel::has_tcx() {
+            return self.classifier(place, name);
+        }
+        let direction = clsact::direction(name)?;
+        let program = self.loaded.load_copy(name)?;
+        let id = program.info().map_err(|_| Error::Missing(name))?.id();
+        let link = attach(program, place, name, self.order.link(direction))?;
         match self.pins {
             Some(pins) => {
-                let link = FdLink::try_from(link).map_err(|error| fail(&link_error(error)))?;
-                pins.keep(link, place, name, Mode::Tc)?;
-                self.pinned.push((place, name, Mode::Tc));
+                let link = FdLink::try_from(link).map_err(|error| tc_error(place, name, &link_error(error)))?;
+                pins.replace(link, place, name, Mode::Tc)?;
             }
-            None => self.hold(place, HeldLink::Tc(link)),
+            None => {
+                self.held.retain(|held| held.interface != place.interface || held.program != name);
+                self.hold(place, name, HeldLink::Tc(link));
+            }
         }
+        let interface = place.interface.to_owned();
+        self.seats.push(Seat { interface, ifindex: place.ifindex, program: name, direction, id });
         Ok(())
     }
 
@@ -386,13 +466,13 @@ impl<'a> Attacher<'a> {
     fn filter(&mut self, place: Place<'a>, name: &'static str) -> Result<SchedClassifierLink, ProgramError> {
         let replaces = self.pins.is_none_or(|pins| pins.has_link(place, name, Mode::Tc));
         let program = self.loaded.classifier(name).map_err(|_| ProgramError::NotLoaded)?;
-        clsact::attach(program, name, place.interface, replaces)
+        clsact::attach(program, name, place.interface, replaces, self.order)
     }
 
     /// Marks a filter as ours, and leaves it in the kernel's hands.
     fn keep_filter(&mut self, place: Place<'a>, name: &'static str, link: SchedClassifierLink) -> Result<(), Error> {
         let Some(pins) = self.pins else {
-            self.hold(place, HeldLink::Tc(link));
+            self.hold(place, name, HeldLink::Tc(link));
             return Ok(());
         };
         let was_pinned = pins.has_link(place, name, Mode::Tc);
@@ -404,8 +484,32 @@ impl<'a> Attacher<'a> {
         Ok(())
     }
 
-    fn hold(&mut self, place: Place<'_>, link: HeldLink) {
-        self.held.push(Held { interface: place.interface.to_owned(), _link: link });
+    fn hold(&mut self, place: Place<'_>, program: &'static str, link: HeldLink) {
+        self.held.push(Held { interface: place.interface.to_owned(), program, _link: link });
+    }
+}
+
+/// Attaches a TC program by a link.
+fn attach(
+    program: &mut SchedClassifier,
+    place: Place<'_>,
+    name: &'static str,
+    order: LinkOrder,
+) -> Result<SchedClassifierLink, Error> {
+    let direction = clsact::direction(name)?.into();
+    let attached = program
+        .attach_with_options(place.interface, direction, TcAttachOptions::TcxOrder(order))
+        .and_then(|id| program.take_link(id));
+    attached.map_err(|error| tc_error(place, name, &error))
+}
+
+/// What an error of a TC program means for the agent.
+fn tc_error(place: Place<'_>, program: &'static str, error: &ProgramError) -> Error {
+    let interface = place.interface.to_owned();
+    match errno(error) {
+        Some(libc::EPERM) => Error::Privileges,
+        Some(libc::EEXIST) => Error::AlreadyRunning { interface },
+        _ => Error::Tc { interface, program, reason: reason(error) },
     }
 }
 

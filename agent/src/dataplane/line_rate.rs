@@ -13,7 +13,7 @@ use tr111_common::{
 
 use super::{
     Attachment, Counters, Error, Loaded, Purpose, Side, XdpMode,
-    attach::{self, Attacher},
+    attach::{self, Attacher, TcOrder},
     bindings::{Bindings, endpoint},
     memory,
     pod::pod,
@@ -85,7 +85,7 @@ impl LineRate {
     /// # Errors
     /// What is missing, in words for who runs the agent.
     pub fn attach(&mut self, interface: &str) -> Result<Attachment, Error> {
-        let mut attacher = Attacher::new(&mut self.loaded, None, &mut self.held);
+        let mut attacher = Attacher::new(&mut self.loaded, None, &mut self.held, TcOrder::default());
         let mut attachments = attacher.all([(interface, Side::Cpes)], self.xdp_mode)?;
         attachments.pop().ok_or_else(|| Error::NoInterface(interface.to_owned()))
     }

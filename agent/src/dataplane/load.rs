@@ -160,6 +160,32 @@ impl Loaded {
         }
     }
 
+    /// A TC program that can be attached.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub(super) fn loaded_classifier(&mut self, name: &'static str) -> Result<&mut SchedClassifier, Error> {
+        if self.classifier(name)?.fd().is_err() {
+            // The last copy could not be loaded.
+            return self.load_copy(name);
+        }
+        self.classifier(name)
+    }
+
+    /// Loads a TC program again. The copies that are attached stay so; what is attached from now on is the new one.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub(super) fn load_copy(&mut self, name: &'static str) -> Result<&mut SchedClassifier, Error> {
+        match self.classifier(name)?.unload() {
+            // An earlier copy could not be loaded.
+            Ok(()) | Err(ProgramError::NotLoaded) => {}
+            Err(error) => return Err(Error::Load(error.into())),
+        }
+        self.load_program(name)?.map_err(|Refusal { reason, .. }| Error::Verifier { program: name, reason })?;
+        self.classifier(name)
+    }
+
     /// An XDP program of the object.
     ///
     /// # Errors

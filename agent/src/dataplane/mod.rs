@@ -2,6 +2,7 @@
 
 mod attach;
 mod bindings;
+mod chain;
 mod clsact;
 mod counters;
 mod error;
@@ -11,6 +12,7 @@ mod load;
 mod marks;
 mod memory;
 mod netns;
+mod order;
 mod pins;
 mod pod;
 pub mod preflight;
@@ -20,10 +22,14 @@ mod verifier;
 use tr111_common::config::Config;
 use tracing::warn;
 
-use self::attach::{Attacher, Held};
+use self::{
+    attach::{Attacher, Held},
+    order::Watched,
+};
 pub use self::{
-    attach::{Attachment, Mode, ProgramMode, Side, XdpMode},
+    attach::{Attachment, Mode, ProgramMode, Side, TcOrder, XdpMode},
     bindings::Bindings,
+    chain::{Direction, Neighbours},
     clsact::detach_all as detach_filters,
     counters::Counters,
     error::Error,
@@ -31,6 +37,7 @@ pub use self::{
     line_rate::{LineRate, Listener},
     load::{Loaded, Purpose},
     marks::Marks,
+    order::{Filters, INTERVAL as ORDER_INTERVAL, Standing},
     pins::{Pins, Unpinned, pinned_interfaces, unpin},
     ring::LanRing,
     verifier::{LogDepth, Refusal, Verification},
@@ -45,6 +52,8 @@ pub struct Options {
     pub wan: Vec<String>,
     /// How `lan_ingress` attaches.
     pub xdp_mode: XdpMode,
+    /// Where TC programs run among those of others.
+    pub tc_order: TcOrder,
     /// Settings for the programs. Where maps of an earlier agent are taken over, their seed stays.
     pub config: Config,
     /// Value of option 125 with the Gateway Identity.
@@ -60,6 +69,9 @@ pub struct Dataplane {
     pins: Option<Pins>,
     held: Vec<Held>,
     xdp_mode: XdpMode,
+    tc_order: TcOrder,
+    /// The TC programs, and what is around them.
+    watched: Vec<Watched>,
     wan: Vec<String>,
     attachments: Vec<Attachment>,
     /// What was not there at the start.
@@ -104,7 +116,9 @@ impl Dataplane {
         let lan = options.lan.iter().map(|name| (name.as_str(), Side::Lan));
         let wan = options.wan.iter().map(|name| (name.as_str(), Side::Wan));
         let (present, missing): (Vec<_>, Vec<_>) = lan.chain(wan).partition(|(name, _)| attach::ifindex(name).is_ok());
-        let attachments = Attacher::new(&mut loaded, pins, &mut held).all(present, options.xdp_mode)?;
+        let mut attacher = Attacher::new(&mut loaded, pins, &mut held, options.tc_order);
+        let attachments = attacher.all(present, options.xdp_mode)?;
+        let watched = attacher.seats.into_iter().map(Watched::from).collect();
         if let Some(pins) = pins {
             pins.tidy(attachments.iter().map(Attachment::place));
         }
@@ -115,6 +129,8 @@ impl Dataplane {
             pins: None,
             held,
             xdp_mode: options.xdp_mode,
+            tc_order: options.tc_order,
+            watched,
             wan: options.wan.clone(),
             attachments,
             missing: missing.into_iter().map(|(name, side)| (name.to_owned(), side)).collect(),
@@ -130,15 +146,17 @@ impl Dataplane {
     /// What is missing, in words for who runs the agent.
     pub fn attach(&mut self, interface: &str) -> Result<Attachment, Error> {
         attach::refuse_second_agent(interface, self.pins.as_ref())?;
-        let mut attacher = Attacher::new(&mut self.loaded, self.pins.as_ref(), &mut self.held);
+        let mut attacher = Attacher::new(&mut self.loaded, self.pins.as_ref(), &mut self.held, self.tc_order);
         let side = if self.wan.iter().any(|name| name == interface) { Side::Wan } else { Side::Lan };
         let mut attachments = attacher.all([(interface, side)], self.xdp_mode)?;
+        self.watched.extend(attacher.seats.into_iter().map(Watched::from));
         attachments.pop().ok_or_else(|| Error::NoInterface(interface.to_owned()))
     }
 
     /// Takes off what is attached to an interface, or was while it was there.
     pub fn release(&mut self, interface: &str) {
         self.held.retain(|held| held.interface != interface);
+        self.watched.retain(|watched| watched.seat.interface != interface);
         if let Some(pins) = &self.pins {
             pins.forget_interface(interface);
         }

@@ -61,6 +61,8 @@ const LAYOUT: &str = "abi-";
 const LINKS: &str = "links";
 /// The witness of a network namespace.
 const WITNESS: &str = "namespace";
+/// End of the name of a link that is not in its place yet. A bpffs takes no dots.
+const UNFINISHED: &str = "+";
 /// How often the directory of a namespace is made. Another agent may take it for one of a namespace that has ended as long
 /// as it is empty.
 const ATTEMPTS: usize = 3;
@@ -103,6 +105,7 @@ impl Pins {
             }
         }
         let pins = Self { _lock: lock?, directory };
+        pins.discard_unfinished();
         discard_layout_without_namespaces(root);
         discard_ended_namespaces(root, &pins.directory);
         Ok(Some(pins))
@@ -153,6 +156,26 @@ impl Pins {
         link.pin(&path)
             .map(drop)
             .map_err(|error| Error::Pins { directory: path, source: io::Error::other(error.to_string()) })
+    }
+
+    /// Pins a link in the place of an earlier one, which ends with that.
+    pub(super) fn replace(&self, link: FdLink, place: Place<'_>, program: &str, mode: Mode) -> Result<(), Error> {
+        let path = self.link_path(place, program, mode);
+        let mut unfinished = path.clone().into_os_string();
+        unfinished.push(UNFINISHED);
+        let unfinished = PathBuf::from(unfinished);
+        let failed = |source| Error::Pins { directory: path.clone(), source };
+        if let Some(parent) = path.parent() {
+            make(parent)?;
+        }
+        link.pin(&unfinished).map_err(|error| failed(io::Error::other(error)))?;
+        fs::rename(&unfinished, &path).map_err(failed)
+    }
+
+    /// Removes links that an agent was killed over, between pinning them and putting them in the place of earlier ones.
+    fn discard_unfinished(&self) {
+        let links = entries(&self.directory.join(LINKS)).into_iter().flat_map(|interface| entries(&interface));
+        links.filter(|link| file_name(link).ends_with(UNFINISHED)).for_each(|link| discard(&link));
     }
 
     /// Pins the program of a filter, which has no link that could be pinned, in the place of an earlier one.

@@ -1,9 +1,10 @@
 //! What `tr111 check` can say of kernel, programs and interfaces before anything is attached.
 
-use aya::programs::{SchedClassifier, TcAttachType};
 use tr111_common::abi::program;
 
-use super::{Error, Loaded, LogDepth, Purpose, Verification, kernel};
+use super::{
+    Direction, Error, Loaded, LogDepth, Neighbours, Purpose, TcOrder, Verification, chain::Chain, clsact, kernel,
+};
 use crate::os::netlink::{AttachedXdp, Netlink};
 
 /// How a check ended.
@@ -88,8 +89,8 @@ pub fn exists(name: &str) -> bool {
 }
 
 /// One LAN interface: whether it is there, who has it, and how `lan_ingress` would attach. One that is not there is a
-/// failure where the gateway has no other (`is_needed`).
-pub async fn interface(name: &str, is_needed: bool) -> Vec<Finding> {
+/// failure where the gateway has no other (`is_needed`). `order`: where TC programs are to run among those of others.
+pub async fn interface(name: &str, is_needed: bool, order: TcOrder) -> Vec<Finding> {
     let check = format!("interface {name}");
     let Ok(ifindex) = super::attach::ifindex(name) else {
         let (verdict, hint) = if is_needed {
@@ -110,12 +111,10 @@ pub async fn interface(name: &str, is_needed: bool) -> Vec<Finding> {
             "a tr111 agent is attached",
             "a second one refuses to start here and leaves the first alone",
         ));
-    } else if let Ok((_, programs)) = SchedClassifier::query_tcx(name, TcAttachType::Egress)
-        && !programs.is_empty()
-    {
-        let names: Vec<_> = programs.iter().filter_map(|info| info.name_as_str()).collect();
-        let detail = format!("TC egress also runs: {}", names.join(", "));
-        findings.push(Finding::new(&check, Verdict::Good, detail, format!("{} goes behind them", program::LAN_EGRESS)));
+    }
+    for (direction, program) in [(Direction::Egress, program::LAN_EGRESS), (Direction::Ingress, program::LAN_BINDING)] {
+        let neighbours = neighbours(name, ifindex, direction, program, order).await;
+        findings.extend(tell_of_neighbours(&check, direction, program, &neighbours));
     }
     if let Some(AttachedXdp { mode, program: id }) = xdp_occupant(name).await {
         let occupant = id.and_then(program_name).unwrap_or_else(|| "an unnamed program".to_owned());
@@ -124,6 +123,54 @@ pub async fn interface(name: &str, is_needed: bool) -> Vec<Finding> {
             let hint = "lan_ingress falls back to TC ingress; to have it at XDP, take the other program off";
             findings.push(Finding::new(&check, Verdict::Warning, detail, hint));
         }
+    }
+    findings
+}
+
+/// The programs and filters of others around one of an agent's, or around where it would be.
+async fn neighbours(
+    interface: &str,
+    ifindex: u32,
+    direction: Direction,
+    program: &str,
+    order: TcOrder,
+) -> Neighbours {
+    let named = Chain::names(interface, direction);
+    let chain = Chain::read(ifindex, direction).unwrap_or_default().programs;
+    let mut names: Vec<String> =
+        chain.iter().map(|id| named.get(id).cloned().unwrap_or_else(|| format!("program {id}"))).collect();
+    if let Ok(netlink) = Netlink::route() {
+        let filters = netlink.filters(ifindex, direction == Direction::Egress).await.unwrap_or_default();
+        names.extend(filters.into_iter().map(|filter| filter.name));
+    }
+    let is_own = |name: &String| clsact::direction_of(name).is_some();
+    if let Some(at) = names.iter().position(|name| name == program) {
+        return Neighbours::around(&names, at, is_own, Clone::clone);
+    }
+    names.retain(|name| !is_own(name));
+    match (direction, order) {
+        (Direction::Egress, TcOrder::Last) => Neighbours { in_front: names, behind: Vec::new() },
+        _ => Neighbours { in_front: Vec::new(), behind: names },
+    }
+}
+
+fn tell_of_neighbours(
+    check: &str,
+    direction: Direction,
+    program: &str,
+    Neighbours { in_front, behind }: &Neighbours,
+) -> Vec<Finding> {
+    let direction = direction.label();
+    let mut findings = Vec::new();
+    if !in_front.is_empty() {
+        let detail = format!("{} runs before {program} at TC {direction}", in_front.join(", "));
+        let hint = format!("unless it ends with TCX_NEXT (TC_ACT_UNSPEC), {program} sees nothing (agent.tc_order)");
+        findings.push(Finding::new(check, Verdict::Warning, detail, hint));
+    }
+    if !behind.is_empty() {
+        let detail = format!("{} runs behind {program} at TC {direction}", behind.join(", "));
+        let hint = "it may still drop what the agent counts as sent";
+        findings.push(Finding::new(check, Verdict::Good, detail, if direction == "egress" { hint } else { "" }));
     }
     findings
 }

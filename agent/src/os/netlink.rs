@@ -33,9 +33,12 @@ mod rtm {
     pub(super) const GETADDR: u16 = 22;
     pub(super) const NEWROUTE: u16 = 24;
     pub(super) const GETROUTE: u16 = 26;
+    pub(super) const NEWTFILTER: u16 = 44;
+    pub(super) const GETTFILTER: u16 = 46;
 }
 
-/// Attributes of links, addresses and routes (`linux/if_link.h`, `linux/if_addr.h`, `linux/rtnetlink.h`).
+/// Attributes of links, addresses, routes and filters (`linux/if_link.h`, `linux/if_addr.h`, `linux/rtnetlink.h`,
+/// `linux/pkt_cls.h`).
 mod attribute {
     pub(super) const IFLA_ADDRESS: u16 = 1;
     pub(super) const IFLA_IFNAME: u16 = 3;
@@ -48,6 +51,9 @@ mod attribute {
     pub(super) const RTA_GATEWAY: u16 = 5;
     pub(super) const RTA_PRIORITY: u16 = 6;
     pub(super) const RTA_PREFSRC: u16 = 7;
+    pub(super) const TCA_KIND: u16 = 1;
+    pub(super) const TCA_OPTIONS: u16 = 2;
+    pub(super) const TCA_BPF_NAME: u16 = 7;
     /// The bit of an attribute that holds attributes.
     pub(super) const NESTED: u16 = 1 << 15;
     pub(super) const TYPE: u16 = 0x3fff;
@@ -71,6 +77,10 @@ mod conntrack {
 
 const AF_UNSPEC: u8 = libc::AF_UNSPEC as u8;
 const AF_INET: u8 = libc::AF_INET as u8;
+/// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)` of linux/pkt_sched.h.
+const CLSACT_INGRESS: u32 = 0xffff_fff2;
+/// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)`
+const CLSACT_EGRESS: u32 = 0xffff_fff3;
 /// Multicast groups of rtnetlink.
 const GROUP_LINK: u32 = 1;
 const GROUP_IPV4_ADDRESS: u32 = 5;
@@ -165,11 +175,12 @@ impl NetlinkDeserializable for Message {
 
     fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
         let kind = header.message_type;
-        // sizeof(struct ifinfomsg), ifaddrmsg, rtmsg, nfgenmsg.
+        // sizeof(struct ifinfomsg), ifaddrmsg, rtmsg, tcmsg, nfgenmsg.
         let length = match kind {
             rtm::NEWLINK..=19 => 16,
             rtm::NEWADDR..=23 => 8,
             rtm::NEWROUTE..=27 => 12,
+            rtm::NEWTFILTER..=47 => 20,
             _ => 4,
         };
         let (header, attributes) = payload.split_at(length.min(payload.len()));
@@ -252,6 +263,27 @@ impl Address {
         // On a point-to-point link IFA_ADDRESS is the peer, and IFA_LOCAL this machine.
         let address = message.address(attribute::IFA_LOCAL)?;
         Some(Self { ifindex: message.header_number(4)?, address, is_global: scope == SCOPE_UNIVERSE })
+    }
+}
+
+/// A filter of an interface's qdisc `clsact`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// Its handle.
+    pub handle: u32,
+    /// The name of its program; of a filter that is no program, its kind.
+    pub name: String,
+}
+
+impl Filter {
+    fn read(message: &Message) -> Option<Self> {
+        let handle = message.header_number(8)?;
+        let kind = message.value(attribute::TCA_KIND)?;
+        let options = message.value(attribute::TCA_OPTIONS).unwrap_or_default();
+        let program = nested_value(&options, attribute::TCA_BPF_NAME).filter(|_| kind.starts_with(b"bpf\0"));
+        let name = program.unwrap_or(&kind);
+        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+        Some(Self { handle, name: String::from_utf8_lossy(name).into_owned() })
     }
 }
 
@@ -448,6 +480,24 @@ impl Netlink {
             Some((route.number(attribute::RTA_PRIORITY).unwrap_or(0), route.number(attribute::RTA_OIF)?))
         });
         Ok(candidates.min_by_key(|(metric, _)| *metric).map(|(_, ifindex)| ifindex))
+    }
+
+    /// The filters at one side of an interface's qdisc `clsact`, in the order in which they run; none without that qdisc.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub async fn filters(&self, ifindex: u32, is_egress: bool) -> io::Result<Vec<Filter>> {
+        let parent = if is_egress { CLSACT_EGRESS } else { CLSACT_INGRESS };
+        let mut header = [0; 20];
+        header[4..8].copy_from_slice(&ifindex.to_ne_bytes());
+        header[12..16].copy_from_slice(&parent.to_ne_bytes());
+        let answers = match self.ask(Message::new(rtm::GETTFILTER, header), NLM_F_DUMP).await {
+            // The interface has gone, or has no such qdisc.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL | libc::ENOENT)) => Vec::new(),
+            answers => answers?,
+        };
+        // Each priority has a head with handle 0, which is no filter.
+        Ok(answers.iter().filter_map(Filter::read).filter(|filter| filter.handle != 0).collect())
     }
 
     /// The tracked UDP flow from `source` to `destination`, as its first packet had them; `None` where there is none.

@@ -110,6 +110,7 @@ fn status(device: &Device, metrics: Option<String>) -> message::Status {
             &device.management_server,
             device.connection_request_listen,
         ),
+        alarms: Vec::new(),
         acs: None,
     }
 }

@@ -69,6 +69,7 @@ async fn serve(
         lan: gateway.lan.clone(),
         wan: gateway.wan.clone(),
         xdp_mode: agent.xdp_mode,
+        tc_order: agent.tc_order,
         config: gateway.traffic.complete(gateway.association.kernel(kept.seed.unwrap_or_else(seed))),
         gateway: gateway.identity.encode(),
         log_programs: agent.log_programs,

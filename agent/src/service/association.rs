@@ -19,7 +19,9 @@ use tr111_core::{
 };
 
 use super::{
-    Ask, Clock, InterfaceState, Kept, LanChange, Model, Prober, cpe,
+    Ask, Clock, GatewayAlarm, InterfaceState, Kept, LanChange, Model, Prober,
+    alarms::Alarms,
+    cpe,
     describe::Describer,
     flows::{self, Flows, Look},
     kernel::{Events, Programs},
@@ -30,8 +32,8 @@ use super::{
 };
 use crate::{
     config,
-    control::message::{self, Device, Interface, NatBinding, Status},
-    dataplane::{self, Attachment},
+    control::message::{self, Device, Happening, Interface, NatBinding, Status},
+    dataplane::{self, Attachment, Standing},
     nat::Nat,
     store::{Store, encode, encode_row, meta},
     telemetry::{KernelCounters, Telemetry, log::Log},
@@ -144,6 +146,7 @@ pub struct Owner<K, C> {
     parts: Parts<K, C>,
     management: Management,
     flows: Flows,
+    alarms: Alarms,
     /// Kept between events, for its memory.
     outputs: Vec<Output>,
     /// When the next device that is denied is told to the log.
@@ -246,7 +249,9 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         }
         let lost = parts.counters.read(Counter::RingLost(Ring::Lan));
         let table = Table { core, describer, seed };
-        let owner = Self { table, parts, management, flows: Flows::default(), outputs, next_denial: now, lost };
+        let names = parts.facts.interfaces.iter().map(|(_, interface)| interface.name.as_str());
+        let alarms = Alarms::new(telemetry.gateway_alarms.clone(), names);
+        let owner = Self { table, parts, management, flows: Flows::default(), alarms, outputs, next_denial: now, lost };
         owner.tell_telemetry();
         owner
     }
@@ -295,6 +300,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                 change = network.recv(), if network_is_watched => match change {
                     Some(LanChange::Addresses(addresses)) => self.addresses(addresses),
                     Some(LanChange::Interface { name, state, attached }) => self.interface(&name, state, attached),
+                    Some(LanChange::Standing(standing)) => self.stand(standing),
                     None => network_is_watched = false,
                 },
                 ask = asks.recv() => match ask {
@@ -472,6 +478,34 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         if state != InterfaceState::Up {
             self.handle(Input::LinkDown { ifindex });
         }
+        if matches!(state, InterfaceState::Detached | InterfaceState::Gone) {
+            self.alarm(GatewayAlarm::Displaced, name, None);
+        }
+    }
+
+    /// Others are around the TC programs of an interface.
+    fn stand(&mut self, standing: Standing) {
+        let Standing { interface, hooks, displaced } = standing;
+        let mut interfaces = self.parts.facts.interfaces.iter_mut();
+        if let Some((_, known)) = interfaces.find(|(_, known)| known.name == interface) {
+            for (program, neighbours) in hooks {
+                if let Some(hook) = known.hooks.iter_mut().find(|hook| hook.program == program) {
+                    (hook.in_front, hook.behind) = (neighbours.in_front, neighbours.behind);
+                }
+            }
+        }
+        self.alarm(GatewayAlarm::Displaced, &interface, displaced);
+    }
+
+    /// Raises an alarm for the reason `detail`, or ends it where there is none.
+    fn alarm(&mut self, alarm: GatewayAlarm, interface: &str, detail: Option<String>) {
+        let now = Clock::now();
+        if let Some(told) = self.alarms.set(now, alarm, interface, detail)
+            && self.management.is_watched()
+        {
+            let time = self.management.clock().rfc3339(now);
+            self.management.tell(message::Event { time, what: Happening::Alarm(told) });
+        }
     }
 
     fn tell_telemetry(&self) {
@@ -593,6 +627,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             pin_dir: facts.pin_dir.clone(),
             metrics: facts.metrics.clone(),
             tcp_connection_requests: facts.tcp_connection_requests.clone(),
+            alarms: self.alarms.list(self.management.clock()),
             acs: None,
         }
     }

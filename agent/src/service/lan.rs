@@ -1,11 +1,20 @@
 //! Keeps the programs on the LAN interfaces, which may go and come back: a bridge that is made anew, a USB adapter, a
 //! driver that is loaded again. The name is what lasts; the kernel index is another one each time.
 
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
 use tracing::{info, warn};
 
-use super::network::{InterfaceState, Link, NetworkChange};
-use crate::dataplane::{Attachment, Dataplane};
+use super::{
+    Clock,
+    network::{InterfaceState, Link, NetworkChange},
+};
+use crate::{
+    dataplane::{Attachment, Dataplane, Direction, Filters, ORDER_INTERVAL, Standing},
+    os::netlink::Netlink,
+};
 
 /// What the owner of the table has to know of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +30,8 @@ pub enum LanChange {
         /// What was attached to it just now.
         attached: Option<Attachment>,
     },
+    /// Others are around the TC programs of an interface, or not any more.
+    Standing(Standing),
 }
 
 /// A LAN interface as it is known.
@@ -66,17 +77,34 @@ impl Lan {
         mut network: mpsc::Receiver<NetworkChange>,
         told: mpsc::Sender<LanChange>,
     ) -> Dataplane {
+        let netlink = Netlink::route().inspect_err(|error| warn!(%error, "filters at TC are not seen: no netlink")).ok();
+        let mut looks = interval(ORDER_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let change = tokio::select! {
-                change = network.recv() => change,
+            let changes = tokio::select! {
+                change = network.recv() => change.map(|change| self.follow(change)),
+                _ = looks.tick() => Some(self.look(netlink.as_ref()).await),
                 () = told.closed() => None,
             };
-            let Some(change) = change else { return self.dataplane };
-            for change in self.follow(change) {
+            let Some(changes) = changes else { return self.dataplane };
+            for change in changes {
                 // Whoever does not listen any more has ended.
                 let _ = told.send(change).await;
             }
         }
+    }
+
+    /// Looks at who else is in the chains of TC programs.
+    async fn look(&mut self, netlink: Option<&Netlink>) -> Vec<LanChange> {
+        let mut filters = Filters::new();
+        for (ifindex, direction) in self.dataplane.chains() {
+            let Some(netlink) = netlink else { continue };
+            match netlink.filters(ifindex, direction == Direction::Egress).await {
+                Ok(found) => drop(filters.insert((ifindex, direction), found)),
+                Err(error) => tracing::debug!(%error, ifindex, "filters were not read"),
+            }
+        }
+        self.dataplane.keep_order(Clock::now(), &filters).into_iter().map(LanChange::Standing).collect()
     }
 
     fn follow(&mut self, change: NetworkChange) -> Vec<LanChange> {

@@ -3,6 +3,8 @@
 #[cfg(feature = "acs")]
 pub mod acs;
 #[cfg(feature = "gateway")]
+mod alarms;
+#[cfg(feature = "gateway")]
 pub mod association;
 mod clock;
 pub mod cpe;
@@ -35,6 +37,8 @@ use std::{net::SocketAddr, path::PathBuf};
 use tokio::sync::oneshot;
 use tr111_core::model::Notification;
 
+#[cfg(feature = "gateway")]
+pub use alarms::GatewayAlarm;
 pub use clock::Clock;
 pub use kept::{Kept, KeptCpe, open as open_store};
 #[cfg(feature = "gateway")]

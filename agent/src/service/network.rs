@@ -62,6 +62,8 @@ impl From<Attachment> for message::Interface {
         let hook = |program: ProgramMode| message::Hook {
             program: program.program.to_owned(),
             mode: program.mode.label().to_owned(),
+            in_front: Vec::new(),
+            behind: Vec::new(),
         };
         Self {
             name: attachment.interface,

@@ -20,7 +20,7 @@ use std::sync::{
 };
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     core::Collector,
     proto::{Metric, MetricFamily, MetricType},
 };
@@ -97,6 +97,8 @@ pub struct Telemetry {
     pub nat_bindings: IntGauge,
     /// Those whose NAT timeout was made longer.
     pub nat_bindings_extended: IntCounter,
+    /// Alarms of a gateway that stand: 1, by alarm and interface.
+    pub gateway_alarms: IntGaugeVec,
 }
 
 impl Telemetry {
@@ -115,6 +117,7 @@ impl Telemetry {
         register(Box::new(telemetry.failed_writes.clone()))?;
         register(Box::new(telemetry.nat_bindings.clone()))?;
         register(Box::new(telemetry.nat_bindings_extended.clone()))?;
+        register(Box::new(telemetry.gateway_alarms.clone()))?;
         register(Box::new(mirror::Mirror::new(kernel, Arc::clone(&telemetry.table), telemetry.probes_sent.clone())?))?;
         Ok(telemetry)
     }
@@ -158,6 +161,10 @@ impl Telemetry {
             nat_bindings_extended: IntCounter::new(
                 "tr111_nat_bindings_extended_total",
                 "NAT bindings that got a longer timeout.",
+            )?,
+            gateway_alarms: IntGaugeVec::new(
+                Opts::new("tr111_gateway_alarms", "What makes the gateway blind on a LAN interface: 1 while it does."),
+                &["alarm", "interface"],
             )?,
             probes_sent: IntCounter::new("unregistered", "Probes that left.")?,
             ready: AtomicBool::new(false),

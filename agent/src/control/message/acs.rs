@@ -22,7 +22,7 @@ pub struct AcsStatus {
 }
 
 /// Somebody should look at something.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alarm {
     /// What, as in the metric.
     pub alarm: String,
@@ -30,6 +30,12 @@ pub struct Alarm {
     pub username: Option<String>,
     /// Address and port that it came from, as far as one may believe that.
     pub from: Option<String>,
+    /// On a gateway: the interface that it is about.
+    pub interface: Option<String>,
+    /// On a gateway: why, in words.
+    pub detail: Option<String>,
+    /// On a gateway: it is over.
+    pub cleared: bool,
 }
 
 /// A Connection Request that left.
