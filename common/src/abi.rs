@@ -27,6 +27,8 @@ pub const LAST_ACKS_MAXIMUM: u32 = 131_072;
 pub const NEIGHBOURS_MAXIMUM: u32 = 131_072;
 /// Flows of Binding Requests that are known; the least recently used goes first.
 pub const FLOWS_MAXIMUM: u32 = 65_536;
+/// Interfaces whose last reply is noted; the least recently used goes first.
+pub const REPLIES_MAXIMUM: u32 = 256;
 /// Sources of Connection Requests on the WAN whose budget is kept.
 pub const WAN_BUDGETS_MAXIMUM: u32 = 16_384;
 /// MAC addresses whose budget is kept.
@@ -64,6 +66,8 @@ pub mod map {
     pub const WAN_BUDGETS: &str = "WAN_BUDGETS";
     /// [`super::FlowKey`] to [`super::Flow`].
     pub const FLOWS: &str = "FLOWS";
+    /// Kernel index of an interface to boot time in nanoseconds: the last reply of a marked exchange.
+    pub const REPLIES: &str = "REPLIES";
     /// [`super::ListenerKey`] to the [`super::Endpoint`] that is its CHANGED-ADDRESS.
     pub const LISTENERS: &str = "LISTENERS";
     /// [`super::BindingKey`] to boot time in nanoseconds.

@@ -124,6 +124,7 @@ fn reply(packet: &SkbFrame<'_>, scratch: &mut Scratch, config: &Config) -> Resul
         Class::Nak if mark.message_type == MessageType::Request as u8 => maps::forget_ack(&mark.client),
         _ => {}
     }
+    maps::note_reply(scratch.seen.segment.ifindex, scratch.seen.time);
     if matches!(class.outcome(), Outcome::HandedUp) {
         emit::lan(scratch, Hook::LanEgress, class);
     }

@@ -9,8 +9,8 @@ use tr111_common::{
     abi::{
         BINDINGS_MAXIMUM, BUDGETS_MAXIMUM, BindingKey, Budget, ClientKey, EXCHANGES_MAXIMUM, Endpoint, ExchangeKey,
         FLOW_SAMPLE_NANOSECONDS, FLOWS_MAXIMUM, Flow, FlowKey, LAN_RING_BYTES, LAST_ACKS_MAXIMUM, LISTENERS_MAXIMUM,
-        LastAck, ListenerKey, Mark, NEIGHBOURS_MAXIMUM, NEWCOMERS_MAXIMUM, Neighbour, NeighbourKey, STICKY_MAXIMUM,
-        WAN_BUDGETS_MAXIMUM,
+        LastAck, ListenerKey, Mark, NEIGHBOURS_MAXIMUM, NEWCOMERS_MAXIMUM, Neighbour, NeighbourKey, REPLIES_MAXIMUM,
+        STICKY_MAXIMUM, WAN_BUDGETS_MAXIMUM,
     },
     config::Config,
     counter::{COUNTER_SLOTS, Counter},
@@ -68,6 +68,10 @@ static WAN_BUDGETS: LruHashMap<u64, Budget> = LruHashMap::with_max_entries(WAN_B
 
 #[map]
 static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(FLOWS_MAXIMUM, 0);
+
+/// Not pinned: it says what this agent's programs saw.
+#[map]
+static REPLIES: LruHashMap<u32, u64> = LruHashMap::with_max_entries(REPLIES_MAXIMUM, 0);
 
 /// What follows is the ACS's; the other roles have it with room for one entry.
 #[map]
@@ -269,6 +273,18 @@ pub fn refresh_flow(key: &FlowKey, now: u64, has_changed: bool) -> bool {
     }
     let _ = FLOWS.insert(key, Flow { seen: now, told: now }, 0);
     true
+}
+
+/// Notes that a reply of a marked exchange leaves by an interface.
+#[inline(always)]
+pub fn note_reply(ifindex: u32, now: u64) {
+    if let Some(last) = REPLIES.get_ptr_mut(ifindex) {
+        // SAFETY: the map gave a live pointer to an aligned word.
+        unsafe { *last = now };
+        return;
+    }
+    // Only memory can be missing, and then the agent raises an alarm that is none.
+    let _ = REPLIES.insert(ifindex, now, 0);
 }
 
 /// The CHANGED-ADDRESS of the STUN server, if it listens there.

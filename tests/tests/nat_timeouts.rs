@@ -6,16 +6,17 @@ use std::{
     os::unix::fs::symlink,
     path::PathBuf,
     process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tr111_core::stun::{Attribute, Builder, MessageType, TransactionId, Username};
 use tr111_tests::{
-    agent::{Agent, Files, SOON},
+    agent::{Agent, Files, GATEWAY_IDENTITY, SOON, binary},
     lab::Lab,
     nat::{NatLab, PUBLIC, SERVER},
-    process::run,
+    process::{output_with_input, run, text},
     wait::wait_for,
 };
 
@@ -173,5 +174,102 @@ fn without_nft_the_feature_is_off_and_says_so() -> Result<()> {
 
     agent.print(&["tune", "gateway.binding.extend_nat_timeout_s=0"])?;
     wait_for("the feature to be off", SOON, || Ok((only(&agent)?["why"] == "off").then_some(())))?;
+    Ok(())
+}
+
+/// Loads rules into the gateway.
+fn load(nat: &Nat, rules: &str) -> Result<()> {
+    let loaded = output_with_input(nat.on_gateway("nft").args(["-f", "-"]), rules.as_bytes())?;
+    ensure!(loaded.status.success(), "nft: {}", text(&loaded.stderr));
+    Ok(())
+}
+
+/// STUN-5: rules that restore marks of connections, at the usual priority and there before the agent, take nothing away.
+#[test]
+fn rules_that_restore_marks_run_behind_the_timeout() -> Result<()> {
+    let nat = Nat::new()?;
+    load(
+        &nat,
+        "table ip restore { chain pre { type filter hook prerouting priority mangle; meta mark set ct mark & 0x00ff0000; }; }",
+    )?;
+    let agent = nat.start()?;
+    nat.binding(5000)?;
+    ensure!(nat.left(5000)? > 290, "{} s left", nat.left(5000)?);
+    let binding = wait_for("the binding", SOON, || Ok(seen(&agent)?.pop()))?;
+    assert_eq!((&binding["extended"], &binding["why"]), (&true.into(), &Value::Null));
+    Ok(())
+}
+
+/// STUN-5: where a rule takes the mark away before the timeout is set, `tr111 bindings` says that, and says it of no flow
+/// whose mark arrives.
+#[test]
+fn a_mark_that_is_taken_away_is_the_reason_that_is_named() -> Result<()> {
+    let nat = Nat::new()?;
+    load(
+        &nat,
+        "table ip restore { chain pre { type filter hook prerouting priority -190; udp sport 5000 meta mark set 0; }; }",
+    )?;
+    let agent = nat.start()?;
+    nat.binding(5000)?;
+    nat.binding(5001)?;
+    ensure!(nat.left(5000)? <= 30 && nat.left(5001)? > 290, "{} s, {} s", nat.left(5000)?, nat.left(5001)?);
+    let bindings = wait_for("both bindings", SOON, || {
+        let bindings = seen(&agent)?;
+        Ok((bindings.len() == 2).then_some(bindings))
+    })?;
+    let why = |port: u16| {
+        let address = format!("{PUBLIC}:{port}");
+        bindings.iter().find(|binding| binding["address"] == address).map(|binding| binding["why"].clone())
+    };
+    assert_eq!((why(5000), why(5001)), (Some("mark_missing".into()), Some(Value::Null)));
+    Ok(())
+}
+
+/// Another gateway in the network namespace of the first, on lan1 and with a longer timeout.
+fn start_another<'a>(lab: &'a Lab, name: &str) -> Result<Agent<'a>> {
+    let settings =
+        "[gateway]\nconnection_request_listen = \"0.0.0.0:7548\"\n[gateway.binding]\nextend_nat_timeout_s = 600\n";
+    let file = lab.write(&format!("{name}.toml"), settings)?;
+    let files = Files::new(lab.path(), name)?;
+    let mut command = lab.gateway.command(binary()?);
+    command.args(["run", "gateway", "--lan", "lan1", "--config", &file]).args(GATEWAY_IDENTITY);
+    command.arg("--state-dir").arg(files.state()).arg("--control").arg(files.control());
+    command.arg("--pin-dir").arg(files.pins()).args(["--metrics", "127.0.0.1:9112"]);
+    Agent::start_command(&lab.gateway, files, &mut command, lab.path())
+}
+
+/// The nft table belongs to one gateway of a network namespace. A second one says which process has it, changes nothing,
+/// leaves it when it is detached, and takes it once the first has ended.
+#[test]
+fn a_second_gateway_leaves_the_table_to_the_first() -> Result<()> {
+    let nat = Nat::new()?;
+    let lab = &nat.net.lab;
+    lab.gateway.connect("lan1", &lab.lan, "eth1")?;
+    let mut first = nat.start()?;
+    let has = |timeout: &str| -> Result<bool> {
+        Ok(run(nat.on_gateway("nft").args(["list", "chain", "inet", "tr111", "extend"]))?.contains(timeout))
+    };
+    let second = start_another(lab, "second")?;
+    let pid = first.json(&["status"])?["pid"].as_u64().context("no pid")?;
+    let said = wait_for("the owner's name", SOON, || {
+        let said = second.json(&["status"])?["nat_timeouts"].as_str().unwrap_or_default().to_owned();
+        Ok(said.contains("another gateway").then_some(said))
+    })?;
+    assert!(said.contains(&pid.to_string()), "{said}");
+    assert!(second.log().contains(&format!("process {pid}")), "{}", second.log());
+    assert!(has("stun_300")? && !has("stun_600")?);
+
+    let detach = |agent: &Agent<'_>| agent.print(&["detach", "--pin-dir", &agent.files().pins().display().to_string()]);
+    let said = detach(&second)?;
+    assert!(said.contains("stays") && said.contains(&pid.to_string()), "{said}");
+    assert!(has("stun_300")?);
+    nat.binding(5000)?;
+    ensure!(nat.left(5000)? > 290, "{} s left", nat.left(5000)?);
+
+    let second = start_another(lab, "third")?;
+    assert!(first.stop()?.success());
+    wait_for("the table of the second", Duration::from_secs(20), || Ok(has("stun_600")?.then_some(())))?;
+    let status = second.print(&["status"])?;
+    assert!(status.contains("extended to 600 s"), "{status}");
     Ok(())
 }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, tc::TcAttachOptions};
+use aya::programs::{
+    LinkOrder, SchedClassifier, TcAttachType,
+    tc::{NlOptions, TcAttachOptions},
+};
 use serde_json::Value;
 use tr111_tests::{
     agent::{Agent, SOON},
@@ -87,9 +90,13 @@ fn a_program_that_ends_the_chain_does_not_blind_the_agent() -> Result<()> {
 
     assert!(agent.stop()?.success());
     let _meanwhile = stand_in_front(&lab, TcAttachType::Egress)?;
-    let filter = ["filter", "add", "dev", "lan0", "egress", "prio", "7", "matchall", "action", "ok"];
+    let filter = ["filter", "add", "dev", "lan0", "egress", "prio", "7", "u32", "match", "u32", "0", "0"];
     run(lab.gateway.command("tc").args(["qdisc", "add", "dev", "lan0", "clsact"]))?;
     run(lab.gateway.command("tc").args(filter))?;
+    let mut bpf = Testing::load()?;
+    let program = bpf.empty_classifier()?;
+    let options = TcAttachOptions::Netlink(NlOptions { priority: 9, ..NlOptions::default() });
+    lab.gateway.enter(|| program.attach_with_options("lan0", TcAttachType::Egress, options))?;
     let agent = agent.start_again(&lab, &["lan0"], &["--xdp-mode", "tc"])?;
     wait_for_chain(&lab, &["lan_egress", OTHER])?;
     bound(&mut device, &agent)?;
@@ -97,9 +104,9 @@ fn a_program_that_ends_the_chain_does_not_blind_the_agent() -> Result<()> {
         let behind = hook(&agent, "lan_egress")?["behind"].clone();
         Ok(behind.as_array().is_some_and(|names| !names.is_empty()).then_some(behind))
     })?;
-    assert_eq!(behind, serde_json::json!([OTHER, "matchall"]));
+    assert_eq!(behind, serde_json::json!([OTHER, "u32", "bench_empty_tc"]));
     assert_eq!(hook(&agent, "lan_egress")?["in_front"], serde_json::json!([]));
-    assert!(agent.print(&["status"])?.contains(&format!("lan_egress tc in front of {OTHER} and matchall")));
+    assert!(agent.print(&["status"])?.contains(&format!("lan_egress tc in front of {OTHER} and u32")));
     assert_eq!(alarms(&agent)?, 0);
     Ok(())
 }
@@ -169,7 +176,8 @@ fn with_the_other_order_the_agent_stays_behind() -> Result<()> {
     let mut command = files.run_gateway(&lab.gateway, &["lan0"], &["--config", &file])?;
     let agent = Agent::start_command(&lab.gateway, files, &mut command, lab.path())?;
     wait_for_chain(&lab, &[OTHER, "lan_egress"])?;
-    wait_until("neighbours", SOON, || Ok(hook(&agent, "lan_egress")?["in_front"] == serde_json::json!([OTHER])))?;
+    wait_until("neighbours", SOON, || Ok(hook(&agent, "lan_egress")?["in_front"] == serde_json::json!([OTHER])))
+        .with_context(|| format!("{:?}", hook(&agent, "lan_egress")))?;
     assert_eq!(alarms(&agent)?, 0);
     let check = text(&output(&mut agent.command(&["check", "--config", &file])?)?.stdout);
     assert!(check.lines().any(|line| line.contains(OTHER) && line.contains("lan_egress")), "{check}");

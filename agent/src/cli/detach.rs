@@ -36,6 +36,8 @@ struct Detached {
     other_namespaces: Vec<PathBuf>,
     /// The table of nft was there, and is no more.
     nft_table: bool,
+    /// The gateway that has the table of nft, which stays.
+    nft_table_owner: Option<String>,
 }
 
 pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
@@ -45,6 +47,7 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
         pins: Vec::new(),
         other_namespaces: Vec::new(),
         nft_table: false,
+        nft_table_owner: None,
     };
     let mut pin_dir = args.pin_dir.clone();
     if let Some(status) = stop_agent(args, reach)? {
@@ -61,6 +64,10 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
     detached.nft_table = match nat::remove() {
         Ok(removed) => removed,
         Err(TableError::NoNft) => false,
+        Err(TableError::Owned(owner)) => {
+            detached.nft_table_owner = Some(owner.to_string());
+            false
+        }
         Err(error) => return Err(Failure::with_hint(error, "`nft delete table inet tr111` as root does it by hand")),
     };
     if json { output::write_json(&detached) } else { output::write(describe(&detached).as_bytes()) }
@@ -130,6 +137,9 @@ fn describe(detached: &Detached) -> String {
     }
     if detached.nft_table {
         lines.push("nft table inet tr111 removed".to_owned());
+    }
+    if let Some(owner) = &detached.nft_table_owner {
+        lines.push(format!("nft table inet tr111 stays: it belongs to another gateway, {owner}"));
     }
     if lines.is_empty() {
         lines.push("nothing to take off: no agent works here and nothing is pinned".to_owned());

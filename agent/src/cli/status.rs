@@ -72,6 +72,9 @@ fn describe_hook(hook: &Hook) -> String {
 
 /// What only agents that an ACS manages have.
 fn tell_of_cpe(status: &Status, line: &mut impl FnMut(&str, String)) {
+    if let Some(timeouts) = &status.nat_timeouts {
+        line("NAT timeouts", timeouts.clone());
+    }
     line("last notification", status.last_notification.clone().unwrap_or_else(|| "none".to_owned()));
     line(
         "TCP requests",
@@ -112,6 +115,7 @@ mod tests {
             pin_dir: "/sys/fs/bpf/tr111".into(),
             metrics: Some("127.0.0.1:9111".to_owned()),
             tcp_connection_requests: "external".to_owned(),
+            nat_timeouts: Some("extended to 300 s".to_owned()),
             alarms: vec![StandingAlarm {
                 alarm: "displaced".to_owned(),
                 interface: "lan0".to_owned(),

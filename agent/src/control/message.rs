@@ -404,6 +404,8 @@ pub struct Status {
     pub metrics: Option<String>,
     /// Who hears TCP Connection Requests: `external`, or `builtin` with its address.
     pub tcp_connection_requests: String,
+    /// On a gateway: what happens to NAT timeouts of flows by which devices wait for Connection Requests.
+    pub nat_timeouts: Option<String>,
     /// On a gateway: alarms that stand.
     pub alarms: Vec<StandingAlarm>,
     /// What only an ACS has.

@@ -211,6 +211,8 @@ pub(super) struct Seat {
     pub(super) direction: Direction,
     /// Kernel id of the program.
     pub(super) id: u32,
+    /// Kernel id of the copy in whose place it was attached: the kernel takes a moment to take that off.
+    pub(super) previous: Option<u32>,
 }
 
 impl Seat {
@@ -402,7 +404,8 @@ impl<'a> Attacher<'a> {
         let direction = clsact::direction(name)?;
         let program = self.loaded.loaded_classifier(name)?;
         let id = program.info().map_err(|_| Error::Missing(name))?.id();
-        let seat = Seat { interface: place.interface.to_owned(), ifindex: place.ifindex, program: name, direction, id };
+        let interface = place.interface.to_owned();
+        let seat = Seat { interface, ifindex: place.ifindex, program: name, direction, id, previous: None };
         if !kernel::has_tcx() {
             let link = self.filter(place, name).map_err(|error| tc_error(place, name, &error))?;
             self.keep_filter(place, name, link)?;
@@ -419,7 +422,7 @@ impl<'a> Attacher<'a> {
             if chain.programs.contains(&seat.id) { Ok(()) } else { Err(ProgramError::NotAttached) }
         });
         if is_adopted && !is_last && self.order == TcOrder::Last && direction == Direction::Egress {
-            return self.again(place, name);
+            return self.again(place, name, id);
         }
         if !is_adopted {
             let link = attach(program, place, name, self.order.link(direction))?;
@@ -438,7 +441,8 @@ impl<'a> Attacher<'a> {
 
     /// Attaches a TC program anew, at its place among those of others, and then takes the earlier one off. The kernel
     /// moves no link, and attaches a program only once, so the new one is a copy. Its seat is the last of `seats`.
-    pub(super) fn again(&mut self, place: Place<'a>, name: &'static str) -> Result<(), Error> {
+    /// `previous` is the kernel id of the earlier one.
+    pub(super) fn again(&mut self, place: Place<'a>, name: &'static str, previous: u32) -> Result<(), Error> {
         if !kernel::has_tcx() {
             return self.classifier(place, name);
         }
@@ -456,8 +460,8 @@ impl<'a> Attacher<'a> {
                 self.hold(place, name, HeldLink::Tc(link));
             }
         }
-        let interface = place.interface.to_owned();
-        self.seats.push(Seat { interface, ifindex: place.ifindex, program: name, direction, id });
+        let (interface, previous) = (place.interface.to_owned(), Some(previous));
+        self.seats.push(Seat { interface, ifindex: place.ifindex, program: name, direction, id, previous });
         Ok(())
     }
 

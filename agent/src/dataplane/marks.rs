@@ -40,6 +40,7 @@ struct Maps {
     neighbours: HashMap<MapData, PodNeighbourKey, PodNeighbour>,
     last_acks: HashMap<MapData, PodClient, PodLastAck>,
     flows: HashMap<MapData, PodFlowKey, PodFlow>,
+    replies: HashMap<MapData, u32, u64>,
     seed: u64,
 }
 
@@ -73,6 +74,7 @@ impl Marks {
             neighbours: loaded.take_map(map::NEIGHBOURS)?.try_into().map_err(wrong(map::NEIGHBOURS))?,
             last_acks: loaded.take_map(map::LAST_ACK)?.try_into().map_err(wrong(map::LAST_ACK))?,
             flows: loaded.take_map(map::FLOWS)?.try_into().map_err(wrong(map::FLOWS))?,
+            replies: loaded.take_map(map::REPLIES)?.try_into().map_err(wrong(map::REPLIES))?,
             sticky: loaded.take_map(map::STICKY)?.try_into().map_err(wrong(map::STICKY))?,
             exchanges: loaded.take_map(map::EXCHANGES)?.try_into().map_err(wrong(map::EXCHANGES))?,
         };
@@ -197,6 +199,11 @@ impl Marks {
         let maps = self.lock();
         let records = maps.last_acks.iter().filter_map(Result::ok);
         records.map(|(PodClient(client), PodLastAck(ack))| (client, ack)).collect()
+    }
+
+    /// When a reply to a client with an identity last left by an interface, boot time in nanoseconds.
+    pub fn last_reply(&self, ifindex: u32) -> Option<u64> {
+        self.lock().replies.get(&ifindex, 0).ok()
     }
 
     /// The flows that carry Binding Requests with CONNECTION-REQUEST-BINDING.

@@ -14,7 +14,7 @@ use super::{
     Dataplane, Direction, Neighbours,
     attach::{Attacher, Seat, TcOrder},
     chain::Chain,
-    clsact, kernel,
+    clsact, kernel, memory,
 };
 use crate::os::netlink::Filter;
 
@@ -42,8 +42,6 @@ pub struct Standing {
 #[derive(Debug)]
 pub(super) struct Watched {
     pub(super) seat: Seat,
-    /// Kernel id of the copy that was attached before, and may not be gone yet.
-    previous: Option<u32>,
     /// What was around it; nothing before the first look.
     seen: Option<Seen>,
     moves: Moves,
@@ -59,7 +57,7 @@ struct Seen {
 
 impl From<Seat> for Watched {
     fn from(seat: Seat) -> Self {
-        Self { seat, previous: None, seen: None, moves: Moves::default() }
+        Self { seat, seen: None, moves: Moves::default() }
     }
 }
 
@@ -196,7 +194,7 @@ impl Dataplane {
 
     /// Whether a program is one of this agent's.
     fn is_own(&self, id: u32) -> bool {
-        self.watched.iter().any(|watched| watched.seat.id == id || watched.previous == Some(id))
+        self.watched.iter().any(|watched| watched.seat.id == id || watched.seat.previous == Some(id))
     }
 
     /// Whether a program is not where it should be.
@@ -223,13 +221,11 @@ impl Dataplane {
     fn attach_again(&mut self, at: usize) -> Result<(), super::Error> {
         let seat = self.watched[at].seat.clone();
         let mut attacher = Attacher::new(&mut self.loaded, self.pins.as_ref(), &mut self.held, self.tc_order);
-        attacher.again(seat.place(), seat.program)?;
-        let attached = attacher.seats.pop();
-        let watched = &mut self.watched[at];
-        if let Some(attached) = attached {
-            watched.previous = Some(watched.seat.id);
-            watched.seat = attached;
+        attacher.again(seat.place(), seat.program, seat.id)?;
+        if let Some(attached) = attacher.seats.pop() {
+            self.watched[at].seat = attached;
         }
+        memory::trim();
         Ok(())
     }
 }

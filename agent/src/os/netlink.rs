@@ -276,9 +276,14 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// `None` for what is listed beside filters: the head of a priority, with handle 0, and hash tables of the kind `u32`.
     fn read(message: &Message) -> Option<Self> {
-        let handle = message.header_number(8)?;
+        const IN_TABLE: u32 = 0xf_ffff;
+        let handle = message.header_number(8).filter(|handle| *handle != 0)?;
         let kind = message.value(attribute::TCA_KIND)?;
+        if kind.starts_with(b"u32\0") && handle & IN_TABLE == 0 {
+            return None;
+        }
         let options = message.value(attribute::TCA_OPTIONS).unwrap_or_default();
         let program = nested_value(&options, attribute::TCA_BPF_NAME).filter(|_| kind.starts_with(b"bpf\0"));
         let name = program.unwrap_or(&kind);
@@ -496,8 +501,7 @@ impl Netlink {
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL | libc::ENOENT)) => Vec::new(),
             answers => answers?,
         };
-        // Each priority has a head with handle 0, which is no filter.
-        Ok(answers.iter().filter_map(Filter::read).filter(|filter| filter.handle != 0).collect())
+        Ok(answers.iter().filter_map(Filter::read).collect())
     }
 
     /// The tracked UDP flow from `source` to `destination`, as its first packet had them; `None` where there is none.

@@ -127,6 +127,7 @@ fn status(config: &Acs, metrics: Option<String>) -> Status {
         pin_dir: config.agent.pin_dir.clone(),
         metrics,
         tcp_connection_requests: String::new(),
+        nat_timeouts: None,
         alarms: Vec::new(),
         acs: Some(AcsStatus {
             listen: config.listen.clone(),

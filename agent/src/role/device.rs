@@ -110,6 +110,7 @@ fn status(device: &Device, metrics: Option<String>) -> message::Status {
             &device.management_server,
             device.connection_request_listen,
         ),
+        nat_timeouts: None,
         alarms: Vec::new(),
         acs: None,
     }

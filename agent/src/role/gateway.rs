@@ -142,7 +142,7 @@ async fn serve(
     } else {
         dataplane.detach();
         match nat::remove() {
-            Ok(_) | Err(TableError::NoNft) => {}
+            Ok(_) | Err(TableError::NoNft | TableError::Owned(_)) => {}
             Err(error) => tracing::warn!(%error, "the nft table stays"),
         }
         tracing::info!("programs are off, gateway ends");

@@ -11,20 +11,46 @@ use crate::control::message::{self, StandingAlarm};
 /// What somebody should look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GatewayAlarm {
+    /// Clients with an identity ask, and no reply to them is seen.
+    NoReplies,
     /// A program of somebody else runs before one of ours and may end the chain, or ours was taken off.
     Displaced,
 }
 
 impl GatewayAlarm {
     /// Every alarm.
-    pub const ALL: [Self; 1] = [Self::Displaced];
+    pub const ALL: [Self; 2] = [Self::NoReplies, Self::Displaced];
 
     /// The value of the metric's `alarm` label, and the word in events and status.
     pub const fn label(self) -> &'static str {
         match self {
+            Self::NoReplies => "no_replies",
             Self::Displaced => "displaced",
         }
     }
+}
+
+/// Why no reply may have been seen at an interface, the likely causes first. `in_front`: programs that run before
+/// `lan_egress`.
+pub(super) fn why_no_replies(interface: &str, in_front: &[String]) -> String {
+    let in_front = (!in_front.is_empty()).then(|| {
+        format!("{} runs before lan_egress at TC egress and ends the chain (agent.tc_order)", in_front.join(", "))
+    });
+    let causes = [
+        "the DHCP server does not run, or does not answer these clients".to_owned(),
+        "another DHCP server answers them past this machine, as one in a container on a port of the bridge does \
+         (gateway.association.accept_foreign_server)"
+            .to_owned(),
+        "the replies leave by another interface (gateway.lan names the one that has the gateway's address)".to_owned(),
+        format!(
+            "the network device merges datagrams (`ethtool -K {interface} rx-gro-list off rx-udp-gro-forwarding off`)"
+        ),
+    ];
+    let causes: Vec<String> = in_front.into_iter().chain(causes).collect();
+    format!(
+        "clients with an identity ask, and no reply to them was seen for a minute; likely causes, in this order: {}",
+        causes.join("; ")
+    )
 }
 
 /// The alarms that stand.

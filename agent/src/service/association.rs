@@ -20,7 +20,7 @@ use tr111_core::{
 
 use super::{
     Ask, Clock, GatewayAlarm, InterfaceState, Kept, LanChange, Model, Prober,
-    alarms::Alarms,
+    alarms::{self, Alarms},
     cpe,
     describe::Describer,
     flows::{self, Flows, Look},
@@ -28,6 +28,7 @@ use super::{
     knobs::Knobs,
     management::{Management, Subject},
     prober::Target,
+    replies::Replies,
     timer::Timer,
 };
 use crate::{
@@ -147,6 +148,7 @@ pub struct Owner<K, C> {
     management: Management,
     flows: Flows,
     alarms: Alarms,
+    replies: Replies,
     /// Kept between events, for its memory.
     outputs: Vec<Output>,
     /// When the next device that is denied is told to the log.
@@ -251,7 +253,17 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         let table = Table { core, describer, seed };
         let names = parts.facts.interfaces.iter().map(|(_, interface)| interface.name.as_str());
         let alarms = Alarms::new(telemetry.gateway_alarms.clone(), names);
-        let owner = Self { table, parts, management, flows: Flows::default(), alarms, outputs, next_denial: now, lost };
+        let owner = Self {
+            table,
+            parts,
+            management,
+            flows: Flows::default(),
+            alarms,
+            replies: Replies::new(now),
+            outputs,
+            next_denial: now,
+            lost,
+        };
         owner.tell_telemetry();
         owner
     }
@@ -296,6 +308,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                         self.lost = lost;
                         self.reconcile();
                     }
+                    self.look_for_replies();
                 }
                 change = network.recv(), if network_is_watched => match change {
                     Some(LanChange::Addresses(addresses)) => self.addresses(addresses),
@@ -381,6 +394,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
     fn take(&mut self, event: Result<Event<'_>, RecordError>) {
         match event {
             Ok(event) => {
+                self.replies.take(&event);
                 match event.hook {
                     Hook::LanBinding => self.flow(&event),
                     _ => self.handle(Input::Event(&event)),
@@ -480,6 +494,23 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         }
         if matches!(state, InterfaceState::Detached | InterfaceState::Gone) {
             self.alarm(GatewayAlarm::Displaced, name, None);
+            self.replies.forget(ifindex);
+        }
+    }
+
+    /// Looks for LAN interfaces on which clients ask and nobody answers.
+    fn look_for_replies(&mut self) {
+        let overdue = self.replies.overdue(Clock::now(), |ifindex| self.parts.programs.last_reply(ifindex));
+        let lan = self.parts.facts.interfaces.iter().filter(|(_, known)| known.side == dataplane::Side::Lan.label());
+        let judge = |(ifindex, interface): &(u32, Interface)| {
+            let egress = interface.hooks.iter().find(|hook| hook.program == Hook::LanEgress.label());
+            let in_front = egress.map(|hook| hook.in_front.as_slice()).unwrap_or_default();
+            let is_overdue = overdue.contains(ifindex);
+            (interface.name.clone(), is_overdue.then(|| alarms::why_no_replies(&interface.name, in_front)))
+        };
+        let judged: Vec<_> = lan.map(judge).collect();
+        for (name, detail) in judged {
+            self.alarm(GatewayAlarm::NoReplies, &name, detail);
         }
     }
 
@@ -627,6 +658,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             pin_dir: facts.pin_dir.clone(),
             metrics: facts.metrics.clone(),
             tcp_connection_requests: facts.tcp_connection_requests.clone(),
+            nat_timeouts: self.parts.nat.as_ref().map(|nat| nat.extension().to_string()),
             alarms: self.alarms.list(self.management.clock()),
             acs: None,
         }

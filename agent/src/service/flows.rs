@@ -2,7 +2,7 @@
 //! 2.2.1.3), whose they are, and how long the NAT keeps them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{Ipv4Addr, SocketAddrV4},
     sync::Arc,
     time::Duration,
@@ -23,7 +23,7 @@ use tr111_core::{association::Association, stun::Message, time::BootTime};
 use super::Clock;
 use crate::{
     control::message::NatBinding,
-    nat::{Extension, Nat},
+    nat::{self, Ends, Extension, Nat},
     os::netlink::{self, Netlink},
 };
 
@@ -137,9 +137,13 @@ impl Flows {
     }
 }
 
-/// Completes the list by what the connection tracker knows.
+/// Completes the list by what the connection tracker and the nft table know.
 pub(super) async fn look_up(listed: Vec<Listed>, nat: Option<Look>) -> Vec<NatBinding> {
     let mut bindings = Vec::with_capacity(listed.len());
+    let marked = match &nat {
+        Some(look) if !listed.is_empty() => look.marked().await,
+        _ => None,
+    };
     for Listed { key, flow, mut binding } in listed {
         let entry = match &nat {
             Some(look) => look.entry(&key).await,
@@ -150,10 +154,10 @@ pub(super) async fn look_up(listed: Vec<Listed>, nat: Option<Look>) -> Vec<NatBi
         }
         let extension = nat.as_ref().map_or(Extension::Off, |look| look.extension);
         let timeout = entry.map(|entry| entry.left + Clock::now().since(BootTime(flow.seen)).unwrap_or_default());
-        let judged = judge(extension, timeout);
-        binding.timeout_s = timeout.map(|timeout| match (judged, extension) {
-            (None, Extension::On(extended)) => extended.as_secs(),
-            _ => timeout.as_secs(),
+        let judged = judge(extension, timeout, has_lost_mark(extension, &key, flow, marked.as_ref()));
+        binding.timeout_s = timeout.map(|left| match (judged, extension) {
+            (None, Extension::On { timeout, .. }) => timeout.as_secs(),
+            _ => left.as_secs(),
         });
         binding.extended = Some(judged.is_none() && timeout.is_some());
         binding.why = judged.map(ToOwned::to_owned);
@@ -163,14 +167,33 @@ pub(super) async fn look_up(listed: Vec<Listed>, nat: Option<Look>) -> Vec<NatBi
 }
 
 /// Why a flow with this timeout is not extended; `None` where it is, or there is no flow.
-fn judge(extension: Extension, timeout: Option<Duration>) -> Option<&'static str> {
-    match (extension, timeout) {
+fn judge(extension: Extension, left: Option<Duration>, has_lost_mark: bool) -> Option<&'static str> {
+    match (extension, left) {
         (Extension::Off, _) => Some("off"),
         (Extension::NoNft, _) => Some("no_nft"),
-        (Extension::On(_), None) => Some("no_flow"),
-        (Extension::On(extended), Some(timeout)) if timeout + TOLERANCE < extended => Some("flow_older_than_policy"),
-        (Extension::On(_), Some(_)) => None,
+        (Extension::Owned(_), _) => Some("table_of_another_gateway"),
+        (Extension::On { .. }, None) => Some("no_flow"),
+        (Extension::On { timeout, .. }, Some(left)) if left + TOLERANCE < timeout => {
+            Some(if has_lost_mark { "mark_missing" } else { "flow_older_than_policy" })
+        }
+        (Extension::On { .. }, Some(_)) => None,
     }
+}
+
+/// Whether the rule did not see the mark of a flow, although the program marked a packet of it while the rule was in force:
+/// somebody between the two changes marks. `marked`: the flows whose mark the rule saw; nothing where that is not known.
+fn has_lost_mark(extension: Extension, key: &FlowKey, flow: Flow, marked: Option<&HashSet<Ends>>) -> bool {
+    let (Extension::On { since, .. }, Some(marked)) = (extension, marked) else { return false };
+    let seen = BootTime(flow.seen);
+    since <= seen && seen + nat::MEMORY > Clock::now() && !marked.contains(&ends(key))
+}
+
+/// The two ends of a flow.
+fn ends(key: &FlowKey) -> Ends {
+    (
+        SocketAddrV4::new(key.source.into(), key.source_port),
+        SocketAddrV4::new(key.destination.into(), key.destination_port),
+    )
 }
 
 /// What is needed to look a flow up, away from the owner of the table.
@@ -185,19 +208,24 @@ impl Look {
         Self { conntrack: nat.conntrack(), extension: nat.extension() }
     }
 
+    /// The flows whose mark the rule saw.
+    async fn marked(&self) -> Option<HashSet<Ends>> {
+        let Extension::On { .. } = self.extension else { return None };
+        tokio::task::spawn_blocking(nat::marked).await.ok()?
+    }
+
     async fn entry(&self, key: &FlowKey) -> Option<netlink::Flow> {
-        let source = SocketAddrV4::new(key.source.into(), key.source_port);
-        let destination = SocketAddrV4::new(key.destination.into(), key.destination_port);
+        let (source, destination) = ends(key);
         let found = self.conntrack.as_ref()?.udp_flow(source, destination).await;
         found.inspect_err(|error| tracing::debug!(%error, "the connection tracker does not answer")).ok()?
     }
 
     /// Whether a flow that was just seen for the first time has the longer timeout.
     pub(super) async fn is_extended(&self, key: &FlowKey) -> bool {
-        let Extension::On(_) = self.extension else { return false };
+        let Extension::On { .. } = self.extension else { return false };
         sleep(CONFIRMED).await;
         let left = self.entry(key).await.map(|entry| entry.left);
-        judge(self.extension, left.map(|left| left + CONFIRMED)).is_none()
+        judge(self.extension, left.map(|left| left + CONFIRMED), false).is_none()
     }
 }
 
@@ -242,12 +270,36 @@ mod tests {
     #[test]
     fn says_why_a_flow_is_not_extended() {
         let seconds = |seconds| Some(Duration::from_secs(seconds));
-        let on = Extension::On(Duration::from_mins(5));
-        assert_eq!(judge(on, seconds(300)), None);
-        assert_eq!(judge(on, seconds(299)), None);
-        assert_eq!(judge(on, seconds(120)), Some("flow_older_than_policy"));
-        assert_eq!(judge(on, None), Some("no_flow"));
-        assert_eq!(judge(Extension::Off, seconds(30)), Some("off"));
-        assert_eq!(judge(Extension::NoNft, seconds(30)), Some("no_nft"));
+        let on = Extension::On { timeout: Duration::from_mins(5), since: BootTime(1) };
+        assert_eq!(judge(on, seconds(300), false), None);
+        assert_eq!(judge(on, seconds(299), true), None);
+        assert_eq!(judge(on, seconds(120), false), Some("flow_older_than_policy"));
+        assert_eq!(judge(on, seconds(120), true), Some("mark_missing"));
+        assert_eq!(judge(on, None, true), Some("no_flow"));
+        assert_eq!(judge(Extension::Off, seconds(30), false), Some("off"));
+        assert_eq!(judge(Extension::NoNft, seconds(30), false), Some("no_nft"));
+        let owned = Extension::Owned(nat::Owner { pid: Some(1) });
+        assert_eq!(judge(owned, seconds(30), false), Some("table_of_another_gateway"));
+    }
+
+    /// STUN-5: a mark is lost where the rule had to see it and did not.
+    #[test]
+    fn a_mark_is_missing_only_where_the_rule_had_to_see_it() {
+        let key = FlowKey {
+            segment: Segment::default(),
+            source: [192, 168, 1, 2],
+            destination: [203, 0, 113, 10],
+            source_port: 5000,
+            destination_port: 3478,
+        };
+        let now = Clock::now();
+        let on = Extension::On { timeout: Duration::from_mins(5), since: now };
+        let seen = |at: BootTime| Flow { seen: at.0, told: 0 };
+        let (none, all) = (HashSet::new(), HashSet::from([ends(&key)]));
+        assert!(has_lost_mark(on, &key, seen(now), Some(&none)));
+        assert!(!has_lost_mark(on, &key, seen(now), Some(&all)), "the rule saw it");
+        assert!(!has_lost_mark(on, &key, seen(now), None), "nobody knows");
+        assert!(!has_lost_mark(on, &key, seen(BootTime(now.0 - 1)), Some(&none)), "before the rule");
+        assert!(!has_lost_mark(Extension::NoNft, &key, seen(now), Some(&none)), "no rule");
     }
 }

@@ -47,6 +47,8 @@ pub trait Programs {
     fn retain_watched(&self, keep: impl Fn(&NeighbourKey) -> bool);
     /// The last ARP message from a watched address.
     fn neighbour(&self, key: &NeighbourKey) -> Option<Neighbour>;
+    /// When a reply to a client with an identity last left by an interface.
+    fn last_reply(&self, ifindex: u32) -> Option<BootTime>;
     /// How the last exchange of every client ended.
     fn last_acks(&self) -> Vec<(ClientKey, LastAck)>;
     /// The flows that carry Binding Requests with CONNECTION-REQUEST-BINDING.
@@ -89,6 +91,10 @@ impl Programs for Marks {
 
     fn neighbour(&self, key: &NeighbourKey) -> Option<Neighbour> {
         Self::neighbour(self, key)
+    }
+
+    fn last_reply(&self, ifindex: u32) -> Option<BootTime> {
+        Self::last_reply(self, ifindex).map(BootTime)
     }
 
     fn last_acks(&self) -> Vec<(ClientKey, LastAck)> {

@@ -28,6 +28,8 @@ mod notifier;
 mod parameters;
 #[cfg(feature = "gateway")]
 mod prober;
+#[cfg(feature = "gateway")]
+mod replies;
 #[cfg(all(test, feature = "gateway"))]
 mod tests;
 mod timer;

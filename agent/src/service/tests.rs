@@ -113,6 +113,10 @@ impl Programs for Maps {
         self.neighbours.lock().expect("nobody panics").get(key).copied()
     }
 
+    fn last_reply(&self, _: u32) -> Option<BootTime> {
+        None
+    }
+
     fn last_acks(&self) -> Vec<(ClientKey, LastAck)> {
         Vec::new()
     }

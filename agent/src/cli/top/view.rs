@@ -169,6 +169,7 @@ mod tests {
                 pin_dir: "/sys/fs/bpf/tr111".into(),
                 metrics: None,
                 tcp_connection_requests: "external".to_owned(),
+                nat_timeouts: None,
                 alarms: Vec::new(),
                 acs: None,
             },
