@@ -108,17 +108,18 @@ pub struct ExchangeKey {
     pub reserved: [u8; 3],
 }
 
-/// A DHCP client on a segment: its client identifier, else its hardware address (RFC 2131 4.2).
+/// A DHCP client on a segment: its hardware address with its client identifier, if it has one (RFC 2131 4.2). Neither alone
+/// will do: boxes of one image may share an identifier, and one box may have several.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientKey {
     /// Where it was seen.
     pub segment: Segment,
-    /// [`crate::dhcp4::Hash`] over the client identifier, or over the hardware address.
+    /// [`crate::dhcp4::Hash`] over the client identifier and the hardware address.
     pub hash: u64,
-    /// Bytes of the client identifier; 0 where the hardware address is the key.
+    /// Bytes of the client identifier; 0 without one.
     pub client_id_length: u16,
-    /// Hardware type; 0 where the client identifier is the key.
+    /// Hardware type.
     pub htype: u8,
     /// Always 0.
     pub reserved: [u8; 5],

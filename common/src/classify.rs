@@ -5,7 +5,7 @@ use crate::{
     config::Config,
     connreq,
     counter::Class,
-    dhcp4::{self, Fixed, FixedError, Hash, MessageType, Walk, WalkEnd},
+    dhcp4::{self, Fixed, FixedError, MessageType, Walk, WalkEnd},
     frame::{Frame, Octets, Repeat, Source},
     headers::{self, Segment, Udp, Wanted},
     identity::Refusal,
@@ -21,13 +21,14 @@ pub fn find_request<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>) -> 
     headers::find_udp(frame, metadata_tag, Wanted::DestinationPort(dhcp4::SERVER_PORT))
 }
 
-/// Finds a datagram from a DHCP server or relay.
+/// Finds a datagram towards DHCP clients, or towards a relay. From which port it comes is the server's affair (RFC 2131
+/// 4.1); whether it is a reply, its `op` says.
 ///
 /// # Errors
 /// The class of any other frame.
 #[inline(always)]
 pub fn find_reply<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>) -> Result<Udp, Class> {
-    headers::find_udp(frame, metadata_tag, Wanted::SourcePort(dhcp4::SERVER_PORT))
+    headers::find_udp(frame, metadata_tag, Wanted::DestinationPorts(&dhcp4::REPLY_PORTS))
 }
 
 /// Finds a datagram towards one of the ports on which STUN servers are expected.
@@ -149,9 +150,6 @@ pub fn judge_request(udp: &Udp, walk: &Walk, config: &Config) -> Request {
     if walk.ended == WalkEnd::Damaged {
         return Request::Pass(Class::DamagedOptions);
     }
-    if walk.overload != 0 {
-        return Request::Tell { class: Class::Overload, identified: false };
-    }
     if walk.message_type == 0 {
         return Request::Pass(Class::Bootp);
     }
@@ -194,16 +192,15 @@ pub fn judge_reply(udp: &Udp, walk: &Walk) -> Class {
         kind if kind == MessageType::Offer as u8 => Class::Offer,
         kind if kind == MessageType::Ack as u8 => Class::Ack,
         kind if kind == MessageType::Nak as u8 => Class::Nak,
-        0 if walk.overload != 0 => Class::Overload,
         0 => Class::Bootp,
         _ => Class::OtherMessage,
     }
 }
 
-/// The walk over the options field of the message in `udp`.
+/// The walk over the options of the message in `udp`.
 #[inline(always)]
 pub fn walk<S: Source + ?Sized, R: Repeat>(source: &S, udp: &Udp, config: &Config, repeat: R) -> Walk {
-    let mut walk = Walk::new(udp.payload + dhcp4::OPTIONS, udp.end, config);
+    let mut walk = Walk::new(udp.payload, udp.end, config);
     walk.run(source, config, repeat);
     walk
 }
@@ -211,7 +208,7 @@ pub fn walk<S: Source + ?Sized, R: Repeat>(source: &S, udp: &Udp, config: &Confi
 /// The same in the place of an earlier walk.
 #[inline(always)]
 pub fn walk_again<S: Source + ?Sized, R: Repeat>(walk: &mut Walk, source: &S, udp: &Udp, config: &Config, repeat: R) {
-    walk.start(udp.payload + dhcp4::OPTIONS, udp.end, config);
+    walk.start(udp.payload, udp.end, config);
     walk.run(source, config, repeat);
 }
 
@@ -223,21 +220,18 @@ pub fn exchange_key(segment: Segment, fixed: &Fixed) -> ExchangeKey {
 
 /// The key of the client that sent a message.
 #[inline(always)]
-pub fn client_key(segment: Segment, fixed: &Fixed, walk: &Walk, config: &Config) -> ClientKey {
-    if walk.client_id_length != 0 {
-        return ClientKey {
-            segment,
-            hash: walk.client_id.value(),
-            client_id_length: walk.client_id_length,
-            htype: 0,
-            reserved: [0; 5],
-        };
-    }
-    let mut hash = Hash::new(config.seed);
+pub fn client_key(segment: Segment, fixed: &Fixed, walk: &Walk) -> ClientKey {
+    let mut hash = walk.client_id;
     let [high, low] = fixed.chaddr_words();
     hash.add(high);
     hash.add(low);
-    ClientKey { segment, hash: hash.value(), client_id_length: 0, htype: fixed.htype, reserved: [0; 5] }
+    ClientKey {
+        segment,
+        hash: hash.value(),
+        client_id_length: walk.client_id_length,
+        htype: fixed.htype,
+        reserved: [0; 5],
+    }
 }
 
 #[cfg(test)]

@@ -114,8 +114,6 @@ classes! {
     Release "release" HandedUp,
     /// DECLINE.
     Decline "decline" HandedUp,
-    /// Options go on in `file` or `sname` (option 52); the agent concludes.
-    Overload "overload" HandedUp,
     /// First fragment of a DHCP message; the agent concludes.
     Fragment "fragment" HandedUp,
     /// OFFER to a client that identified itself.

@@ -3,6 +3,7 @@
 use crate::{
     config::Config,
     frame::{Octets, Repeat, Source, Step, first_bytes},
+    headers::PORTS,
     identity::{Joined, Scan},
     words::{WORD, Word, Words},
 };
@@ -11,6 +12,8 @@ use crate::{
 pub const SERVER_PORT: u16 = 67;
 /// UDP port of clients.
 pub const CLIENT_PORT: u16 = 68;
+/// UDP ports that servers send to: that of clients, and that of relays.
+pub const REPLY_PORTS: [u16; PORTS] = [CLIENT_PORT, SERVER_PORT, 0, 0, 0, 0, 0, 0];
 
 /// `op` of a client's message.
 pub const BOOTREQUEST: u8 = 1;
@@ -218,7 +221,7 @@ impl Hash {
     }
 }
 
-/// How an option walk ended.
+/// How the walk over the options field ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum WalkEnd {
@@ -229,27 +232,50 @@ pub enum WalkEnd {
     End,
     /// At the end of the message, without END; tolerated, as servers do.
     Exhausted,
-    /// At an option that runs past the end of the message.
+    /// At an option that runs past the end of its field, in this field or in `file` or `sname`.
     Damaged,
 }
 
-/// Walks the options field once and keeps what the programs decide by.
+/// Where a walk is. Options that go on in `file` or `sname` come in this order (RFC 2131 4.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+enum Field {
+    #[default]
+    Options,
+    File,
+    Sname,
+    Done,
+}
+
+/// Bits of option overload (RFC 2132 9.3).
+mod overload {
+    pub(super) const FILE: u8 = 1;
+    pub(super) const SNAME: u8 = 2;
+}
+
+/// Walks the options once and keeps what the programs decide by.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Walk {
+    /// Start of the message.
+    message: u32,
     at: u32,
+    /// End of the field that it is in.
     end: u32,
+    /// Where END stands in the options field, once the walk met it.
+    options_end: u32,
+    field: Field,
     /// Hash over the client identifier (option 61).
     pub client_id: Hash,
     /// Bytes of the client identifier, 0 without one.
     pub client_id_length: u16,
     /// DHCP message type as it stands, 0 without one.
     pub message_type: u8,
-    /// Option overload as it stands, 0 without one.
-    pub overload: u8,
+    /// Option overload as it stands in the options field, 0 without one.
+    overload: u8,
     /// Largest message that the client takes (option 57), as it stands, 0 without one.
     pub maximum_size: u16,
-    /// Where the relay agent information (option 82) starts, 0 without one.
+    /// Where the relay agent information (option 82) starts in the options field, 0 without one.
     pub relay_agent: u32,
     /// Where the last instance of option 125 starts, 0 without one.
     pub vendor_identifying: u32,
@@ -257,7 +283,7 @@ pub struct Walk {
     pub lease: u32,
     /// Server identifier (option 54), 0 without one.
     pub server: [u8; 4],
-    /// How the walk ended.
+    /// How the walk over the options field ended.
     pub ended: WalkEnd,
     /// What option 125 holds.
     pub identity: Scan,
@@ -270,19 +296,23 @@ pub struct Walk {
 pub const OPTIONS_MAXIMUM: u32 = 1024;
 
 impl Walk {
-    /// A walk over the options field from `at` to `end`.
+    /// A walk over the options of the message from `message` to `end`.
     #[inline(always)]
-    pub fn new(at: u32, end: u32, config: &Config) -> Self {
+    pub fn new(message: u32, end: u32, config: &Config) -> Self {
         let mut walk = Self::default();
-        walk.start(at, end, config);
+        walk.start(message, end, config);
         walk
     }
 
-    /// Makes it a walk over the options field from `at` to `end`, in its place: it has no room on a kernel stack.
+    /// Makes it a walk over the options of the message from `message` to `end`, in its place: it has no room on a kernel
+    /// stack.
     #[inline(always)]
-    pub fn start(&mut self, at: u32, end: u32, config: &Config) {
-        self.at = at;
+    pub fn start(&mut self, message: u32, end: u32, config: &Config) {
+        self.message = message;
+        self.at = message + OPTIONS;
         self.end = end;
+        self.options_end = 0;
+        self.field = Field::Options;
         self.client_id = Hash::new(config.seed);
         self.client_id_length = 0;
         self.message_type = 0;
@@ -297,20 +327,49 @@ impl Walk {
         self.joined.clear();
     }
 
-    /// Where END stands, once the walk met it.
+    /// Where END stands in the options field, once the walk met it.
     #[inline(always)]
     pub fn end_option(&self) -> Option<u32> {
-        if self.ended == WalkEnd::End { Some(self.at) } else { None }
+        if self.ended == WalkEnd::End { Some(self.options_end) } else { None }
     }
 
     /// Reads every option.
     #[inline(always)]
     pub fn run<S: Source + ?Sized, R: Repeat>(&mut self, source: &S, config: &Config, repeat: R) {
         repeat.repeat(OPTIONS_MAXIMUM, &mut WalkStep { walk: self, source, repeat });
-        if self.ended == WalkEnd::Walking {
+        if self.field != Field::Done {
             self.ended = WalkEnd::Damaged;
         }
         self.identity.read_joined(&self.joined, config, repeat);
+    }
+
+    /// Ends the field that it is in, and goes on in the next one that holds options; `false` after the last.
+    #[inline(always)]
+    fn leave_field(&mut self, ended: WalkEnd) -> bool {
+        if self.field == Field::Options {
+            self.ended = ended;
+            self.options_end = self.at;
+        }
+        let (next, (start, length)) = if self.field == Field::Options && self.overload & overload::FILE != 0 {
+            (Field::File, FILE)
+        } else if self.field != Field::Sname && self.overload & overload::SNAME != 0 {
+            (Field::Sname, SNAME)
+        } else {
+            self.field = Field::Done;
+            return false;
+        };
+        self.field = next;
+        self.at = self.message + start;
+        self.end = self.at + length;
+        true
+    }
+
+    /// Ends the walk at an option that runs past its field.
+    #[inline(always)]
+    fn fail(&mut self) -> bool {
+        self.ended = WalkEnd::Damaged;
+        self.field = Field::Done;
+        false
     }
 }
 
@@ -326,8 +385,7 @@ impl<S: Source + ?Sized, R: Repeat> Step for WalkStep<'_, S, R> {
         let walk = &mut *self.walk;
         let at = walk.at;
         if at >= walk.end {
-            walk.ended = WalkEnd::Exhausted;
-            return false;
+            return walk.leave_field(WalkEnd::Exhausted);
         }
         let code = self.source.octet(at);
         if code == option::PAD {
@@ -336,25 +394,22 @@ impl<S: Source + ?Sized, R: Repeat> Step for WalkStep<'_, S, R> {
             return true;
         }
         if code == option::END {
-            walk.ended = WalkEnd::End;
-            return false;
+            return walk.leave_field(WalkEnd::End);
         }
         if at + 1 >= walk.end {
-            walk.ended = WalkEnd::Damaged;
-            return false;
+            return walk.fail();
         }
         let length = u32::from(self.source.octet(at + 1));
         let value = at + 2;
         if value + length > walk.end {
-            walk.ended = WalkEnd::Damaged;
-            return false;
+            return walk.fail();
         }
         walk.at = value + length;
         match code {
             option::MESSAGE_TYPE if length == 1 => walk.message_type = self.source.octet(value),
-            option::OVERLOAD if length == 1 => walk.overload = self.source.octet(value),
+            option::OVERLOAD if length == 1 && walk.field == Field::Options => walk.overload = self.source.octet(value),
             option::MAXIMUM_SIZE if length == 2 => walk.maximum_size = self.source.be16(value),
-            option::RELAY_AGENT => walk.relay_agent = at,
+            option::RELAY_AGENT if walk.field == Field::Options => walk.relay_agent = at,
             option::LEASE_TIME if length == 4 => walk.lease = self.source.be32(value),
             option::SERVER_ID if length == 4 => walk.server = self.source.four(value),
             option::CLIENT_ID => {

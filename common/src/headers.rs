@@ -63,8 +63,6 @@ pub enum Wanted<'a> {
     Any,
     /// One of these destination ports, up to the first 0.
     DestinationPorts(&'a [u16; PORTS]),
-    /// The datagram's source port.
-    SourcePort(u16),
     /// The datagram's destination port.
     DestinationPort(u16),
 }
@@ -170,7 +168,6 @@ pub fn find_udp<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>, wanted:
     let matches = match wanted {
         Wanted::Any => true,
         Wanted::DestinationPorts(ports) => is_among(destination_port, ports),
-        Wanted::SourcePort(port) => source_port == port,
         Wanted::DestinationPort(port) => destination_port == port,
     };
     if !matches {

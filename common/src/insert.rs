@@ -1,7 +1,7 @@
 //! Where the Gateway Identity goes in a server's reply (TR-111 1.2.1, RFC 3396, requirement T-24).
 
 use crate::{
-    dhcp4::{Walk, WalkEnd},
+    dhcp4::{self, Walk, WalkEnd},
     frame::Octets,
     headers::Udp,
     words::{WORD, Words},
@@ -41,11 +41,12 @@ pub enum Insertion {
     Inserted,
     /// The server had put one there; untouched.
     AlreadyPresent,
-    /// It would not fit the client's maximum (option 57) or the interface; untouched.
+    /// It would not fit the client's maximum (option 57) or the interface, or option 125 stands in `file` or `sname`, which
+    /// cannot grow; untouched.
     NoRoom,
     /// The options have no END; untouched.
     NoEnd,
-    /// Damaged options, or bytes that are not padding behind END; untouched.
+    /// Damaged options; untouched.
     Damaged,
     /// The agent has set no identity; untouched.
     Unconfigured,
@@ -111,9 +112,9 @@ pub struct Plan {
     pub shape: Shape,
     /// How many they are.
     pub length: u32,
-    /// End of what moves: one behind END. Padding follows.
+    /// End of what moves: one behind END. What follows has no meaning.
     pub tail_end: u32,
-    /// Bytes by which the datagram grows; fewer than `length` where padding gives way.
+    /// Bytes by which the datagram grows; fewer than `length` where bytes behind END give way.
     pub growth: u32,
     /// Lengths that contain the new bytes: of the option, of the element.
     pub patches: [Patch; 2],
@@ -143,6 +144,9 @@ pub fn plan<O: Octets + ?Sized>(
     if walk.identity.has_gateway_part() {
         return Err(Insertion::AlreadyPresent);
     }
+    if walk.vendor_identifying != 0 && walk.vendor_identifying < udp.payload + dhcp4::OPTIONS {
+        return Err(Insertion::NoRoom);
+    }
     let mut plan = Plan {
         at: if walk.relay_agent == 0 { end } else { walk.relay_agent },
         shape: Shape::Option,
@@ -152,8 +156,8 @@ pub fn plan<O: Octets + ?Sized>(
         patches: [Patch::default(); 2],
     };
     extend(octets, walk, option_length, &mut plan);
-    let padding = udp.end.saturating_sub(plan.tail_end);
-    plan.growth = plan.length.saturating_sub(padding);
+    let behind_end = udp.end.saturating_sub(plan.tail_end);
+    plan.growth = plan.length.saturating_sub(behind_end);
     let maximum = if maximum_size < MESSAGE_MINIMUM { MESSAGE_MINIMUM } else { maximum_size };
     if plan.growth != 0 && udp.end + plan.growth - udp.ip > u32::from(maximum) {
         return Err(Insertion::NoRoom);

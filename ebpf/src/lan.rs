@@ -71,7 +71,7 @@ fn request<P: Packet>(packet: &P, scratch: &mut Scratch, config: &Config) -> Res
     }
     walk(packet, scratch, config);
     let Scratch { seen, walk, .. } = scratch;
-    let client = classify::client_key(seen.segment, &fixed, walk, config);
+    let client = classify::client_key(seen.segment, &fixed, walk);
     let (class, identified) = match classify::judge_request(&seen.udp, walk, config) {
         Request::Pass(class) => return Err(class),
         Request::Ends(class) => (class, None),

@@ -369,7 +369,7 @@ impl SliceHooks {
         let fixed = classify::request_fixed(frame, &udp)?;
         let walk = classify::walk(frame, &udp, config, PlainLoop);
         let segment = Segment { ifindex: IFINDEX, vlan: udp.vlan };
-        let client = classify::client_key(segment, &fixed, &walk, config);
+        let client = classify::client_key(segment, &fixed, &walk);
         let class = match classify::judge_request(&udp, &walk, config) {
             Request::Pass(class) => return Err(class),
             Request::Ends(class) => return Ok(class),

@@ -221,11 +221,56 @@ fn a_reply_without_an_end_is_left_alone() -> Result<()> {
     Case::default().leaves_alone(&message, Insertion::NoEnd)
 }
 
-/// T-24: a damaged option 125, or bytes that are no padding behind END: no change.
+/// T-24: a damaged option 125: no change.
 #[test]
 fn a_damaged_reply_is_left_alone() -> Result<()> {
-    Case::default().leaves_alone(&reply(kind::ACK).option(125, &hex("00000de9ff0101")), Insertion::Damaged)?;
-    Case::default().leaves_alone(&reply(kind::ACK).raw(&[255, 1, 2, 3]), Insertion::Damaged)
+    Case::default().leaves_alone(&reply(kind::ACK).option(125, &hex("00000de9ff0101")), Insertion::Damaged)
+}
+
+/// Bytes behind END mean nothing (RFC 2132 3.2): they give way, whatever they are, at even and odd places.
+#[test]
+fn bytes_behind_the_end_give_way() -> Result<()> {
+    let ours = hex(G1);
+    for pad in [0, 1] {
+        for behind in [vec![0xff; 3], vec![0xff; 36], vec![0xff; 60], vec![1, 2, 3], (0..=90).collect()] {
+            let message = |options: &[u8], behind: &[u8]| {
+                let start = Message { end: false, ..reply(kind::ACK) }.raw(&vec![0; pad]);
+                start.raw(options).raw(&[255]).raw(behind)
+            };
+            let rest = behind.get(ours.len()..).unwrap_or_default();
+            Case::default().gives(&message(&[], &behind), &message(&ours, rest), Insertion::Inserted)?;
+        }
+    }
+    Ok(())
+}
+
+/// A server may send from any port (RFC 2131 4.1), towards a client and towards a relay.
+#[test]
+fn a_reply_from_another_port_gains_the_identity() -> Result<()> {
+    for reply_packet in
+        [|packet| Packet { ports: (40067, 68), ..packet }, |packet| Packet { ports: (40067, 67), ..packet }]
+    {
+        let case = Case { reply_packet, ..Case::default() };
+        case.gives(&reply(kind::ACK), &reply(kind::ACK).raw(&hex(G1)), Insertion::Inserted)?;
+    }
+    Ok(())
+}
+
+/// The Gateway Identity goes into the options field, also where `file` and `sname` carry options (option 52).
+#[test]
+fn a_reply_with_overloaded_fields_gains_the_identity() -> Result<()> {
+    let overloaded = |options: &[u8], file: &[u8]| {
+        let message = reply(kind::ACK).option(52, &[1]).raw(options);
+        Message { file: file.to_vec(), ..message }
+    };
+    let name = hex("0c0161ff");
+    Case::default().gives(&overloaded(&[], &name), &overloaded(&hex(G1), &name), Insertion::Inserted)?;
+    let present = [hex(G1), vec![255]].concat();
+    Case::default().leaves_alone(&overloaded(&[], &present), Insertion::AlreadyPresent)?;
+    // A second instance before the one in `file` would come first (RFC 3396), and `file` cannot grow.
+    let theirs = hex(OTHER_VENDOR);
+    let other = [vec![125, theirs.len() as u8], theirs, vec![255]].concat();
+    Case::default().leaves_alone(&overloaded(&[], &other), Insertion::NoRoom)
 }
 
 /// T-24: option 57 of the client is the limit, and 576 bytes where it gives none.

@@ -140,8 +140,11 @@ fn an_identity_stays_with_its_client() {
     lan.send(&Client::new(1, "A").with_id(b"first"), MessageType::Request, |b| b);
     lan.xid -= 1;
     let second = Client::silent(1).with_id(b"second");
-    let request = lan.send(&second, MessageType::Request, |b| b.overload(&[(12, b"name")], &[]));
-    assert_eq!(lan.class, Some(Class::Overload), "told in any case");
+    let mut request = lan.send(&second, MessageType::Request, |b| b);
+    request[20] = 0x20;
+    lan.ingress(&request);
+    assert_eq!(lan.class, Some(Class::Fragment), "told in any case");
+    request[20] = 0;
     lan.ack(&request, ip(100), HOUR);
     assert_eq!(lan.core.rows(), 0);
 }
@@ -303,23 +306,16 @@ fn clients_stick_as_long_as_they_have_a_binding() {
     assert!(lan.sticky.is_empty());
 }
 
-/// T-28: an identity in `file` or `sname` is found by the agent, which marks the exchange.
+/// T-28: an identity in `file` or `sname` is one like any other.
 #[test]
-fn overloaded_messages_are_concluded_here() {
+fn an_identity_in_an_overloaded_field_makes_a_row() {
     let mut lan = Lan::new();
     let (silent, identity) = (Client::silent(1), lan::device("A").encode());
     let request =
         lan.send(&silent, MessageType::Request, |b| b.overload(&[(option::VENDOR_IDENTIFYING, &identity)], &[]));
-    assert_eq!(lan.class, Some(Class::Overload));
-    assert!(matches!(lan.outputs[0], Output::MarkExchange(key) if lan.marked.contains(&key)));
+    assert_eq!((lan.class, lan.outputs.len()), (Some(Class::Request), 0), "the programs have marked it themselves");
     lan.ack(&request, ip(100), HOUR);
     assert_eq!(lan.changes(), ["+A"]);
-    // T-9: a known client is marked without an identity, and a stranger is not.
-    for (number, marks) in [(1, 1), (2, 0)] {
-        lan.outputs.clear();
-        lan.send(&Client::silent(number), MessageType::Request, |b| b.overload(&[(12, b"name")], &[]));
-        assert_eq!(lan.outputs.len(), marks);
-    }
 }
 
 /// T-28: a first fragment is concluded from what is there.

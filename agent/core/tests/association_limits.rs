@@ -198,26 +198,6 @@ fn text_is_clean_or_refused() {
     assert_eq!(lan.rows().into_keys().collect::<Vec<_>>(), ["\"}\\# HELP x"]);
 }
 
-/// OPT-8, T-19b: what the agent refuses in overloaded messages is counted by its reason.
-#[test]
-fn refusals_in_overloaded_messages_are_counted() {
-    let mut lan = Lan::new();
-    let mut send = |value: &[u8]| {
-        lan.send(&Client::silent(1), MessageType::Discover, |b| {
-            b.overload(&[], &[(option::VENDOR_IDENTIFYING, &value[..value.len().min(60)])])
-        });
-    };
-    send(&identity(&[(1, b"00256D")]));
-    send(&identity(&[(1, b"GGGGGG"), (2, b"S")]));
-    send(&identity(&[(1, b"00256D"), (2, b"S")])[..10]);
-    send(&[0, 0, 0, 1, 0]);
-    send(&[]);
-    for refusal in [Refusal::Incomplete, Refusal::BadOui, Refusal::Damaged, Refusal::WrongEnterprise, Refusal::Absent] {
-        let result = IdentityResult::Refused(refusal);
-        assert_eq!(lan.core.counts().identity(MessageType::Discover, result), 1, "{}", refusal.label());
-    }
-}
-
 /// The programs have counted what they refused from a client that they know, so the agent does not.
 #[test]
 fn refusals_of_known_clients_are_counted_once() {

@@ -48,7 +48,7 @@ fn judge(options: &[&[u8]]) -> Request {
 fn key(message: &[u8], config: &Config) -> ClientKey {
     let udp = datagram(message);
     let fixed = request_fixed(message, &udp).unwrap();
-    client_key(Segment::default(), &fixed, &walk(message, &udp, config, PlainLoop), config)
+    client_key(Segment::default(), &fixed, &walk(message, &udp, config, PlainLoop))
 }
 
 #[test]
@@ -109,15 +109,50 @@ fn only_option_125_carries_an_identity() {
     assert_eq!(unidentified(Refusal::Damaged), Class::RefusedIdentity);
 }
 
-/// T-28: overload and first fragments are for the agent to conclude, whatever else is there.
+/// T-28: first fragments are for the agent to conclude, whatever else is there.
 #[test]
 fn what_is_undetermined_is_told() {
-    let overload = &[option::OVERLOAD, 1, 1];
-    let told = |class| Request::Tell { class, identified: false };
-    assert_eq!(judge(&[REQUEST, overload, END]), told(Class::Overload));
     let message = request(&[REQUEST, &[option::VENDOR_IDENTIFYING, 200]]);
     let udp = Udp { fragment: true, ..datagram(&message) };
-    assert_eq!(judge_request(&udp, &walked(&message), &Config::default()), told(Class::Fragment));
+    let told = Request::Tell { class: Class::Fragment, identified: false };
+    assert_eq!(judge_request(&udp, &walked(&message), &Config::default()), told);
+}
+
+/// T-28: options go on in `file`, then in `sname`, each field with an END of its own (RFC 2131 4.1, RFC 3396 5).
+#[test]
+fn the_walk_goes_on_in_overloaded_fields() {
+    let overloaded = |which: u8, file: &[&[u8]], sname: &[&[u8]]| {
+        let mut message = request(&[&[option::OVERLOAD, 1, which], REQUEST, END]);
+        for ((start, _), field) in [(dhcp4::FILE, file), (dhcp4::SNAME, sname)] {
+            let field = field.concat();
+            message[start as usize..][..field.len()].copy_from_slice(&field);
+        }
+        message
+    };
+    let judge = |message: &[u8]| judge_request(&datagram(message), &walked(message), &Config::default());
+    let told = Request::Tell { class: Class::Request, identified: true };
+    let nothing = Request::Unidentified(MessageType::Request, Refusal::Absent);
+    let [first, second] = [&D1[..9], &[&[option::VENDOR_IDENTIFYING, 20], &D1[9..]].concat()];
+    let first = [&[option::VENDOR_IDENTIFYING, 7], &first[2..]].concat();
+    for (which, expected) in [(0, nothing), (1, told), (2, nothing), (3, told), (4, nothing)] {
+        assert_eq!(judge(&overloaded(which, &[D1, END], &[])), expected, "file, {which}");
+    }
+    assert_eq!(judge(&overloaded(2, &[], &[D1, END])), told, "sname");
+    assert_eq!(judge(&overloaded(3, &[&first, END], &[second, END])), told, "half in each");
+    assert_eq!(judge(&overloaded(3, &[second, END], &[&first, END])), nothing_of(Refusal::Damaged), "sname comes last");
+    assert_eq!(judge(&overloaded(1, &[&[0; 128]], &[])), nothing, "padding up to the end of the field");
+    let damaged = Request::Pass(Class::DamagedOptions);
+    assert_eq!(judge(&overloaded(1, &[&[0; 100], &[option::CLIENT_ID, 27]], &[])), damaged, "past the field");
+    assert_eq!(judge(&overloaded(1, &[&[0; 127], &[option::CLIENT_ID]], &[])), damaged);
+    // Option 52 in `file` opens nothing.
+    assert_eq!(judge(&overloaded(1, &[&[option::OVERLOAD, 1, 3], END], &[D1, END])), nothing);
+    let walk = walked(&overloaded(1, &[&[option::RELAY_AGENT, 1, 0], END], &[]));
+    assert_eq!((walk.relay_agent, walk.ended), (0, WalkEnd::End));
+    assert_eq!(walk.end_option(), Some(OPTIONS + 6), "END of the options field");
+}
+
+fn nothing_of(refusal: Refusal) -> Request {
+    Request::Unidentified(MessageType::Request, refusal)
 }
 
 #[test]
@@ -155,7 +190,7 @@ fn the_walk_joins_an_identity_that_was_split() {
     }
 }
 
-/// T-4: the client identifier is the client, else hardware type and address; everything on its own segment.
+/// T-4: a client is a hardware address with a client identifier, if it has one; everything on its own segment.
 #[test]
 fn clients_are_told_apart() {
     let config = Config { seed: 1, ..Config::default() };
@@ -172,7 +207,7 @@ fn clients_are_told_apart() {
     }
     let mut other_address = request(&[REQUEST, &ids[0], END]);
     other_address[33] = 2;
-    assert_eq!(key(&other_address, &config), with(&ids[0]), "servers know the client by its identifier alone");
+    assert_ne!(key(&other_address, &config), with(&ids[0]), "boxes of one image may share an identifier");
     let mut other_address = request(&[REQUEST, END]);
     other_address[33] = 2;
     assert_ne!(key(&other_address, &config), without);
@@ -195,7 +230,6 @@ fn replies_are_judged_by_their_message_type() {
     for (number, class) in [(2, Class::Offer), (5, Class::Ack), (6, Class::Nak), (1, Class::OtherMessage)] {
         assert_eq!(judge(&[&[option::MESSAGE_TYPE, 1, number], END]), class);
     }
-    assert_eq!(judge(&[&[option::OVERLOAD, 1, 1], END]), Class::Overload);
     assert_eq!(judge(&[END]), Class::Bootp);
     assert_eq!(judge(&[&[option::MESSAGE_TYPE, 1, 5], &[1, 9]]), Class::DamagedOptions);
 }

@@ -175,10 +175,11 @@ fn other_traffic_is_not_ours() {
         frame[12..14].copy_from_slice(&u16::to_be_bytes(ethertype));
         assert_eq!(find(&frame, None), Err(class));
     }
-    let reply = Parts { ports: [67, 68], ..Parts::default() }.frame();
-    let wanted = Wanted::SourcePort(67);
-    assert!(find_udp(reply.as_slice(), None, wanted).is_ok());
-    assert_eq!(find_udp(Parts::default().frame().as_slice(), None, wanted), Err(Class::OtherPort));
+    let wanted = Wanted::DestinationPorts(&[68, 67, 0, 69, 0, 0, 0, 0]);
+    for (ports, class) in [([67, 68], None), ([40067, 67], None), ([68, 69], Some(Class::OtherPort))] {
+        let frame = Parts { ports, ..Parts::default() }.frame();
+        assert_eq!(find_udp(frame.as_slice(), None, wanted).err(), class, "{ports:?}");
+    }
 }
 
 /// Whatever is cut off, the answer is a class and never a panic, and no datagram reaches beyond the frame.

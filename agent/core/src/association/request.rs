@@ -16,11 +16,10 @@ impl Association {
     /// DISCOVER, REQUEST, INFORM: remembered until the answer leaves.
     pub(super) fn request(&mut self, seen: BootTime, event: &Event<'_>, message: &Message<'_>) {
         let walk = message.walk(&self.settings.kernel);
-        let client = classify::client_key(event.segment, &message.fixed, &walk, &self.settings.kernel);
+        let client = classify::client_key(event.segment, &message.fixed, &walk);
         let identity = self.identity(event.class, message, &walk);
         let key = classify::exchange_key(event.segment, &message.fixed);
-        let undetermined = matches!(event.class, Class::Overload | Class::Fragment);
-        if undetermined && (identity.is_some() || self.table.client(&client).is_some()) {
+        if event.class == Class::Fragment && (identity.is_some() || self.table.client(&client).is_some()) {
             self.outputs.push_back(Output::MarkExchange(key));
         }
         self.hear_from(seen, &client, message);
@@ -131,6 +130,6 @@ impl Association {
 
     fn client_of(&self, event: &Event<'_>, message: &Message<'_>) -> ClientKey {
         let walk = message.walk(&self.settings.kernel);
-        classify::client_key(event.segment, &message.fixed, &walk, &self.settings.kernel)
+        classify::client_key(event.segment, &message.fixed, &walk)
     }
 }

@@ -171,7 +171,7 @@ impl<'a> Message<'a> {
 
     /// The kernel programs' walk over the options: hash of the client identifier, scan of the identity.
     pub fn walk(&self, config: &Config) -> Walk {
-        let mut walk = Walk::new(dhcp4::OPTIONS, self.payload.len() as u32, config);
+        let mut walk = Walk::new(0, self.payload.len() as u32, config);
         walk.run(&*self.payload, config, PlainLoop);
         walk
     }

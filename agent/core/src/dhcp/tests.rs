@@ -137,7 +137,7 @@ fn client_keys_equal_the_programs() {
         let message = parse(&frame).unwrap();
         let udp = classify::find_request(frame.as_slice(), None).unwrap();
         let walk = classify::walk(frame.as_slice(), &udp, &config, PlainLoop);
-        let of = |walk| classify::client_key(Segment::default(), &message.fixed, walk, &config);
+        let of = |walk| classify::client_key(Segment::default(), &message.fixed, walk);
         assert_eq!(of(&message.walk(&config)), of(&walk));
     }
 }

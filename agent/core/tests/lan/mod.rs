@@ -258,7 +258,7 @@ impl Lan {
             let fixed = classify::request_fixed(frame, &udp)?;
             let walk = classify::walk(frame, &udp, &self.config, PlainLoop);
             let segment = Segment { ifindex: LAN, vlan: udp.vlan };
-            let client = classify::client_key(segment, &fixed, &walk, &self.config);
+            let client = classify::client_key(segment, &fixed, &walk);
             let (class, identified) = match classify::judge_request(&udp, &walk, &self.config) {
                 Request::Pass(class) => return Err(class),
                 Request::Ends(class) => (class, None),
@@ -429,7 +429,7 @@ impl Lan {
         let frame = builder.build();
         let message = Message::parse_request(&frame, None).unwrap();
         let walk = message.walk(&self.config);
-        classify::client_key(Segment { ifindex: LAN, vlan: [0; 2] }, &message.fixed, &walk, &self.config)
+        classify::client_key(Segment { ifindex: LAN, vlan: [0; 2] }, &message.fixed, &walk)
     }
 
     /// The agent reads the last ACK of a client.
