@@ -1,7 +1,7 @@
 //! What the programs, their pinned maps and the agent must agree on.
 
 use crate::{
-    config::Config,
+    config::{Config, Rate},
     event::Header,
     frame::PlainLoop,
     headers::Segment,
@@ -31,7 +31,7 @@ pub const FLOWS_MAXIMUM: u32 = 65_536;
 pub const REPLIES_MAXIMUM: u32 = 256;
 /// Sources of Connection Requests on the WAN whose budget is kept.
 pub const WAN_BUDGETS_MAXIMUM: u32 = 16_384;
-/// MAC addresses whose budget is kept.
+/// Hardware addresses, and Ethernet sources, whose budget is kept.
 pub const BUDGETS_MAXIMUM: u32 = 16_384;
 /// Places at which the line-rate path answers: interfaces by addresses by ports.
 pub const LISTENERS_MAXIMUM: u32 = 1_024;
@@ -58,9 +58,11 @@ pub mod map {
     pub const NEIGHBOURS: &str = "NEIGHBOURS";
     /// Two [`crate::insert::GatewayOption`], of which [`crate::config::Config::gateway_slot`] names the right one.
     pub const GATEWAY: &str = "GATEWAY";
-    /// Hardware address to [`super::Budget`]: what the agent is told.
+    /// Hash over Ethernet source and hardware address of a DHCP client to [`super::Budget`]: what the agent is told.
     pub const BUDGETS: &str = "BUDGETS";
-    /// Hardware address to [`super::Budget`]: what passes, where DHCP is policed.
+    /// Ethernet source to [`super::Budget`]: what the agent is told.
+    pub const SOURCE_BUDGETS: &str = "SOURCE_BUDGETS";
+    /// Ethernet source to [`super::Budget`]: what passes, where DHCP is policed.
     pub const DHCP_BUDGETS: &str = "DHCP_BUDGETS";
     /// IPv4 address to [`super::Budget`]: what passes, where Connection Requests are policed.
     pub const WAN_BUDGETS: &str = "WAN_BUDGETS";
@@ -143,6 +145,10 @@ pub struct Mark {
     pub reserved: [u8; 3],
     /// The client.
     pub client: ClientKey,
+    /// Ethernet source of the request.
+    pub source: [u8; 6],
+    /// Always 0.
+    pub reserved_too: [u8; 2],
     /// The value of the request's option 125; what is behind its length has no meaning.
     pub identity: Words<IDENTITY_WORDS>,
 }
@@ -154,7 +160,7 @@ pub const IDENTITY_WORDS: usize = 19;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastAck {
-    /// When the ACK was seen, boot time in nanoseconds.
+    /// When the ACK, or what ended the lease, was seen, boot time in nanoseconds.
     pub time: u64,
     /// Lease in seconds as it stands; 0 without option 51.
     pub lease: u32,
@@ -174,8 +180,12 @@ pub struct LastAck {
     pub message_type: u8,
     /// Bytes of `identity`.
     pub identity_length: u8,
+    /// Ethernet source of the request.
+    pub source: [u8; 6],
+    /// DHCP message type of the RELEASE or DECLINE that ended the lease; 0 while it runs.
+    pub ended_by: u8,
     /// Always 0.
-    pub reserved: [u8; 4],
+    pub reserved: [u8; 5],
     /// The value of the request's option 125; what is behind its length has no meaning.
     pub identity: Words<IDENTITY_WORDS>,
 }
@@ -318,12 +328,13 @@ layout! {
     ExchangeKey { segment 0, chaddr 8, xid 24, htype 28, reserved 29, } 32 aligned 8;
     ClientKey { segment 0, hash 8, client_id_length 16, htype 18, reserved 19, } 24 aligned 8;
     Mark {
-        time 0, identified 8, identity_length 9, maximum_size 10, message_type 12, reserved 13, client 16, identity 40,
-    } 192 aligned 8;
+        time 0, identified 8, identity_length 9, maximum_size 10, message_type 12, reserved 13, client 16, source 40,
+        reserved_too 46, identity 48,
+    } 200 aligned 8;
     LastAck {
         time 0, lease 8, address 12, server 16, giaddr 20, chaddr 24, htype 40, hlen 41, message_type 42,
-        identity_length 43, reserved 44, identity 48,
-    } 200 aligned 8;
+        identity_length 43, source 44, ended_by 50, reserved 51, identity 56,
+    } 208 aligned 8;
     NeighbourKey { segment 0, address 8, } 12 aligned 4;
     Neighbour { seen 0, mac 8, reserved 14, } 16 aligned 8;
     FlowKey { segment 0, source 8, destination 12, source_port 16, destination_port 18, } 20 aligned 4;
@@ -333,9 +344,10 @@ layout! {
     ListenerKey { ifindex 0, mac 4, port 10, address 12, } 16 aligned 4;
     BindingKey { username 0, source 8, server 16, } 24 aligned 8;
     Config {
-        seed 0, budget_interval 8, budget_burst 16, dialect 20, lenient_oui 21, gateway_slot 22, reserved 23,
-        enterprises 24, stun_ports 40, mark 56, mark_mask 60, wan_connreq_interval 64, lan_dhcp_interval 72,
-    } 80 aligned 8;
+        seed 0, budget 8, dialect 24, lenient_oui 25, gateway_slot 26, reserved 27, enterprises 32, stun_ports 48,
+        mark 64, mark_mask 68, wan_connreq_interval 72, lan_dhcp_interval 80, relay_budget 88,
+    } 104 aligned 8;
+    Rate { interval 0, burst 8, reserved 12, } 16 aligned 8;
     GatewayOption { option 0, length 152, reserved 156, } 160 aligned 8;
     Header { time 0, segment 8, captured 16, metadata_tag 20, class 24, hook 25, reserved 26, } 32 aligned 8;
 }

@@ -21,10 +21,8 @@ pub enum Dialect {
 pub struct Config {
     /// Seed of the hash over client identifiers, so that nobody on the LAN can prepare a collision.
     pub seed: u64,
-    /// Nanoseconds in which one MAC address earns one message; 0: no budget.
-    pub budget_interval: u64,
-    /// Messages that one MAC address may send at once.
-    pub budget_burst: u32,
+    /// What one hardware address may bring to the agent.
+    pub budget: Rate,
     /// A [`Dialect`] as its number.
     pub dialect: u8,
     /// Not 0: accept an OUI of three raw bytes, or with separators (T-16).
@@ -32,7 +30,7 @@ pub struct Config {
     /// Which of the two entries of the map `GATEWAY` holds the Gateway Identity, so that it changes in one step.
     pub gateway_slot: u8,
     /// Always 0.
-    pub reserved: u8,
+    pub reserved: [u8; 5],
     /// Accepted enterprise numbers; 0 for none (T-23).
     pub enterprises: [u32; 4],
     /// UDP ports on which STUN servers are expected, up to the first 0.
@@ -43,8 +41,30 @@ pub struct Config {
     pub mark_mask: u32,
     /// Nanoseconds in which one source on the WAN earns one Connection Request; 0: not policed.
     pub wan_connreq_interval: u64,
-    /// Nanoseconds in which one DHCP client earns one message; 0: not policed.
+    /// Nanoseconds in which one Ethernet source earns one DHCP message; 0: not policed.
     pub lan_dhcp_interval: u64,
+    /// What one relay may bring to the agent, and what passes of it where DHCP is policed.
+    pub relay_budget: Rate,
+}
+
+/// How fast a sender may go: a token bucket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Rate {
+    /// Nanoseconds in which one message is earned; 0: no limit.
+    pub interval: u64,
+    /// Messages at once.
+    pub burst: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+impl Rate {
+    /// A rate of one message each `interval` nanoseconds and `burst` at once.
+    #[inline(always)]
+    pub const fn new(interval: u64, burst: u32) -> Self {
+        Self { interval, burst, reserved: 0 }
+    }
 }
 
 /// What a source that is policed may send at once, whatever its rate.
@@ -54,18 +74,18 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             seed: 0,
-            budget_interval: 0,
-            budget_burst: 0,
+            budget: Rate::default(),
             dialect: Dialect::Auto as u8,
             lenient_oui: 0,
             gateway_slot: 0,
-            reserved: 0,
+            reserved: [0; 5],
             enterprises: [DSL_FORUM, 0, 0, 0],
             stun_ports: [0; PORTS],
             mark: 0,
             mark_mask: 0,
             wan_connreq_interval: 0,
             lan_dhcp_interval: 0,
+            relay_budget: Rate::default(),
         }
     }
 }

@@ -283,6 +283,8 @@ pub struct Walk {
     pub lease: u32,
     /// Server identifier (option 54), 0 without one.
     pub server: [u8; 4],
+    /// Requested address (option 50), 0 without one.
+    pub requested: [u8; 4],
     /// How the walk over the options field ended.
     pub ended: WalkEnd,
     /// What option 125 holds.
@@ -322,6 +324,7 @@ impl Walk {
         self.vendor_identifying = 0;
         self.lease = 0;
         self.server = [0; 4];
+        self.requested = [0; 4];
         self.ended = WalkEnd::Walking;
         self.identity = Scan::new();
         self.joined.clear();
@@ -412,6 +415,7 @@ impl<S: Source + ?Sized, R: Repeat> Step for WalkStep<'_, S, R> {
             option::RELAY_AGENT if walk.field == Field::Options => walk.relay_agent = at,
             option::LEASE_TIME if length == 4 => walk.lease = self.source.be32(value),
             option::SERVER_ID if length == 4 => walk.server = self.source.four(value),
+            option::REQUESTED_IP if length == 4 => walk.requested = self.source.four(value),
             option::CLIENT_ID => {
                 walk.client_id_length += length as u16;
                 let mut step = ClientIdStep { hash: &mut walk.client_id, octets: self.source, at: value, length };

@@ -55,6 +55,13 @@ pub trait Octets {
         u64::from(self.be32(at)) << 32 | u64::from(self.be32(at + 4))
     }
 
+    /// Six bytes as they stand: an Ethernet address.
+    #[inline(always)]
+    fn mac(&self, at: u32) -> [u8; 6] {
+        let [a, b, c, d, e, f, ..] = self.be64(at).to_be_bytes();
+        [a, b, c, d, e, f]
+    }
+
     /// Four bytes as they stand.
     fn four(&self, at: u32) -> [u8; 4] {
         [self.octet(at), self.octet(at + 1), self.octet(at + 2), self.octet(at + 3)]

@@ -2,6 +2,8 @@
 
 use crate::{counter::Class, frame::Frame};
 
+/// Where the source address stands in the Ethernet header.
+pub const ETHERNET_SOURCE: u32 = 6;
 const ETHERNET_HEADER: usize = 14;
 const VLAN_TAG: usize = 4;
 const IPV4_MINIMUM: usize = 20;

@@ -10,7 +10,7 @@ use tr111_common::{
     config::Config,
     counter::{Class, Counter, Hook},
     frame::{Octets as _, first_bytes},
-    headers::Udp,
+    headers::{ETHERNET_SOURCE, Udp},
 };
 use tr111_ebpf::frame::{KernelLoop, Packet as _, SkbFrame};
 
@@ -37,7 +37,7 @@ fn binding(packet: &SkbFrame<'_>, scratch: &mut Scratch, config: &Config) -> Res
     let Scratch { frame, seen, demands, .. } = scratch;
     let signals = classify::judge_stun(frame, &seen.udp, demands, KernelLoop)?;
     // A host that invents flows must not fill the connection table with long timeouts.
-    let host = first_bytes(frame.be64(6), 6);
+    let host = first_bytes(frame.be64(ETHERNET_SOURCE), 6);
     if !police::may_tell(host, seen.time, config) {
         return Err(Class::OverBudget);
     }

@@ -47,9 +47,9 @@ const UDP_CHECKSUM: u32 = 6;
 /// Its steps are functions of their own, and what one leaves for the next lies in the map: the verifier walks them one
 /// after the other, not each way through one for each way through the other (Linux 6.1: 859,000 instructions).
 #[inline(never)]
-pub fn gateway_identity(packet: &SkbFrame<'_>, scratch: &mut Scratch, maximum_size: u16) -> Insertion {
+pub fn gateway_identity(packet: &SkbFrame<'_>, scratch: &mut Scratch) -> Insertion {
     let steps =
-        plan(scratch, maximum_size).and_then(|()| compose(packet, scratch)).and_then(|()| write(packet, scratch));
+        plan(scratch).and_then(|()| compose(packet, scratch)).and_then(|()| write(packet, scratch));
     match steps {
         Ok(()) => Insertion::Inserted,
         Err(reason) => reason,
@@ -58,11 +58,11 @@ pub fn gateway_identity(packet: &SkbFrame<'_>, scratch: &mut Scratch, maximum_si
 
 /// Finds the place for it.
 #[inline(never)]
-fn plan(scratch: &mut Scratch, maximum_size: u16) -> Result<(), Insertion> {
-    let Scratch { frame, seen, walk, change, .. } = scratch;
+fn plan(scratch: &mut Scratch) -> Result<(), Insertion> {
+    let Scratch { frame, seen, walk, mark, change, .. } = scratch;
     let udp = &seen.udp;
     let length = maps::gateway().ok_or(Insertion::Unconfigured)?.length;
-    change.plan = insert::plan(frame, udp, walk, length, maximum_size)?;
+    change.plan = insert::plan(frame, udp, walk, length, mark.maximum_size)?;
     if udp.ip + u32::from(frame.be16(udp.ip + IP_LENGTH)) != udp.end {
         return Err(Insertion::Damaged);
     }

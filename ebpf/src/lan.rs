@@ -8,13 +8,13 @@ use crate::{
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_log_ebpf::debug;
 use tr111_common::{
-    abi::{ClientKey, IDENTITY_WORDS, Mark, NeighbourKey},
+    abi::{ClientKey, IDENTITY_WORDS, NeighbourKey},
     classify::{self, Request},
     config::Config,
     counter::{Class, Counter, Hook, Outcome},
     dhcp4::{Fixed, MessageType},
-    frame::Frame as _,
-    headers::{self, Segment, Udp},
+    frame::{Frame as _, Octets as _, first_bytes},
+    headers::{self, ETHERNET_SOURCE, Segment, Udp},
     words::WORD,
 };
 use tr111_ebpf::frame::{Captured, KernelLoop, Packet, SkbFrame};
@@ -66,7 +66,8 @@ fn on_reply(packet: &SkbFrame<'_>, udp: Udp) -> Class {
 #[inline(never)]
 fn request<P: Packet>(packet: &P, scratch: &mut Scratch, config: &Config) -> Result<Class, Class> {
     let fixed = classify::request_fixed(&scratch.frame, &scratch.seen.udp)?;
-    if !police::may_pass_dhcp(&fixed, scratch.seen.time, config) {
+    let source = first_bytes(scratch.frame.be64(ETHERNET_SOURCE), 6);
+    if !police::may_pass_dhcp(source, &fixed, scratch.seen.time, config) {
         return Err(Class::Policed);
     }
     walk(packet, scratch, config);
@@ -84,20 +85,25 @@ fn request<P: Packet>(packet: &P, scratch: &mut Scratch, config: &Config) -> Res
             (Class::Sticky, Some(true))
         }
     };
-    let [address, _] = fixed.chaddr_words();
-    if !police::may_tell(address, seen.time, config) {
-        return Err(Class::OverBudget);
-    }
+    let is_told = police::may_tell_dhcp(source, &fixed, seen.time, config);
     match identified {
+        // A budget limits what the agent is told. What the replies to a known client carry, and that their ACKs are
+        // recorded, nobody else can take from it.
         Some(identified) => {
+            let is_known = matches!(class, Class::Sticky) || (!is_told && maps::is_sticky(&client, seen.time));
             let key = classify::exchange_key(seen.segment, &fixed);
-            keep_mark(scratch, &client, identified);
-            maps::mark_exchange(&key, &scratch.mark);
-            if identified && !matches!(class, Class::Sticky) {
+            if is_told || is_known {
+                keep_mark(scratch, &client, identified);
+                maps::mark_exchange(&key, &scratch.mark);
+            }
+            if is_told && identified && !is_known {
                 maps::remember_newcomer(&client, scratch.seen.time);
             }
         }
-        None => maps::forget_ack(&client),
+        None => end_lease(scratch, &fixed, &client),
+    }
+    if !is_told {
+        return Err(Class::OverBudget);
     }
     emit::lan(scratch, Hook::LanIngress, class);
     Ok(class)
@@ -107,21 +113,21 @@ fn request<P: Packet>(packet: &P, scratch: &mut Scratch, config: &Config) -> Res
 #[inline(never)]
 fn reply(packet: &SkbFrame<'_>, scratch: &mut Scratch, config: &Config) -> Result<Class, Class> {
     let fixed = classify::reply_fixed(&scratch.frame, &scratch.seen.udp)?;
-    let Some(mark) = maps::find_exchange(&classify::exchange_key(scratch.seen.segment, &fixed)) else {
+    if !maps::find_exchange(&classify::exchange_key(scratch.seen.segment, &fixed), &mut scratch.mark) {
         return Err(Class::Unmarked);
-    };
+    }
     walk(packet, scratch, config);
     let class = classify::judge_reply(&scratch.seen.udp, &scratch.walk);
     if let Some(message) = takes_identity(class)
-        && mark.identified != 0
+        && scratch.mark.identified != 0
     {
-        let result = insert::gateway_identity(packet, scratch, mark.maximum_size);
+        let result = insert::gateway_identity(packet, scratch);
         maps::count(Counter::Insertion(message, result));
     }
     match class {
-        Class::Ack => keep_ack(scratch, &fixed, mark),
-        // A NAK to anything but a REQUEST ends no lease.
-        Class::Nak if mark.message_type == MessageType::Request as u8 => maps::forget_ack(&mark.client),
+        Class::Ack => keep_ack(scratch, &fixed),
+        // A NAK answers a REQUEST and nothing else (RFC 2131 4.3.2).
+        Class::Nak if scratch.mark.message_type == MessageType::Request as u8 => maps::forget_ack(&scratch.mark.client),
         _ => {}
     }
     maps::note_reply(scratch.seen.segment.ifindex, scratch.seen.time);
@@ -134,13 +140,14 @@ fn reply(packet: &SkbFrame<'_>, scratch: &mut Scratch, config: &Config) -> Resul
 /// Builds the mark of an exchange, with the identity as it came: the agent may need it when the ring lost the request.
 #[inline(always)]
 fn keep_mark(scratch: &mut Scratch, client: &ClientKey, identified: bool) {
-    let Scratch { seen, walk, mark, .. } = scratch;
+    let Scratch { frame, seen, walk, mark, .. } = scratch;
     mark.time = seen.time;
     mark.identified = u8::from(identified);
     mark.identity_length = 0;
     mark.maximum_size = walk.maximum_size;
     mark.message_type = walk.message_type;
     mark.client = *client;
+    mark.source = frame.mac(ETHERNET_SOURCE);
     let length = walk.joined.length() as usize;
     if length <= IDENTITY_WORDS * WORD
         && let Some(identity) = walk.joined.first()
@@ -153,8 +160,8 @@ fn keep_mark(scratch: &mut Scratch, client: &ClientKey, identified: bool) {
 /// Records how an exchange ended, field by field: the record is too large for the stack. A renewal without an identity (T-9) keeps the one that is known.
 // A function of its own has a stack frame of its own.
 #[inline(never)]
-fn keep_ack(scratch: &mut Scratch, fixed: &Fixed, mark: &Mark) {
-    let Scratch { seen, walk, last_ack: record, .. } = scratch;
+fn keep_ack(scratch: &mut Scratch, fixed: &Fixed) {
+    let Scratch { seen, walk, mark, last_ack: record, .. } = scratch;
     record.time = seen.time;
     record.lease = walk.lease;
     record.address = if fixed.yiaddr == [0; 4] { fixed.ciaddr } else { fixed.yiaddr };
@@ -164,15 +171,30 @@ fn keep_ack(scratch: &mut Scratch, fixed: &Fixed, mark: &Mark) {
     record.htype = fixed.htype;
     record.hlen = fixed.hlen;
     record.message_type = mark.message_type;
+    record.source = mark.source;
+    record.ended_by = 0;
     record.identity_length = mark.identity_length;
     record.identity = mark.identity;
-    if mark.identity_length == 0
-        && let Some(known) = maps::last_ack(&mark.client)
-    {
-        record.identity_length = known.identity_length;
-        record.identity = known.identity;
+    if mark.identity_length == 0 {
+        maps::recall_identity(&mark.client, record);
     }
     maps::remember_ack(&mark.client, record);
+}
+
+/// RELEASE or DECLINE: writes over the record of the client's last ACK that its lease has ended. The agent deletes it once
+/// its store has no row of it. Only what names the address and the server of the lease, and comes from where the lease
+/// was asked for, ends it.
+#[inline(always)]
+fn end_lease(scratch: &Scratch, fixed: &Fixed, client: &ClientKey) {
+    let Scratch { frame, seen, walk, .. } = scratch;
+    let Some(record) = maps::last_ack(client) else { return };
+    let is_release = walk.message_type == MessageType::Release as u8;
+    let address = if is_release { fixed.ciaddr } else { walk.requested };
+    let is_server = record.server == [0; 4] || walk.server == [0; 4] || record.server == walk.server;
+    if record.address == address && is_server && record.source == frame.mac(ETHERNET_SOURCE) {
+        record.ended_by = walk.message_type;
+        record.time = seen.time;
+    }
 }
 
 /// ARP is what every station on an IPv4 LAN sends (T-6).

@@ -61,6 +61,9 @@ static NEWCOMERS: Array<Newcomer> = Array::with_max_entries(NEWCOMERS_MAXIMUM, 0
 static BUDGETS: LruHashMap<u64, Budget> = LruHashMap::with_max_entries(BUDGETS_MAXIMUM, 0);
 
 #[map]
+static SOURCE_BUDGETS: LruHashMap<u64, Budget> = LruHashMap::with_max_entries(BUDGETS_MAXIMUM, 0);
+
+#[map]
 static DHCP_BUDGETS: LruHashMap<u64, Budget> = LruHashMap::with_max_entries(BUDGETS_MAXIMUM, 0);
 
 #[map]
@@ -158,12 +161,16 @@ pub fn mark_exchange(key: &ExchangeKey, mark: &Mark) {
     let _ = EXCHANGES.insert(key, mark, 0);
 }
 
-/// The mark of a reply's exchange.
+/// Copies the mark of a reply's exchange to `copy`; `false` where there is none.
 #[inline(always)]
-pub fn find_exchange(key: &ExchangeKey) -> Option<&'static Mark> {
-    // SAFETY: the kernel keeps an entry's memory while a program runs; a mark that changes meanwhile is one of the same
-    // client.
-    unsafe { EXCHANGES.get(key) }
+pub fn find_exchange(key: &ExchangeKey, copy: &mut Mark) -> bool {
+    // SAFETY: the kernel keeps an entry's memory while a program runs.
+    let Some(mark) = (unsafe { EXCHANGES.get(key) }) else { return false };
+    *copy = *mark;
+    // The map reuses the memory of an entry that it evicts, and another CPU may have done so meanwhile. A mark that
+    // changes in its place is one of the same client.
+    // SAFETY: as above.
+    unsafe { EXCHANGES.get(key) }.is_some_and(|still| core::ptr::eq(still, mark))
 }
 
 /// Remembers how an exchange ended.
@@ -173,14 +180,28 @@ pub fn remember_ack(client: &ClientKey, ack: &LastAck) {
     let _ = LAST_ACK.insert(client, ack, 0);
 }
 
-/// The record of a client's last ACK.
+/// Copies the identity that is known of a client's last ACK into `record`.
 #[inline(always)]
-pub fn last_ack(client: &ClientKey) -> Option<&'static LastAck> {
+pub fn recall_identity(client: &ClientKey, record: &mut LastAck) {
     // SAFETY: as for marks.
-    unsafe { LAST_ACK.get(client) }
+    let Some(known) = (unsafe { LAST_ACK.get(client) }) else { return };
+    record.identity = known.identity;
+    record.identity_length = known.identity_length;
+    // SAFETY: as for marks.
+    if !unsafe { LAST_ACK.get(client) }.is_some_and(|still| core::ptr::eq(still, known)) {
+        record.identity_length = 0;
+    }
 }
 
-/// Forgets a client's last ACK: its lease has ended.
+/// The record of a client's last ACK, to be changed in its place.
+#[inline(always)]
+pub fn last_ack(client: &ClientKey) -> Option<&'static mut LastAck> {
+    // SAFETY: the map gave a live pointer. It may be another client's by now, whose record then says that its lease has
+    // ended; the agent compares it with what it knows.
+    LAST_ACK.get_ptr_mut(client).map(|record| unsafe { &mut *record })
+}
+
+/// Forgets a client's last ACK: its lease was refused.
 #[inline(always)]
 pub fn forget_ack(client: &ClientKey) {
     let _ = LAST_ACK.remove(client);
@@ -225,9 +246,11 @@ pub fn remember_newcomer(client: &ClientKey, now: u64) {
 /// What a budget is for.
 #[derive(Clone, Copy)]
 pub enum Purse {
-    /// What a hardware address may tell the agent.
-    Told,
-    /// What a DHCP client may send, where that is policed.
+    /// What a DHCP client may bring to the agent, by the hash over its Ethernet source and its hardware address.
+    Client,
+    /// What an Ethernet source may bring to the agent.
+    Source,
+    /// The DHCP messages of an Ethernet source, where they are policed.
     Dhcp,
     /// The Connection Requests of a source, where they are policed.
     ConnectionRequests,
@@ -237,7 +260,8 @@ impl Purse {
     #[inline(always)]
     fn budgets(self) -> &'static LruHashMap<u64, Budget> {
         match self {
-            Self::Told => &BUDGETS,
+            Self::Client => &BUDGETS,
+            Self::Source => &SOURCE_BUDGETS,
             Self::Dhcp => &DHCP_BUDGETS,
             Self::ConnectionRequests => &WAN_BUDGETS,
         }

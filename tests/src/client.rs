@@ -18,6 +18,8 @@ pub struct Client<'a> {
     wire: &'a Wire,
     /// Its hardware address.
     pub mac: Mac,
+    /// Ethernet source of its frames: its hardware address, unless it stands behind a repeater or lies.
+    pub station: Mac,
     /// Options that it adds to DISCOVER, REQUEST and INFORM: code, length, value.
     pub options: Vec<u8>,
     /// Its address, once it has one.
@@ -32,6 +34,7 @@ impl<'a> Client<'a> {
         Self {
             wire,
             mac: [2, 0, 0, 0, 0, number],
+            station: [2, 0, 0, 0, 0, number],
             options,
             address: Ipv4Addr::UNSPECIFIED,
             server: None,
@@ -51,7 +54,7 @@ impl<'a> Client<'a> {
     /// # Errors
     /// The wire is gone.
     pub fn send(&self, message: &Message) -> Result<()> {
-        let mut packet = Packet::from_client(self.mac, message.bytes());
+        let mut packet = Packet::from_client(self.station, message.bytes());
         packet.source = message.ciaddr;
         self.wire.send(&packet.bytes())
     }
@@ -138,7 +141,7 @@ impl<'a> Client<'a> {
     /// # Errors
     /// The wire is gone.
     pub fn send_to_server(&self, message: &Message) -> Result<()> {
-        let mut packet = Packet::from_client(self.mac, message.bytes());
+        let mut packet = Packet::from_client(self.station, message.bytes());
         packet.source = message.ciaddr;
         packet.to = self.server.as_ref().map_or(BROADCAST, |ack| ack.from);
         let server = self.server.as_ref().and_then(|ack| ack.address_option(54));

@@ -1,5 +1,7 @@
 //! What bad input gets: a counter of its own, never a row, never the end of the agent, never a lost good message.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use tr111_common::counter::Hook;
 use tr111_tests::{
@@ -9,8 +11,8 @@ use tr111_tests::{
     frame::{Packet, kind},
     lab::{GATEWAY, Lab, POOL},
     responder::Responder,
-    vectors::{D1, hex, identity},
-    wait::wait_for,
+    vectors::{D1, G1, hex, identity},
+    wait::{pass, wait_for},
     wire::Wire,
 };
 
@@ -93,6 +95,70 @@ fn one_identity_in_every_client_fills_one_row_and_no_more() -> Result<()> {
     assert_eq!(macs(&agent)?, first, "and over a restart too");
     Client::new(&wire, 100, identity("00256D", "OTHER", "")).bind()?;
     agent.wait_for_rows(2, SOON)?;
+    Ok(())
+}
+
+/// SEC-8: what another host sends in a client's name takes nothing from it: not its budget, not its Gateway Identity, not
+/// its row. A genuine RELEASE still ends the row.
+#[test]
+fn forged_messages_take_nothing_from_a_client() -> Result<()> {
+    const PER_SECOND: u64 = 25;
+    let lab = Lab::new()?;
+    let file = lab.write("gateway.toml", "[gateway.police]\nlan_dhcp_pps = 5\n")?;
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 120)?;
+    let agent = Agent::start(&lab, &["lan0"], &["--config", &file])?;
+    let (wire, attackers_wire) = (Wire::open(&lab.lan, "eth0")?, Wire::open(&lab.lan, "eth0")?);
+    let mut victim = Client::new(&wire, 1, hex(D1));
+    victim.bind()?;
+    let first = agent.wait_for_rows(1, SOON)?.remove(0);
+    let forged = victim.farewell();
+    let mut attacker = Client::new(&attackers_wire, 1, Vec::new());
+    attacker.station = [2, 0, 0, 0, 0, 66];
+    for round in 0..6 {
+        for _ in 0..PER_SECOND {
+            attacker.send(&forged)?;
+        }
+        pass(Duration::from_secs(1))?;
+        let ack = victim.renew()?;
+        ensure!(ack.option(125) == Some(&hex(G1)[2..]), "renewal {round} left without the Gateway Identity");
+    }
+    let rows = agent.devices()?;
+    ensure!(rows.len() == 1 && rows[0].instance == first.instance, "the row is another one: {rows:?}");
+    ensure!(rows[0].bindings[0].lease_expires != first.bindings[0].lease_expires, "the renewals were not heard");
+    let metrics = agent.metrics()?;
+    ensure!(metrics.sum("tr111_policed_packets_total", &[]) > 0, "the flood was not held to its rate");
+    victim.release()?;
+    agent.wait_for_rows(0, SOON)?;
+    Ok(())
+}
+
+/// SEC-8: one Ethernet source that invents hardware addresses is held to the budget of one.
+#[test]
+fn one_source_of_many_addresses_has_one_budget() -> Result<()> {
+    const FLOOD: u8 = 200;
+    let lab = Lab::new()?;
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 120)?;
+    let agent = Agent::start(&lab, &["lan0"], &[])?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    for number in 0..FLOOD {
+        let mut client = Client::new(&wire, number, identity("00256D", &format!("FAKE{number}"), ""));
+        client.station = [2, 0, 0, 0, 1, 66];
+        let message = client.message(kind::DISCOVER);
+        client.send(&message)?;
+    }
+    let flood = u64::from(FLOOD);
+    let metrics = agent.wait_for_metrics("flood", |metrics| metrics.all_packets("lan_ingress") >= flood)?;
+    let told = metrics.packets("lan_ingress", "discover");
+    ensure!((50..100).contains(&told), "{told} of {FLOOD} were told: the burst is 50");
+    // A relay speaks for many.
+    for number in 0..FLOOD {
+        let mut client = Client::new(&wire, number, identity("00256D", &format!("FAKE{number}"), ""));
+        client.station = [2, 0, 0, 0, 1, 67];
+        let mut message = client.message(kind::DISCOVER);
+        message.giaddr = GATEWAY;
+        client.send(&message)?;
+    }
+    agent.wait_for_metrics("relayed", |metrics| metrics.packets("lan_ingress", "discover") == told + flood)?;
     Ok(())
 }
 

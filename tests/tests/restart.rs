@@ -14,7 +14,7 @@ use tr111_tests::{
     lab::{GATEWAY, Lab, POOL},
     responder::Responder,
     vectors::{D1, D2, hex},
-    wait::{wait_for, wait_until},
+    wait::{pass, wait_for, wait_until},
     wire::Wire,
 };
 
@@ -68,6 +68,30 @@ fn what_happened_meanwhile_is_known_at_the_first_answer() -> Result<()> {
     let agent = agent.start_again(&lab, &["lan0"], &[])?;
     let rows = agent.devices()?;
     assert_eq!(rows.iter().map(Device::identity).collect::<Vec<_>>(), ["00256D/DEV0001/"]);
+    Ok(())
+}
+
+/// T-29, T-30: a RELEASE is not forgotten, at whatever moment behind it the agent is killed.
+#[test]
+fn a_release_in_the_last_moment_is_not_forgotten() -> Result<()> {
+    let lab = Lab::new()?;
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 600)?;
+    let mut agent = Agent::start(&lab, &["lan0"], &[])?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    let mut device = Client::new(&wire, 1, hex(D1));
+    for milliseconds in [0, 1, 2, 5, 10, 15, 20, 30, 60] {
+        device.bind()?;
+        agent.wait_for_rows(1, SOON)?;
+        assert!(agent.stop()?.success());
+        agent = agent.start_again(&lab, &["lan0"], &[])?;
+        agent.wait_for_rows(1, SOON)?;
+        device.release()?;
+        pass(Duration::from_millis(milliseconds))?;
+        agent.process().signal(Signal::SIGKILL)?;
+        agent.process().wait(SOON)?;
+        agent = agent.start_again(&lab, &["lan0"], &[])?;
+        assert_eq!(agent.devices()?, [], "killed {milliseconds} ms behind the RELEASE");
+    }
     Ok(())
 }
 

@@ -300,7 +300,7 @@ fn clients_stick_as_long_as_they_have_a_binding() {
     let stuck = lan.outputs.iter().filter(|output| matches!(output, Output::Stick(_))).count();
     assert_eq!((stuck, lan.sticky.len()), (1, 1));
     lan.join(&Client::new(1, "B"), ip(100), HOUR);
-    let unstuck = lan.outputs.iter().filter(|output| matches!(output, Output::Unstick(_))).count();
+    let unstuck = lan.outputs.iter().filter(|output| matches!(output, Output::Unstick { .. })).count();
     assert_eq!((unstuck, lan.sticky.len()), (0, 1), "a client that changes its identity is never unknown");
     lan.release(&client, ip(100));
     assert!(lan.sticky.is_empty());

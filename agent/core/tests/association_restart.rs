@@ -5,10 +5,10 @@ mod lan;
 use std::{net::Ipv4Addr, time::Duration};
 
 use lan::{Client, Lan, device, ip};
-use tr111_common::dhcp4::MessageType;
+use tr111_common::{abi::LastAck, dhcp4::MessageType};
 use tr111_core::{
     arp::EVERYBODY,
-    association::{Binding, Output, Record, Settings, Source},
+    association::{Binding, Output, Record, RemovalReason, Settings, Source},
 };
 
 const HOUR: u32 = 3_600;
@@ -104,6 +104,7 @@ fn binding(lan: &Lan, number: u8) -> Binding {
         client: lan.key_of(&client),
         mac: client.mac.into(),
         client_id: None,
+        sender: None,
         ip: ip(number),
         source: Source::Request,
         lease_expires: Some(lan.now + Duration::from_secs(100)),
@@ -254,6 +255,36 @@ fn a_lost_ack_takes_no_address_from_its_next_holder() {
     lan.join(&second, ip(100), HOUR);
     lan.reconcile(&first, &ack);
     assert_eq!(lan.changes(), ["+B"]);
+}
+
+/// T-29: a lease whose end the programs recorded is over, whether or not the store had heard of it; a newer binding and
+/// one with another address stay.
+#[test]
+fn a_lease_that_ended_unheard_is_over() {
+    let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
+    lan.join(&client, ip(100), HOUR);
+    let ack = lan.last_ack(&client, MessageType::Request, ip(100), HOUR);
+    let (records, next) = (lan.records(), lan.core.next_instance());
+    for (ended_by, reason) in [
+        (MessageType::Release as u8, RemovalReason::Released),
+        (MessageType::Decline as u8, RemovalReason::Declined),
+        (RemovalReason::Disconnected.number(), RemovalReason::Disconnected),
+        (RemovalReason::Expired.number(), RemovalReason::Expired),
+    ] {
+        lan.restart_with(records.clone(), next);
+        lan.changes();
+        let elsewhere = LastAck { ended_by, address: ip(9).octets(), ..ack };
+        lan.reconcile(&client, &elsewhere);
+        let older = LastAck { ended_by, time: ack.time - 1, ..ack };
+        lan.reconcile(&client, &older);
+        assert_eq!(lan.changes(), [""; 0]);
+        lan.reconcile(&client, &LastAck { ended_by, ..ack });
+        assert_eq!(lan.changes(), [format!("-A {}", reason.label())]);
+        lan.outputs.clear();
+        lan.reconcile(&client, &LastAck { ended_by, ..ack });
+        let key = lan.key_of(&client);
+        assert_eq!(lan.outputs, [Output::Ended(key)], "the record may go");
+    }
 }
 
 /// T-26, GW-2: an ACK of another server, or to a client without an identity, makes no row.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tr111_common::{
-    config::{Config as Kernel, Dialect},
+    config::{Config as Kernel, Dialect, Rate},
     headers::PORTS,
 };
 use tr111_core::{association::Deny, binding, identity::GatewayIdentity, model::Root};
@@ -16,6 +16,11 @@ use super::{Error, Origin, Values, cpe::listen, form, key};
 use crate::dataplane::{TcOrder, XdpMode};
 
 const NANOSECONDS: u64 = 1_000_000_000;
+
+/// Nanoseconds in which one message is earned at so many a second; 0 without a limit.
+fn interval(rate: u32) -> u64 {
+    NANOSECONDS.checked_div(rate.into()).unwrap_or_default()
+}
 
 /// `[gateway.association]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,10 +41,10 @@ pub struct Association {
     pub enterprises: [u32; 4],
     /// Count acknowledgements of servers that are not this gateway.
     pub accept_foreign_server: bool,
-    /// Time in which a MAC address earns one message; zero: no budget.
-    pub budget_interval: Duration,
-    /// Messages that a MAC address may send at once.
-    pub budget_burst: u32,
+    /// What a MAC address may bring to the agent.
+    pub budget: Rate,
+    /// What a relay may.
+    pub relay_budget: Rate,
     /// How long after its end a lease still counts.
     pub expiry_grace: Duration,
     /// Age at which a binding that came by INFORM ends.
@@ -57,8 +62,8 @@ impl Association {
     pub fn kernel(&self, seed: u64) -> Kernel {
         Kernel {
             seed,
-            budget_interval: u64::try_from(self.budget_interval.as_nanos()).unwrap_or(u64::MAX),
-            budget_burst: self.budget_burst,
+            budget: self.budget,
+            relay_budget: self.relay_budget,
             dialect: self.dialect as u8,
             lenient_oui: u8::from(self.lenient_oui),
             enterprises: self.enterprises,
@@ -87,7 +92,6 @@ pub struct Traffic {
 impl Traffic {
     /// The programs' settings, completed.
     pub fn complete(&self, kernel: Kernel) -> Kernel {
-        let interval = |rate: u32| NANOSECONDS.checked_div(rate.into()).unwrap_or_default();
         Kernel {
             stun_ports: self.stun_ports,
             mark: self.mark,
@@ -193,8 +197,9 @@ impl From<&Values> for Association {
             lenient_oui: values.boolean(SECTION, "lenient_oui"),
             enterprises,
             accept_foreign_server: values.boolean(SECTION, "accept_foreign_server"),
-            budget_interval: Duration::from_secs(1).checked_div(count("mac_budget_pps")).unwrap_or_default(),
-            budget_burst: count("mac_budget_burst"),
+            budget: Rate::new(interval(count("mac_budget_pps")), count("mac_budget_burst")),
+            // What a relay saved up in a second it may send at once.
+            relay_budget: Rate::new(interval(count("relay_budget_pps")), count("relay_budget_pps")),
             expiry_grace: seconds("expiry_grace_s"),
             inform_maximum_age: Some(seconds("inform_maximum_age_s")).filter(|age| !age.is_zero()),
             nak_grace: seconds("nak_grace_s"),

@@ -210,6 +210,9 @@ pub const KEYS: &[Key] = &[
         .help("DHCP messages a second that one MAC address may bring to the agent; 0: no limit"),
     key(ASSOCIATION, "mac_budget_burst", Integer(1, 1_000_000), Preset::Integer(50), Live)
         .help("DHCP messages that one MAC address may bring at once"),
+    key(ASSOCIATION, "relay_budget_pps", Integer(0, 1_000_000), Preset::Integer(1000), Live)
+        .unit("messages/s")
+        .help("DHCP messages a second that one relay may bring to the agent; 0: no limit"),
     key(ASSOCIATION, "expiry_grace_s", Integer(0, 60), Preset::Integer(1), Live)
         .unit("s")
         .help("how long after its end a lease still counts, for a renewal that is under way"),

@@ -192,9 +192,9 @@ fn both_ends_of_every_association_range_fit_their_type() {
 fn a_budget_of_ten_messages_a_second_earns_one_in_100_ms() {
     let mut values = Values::default();
     values.set("gateway.association.mac_budget_pps", "10", Origin::Tune).expect("valid");
-    assert_eq!(Association::from(&values).kernel(0).budget_interval, 100_000_000);
+    assert_eq!(Association::from(&values).kernel(0).budget, Rate::new(100_000_000, 50));
     values.set("gateway.association.mac_budget_pps", "0", Origin::Tune).expect("valid");
-    assert_eq!(Association::from(&values).kernel(0).budget_interval, 0);
+    assert_eq!(Association::from(&values).kernel(0).budget.interval, 0);
 }
 
 /// T-45: a configuration is held to what the ACS is held to: no minimum above the maximum.

@@ -61,6 +61,7 @@ impl Purpose {
                 map::LAST_ACK,
                 map::NEIGHBOURS,
                 map::BUDGETS,
+                map::SOURCE_BUDGETS,
                 map::DHCP_BUDGETS,
                 map::WAN_BUDGETS,
                 map::FLOWS,

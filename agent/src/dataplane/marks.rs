@@ -213,9 +213,24 @@ impl Marks {
         records.map(|(PodFlowKey(key), PodFlow(flow))| (key, flow)).collect()
     }
 
-    /// Forgets the last ACK of a client whose binding has gone.
-    pub fn forget_ack(&self, client: &ClientKey) {
-        let _ = self.lock().last_acks.remove(&PodClient(*client));
+    /// Writes over the last ACK of a client that its lease has ended, unless it says so: `by` goes to [`LastAck::ended_by`].
+    pub fn end_lease(&self, client: &ClientKey, by: u8) {
+        let mut maps = self.lock();
+        if let Ok(PodLastAck(ack)) = maps.last_acks.get(&PodClient(*client), 0)
+            && ack.ended_by == 0
+        {
+            // A record that went meanwhile says nothing that could be wrong.
+            let ended = PodLastAck(LastAck { ended_by: by, ..ack });
+            let _ = maps.last_acks.insert(PodClient(*client), ended, BPF_EXIST);
+        }
+    }
+
+    /// Forgets the last ACK of a client whose lease has ended; not a newer one.
+    pub fn forget_ended(&self, client: &ClientKey) {
+        let mut maps = self.lock();
+        if maps.last_acks.get(&PodClient(*client), 0).is_ok_and(|PodLastAck(ack)| ack.ended_by != 0) {
+            let _ = maps.last_acks.remove(&PodClient(*client));
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Maps> {

@@ -37,7 +37,7 @@ use super::{
 };
 
 /// Maps that outlive the agent. Scratch space does not.
-pub(super) const MAPS: [&str; 13] = [
+pub(super) const MAPS: [&str; 14] = [
     map::EVENTS_LAN,
     map::COUNTERS,
     map::CONFIG,
@@ -48,6 +48,7 @@ pub(super) const MAPS: [&str; 13] = [
     map::LAST_ACK,
     map::NEIGHBOURS,
     map::BUDGETS,
+    map::SOURCE_BUDGETS,
     map::DHCP_BUDGETS,
     map::WAN_BUDGETS,
     map::FLOWS,

@@ -7,12 +7,12 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tr111_common::{
-    abi::Neighbour,
+    abi::{ClientKey, Neighbour},
     counter::{Counter, Hook, Ring},
     event::{Event, RecordError},
 };
 use tr111_core::{
-    association::{Association, Binding, IdentityResult, Input, Output, Settings},
+    association::{Association, Binding, IdentityResult, Input, Output, Remark, Settings},
     identity::DeviceIdentity,
     model::Side,
     time::BootTime,
@@ -24,6 +24,7 @@ use super::{
     cpe,
     describe::Describer,
     flows::{self, Flows, Look},
+    keeper::Step,
     kernel::{Events, Programs},
     knobs::Knobs,
     management::{Management, Subject},
@@ -36,7 +37,7 @@ use crate::{
     control::message::{self, Device, Happening, Interface, NatBinding, Status},
     dataplane::{self, Attachment, Standing},
     nat::Nat,
-    store::{Store, encode, encode_row, meta},
+    store::{Committed, Store, encode, encode_row, meta},
     telemetry::{KernelCounters, Telemetry, log::Log},
 };
 
@@ -48,6 +49,9 @@ const QUIET: Duration = Duration::from_millis(20);
 const DRAIN: Duration = Duration::from_secs(3);
 /// How often losses of the ring are looked for.
 const LOSSES: Duration = Duration::from_secs(1);
+/// At most so often replies whose requests never came make it look for what it missed: who sends requests above its
+/// budget can cause them, and a look at every record takes some 100 ms.
+const UNMATCHED: Duration = Duration::from_secs(10);
 /// At most so often the log tells of devices that are denied: anybody on the LAN can be one, all the time.
 const DENIALS: Duration = Duration::from_secs(10);
 
@@ -114,8 +118,8 @@ impl<K: Programs, C> Parts<K, C> {
             let (map, written) = match output {
                 Output::MarkExchange(key) => ("exchanges", self.programs.mark_exchange(key)),
                 Output::Stick(client) => ("sticky", self.programs.stick(client)),
-                Output::Unstick(client) => {
-                    self.programs.unstick(client);
+                Output::Unstick { client, reason } => {
+                    self.programs.unstick(client, *reason);
                     continue;
                 }
                 Output::Watch(neighbour) => ("neighbours", self.programs.watch(neighbour, now)),
@@ -155,6 +159,11 @@ pub struct Owner<K, C> {
     next_denial: BootTime,
     /// Events that the ring had lost when the table was last reconciled.
     lost: u64,
+    /// Replies without a request that it had seen then, and when such may make it reconcile again.
+    unmatched: u64,
+    next_reconciliation: BootTime,
+    /// Clients whose last binding went since a group was handed to the store, and those of that group.
+    ended: [Vec<ClientKey>; 2],
 }
 
 /// The table, as the data model and the store see it.
@@ -263,6 +272,9 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             outputs,
             next_denial: now,
             lost,
+            unmatched: 0,
+            next_reconciliation: now,
+            ended: Default::default(),
         };
         owner.tell_telemetry();
         owner
@@ -291,7 +303,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             timer.set(deadlines.into_iter().flatten().min())?;
             let step = self.management.next();
             tokio::select! {
-                step = step => self.management.keep(&self.table, step),
+                step = step => self.keep(step),
                 taken = ring.next_batch(|event| self.take(event)) => {
                     taken?;
                     // A full ring must not keep others from their turn: clients, watchers, metrics.
@@ -303,11 +315,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                     self.management.tick();
                 }
                 _ = losses.tick() => {
-                    let lost = self.parts.counters.read(Counter::RingLost(Ring::Lan));
-                    if lost != self.lost {
-                        self.lost = lost;
-                        self.reconcile();
-                    }
+                    self.look_for_losses();
                     self.look_for_replies();
                 }
                 change = network.recv(), if network_is_watched => match change {
@@ -341,6 +349,20 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         }
     }
 
+    /// Takes a step of the store. Only when it has no row of a client, the programs' record of its end may go.
+    fn keep(&mut self, step: Step) {
+        let [ended, in_flight] = &mut self.ended;
+        match &step {
+            Step::Write => in_flight.append(ended),
+            Step::Done(Committed::Done) => {
+                in_flight.drain(..).for_each(|client| self.parts.programs.forget_ended(&client));
+            }
+            // The rows go with the next group.
+            Step::Done(Committed::Failed(_) | Committed::Emptied) => {}
+        }
+        self.management.keep(&self.table, step);
+    }
+
     /// Reads what waited in the ring while no agent was there, and what the ring lost (T-29, T-30). Nobody is answered
     /// before, so nobody sees a table that lacks what happened meanwhile.
     async fn catch_up(&mut self, ring: &mut impl Events, network: &mut mpsc::Receiver<LanChange>) -> io::Result<()> {
@@ -372,6 +394,17 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         self.parts.programs.retain_watched(|neighbour| neighbours.contains(neighbour));
         self.tell_telemetry();
         Ok(())
+    }
+
+    /// What the ring lost, or what a budget kept from it, the programs have recorded all the same.
+    fn look_for_losses(&mut self) {
+        let lost = self.parts.counters.read(Counter::RingLost(Ring::Lan));
+        let unmatched = self.table.core.counts().remark(Remark::UnmatchedReply);
+        let now = Clock::now();
+        if lost != self.lost || (unmatched != self.unmatched && now >= self.next_reconciliation) {
+            (self.lost, self.unmatched, self.next_reconciliation) = (lost, unmatched, now + UNMATCHED);
+            self.reconcile();
+        }
     }
 
     /// Lets the last ACK of each client act, as far as nothing newer is known (T-29).
@@ -438,6 +471,9 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         }
         self.parts.write(now, &outputs);
         for output in &outputs {
+            if let Output::Unstick { client, .. } | Output::Ended(client) = output {
+                self.ended[0].push(*client);
+            }
             if let Output::DeviceAdded { instance, .. }
             | Output::DeviceRemoved { instance, .. }
             | Output::BindingAdded { instance, .. }

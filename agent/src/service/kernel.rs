@@ -8,7 +8,7 @@ use tr111_common::{
     config::Config,
     event::{Event, RecordError},
 };
-use tr111_core::time::BootTime;
+use tr111_core::{association::RemovalReason, time::BootTime};
 
 use crate::dataplane::{self, LanRing, Marks};
 
@@ -35,8 +35,10 @@ pub trait Programs {
     fn mark_exchange(&self, key: &ExchangeKey) -> Result<(), dataplane::Error>;
     /// The client has a row.
     fn stick(&self, client: &ClientKey) -> Result<(), dataplane::Error>;
-    /// The client has none any more, and its last ACK does not matter.
-    fn unstick(&self, client: &ClientKey);
+    /// The client has none any more, which its last ACK says from now on.
+    fn unstick(&self, client: &ClientKey, reason: RemovalReason);
+    /// The store has no row of the client: its last ACK goes, if no other came meanwhile.
+    fn forget_ended(&self, client: &ClientKey);
     /// Only these clients have rows.
     fn retain_sticky(&self, keep: impl Fn(&ClientKey) -> bool);
     /// ARP messages from the address are to be noted.
@@ -68,9 +70,13 @@ impl Programs for Marks {
         Self::stick(self, client)
     }
 
-    fn unstick(&self, client: &ClientKey) {
+    fn unstick(&self, client: &ClientKey, reason: RemovalReason) {
         Self::unstick(self, client);
-        self.forget_ack(client);
+        self.end_lease(client, reason.number());
+    }
+
+    fn forget_ended(&self, client: &ClientKey) {
+        Self::forget_ended(self, client);
     }
 
     fn retain_sticky(&self, keep: impl Fn(&ClientKey) -> bool) {

@@ -19,6 +19,7 @@ use tr111_common::{
     headers::Segment,
 };
 use tr111_core::{
+    association::RemovalReason,
     dhcp::{Builder, Message},
     identity::DeviceIdentity,
     model::{Notification, Root},
@@ -87,9 +88,11 @@ impl Programs for Maps {
         Ok(())
     }
 
-    fn unstick(&self, client: &ClientKey) {
+    fn unstick(&self, client: &ClientKey, _: RemovalReason) {
         self.sticky.lock().expect("nobody panics").retain(|stuck| stuck != client);
     }
+
+    fn forget_ended(&self, _: &ClientKey) {}
 
     fn retain_sticky(&self, keep: impl Fn(&ClientKey) -> bool) {
         self.sticky.lock().expect("nobody panics").retain(keep);

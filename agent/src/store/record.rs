@@ -188,6 +188,7 @@ pub fn decode_row(
             },
             mac: HardwareAddress::from_bytes(stored.mac)?,
             client_id: stored.client_id.map(Short::from),
+            sender: None,
             ip: Ipv4Addr::from(stored.ip),
             source: if stored.inform { Source::Inform } else { Source::Request },
             lease_expires: stored.lease_expires.map(at),

@@ -145,7 +145,7 @@ pub(super) fn discover_frame() -> Vec<u8> {
 fn discover(programs: &mut Programs) -> Result<Beside> {
     let frame = discover_frame();
     // The budget is on, as by default, and large enough for a bench from one address.
-    programs.start_round(&Config { budget_interval: 1, budget_burst: 50, ..Config::default() })?;
+    programs.start_round(&Config { budget: Rate::new(1, 50), relay_budget: Rate::new(1, 50), ..Config::default() })?;
     let counters = [
         Counter::Packet(Hook::LanIngress, Class::Discover),
         Counter::RingEvents(Ring::Lan),

@@ -1,7 +1,8 @@
 use std::net::Ipv4Addr;
 
 use tr111_common::{
-    abi::{ClientKey, NeighbourKey},
+    abi::{ClientKey, LastAck, NeighbourKey},
+    dhcp4::MessageType,
     headers::Segment,
 };
 
@@ -29,6 +30,9 @@ impl Source {
         }
     }
 }
+
+/// The bit that tells the numbers of [`RemovalReason`] from those of DHCP messages.
+const BY_AGENT: u8 = 0x80;
 
 /// Why a binding went, and with the last one its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +66,21 @@ impl RemovalReason {
         Self::Denied,
     ];
 
+    /// Its number in [`LastAck::ended_by`], apart from those of DHCP messages.
+    pub const fn number(self) -> u8 {
+        self as u8 | BY_AGENT
+    }
+
+    /// Why the lease of `ack` ended; `None` while it runs.
+    pub fn of(ack: &LastAck) -> Option<Self> {
+        match ack.ended_by {
+            0 => None,
+            number if number == MessageType::Decline as u8 => Some(Self::Declined),
+            number if number & BY_AGENT != 0 => Self::ALL.get(usize::from(number ^ BY_AGENT)).copied(),
+            _ => Some(Self::Released),
+        }
+    }
+
     /// The word for it in JSON and metrics.
     pub const fn label(self) -> &'static str {
         match self {
@@ -85,6 +104,9 @@ pub struct Binding {
     pub mac: HardwareAddress,
     /// The client's identifier (option 61), if it gives one.
     pub client_id: Option<Short>,
+    /// Ethernet source of its last acknowledged request: its own address, or that of a repeater or relay. `None` where a
+    /// restart forgot it.
+    pub sender: Option<[u8; 6]>,
     /// The client's address.
     pub ip: Ipv4Addr,
     /// What made the binding.

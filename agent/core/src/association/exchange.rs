@@ -23,6 +23,8 @@ pub(super) struct Exchange {
     pub(super) client: ClientKey,
     pub(super) mac: HardwareAddress,
     pub(super) client_id: Option<Short>,
+    /// Ethernet source of the request.
+    pub(super) sender: [u8; 6],
     /// The identity in this request, or in an earlier one of the same exchange.
     pub(super) identity: Option<DeviceIdentity>,
     pub(super) message: MessageType,

@@ -58,7 +58,8 @@ impl Association {
         let (left, neighbour) = (before.client, before.neighbour());
         self.table.replace(id, Binding { client, ..before });
         self.table.start_grace(id, grace);
-        self.outputs.extend([Output::Unstick(left), Output::Stick(client)]);
+        let reason = RemovalReason::Disconnected;
+        self.outputs.extend([Output::Unstick { client: left, reason }, Output::Stick(client)]);
         self.unwatch(neighbour);
         self.watch(id);
         true

@@ -161,8 +161,17 @@ pub enum Output {
     MarkExchange(ExchangeKey),
     /// A client has a binding now, and is to be known by the programs (T-4).
     Stick(ClientKey),
-    /// A client has no binding any more. Its entry of the map `LAST_ACK` goes as well, or it would come back by it.
-    Unstick(ClientKey),
+    /// A client has no binding any more. Its record in the map `LAST_ACK` says so at once, and goes when the store has no
+    /// row of it: until then a restart would bring the row back, and after it the record would.
+    Unstick {
+        /// The client.
+        client: ClientKey,
+        /// Why its binding went.
+        reason: RemovalReason,
+    },
+    /// The record of a client in the map `LAST_ACK` says that its lease has ended, and the table has no binding of it: the
+    /// record may go, once the store agrees.
+    Ended(ClientKey),
     /// A binding has the address: ARP messages from there are noted in the map `NEIGHBOURS` (T-6). An entry that is
     /// there already stays, so that a restart of the agent forgets nothing.
     Watch(NeighbourKey),

@@ -50,7 +50,7 @@ impl Association {
                 self.counts.count_identity(message, result);
                 self.outputs.push_back(Output::DeviceRefused { identity, binding, result });
                 if current.is_some() {
-                    self.outputs.push_back(Output::Unstick(client));
+                    self.outputs.push_back(Output::Unstick { client, reason: RemovalReason::IdentityChanged });
                 }
             }
         }
@@ -174,7 +174,7 @@ impl Association {
     pub(super) fn remove(&mut self, id: u32, reason: RemovalReason) {
         let client = self.table.held(id).binding.client;
         self.take_out(id, reason);
-        self.outputs.push_back(Output::Unstick(client));
+        self.outputs.push_back(Output::Unstick { client, reason });
     }
 
     fn take_out(&mut self, id: u32, reason: RemovalReason) {

@@ -7,7 +7,7 @@ use tr111_common::{
     dhcp4::MessageType,
 };
 
-use super::{Association, exchange::Exchange};
+use super::{Association, Output, RemovalReason, exchange::Exchange};
 use crate::{
     dhcp::{HardwareAddress, Lease},
     identity,
@@ -18,6 +18,10 @@ impl Association {
     /// The last ACK of a client, as the programs kept it.
     pub(super) fn last_ack(&mut self, now: BootTime, client: ClientKey, ack: &LastAck) {
         let seen = BootTime(ack.time).min(now);
+        if let Some(reason) = RemovalReason::of(ack) {
+            self.lease_ended(seen, client, ack.address.into(), reason);
+            return;
+        }
         let Some(message) = MessageType::from_wire(ack.message_type) else { return };
         let (given, server) = (Ipv4Addr::from(ack.address), Ipv4Addr::from(ack.server));
         let current = self.table.client(&client);
@@ -31,6 +35,9 @@ impl Association {
             Some(Lease::For(duration)) => seen + duration + self.settings.expiry_guard <= now,
             _ => false,
         };
+        if let Some(id) = current {
+            self.table.recall_sender(id, ack.source);
+        }
         // A lease that is over makes no row; but a client that is known has no other lease than this.
         if is_known || is_foreign || (is_over && current.is_none()) {
             return;
@@ -43,11 +50,20 @@ impl Association {
         let key =
             ExchangeKey { segment: client.segment, chaddr: ack.chaddr, xid: 0, htype: ack.htype, reserved: [0; 3] };
         let address = given;
-        let exchange = Exchange { key, client, mac, client_id, identity, message, address, relayed, time: seen };
+        let exchange = Exchange { key, client, mac, client_id, sender: ack.source, identity, message, address, relayed, time: seen };
         if message == MessageType::Inform {
             self.inform_acknowledged(seen, exchange, None);
         } else {
             self.lease_acknowledged(seen, exchange, [given; 2], lease, server);
+        }
+    }
+
+    /// The lease of a client had ended before anybody heard of it. A client without a row leaves a record that may go.
+    fn lease_ended(&mut self, seen: BootTime, client: ClientKey, ip: Ipv4Addr, reason: RemovalReason) {
+        match self.table.client(&client) {
+            Some(id) if self.table.held(id).binding.ip == ip && !self.is_newer(id, seen) => self.remove(id, reason),
+            Some(_) => {}
+            None => self.outputs.push_back(Output::Ended(client)),
         }
     }
 }

@@ -98,9 +98,9 @@ impl Association {
                 current.and_then(|id| self.table.held(id).binding.lease_expires)
             }
         };
-        let Exchange { client, mac, client_id, relayed, identity, message, .. } = exchange;
-        let source = Source::Request;
-        let binding = Binding { client, mac, client_id, ip, source, lease_expires, server, relayed, last_seen: seen };
+        let Exchange { client, mac, client_id, sender, relayed, identity, message, .. } = exchange;
+        let (source, sender) = (Source::Request, Some(sender));
+        let binding = Binding { client, mac, client_id, sender, ip, source, lease_expires, server, relayed, last_seen: seen };
         if let Some(identity) = identity {
             self.place(message, identity, binding);
         } else if let Some(id) = self.table.client(&client) {
@@ -150,9 +150,11 @@ impl Association {
                 return;
             }
         }
-        let Exchange { client, mac, client_id, relayed, message, .. } = exchange;
+        let Exchange { client, mac, client_id, sender, relayed, message, .. } = exchange;
         let (source, lease_expires, server) = (Source::Inform, None, None::<Ipv4Addr>);
-        let binding = Binding { client, mac, client_id, ip, source, lease_expires, server, relayed, last_seen: seen };
+        let sender = Some(sender);
+        let binding =
+            Binding { client, mac, client_id, sender, ip, source, lease_expires, server, relayed, last_seen: seen };
         self.place(message, identity, binding);
     }
 

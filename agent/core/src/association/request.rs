@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use tr111_common::{abi::ClientKey, classify, counter::Class, dhcp4::Walk, event::Event};
 
-use super::{Association, IdentityResult, Output, Remark, RemovalReason, Source, exchange::Exchange, table::Held};
+use super::{Association, Binding, IdentityResult, Output, Remark, RemovalReason, Source, exchange::Exchange, table::Held};
 use crate::{
     dhcp::Message,
     identity::{self, DeviceIdentity, IdentityError},
@@ -29,6 +29,7 @@ impl Association {
             client,
             mac: message.hardware_address(),
             client_id: message.client_id().map(|bytes| Short::from(&*bytes)),
+            sender: message.ethernet_source,
             identity,
             message: message.message_type,
             address,
@@ -117,7 +118,7 @@ impl Association {
             (Some(granted), Some(named)) => granted == named,
             _ => true,
         };
-        if same_server && held.binding.mac == message.hardware_address() && fits(held) {
+        if same_server && is_from(&held.binding, message) && fits(held) {
             self.remove(id, reason);
         } else {
             self.counts.count_remark(mismatch);
@@ -132,4 +133,14 @@ impl Association {
         let walk = message.walk(&self.settings.kernel);
         classify::client_key(event.segment, &message.fixed, &walk)
     }
+}
+
+/// Whether a message comes from the client of a binding, as far as its Ethernet source tells: anybody may write its
+/// hardware address into a message.
+fn is_from(binding: &Binding, message: &Message<'_>) -> bool {
+    let is_sender = match binding.sender {
+        Some(sender) => message.ethernet_source == sender,
+        None => message.ethernet_source == message.hardware_address().as_bytes(),
+    };
+    binding.mac == message.hardware_address() && (is_sender || binding.relayed)
 }

@@ -302,6 +302,11 @@ impl Table {
         row.last_seen = row.last_seen.max(now);
     }
 
+    /// Notes who sent the requests of a binding, where a restart forgot it.
+    pub(super) fn recall_sender(&mut self, id: u32, sender: [u8; 6]) {
+        self.held[id].binding.sender.get_or_insert(sender);
+    }
+
     /// Starts a grace, unless one runs.
     pub(super) fn start_grace(&mut self, id: u32, end: BootTime) {
         let grace = &mut self.held[id].grace;

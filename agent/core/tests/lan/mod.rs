@@ -321,7 +321,7 @@ impl Lan {
                 }
                 Output::DeviceRemoved { .. } => self.removed += 1,
                 Output::Stick(client) => assert!(self.sticky.insert(*client), "stuck twice: {client:?}"),
-                Output::Unstick(client) => assert!(self.sticky.remove(client), "not stuck: {client:?}"),
+                Output::Unstick { client, .. } => assert!(self.sticky.remove(client), "not stuck: {client:?}"),
                 Output::Watch(neighbour) => {
                     assert_eq!(self.neighbours.insert(*neighbour, (self.now, None)), None, "watched twice");
                 }
@@ -410,7 +410,9 @@ impl Lan {
             hlen: 6,
             message_type: message_type as u8,
             identity_length: 0,
-            reserved: [0; 4],
+            source: client.mac,
+            ended_by: 0,
+            reserved: [0; 5],
             identity: Words::ZERO,
         };
         if let Some(option) = &client.option {
