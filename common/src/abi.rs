@@ -35,6 +35,8 @@ pub const WAN_BUDGETS_MAXIMUM: u32 = 16_384;
 pub const BUDGETS_MAXIMUM: u32 = 16_384;
 /// Places at which the line-rate path answers: interfaces by addresses by ports.
 pub const LISTENERS_MAXIMUM: u32 = 1_024;
+/// Addresses of this machine, and broadcast addresses of its networks, that the line-rate path knows.
+pub const OWN_ADDRESSES_MAXIMUM: u32 = 4_096;
 /// Bindings whose keep-alives the line-rate path answers; those beyond are left to the socket.
 pub const BINDINGS_MAXIMUM: u32 = 1 << 20;
 
@@ -72,6 +74,8 @@ pub mod map {
     pub const REPLIES: &str = "REPLIES";
     /// [`super::ListenerKey`] to the [`super::Endpoint`] that is its CHANGED-ADDRESS.
     pub const LISTENERS: &str = "LISTENERS";
+    /// IPv4 addresses from which nobody else sends, this machine's own and broadcast addresses, to 1.
+    pub const OWN_ADDRESSES: &str = "OWN_ADDRESSES";
     /// [`super::BindingKey`] to boot time in nanoseconds.
     pub const BINDINGS: &str = "BINDINGS";
 }

@@ -6,8 +6,9 @@ use crate::{
     classify,
     config::Config,
     counter::Class,
-    frame::{Frame, Octets, Repeat},
+    frame::{Frame, Octets, Repeat, Step, first_bytes},
     headers::{self, Udp},
+    insert::Sum,
     stun::{self, Demands},
 };
 
@@ -36,7 +37,8 @@ pub struct Route {
 #[inline(always)]
 pub fn find<F: Frame + ?Sized>(frame: &F, ifindex: u32, config: &Config) -> Result<(Udp, Route), Class> {
     let udp = classify::find_stun(frame, None, config)?;
-    if udp.fragment || udp.payload - udp.ip != IPV4_AND_UDP {
+    // Whether there is an interface for the VLAN, the stack knows.
+    if udp.fragment || udp.payload - udp.ip != IPV4_AND_UDP || udp.vlan != [0; 2] {
         return Err(Class::UnusualIp);
     }
     let addresses = udp.ip as usize + headers::IPV4_ADDRESSES;
@@ -71,6 +73,54 @@ impl Route {
             && mac[0] & 1 == 0
             && *mac != listener.mac
             && *mac != [0; 6]
+    }
+}
+
+/// Whether the checksums of IPv4 and UDP are as the stack would have them; `payload` holds what `udp` is about. UDP may
+/// have none (0), and a local sender's may be the bare sum of the pseudo-header, which the hardware would complete.
+#[inline(always)]
+pub fn is_intact<F: Frame + ?Sized, O: Octets + ?Sized, R: Repeat>(
+    frame: &F,
+    udp: &Udp,
+    payload: &O,
+    repeat: R,
+) -> bool {
+    let ip = udp.ip as usize;
+    let parts = (frame.load::<8>(ip), frame.load::<4>(ip + 8), frame.load::<8>(ip + headers::IPV4_ADDRESSES));
+    let (Some(start), Some(middle), Some(addresses)) = parts else { return false };
+    let Some(header) = frame.load::<8>(ip + 20) else { return false };
+    let mut sum = Sum::default();
+    sum.add(u64::from_be_bytes(start));
+    sum.add(u64::from(u32::from_be_bytes(middle)));
+    sum.add(u64::from_be_bytes(addresses));
+    if sum.fold() != 0xffff {
+        return false;
+    }
+    let checksum = u16::from_be_bytes([header[6], header[7]]);
+    let mut sum = Sum::default();
+    sum.add(u64::from_be_bytes(addresses));
+    sum.add(u64::from(headers::PROTOCOL_UDP) << 16 | u64::from(udp.end - udp.payload + 8));
+    if checksum == 0 || checksum == sum.fold() {
+        return true;
+    }
+    sum.add(u64::from_be_bytes(header));
+    let length = udp.end - udp.payload;
+    repeat.repeat(length.div_ceil(8), &mut SumStep { sum: &mut sum, octets: payload, length });
+    sum.fold() == 0xffff
+}
+
+struct SumStep<'a, O: ?Sized> {
+    sum: &'a mut Sum,
+    octets: &'a O,
+    length: u32,
+}
+
+impl<O: Octets + ?Sized> Step for SumStep<'_, O> {
+    #[inline(always)]
+    fn step(&mut self, index: u32) -> bool {
+        let at = index * 8;
+        self.sum.add(first_bytes(self.octets.be64(at), self.length - at));
+        true
     }
 }
 

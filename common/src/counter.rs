@@ -126,6 +126,9 @@ classes! {
     BadLength "bad_length" Refused,
     /// A frame above what the programs copy.
     Oversize "oversize" Refused,
+    /// Datagrams of one flow that the kernel merged into one frame (GRO), where they cannot be told apart, or more of them
+    /// than a program looks at.
+    Merged "merged" Refused,
     /// Shorter than the fixed part of a DHCP message.
     Truncated "truncated" Refused,
     /// No DHCP magic cookie.
@@ -164,10 +167,12 @@ classes! {
     Demanding "demanding" ToSocket,
     /// A Binding Request that is not as RFC 3489 has it.
     MalformedStun "malformed_stun" ToSocket,
-    /// A datagram to a STUN port with IP options, or the first fragment of one.
+    /// A datagram to a STUN port with IP options or a VLAN tag, or the first fragment of one.
     UnusualIp "unusual_ip" ToSocket,
-    /// A datagram to a STUN port whose source nobody has who could be answered.
+    /// A datagram to a STUN port whose source nobody has who could be answered: a group, a broadcast address, this machine.
     BadSource "bad_source" ToSocket,
+    /// A datagram to a STUN port with a wrong checksum.
+    BadChecksum "bad_checksum" ToSocket,
     /// A datagram to a STUN port that is not for this machine, or not for its STUN server.
     OtherAddress "other_address" NotOurs,
     /// An answer for which the driver leaves no room around the frame.

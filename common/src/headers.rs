@@ -7,6 +7,8 @@ pub const ETHERNET_SOURCE: u32 = 6;
 const ETHERNET_HEADER: usize = 14;
 const VLAN_TAG: usize = 4;
 const IPV4_MINIMUM: usize = 20;
+/// Where the total length stands in the IPv4 header.
+pub const IPV4_LENGTH: u32 = 2;
 /// Where source and destination address stand in the IPv4 header.
 pub const IPV4_ADDRESSES: usize = 12;
 const UDP_HEADER: usize = 8;
@@ -15,7 +17,8 @@ const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
-const PROTOCOL_UDP: u8 = 17;
+/// Protocol number of UDP in the IPv4 header.
+pub const PROTOCOL_UDP: u8 = 17;
 
 const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;

@@ -2,8 +2,8 @@
 //!
 //! There is no limit per source here. An answer is at most 2.8 times its request (`tr111_common::stun::ANSWER`), so nobody
 //! gains by forged sources; it costs no more than finding a source's budget would, and a table of sources is what forged
-//! ones would fill. Checksums of requests are not verified: those that a local
-//! sender leaves to the hardware (`CHECKSUM_PARTIAL`) are not there yet, and a wrong answer is one that nobody waits for.
+//! ones would fill. What the stack would not give to the socket is not answered here: wrong checksums, and sources that
+//! nobody but this machine has.
 
 use crate::maps::{self, Scratch};
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
@@ -40,13 +40,16 @@ fn on_stun(packet: &XdpFrame<'_>, udp: &Udp, route: &Route, config: &Config) -> 
 #[inline(always)]
 fn respond(packet: &XdpFrame<'_>, udp: &Udp, route: &Route, config: &Config) -> Result<Class, Class> {
     let changed = *maps::listener(&route.listener).ok_or(Class::OtherAddress)?;
-    if !route.is_answerable() {
+    if !route.is_answerable() || maps::is_own_address(route.source.address) {
         return Err(Class::BadSource);
     }
     let Scratch { frame: request, demands, .. } = maps::scratch().ok_or(Class::NoRoom)?;
     let length = Length::<REQUEST_WORDS>::new(udp.end.wrapping_sub(udp.payload)).ok_or(Class::OtherStun)?;
     if !packet.read(udp.payload, length, request) {
         return Err(Class::OtherStun);
+    }
+    if !acs::is_intact(packet, udp, request, KernelLoop) {
+        return Err(Class::BadChecksum);
     }
     let class = match acs::judge(request, length.bytes(), demands, KernelLoop)? {
         Question::Plain => Class::Plain,

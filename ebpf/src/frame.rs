@@ -89,6 +89,9 @@ pub trait Packet: Frame {
     fn ifindex(&self) -> u32;
     /// VLAN tag control information that the kernel took out of the frame.
     fn metadata_tag(&self) -> Option<u16>;
+    /// Where the kernel merged datagrams of one flow (GRO): bytes of the payload of each of them, of which the last may have
+    /// fewer. 0 where the frame is one datagram.
+    fn stride(&self) -> u32;
     /// The context, for `aya-log`.
     fn context(&self) -> &impl EbpfContext;
     /// Reads `length` bytes at `offset` to `to`; `false` where the frame ends earlier.
@@ -163,6 +166,87 @@ impl<P: Packet> Source for Captured<'_, P> {
     fn copy_to(&self, at: u32, length: u32, to: &mut Words<GATHERED_WORDS>, place: u32) -> bool {
         let place = Place::<{ GATHERED_MAXIMUM as usize / WORD }>::new(place);
         Length::<32>::new(length).is_some_and(|length| self.packet.read_to(at, length, to, place))
+    }
+}
+
+/// One of the datagrams of a frame in which the kernel merged those of a flow: the headers, and its part of the payload.
+pub struct Merged<'a> {
+    frame: &'a SkbFrame<'a>,
+    /// Where the payload starts.
+    payload: u32,
+    /// Where its part starts behind that.
+    shift: u32,
+    /// Bytes of headers and part.
+    length: u32,
+}
+
+impl<'a> Merged<'a> {
+    /// The datagram with number `index` in `frame`, whose merged payload lies from `payload` to `end`; `None` behind the
+    /// last one.
+    #[inline(always)]
+    pub fn new(frame: &'a SkbFrame<'a>, payload: u32, end: u32, index: u32) -> Option<Self> {
+        let stride = frame.stride();
+        let shift = stride.wrapping_mul(index);
+        let rest = end.wrapping_sub(payload).wrapping_sub(shift);
+        if shift >= end - payload {
+            return None;
+        }
+        Some(Self { frame, payload, shift, length: payload + if rest < stride { rest } else { stride } })
+    }
+
+    /// Copies it to the start of `to`: the headers, then its part. `false` where it is larger than any datagram is.
+    #[inline(always)]
+    pub fn copy_to<const N: usize>(&self, to: &mut Words<N>) -> bool {
+        let headers = Length::<HEADER_WORDS>::new(self.payload);
+        let part = Length::<PART_WORDS>::new(self.length - self.payload);
+        let (Some(headers), Some(part)) = (headers, part) else { return false };
+        self.frame.read(0, headers, to)
+            && self.frame.read_to(self.payload + self.shift, part, to, Place::<HEADER_WORDS>::new(self.payload))
+    }
+}
+
+/// Words of the longest headers in front of a payload, and of the longest payload of a merged datagram, as powers of two.
+const HEADER_WORDS: usize = 16;
+const PART_WORDS: usize = 1024;
+
+impl Frame for Merged<'_> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.length as usize
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.frame.load(if offset < self.payload as usize { offset } else { offset + self.shift as usize })
+    }
+}
+
+impl Packet for Merged<'_> {
+    #[inline(always)]
+    fn context(&self) -> &impl EbpfContext {
+        self.frame.context()
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        self.frame.ifindex()
+    }
+
+    #[inline(always)]
+    fn metadata_tag(&self) -> Option<u16> {
+        self.frame.metadata_tag()
+    }
+
+    #[inline(always)]
+    fn stride(&self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    unsafe fn load_to(&self, offset: u32, length: u32, to: *mut u8) -> bool {
+        // Whoever asks for bytes behind the headers asks for some of the payload.
+        // SAFETY: as the caller promises.
+        unsafe { self.frame.load_to(offset + self.shift, length, to) }
     }
 }
 
@@ -317,6 +401,12 @@ impl Packet for XdpFrame<'_> {
     }
 
     #[inline(always)]
+    fn stride(&self) -> u32 {
+        // What the kernel merges comes after the driver, and XDP in the stack is not told.
+        0
+    }
+
+    #[inline(always)]
     unsafe fn load_to(&self, offset: u32, length: u32, to: *mut u8) -> bool {
         // SAFETY: as the caller promises; beyond the frame the helper fails.
         unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset, to.cast(), length) == 0 }
@@ -413,6 +503,12 @@ impl Packet for SkbFrame<'_> {
         // SAFETY: as above.
         let (present, tag) = unsafe { ((*self.ctx.skb.skb).vlan_present, (*self.ctx.skb.skb).vlan_tci) };
         (present != 0).then_some(tag as u16)
+    }
+
+    #[inline(always)]
+    fn stride(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.ctx.skb.skb).gso_size }
     }
 
     #[inline(always)]

@@ -12,7 +12,7 @@ use aya_ebpf::{
 use core::ffi::c_void;
 use tr111_common::{
     frame::{Frame as _, Octets, Repeat as _, Step, first_bytes},
-    headers::Udp,
+    headers::{IPV4_LENGTH, Udp},
     insert::{self, Insertion, OPTION_WORDS, Patch, Plan, Sum},
     words::Words,
 };
@@ -36,7 +36,6 @@ pub struct Change {
 }
 
 /// Offsets of the length and checksum fields in their headers.
-const IP_LENGTH: u32 = 2;
 const IP_CHECKSUM: u32 = 10;
 const UDP_HEADER: u32 = 8;
 const UDP_LENGTH: u32 = 4;
@@ -63,7 +62,7 @@ fn plan(scratch: &mut Scratch) -> Result<(), Insertion> {
     let udp = &seen.udp;
     let length = maps::gateway().ok_or(Insertion::Unconfigured)?.length;
     change.plan = insert::plan(frame, udp, walk, length, mark.maximum_size)?;
-    if udp.ip + u32::from(frame.be16(udp.ip + IP_LENGTH)) != udp.end {
+    if udp.ip + u32::from(frame.be16(udp.ip + IPV4_LENGTH)) != udp.end {
         return Err(Insertion::Damaged);
     }
     Ok(())
@@ -153,7 +152,7 @@ fn adjust(packet: &SkbFrame<'_>, udp: &Udp, plan: &Plan, sum: Sum) -> bool {
         // SAFETY: offsets lie inside the frame, or the helpers fail; values are on the stack.
         unsafe {
             failed |= bpf_l3_csum_replace(skb, udp.ip + IP_CHECKSUM, u64::from(old_ip), u64::from(new_ip), 2);
-            failed |= bpf_skb_store_bytes(skb, udp.ip + IP_LENGTH, (&raw const new_ip).cast(), 2, 0);
+            failed |= bpf_skb_store_bytes(skb, udp.ip + IPV4_LENGTH, (&raw const new_ip).cast(), 2, 0);
             failed |= bpf_skb_store_bytes(skb, udp_start + UDP_LENGTH, (&raw const new_udp).cast(), 2, 0);
             // The UDP length counts twice: in the pseudo-header, which is all that a partial sum holds, and in the
             // header. A sum that was 0 stays 0.

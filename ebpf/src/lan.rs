@@ -13,11 +13,11 @@ use tr111_common::{
     config::Config,
     counter::{Class, Counter, Hook, Outcome},
     dhcp4::{Fixed, MessageType},
-    frame::{Frame as _, Octets as _, first_bytes},
+    frame::{Frame as _, Octets as _, Repeat as _, Step, first_bytes},
     headers::{self, ETHERNET_SOURCE, Segment, Udp},
     words::WORD,
 };
-use tr111_ebpf::frame::{Captured, KernelLoop, Packet, SkbFrame};
+use tr111_ebpf::frame::{Captured, KernelLoop, Merged, Packet, SkbFrame};
 
 /// LAN ingress: counts the frame, marks its exchange, tells the agent. `false`: the frame is to be dropped.
 #[inline(always)]
@@ -36,10 +36,60 @@ pub fn ingress<P: Packet>(packet: &P) -> bool {
     !matches!(class, Class::Policed)
 }
 
+/// LAN ingress at TC, where the kernel may have merged the datagrams of a flow: each of them is counted.
+#[inline(always)]
+pub fn ingress_at_tc(packet: &SkbFrame<'_>) -> bool {
+    if packet.stride() == 0 {
+        return ingress(packet);
+    }
+    match classify::find_request(packet, packet.metadata_tag()) {
+        Ok(udp) => {
+            let mut parts = Parts { packet, udp, is_dropped: false, are_left: true };
+            KernelLoop.repeat(PARTS_MAXIMUM, &mut parts);
+            if parts.are_left {
+                maps::count(Counter::Packet(Hook::LanIngress, Class::Merged));
+            }
+            !parts.is_dropped
+        }
+        Err(class) => {
+            maps::count(Counter::Packet(Hook::LanIngress, class));
+            true
+        }
+    }
+}
+
+/// Most merged datagrams that are looked at: as many as the kernel merges (`UDP_GRO_CNT_MAX`).
+const PARTS_MAXIMUM: u32 = 64;
+
+/// The walk over merged datagrams.
+struct Parts<'a> {
+    packet: &'a SkbFrame<'a>,
+    udp: Udp,
+    /// One of them is above the rate that the operator set. They cannot be dropped one by one.
+    is_dropped: bool,
+    are_left: bool,
+}
+
+impl Step for Parts<'_> {
+    #[inline(always)]
+    fn step(&mut self, index: u32) -> bool {
+        let Some(part) = Merged::new(self.packet, self.udp.payload, self.udp.end, index) else {
+            self.are_left = false;
+            return false;
+        };
+        let class = on_part(&part, self.udp);
+        maps::count(Counter::Packet(Hook::LanIngress, class));
+        self.is_dropped |= matches!(class, Class::Policed);
+        true
+    }
+}
+
 /// LAN egress: counts the frame, adds the Gateway Identity to it, tells the agent how an exchange of an identified client ended.
 #[inline(always)]
 pub fn egress(packet: &SkbFrame<'_>) {
     let class = match classify::find_reply(packet, packet.metadata_tag()) {
+        // Replies that a relay of this machine forwards; the identity would have to go into each of them.
+        Ok(_) if packet.stride() != 0 => Class::Merged,
         Ok(udp) => on_reply(packet, udp),
         Err(class) => class,
     };
@@ -51,6 +101,14 @@ fn on_request<P: Packet>(packet: &P, udp: Udp) -> Class {
     let (Some(scratch), Some(config)) = (maps::scratch(), maps::config()) else { return Class::OtherPort };
     let (Ok(class) | Err(class)) = seen::look(packet, udp, scratch).and_then(|()| request(packet, scratch, config));
     debug!(packet.context(), "lan_ingress: class {}, {} bytes", class as u8, packet.len());
+    class
+}
+
+#[inline(always)]
+fn on_part(part: &Merged<'_>, udp: Udp) -> Class {
+    let (Some(scratch), Some(config)) = (maps::scratch(), maps::config()) else { return Class::OtherPort };
+    let (Ok(class) | Err(class)) =
+        seen::look_at_part(part, udp, scratch).and_then(|()| request(part, scratch, config));
     class
 }
 

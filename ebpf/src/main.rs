@@ -55,7 +55,7 @@ pub fn lan_ingress(ctx: XdpContext) -> u32 {
 /// LAN ingress where XDP cannot attach.
 #[classifier]
 pub fn lan_ingress_tc(ctx: TcContext) -> i32 {
-    at_tc(lan::ingress(&frame::SkbFrame::new(&ctx)))
+    at_tc(lan::ingress_at_tc(&frame::SkbFrame::new(&ctx)))
 }
 
 /// LAN egress: replies of DHCP servers on this machine, or behind its relay.

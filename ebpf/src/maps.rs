@@ -9,8 +9,8 @@ use tr111_common::{
     abi::{
         BINDINGS_MAXIMUM, BUDGETS_MAXIMUM, BindingKey, Budget, ClientKey, EXCHANGES_MAXIMUM, Endpoint, ExchangeKey,
         FLOW_SAMPLE_NANOSECONDS, FLOWS_MAXIMUM, Flow, FlowKey, LAN_RING_BYTES, LAST_ACKS_MAXIMUM, LISTENERS_MAXIMUM,
-        LastAck, ListenerKey, Mark, NEIGHBOURS_MAXIMUM, NEWCOMERS_MAXIMUM, Neighbour, NeighbourKey, REPLIES_MAXIMUM,
-        STICKY_MAXIMUM, WAN_BUDGETS_MAXIMUM,
+        LastAck, ListenerKey, Mark, NEIGHBOURS_MAXIMUM, NEWCOMERS_MAXIMUM, Neighbour, NeighbourKey,
+        OWN_ADDRESSES_MAXIMUM, REPLIES_MAXIMUM, STICKY_MAXIMUM, WAN_BUDGETS_MAXIMUM,
     },
     config::Config,
     counter::{COUNTER_SLOTS, Counter},
@@ -79,6 +79,10 @@ static REPLIES: LruHashMap<u32, u64> = LruHashMap::with_max_entries(REPLIES_MAXI
 /// What follows is the ACS's; the other roles have it with room for one entry.
 #[map]
 static LISTENERS: HashMap<ListenerKey, Endpoint> = HashMap::with_max_entries(LISTENERS_MAXIMUM, 0);
+
+#[map]
+static OWN_ADDRESSES: HashMap<[u8; 4], u32> =
+    HashMap::with_max_entries(OWN_ADDRESSES_MAXIMUM, 1 /* BPF_F_NO_PREALLOC */);
 
 #[map]
 static BINDINGS: HashMap<BindingKey, u64> = HashMap::with_max_entries(BINDINGS_MAXIMUM, 1 /* BPF_F_NO_PREALLOC */);
@@ -316,6 +320,13 @@ pub fn note_reply(ifindex: u32, now: u64) {
 pub fn listener(key: &ListenerKey) -> Option<&'static Endpoint> {
     // SAFETY: the kernel keeps an entry's memory while a program runs.
     unsafe { LISTENERS.get(key) }
+}
+
+/// Whether nobody but this machine could send from an address.
+#[inline(always)]
+pub fn is_own_address(address: [u8; 4]) -> bool {
+    // SAFETY: only presence is asked for.
+    unsafe { OWN_ADDRESSES.get(address) }.is_some()
 }
 
 /// Notes that a binding was heard of, if it is registered.

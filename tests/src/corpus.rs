@@ -141,6 +141,8 @@ pub struct Frame {
     pub source: Option<Ipv4Addr>,
     /// Destination address.
     pub destination: Option<Ipv4Addr>,
+    /// `wrong_ip` and `wrong_udp`: one bit of it is another; `bare`: the UDP checksum is the sum of the pseudo-header.
+    pub checksum: Option<String>,
     /// Ethernet padding behind the datagram.
     pub trailer: usize,
     /// Bytes that are cut off at the end of the frame.
@@ -194,9 +196,27 @@ impl Frame {
             return Ok(bytes_of(digits));
         }
         let mut frame = self.packet()?.bytes();
+        self.spoil_checksum(&mut frame)?;
         ensure!(self.truncate < frame.len(), "nothing is left of the frame");
         frame.truncate(frame.len() - self.truncate);
         Ok(frame)
+    }
+
+    fn spoil_checksum(&self, frame: &mut [u8]) -> Result<()> {
+        let ip = 14 + 4 * self.tags.len();
+        match self.checksum.as_deref() {
+            None => {}
+            Some("wrong_ip") => frame[ip + 11] ^= 1,
+            Some("wrong_udp") => frame[ip + 27] ^= 1,
+            Some("bare") => {
+                let words = frame[ip + 12..ip + 20].chunks(2).chain([&[0, 17][..], &frame[ip + 24..ip + 26]]);
+                let sum: u32 = words.map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+                let sum = ((sum & 0xffff) + (sum >> 16)) as u16;
+                frame[ip + 26..ip + 28].copy_from_slice(&sum.to_be_bytes());
+            }
+            Some(other) => bail!("no checksum {other}"),
+        }
+        Ok(())
     }
 
     /// What it is built of.

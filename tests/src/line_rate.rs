@@ -10,7 +10,7 @@ use tr111_common::{
 use tr111_core::time::BootTime;
 
 use crate::{
-    corpus::acs::{NAMES, SERVERS, SOURCE, listeners},
+    corpus::acs::{NAMES, SERVERS, SOURCE, listeners, own_addresses},
     namespace::Namespace,
     testing::Testing,
 };
@@ -57,7 +57,7 @@ impl Program {
     }
 
     fn of(mut line_rate: LineRate) -> Result<Self> {
-        line_rate.listen(listeners())?;
+        line_rate.listen(listeners(), &own_addresses())?;
         for name in NAMES {
             line_rate.bindings().register(name.as_bytes(), SOURCE, SERVERS[0], BootTime(1))?;
         }

@@ -2,11 +2,14 @@
 //!
 //! Nothing of it is pinned. Its answers speak for a server that is there, so it ends with the agent, however that ends.
 
-use std::{collections::HashMap as Held, net::SocketAddrV4};
+use std::{
+    collections::{BTreeSet, HashMap as Held},
+    net::{Ipv4Addr, SocketAddrV4},
+};
 
 use aya::maps::{Array, HashMap, MapData};
 use tr111_common::{
-    abi::{Endpoint, LISTENERS_MAXIMUM, ListenerKey, map},
+    abi::{Endpoint, LISTENERS_MAXIMUM, ListenerKey, OWN_ADDRESSES_MAXIMUM, map},
     config::Config,
     headers::PORTS,
 };
@@ -34,7 +37,9 @@ pub struct LineRate {
     bindings: Bindings,
     config: Array<MapData, PodConfig>,
     listeners: HashMap<MapData, PodListener, PodEndpoint>,
+    own_addresses: HashMap<MapData, [u8; 4], u32>,
     known: Held<ListenerKey, Endpoint>,
+    known_own: BTreeSet<Ipv4Addr>,
     seed: u64,
 }
 
@@ -76,8 +81,22 @@ impl LineRate {
         let bindings = Bindings::new(&mut loaded, seed)?;
         let config = loaded.take_map(map::CONFIG)?.try_into().map_err(wrong(map::CONFIG))?;
         let listeners = loaded.take_map(map::LISTENERS)?.try_into().map_err(wrong(map::LISTENERS))?;
+        let own_addresses = loaded.take_map(map::OWN_ADDRESSES)?.try_into().map_err(wrong(map::OWN_ADDRESSES))?;
         memory::trim();
-        Ok(Self { loaded, held: Vec::new(), xdp_mode, counters, bindings, config, listeners, known: Held::new(), seed })
+        let (held, known, known_own) = (Vec::new(), Held::new(), BTreeSet::new());
+        Ok(Self {
+            loaded,
+            held,
+            xdp_mode,
+            counters,
+            bindings,
+            config,
+            listeners,
+            own_addresses,
+            known,
+            known_own,
+            seed,
+        })
     }
 
     /// Attaches to an interface. Where that is not possible, and no mode was asked for, the attachment has no program.
@@ -95,11 +114,17 @@ impl LineRate {
         self.held.retain(|held| held.interface != interface);
     }
 
-    /// Answers at these places, and at no others.
+    /// Answers at these places, and at no others; never to a source of `own`, the addresses of this machine and the
+    /// broadcast addresses of its networks.
     ///
     /// # Errors
     /// [`Error::Map`] if the kernel refuses.
-    pub fn listen(&mut self, places: impl IntoIterator<Item = Listener>) -> Result<(), Error> {
+    pub fn listen(
+        &mut self,
+        places: impl IntoIterator<Item = Listener>,
+        own: &BTreeSet<Ipv4Addr>,
+    ) -> Result<(), Error> {
+        self.know_own(own)?;
         let wrong = |name| move |source| Error::Map { name, source };
         let mut ports = Vec::new();
         let mut wanted = Held::new();
@@ -126,6 +151,19 @@ impl LineRate {
         stun_ports.iter_mut().zip(ports).for_each(|(slot, port)| *slot = port);
         let config = Config { seed: self.seed, stun_ports, ..Config::default() };
         self.config.set(0, PodConfig(config), 0).map_err(wrong(map::CONFIG))
+    }
+
+    fn know_own(&mut self, own: &BTreeSet<Ipv4Addr>) -> Result<(), Error> {
+        for gone in self.known_own.difference(own) {
+            // One that is not there was refused when it came.
+            let _ = self.own_addresses.remove(&gone.octets());
+        }
+        for address in own.iter().take(OWN_ADDRESSES_MAXIMUM as usize) {
+            let result = self.own_addresses.insert(address.octets(), 1, 0);
+            result.map_err(|source| Error::Map { name: map::OWN_ADDRESSES, source })?;
+        }
+        self.known_own.clone_from(own);
+        Ok(())
     }
 
     /// The bindings whose keep-alives are answered.

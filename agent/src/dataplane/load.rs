@@ -53,7 +53,7 @@ impl Purpose {
     /// The larger maps that its programs have no use for.
     fn unused(self) -> &'static [&'static str] {
         match self {
-            Self::Gateway => &[map::LISTENERS, map::BINDINGS],
+            Self::Gateway => &[map::LISTENERS, map::OWN_ADDRESSES, map::BINDINGS],
             Self::Acs => &[
                 map::EXCHANGES,
                 map::STICKY,

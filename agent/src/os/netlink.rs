@@ -247,12 +247,14 @@ impl AttachedXdp {
 }
 
 /// An IPv4 address of an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
     /// Kernel index of the interface.
     pub ifindex: u32,
     /// The address.
     pub address: Ipv4Addr,
+    /// Bits of the network's prefix.
+    pub prefix_length: u8,
     /// It is good beyond the link.
     pub is_global: bool,
 }
@@ -262,7 +264,16 @@ impl Address {
         let scope = *message.header.get(3)?;
         // On a point-to-point link IFA_ADDRESS is the peer, and IFA_LOCAL this machine.
         let address = message.address(attribute::IFA_LOCAL)?;
-        Some(Self { ifindex: message.header_number(4)?, address, is_global: scope == SCOPE_UNIVERSE })
+        let prefix_length = *message.header.get(1)?;
+        Some(Self { ifindex: message.header_number(4)?, address, prefix_length, is_global: scope == SCOPE_UNIVERSE })
+    }
+
+    /// The two broadcast addresses of its network, the one of all zeros and the one of all ones (RFC 1122 3.2.1.3); none
+    /// where the prefix leaves no room for them.
+    pub fn broadcasts(&self) -> Option<[Ipv4Addr; 2]> {
+        let hosts = u32::MAX.checked_shr(self.prefix_length.into()).filter(|hosts| *hosts > 1)?;
+        let address = u32::from(self.address);
+        Some([address & !hosts, address | hosts].map(Ipv4Addr::from))
     }
 }
 
@@ -602,7 +613,13 @@ mod tests {
         assert_eq!(lo, expected);
         assert_eq!(netlink.link_by_index(1).await.expect("an answer").as_ref(), Some(&expected));
         assert!(netlink.links().await.expect("a dump").contains(&expected));
-        let address = Address { ifindex: 1, address: Ipv4Addr::LOCALHOST, is_global: false };
+        let address = Address { ifindex: 1, address: Ipv4Addr::LOCALHOST, prefix_length: 8, is_global: false };
+        let broadcasts = [Ipv4Addr::new(127, 0, 0, 0), Ipv4Addr::new(127, 255, 255, 255)];
+        assert_eq!(address.broadcasts(), Some(broadcasts));
+        for (prefix_length, has_room) in [(0, true), (30, true), (31, false), (32, false)] {
+            assert_eq!(Address { prefix_length, ..address }.broadcasts().is_some(), has_room, "/{prefix_length}");
+        }
+
         assert!(netlink.addresses().await.expect("a dump").contains(&address));
     }
 

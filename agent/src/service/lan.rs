@@ -109,7 +109,7 @@ impl Lan {
 
     fn follow(&mut self, change: NetworkChange) -> Vec<LanChange> {
         match change {
-            NetworkChange::Addresses(addresses) => vec![LanChange::Addresses(addresses)],
+            NetworkChange::Addresses(own) => vec![LanChange::Addresses(own.iter().map(|own| own.address).collect())],
             NetworkChange::LinkGone { ifindex } => self.gone(|known| known == ifindex),
             NetworkChange::Link(link) => self.link(&link),
             NetworkChange::Links(links) => {

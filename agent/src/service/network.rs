@@ -1,12 +1,12 @@
 //! What changes around the agent: its own addresses, and interfaces. By netlink, which follows the network
 //! namespace.
 
-use std::{collections::BTreeSet, io, net::Ipv4Addr};
+use std::{collections::BTreeSet, io};
 
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 
-pub use crate::os::netlink::Link;
+pub use crate::os::netlink::{Address, Link};
 use crate::{
     control::message,
     dataplane::{Attachment, ProgramMode},
@@ -17,7 +17,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetworkChange {
     /// All IPv4 addresses that this machine has now.
-    Addresses(Vec<Ipv4Addr>),
+    Addresses(Vec<Address>),
     /// All interfaces that this machine has now.
     Links(Vec<Link>),
     /// An interface as it is now.
@@ -119,8 +119,8 @@ pub fn watch() -> io::Result<mpsc::Receiver<NetworkChange>> {
     Ok(receiver)
 }
 
-async fn addresses(netlink: &Netlink) -> io::Result<BTreeSet<Ipv4Addr>> {
-    Ok(netlink.addresses().await?.into_iter().map(|one| one.address).collect())
+async fn addresses(netlink: &Netlink) -> io::Result<BTreeSet<Address>> {
+    Ok(netlink.addresses().await?.into_iter().collect())
 }
 
 #[cfg(test)]
@@ -132,7 +132,7 @@ mod tests {
         let mut changes = watch().expect("netlink");
         let first = tokio::time::timeout(std::time::Duration::from_secs(10), changes.recv()).await.expect("in time");
         let Some(NetworkChange::Addresses(addresses)) = first else { panic!("{first:?}") };
-        assert!(addresses.contains(&Ipv4Addr::LOCALHOST), "{addresses:?}");
+        assert!(addresses.iter().any(|own| own.address.is_loopback() && own.ifindex == 1), "{addresses:?}");
         let second = tokio::time::timeout(std::time::Duration::from_secs(10), changes.recv()).await.expect("in time");
         let Some(NetworkChange::Links(links)) = second else { panic!("{second:?}") };
         assert!(links.iter().any(|link| link.ifindex == 1 && link.name == "lo" && link.is_up), "{links:?}");

@@ -5,6 +5,7 @@
 //! polls the server's end of the wire, which does nothing else: threaded NAPI is its softirq time, accounted by itself.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::{Ipv4Addr, SocketAddrV4},
     process::Command,
@@ -112,7 +113,7 @@ fn line_rate(question: Question) -> Result<Answers> {
     acs.enter(|| -> Result<()> {
         let attached = line_rate.attach("tr111s")?;
         ensure!(attached.programs.iter().any(|program| program.mode == Mode::Native), "no native XDP");
-        line_rate.listen([Listener { ifindex: attached.ifindex, mac, address: SERVER, changed: SERVER }])?;
+        line_rate.listen([Listener { ifindex: attached.ifindex, mac, address: SERVER, changed: SERVER }], &BTreeSet::from([*SERVER.ip()]))?;
         Ok(())
     })?;
     let mut testing = Testing::load()?;

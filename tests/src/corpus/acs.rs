@@ -1,6 +1,9 @@
 //! Frames of the corpus for the STUN server of an ACS.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddrV4},
+};
 
 use anyhow::{Context, Result};
 use tr111::dataplane::Listener;
@@ -32,6 +35,12 @@ pub const NAMES: [&str; 2] = ["CPE57689", "CPE5768"];
 /// The places where the corpus is answered.
 pub fn listeners() -> impl Iterator<Item = Listener> {
     SERVERS.into_iter().map(|address| Listener { ifindex: IFINDEX, mac: SERVER, address, changed: address })
+}
+
+/// Sources that are never answered: the server's own addresses, and the broadcast addresses of its network.
+pub fn own_addresses() -> BTreeSet<Ipv4Addr> {
+    let broadcasts = [Ipv4Addr::new(203, 0, 113, 0), Ipv4Addr::new(203, 0, 113, 255)];
+    SERVERS.into_iter().map(|server| *server.ip()).chain(broadcasts).collect()
 }
 
 /// What is around a request.
@@ -86,12 +95,15 @@ pub fn answer(frame: &[u8], config: &Config) -> Result<(Class, Vec<u8>), Class> 
         address: place.address.ip().octets(),
     };
     let place = listeners().find(|place| key(*place) == route.listener).ok_or(Class::OtherAddress)?;
-    if !route.is_answerable() {
+    if !route.is_answerable() || own_addresses().contains(&route.source.address.into()) {
         return Err(Class::BadSource);
     }
     let payload = frame.get(udp.payload as usize..udp.end as usize).ok_or(Class::OtherStun)?;
     if payload.is_empty() || payload.len() > acs::REQUEST_MAXIMUM {
         return Err(Class::OtherStun);
+    }
+    if !acs::is_intact(frame, &udp, payload, PlainLoop) {
+        return Err(Class::BadChecksum);
     }
     let mut demands = Demands::default();
     let class = match acs::judge(payload, payload.len() as u32, &mut demands, PlainLoop)? {

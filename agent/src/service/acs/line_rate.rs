@@ -1,6 +1,6 @@
 //! The line-rate path: which bindings it may answer for, and where it answers.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 
 use tokio::sync::{mpsc, watch};
 use tr111_core::{
@@ -12,7 +12,10 @@ use tr111_core::{
 use crate::{
     control::message::Interface,
     dataplane::{self, Attachment, Bindings, Counters, LineRate, Listener},
-    service::{Clock, InterfaceState, NetworkChange, network::Link},
+    service::{
+        Clock, InterfaceState, NetworkChange,
+        network::{Address, Link},
+    },
 };
 
 /// Has the program know what is settled in the registry.
@@ -80,7 +83,7 @@ pub struct Places {
     line_rate: LineRate,
     interfaces: Vec<Known>,
     listen: Vec<SocketAddrV4>,
-    addresses: Vec<Ipv4Addr>,
+    addresses: Vec<Address>,
     told: watch::Sender<Vec<Interface>>,
 }
 
@@ -131,7 +134,9 @@ impl Places {
             }
             let is_allowed = *is_allowed.borrow_and_update();
             let places: Vec<_> = if is_allowed { self.places().collect() } else { Vec::new() };
-            if let Err(error) = self.line_rate.listen(places) {
+            let own = self.addresses.iter();
+            let own = own.flat_map(|own| own.broadcasts().into_iter().flatten().chain([own.address])).collect();
+            if let Err(error) = self.line_rate.listen(places, &own) {
                 tracing::warn!(%error, "the line-rate path does not know where the server listens");
             }
             self.tell();
@@ -181,26 +186,26 @@ impl Places {
         known.link = Some(link.clone());
     }
 
-    /// Each address of the server, on each interface with the program.
+    /// Each address of the server, on the interface with the program that has the address. What comes in for it elsewhere
+    /// is the stack's business, which may route it or not.
     fn places(&self) -> impl Iterator<Item = Listener> {
-        let any = |address: &SocketAddrV4| address.ip().is_unspecified();
-        let own = |port| self.addresses.iter().map(move |&address| SocketAddrV4::new(address, port));
-        let addresses: Vec<_> = self
-            .listen
-            .iter()
-            .flat_map(|address| {
-                let named = Some(*address).filter(|address| !any(address));
-                named.into_iter().chain(any(address).then(|| own(address.port())).into_iter().flatten())
-            })
-            .filter(|address| !address.ip().is_loopback())
-            .collect();
         let links = self.interfaces.iter().filter(|known| known.has_program()).filter_map(|known| {
             let link = known.link.as_ref()?;
             Some((link.ifindex, link.mac?))
         });
-        links.flat_map(move |(ifindex, mac)| {
-            // There is one address and one port, so CHANGED-ADDRESS is this one (STUN-14, STUN-15).
-            addresses.clone().into_iter().map(move |address| Listener { ifindex, mac, address, changed: address })
+        links.flat_map(|(ifindex, mac)| {
+            let own = self.addresses.iter().filter(move |own| own.ifindex == ifindex && !own.address.is_loopback());
+            let is_there = |listen: &SocketAddrV4, own: &Address| {
+                listen.ip().is_unspecified() || *listen.ip() == own.address
+            };
+            own.flat_map(move |own| {
+                let heard = self.listen.iter().filter(move |listen| is_there(listen, own));
+                heard.map(move |listen| {
+                    let address = SocketAddrV4::new(own.address, listen.port());
+                    // There is one address and one port, so CHANGED-ADDRESS is this one (STUN-14, STUN-15).
+                    Listener { ifindex, mac, address, changed: address }
+                })
+            })
         })
     }
 
