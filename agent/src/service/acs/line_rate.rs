@@ -193,7 +193,7 @@ impl Places {
             let link = known.link.as_ref()?;
             Some((link.ifindex, link.mac?))
         });
-        links.flat_map(|(ifindex, mac)| {
+        links.flat_map(move |(ifindex, mac)| {
             let own = self.addresses.iter().filter(move |own| own.ifindex == ifindex && !own.address.is_loopback());
             let is_there = |listen: &SocketAddrV4, own: &Address| {
                 listen.ip().is_unspecified() || *listen.ip() == own.address
