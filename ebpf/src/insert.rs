@@ -47,8 +47,7 @@ const UDP_CHECKSUM: u32 = 6;
 /// after the other, not each way through one for each way through the other (Linux 6.1: 859,000 instructions).
 #[inline(never)]
 pub fn gateway_identity(packet: &SkbFrame<'_>, scratch: &mut Scratch) -> Insertion {
-    let steps =
-        plan(scratch).and_then(|()| compose(packet, scratch)).and_then(|()| write(packet, scratch));
+    let steps = plan(scratch).and_then(|()| compose(packet, scratch)).and_then(|()| write(packet, scratch));
     match steps {
         Ok(()) => Insertion::Inserted,
         Err(reason) => reason,

@@ -44,12 +44,15 @@ pub fn ingress_at_tc(packet: &SkbFrame<'_>) -> bool {
     }
     match classify::find_request(packet, packet.metadata_tag()) {
         Ok(udp) => {
-            let mut parts = Parts { packet, udp, is_dropped: false, are_left: true };
-            KernelLoop.repeat(PARTS_MAXIMUM, &mut parts);
-            if parts.are_left {
+            let Some(scratch) = maps::scratch() else { return true };
+            scratch.parts = PartsSeen { is_one_policed: false, are_all_seen: false };
+            KernelLoop.repeat(PARTS_TURNS, &mut Parts { packet, udp });
+            let Some(scratch) = maps::scratch() else { return true };
+            if !scratch.parts.are_all_seen {
                 maps::count(Counter::Packet(Hook::LanIngress, Class::Merged));
             }
-            !parts.is_dropped
+            // They cannot be dropped one by one.
+            !scratch.parts.is_one_policed
         }
         Err(class) => {
             maps::count(Counter::Packet(Hook::LanIngress, class));
@@ -60,26 +63,39 @@ pub fn ingress_at_tc(packet: &SkbFrame<'_>) -> bool {
 
 /// Most merged datagrams that are looked at: as many as the kernel merges (`UDP_GRO_CNT_MAX`).
 const PARTS_MAXIMUM: u32 = 64;
+/// The last turn finds that none is left.
+const PARTS_TURNS: u32 = PARTS_MAXIMUM + 1;
+
+/// What became of the datagrams of a merged frame.
+#[derive(Clone, Copy)]
+pub struct PartsSeen {
+    /// One of them is above the rate that the operator set.
+    is_one_policed: bool,
+    /// None is left.
+    are_all_seen: bool,
+}
 
 /// The walk over merged datagrams.
 struct Parts<'a> {
     packet: &'a SkbFrame<'a>,
     udp: Udp,
-    /// One of them is above the rate that the operator set. They cannot be dropped one by one.
-    is_dropped: bool,
-    are_left: bool,
 }
 
 impl Step for Parts<'_> {
     #[inline(always)]
     fn step(&mut self, index: u32) -> bool {
+        let Some(scratch) = maps::scratch() else { return false };
         let Some(part) = Merged::new(self.packet, self.udp.payload, self.udp.end, index) else {
-            self.are_left = false;
+            scratch.parts.are_all_seen = true;
             return false;
         };
-        let class = on_part(&part, self.udp);
+        let class = on_part(&part, &self.udp);
         maps::count(Counter::Packet(Hook::LanIngress, class));
-        self.is_dropped |= matches!(class, Class::Policed);
+        if matches!(class, Class::Policed)
+            && let Some(scratch) = maps::scratch()
+        {
+            scratch.parts.is_one_policed = true;
+        }
         true
     }
 }
@@ -105,10 +121,9 @@ fn on_request<P: Packet>(packet: &P, udp: Udp) -> Class {
 }
 
 #[inline(always)]
-fn on_part(part: &Merged<'_>, udp: Udp) -> Class {
+fn on_part(part: &Merged<'_>, udp: &Udp) -> Class {
     let (Some(scratch), Some(config)) = (maps::scratch(), maps::config()) else { return Class::OtherPort };
-    let (Ok(class) | Err(class)) =
-        seen::look_at_part(part, udp, scratch).and_then(|()| request(part, scratch, config));
+    let (Ok(class) | Err(class)) = seen::look_at_part(part, udp, scratch).and_then(|()| request(part, scratch, config));
     class
 }
 

@@ -26,8 +26,10 @@ pub struct Seen {
 }
 
 /// Notes a merged datagram of `udp` in `scratch`, and copies it there with the lengths that it has alone.
-#[inline(always)]
-pub fn look_at_part(part: &Merged<'_>, mut udp: Udp, scratch: &mut Scratch) -> Result<(), Class> {
+// A function of its own has a stack frame of its own, which is gone before the walk over the options needs one.
+#[inline(never)]
+pub fn look_at_part(part: &Merged<'_>, udp: &Udp, scratch: &mut Scratch) -> Result<(), Class> {
+    let mut udp = *udp;
     let captured = Length::new(part.len() as u32).ok_or(Class::Merged)?;
     if !part.copy_to(&mut scratch.frame) {
         return Err(Class::Merged);

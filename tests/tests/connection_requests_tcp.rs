@@ -141,7 +141,8 @@ fn a_request_is_answered_beside_a_thousand_silent_connections() -> Result<()> {
     assert_eq!(with_password(&lab, PASSWORD)?, 200);
     let more = crowd::descriptors(pid)? - before;
     assert!(more <= 40, "{more} descriptors");
-    let displaced = |metrics: &Metrics| metrics.sum(CONNECTIONS, &[("listener", "connection_request"), ("result", "displaced")]);
+    let displaced =
+        |metrics: &Metrics| metrics.sum(CONNECTIONS, &[("listener", "connection_request"), ("result", "displaced")]);
     assert!(displaced(&device.metrics()?) >= 1_000);
     Ok(())
 }

@@ -383,13 +383,17 @@ fn a_provision_provisions_a_cpe_in_both() -> Result<()> {
     assert!(!set["log"].to_string().contains(password), "{set}");
 
     // The next session has the same password, an empty one changes nothing, and another CPE has another password.
-    let again = story.sessions(&[session(DEVICE, "cr-secret-02"), session(DEVICE, ""), session(GATEWAY, "cr-secret-03")])?;
+    let again =
+        story.sessions(&[session(DEVICE, "cr-secret-02"), session(DEVICE, ""), session(GATEWAY, "cr-secret-03")])?;
     assert_eq!(again[0]["values"], *values);
     assert_eq!(again[1]["values"], json!({}));
     let kept = story.credentials()?;
     assert_eq!(kept.len(), 2);
     let device = kept.iter().find(|cpe| cpe["stun_username"] == DEVICE).context("it is gone")?;
-    assert_eq!((&device["connection_request_password"], &device["stun_password"]), (&json!("cr-secret-02"), &json!(password)));
+    assert_eq!(
+        (&device["connection_request_password"], &device["stun_password"]),
+        (&json!("cr-secret-02"), &json!(password))
+    );
     assert_ne!(kept[0]["stun_password"], kept[1]["stun_password"]);
     let lint = text(&story.agent.ask(&["cpe", "lint"])?.stdout);
     assert!(lint.contains("connection_request") && !lint.contains("stun_password"), "{lint}");
@@ -565,13 +569,16 @@ fn devices() -> Vec<Value> {
         let id = format!("00256D-Home%20Box-{number:05}");
         let stun = if number == 7 { "other" } else { "" };
         let password = format!("cr-password-{number}");
-        document(&id, &[
-            ("STUNUsername", stun),
-            ("STUNPassword", "stunpassword1234"),
-            ("ConnectionRequestUsername", &id),
-            ("ConnectionRequestPassword", &password),
-            ("STUNEnable", "true"),
-        ])
+        document(
+            &id,
+            &[
+                ("STUNUsername", stun),
+                ("STUNPassword", "stunpassword1234"),
+                ("ConnectionRequestUsername", &id),
+                ("ConnectionRequestPassword", &password),
+                ("STUNEnable", "true"),
+            ],
+        )
     };
     (0..1_203).map(device).collect()
 }
@@ -584,7 +591,8 @@ fn the_cpes_of_a_genieacs_are_imported() -> Result<()> {
     let story = Story::begin(&lab)?;
     let (nbi, url) = Nbi::start(&lab, devices())?;
     let import = ["cpe", "import", "--genieacs", &url];
-    let with = |options: &[&'static str]| -> Vec<&str> { import.iter().copied().chain(options.iter().copied()).collect() };
+    let with =
+        |options: &[&'static str]| -> Vec<&str> { import.iter().copied().chain(options.iter().copied()).collect() };
     assert_eq!(story.agent.print(&import)?, "1203 CPEs imported\n");
     let asked = nbi.asked();
     assert_eq!(asked.len(), 3, "{asked:?}");
@@ -641,7 +649,8 @@ fn what_is_no_nbi_imports_nothing() -> Result<()> {
     let lab = Lab::new()?;
     let story = Story::begin(&lab)?;
     let page = |numbers: std::ops::Range<usize>| {
-        let devices: Vec<Value> = numbers.map(|number| document(&format!("{number:05}"), &[("STUNPassword", "secret")])).collect();
+        let devices: Vec<Value> =
+            numbers.map(|number| document(&format!("{number:05}"), &[("STUNPassword", "secret")])).collect();
         let body = Value::from(devices).to_string();
         format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
     };
@@ -658,7 +667,10 @@ fn what_is_no_nbi_imports_nothing() -> Result<()> {
         (serve(&lab, say(page(0..501)))?, "do not come in pages"),
         (serve(&lab, say(page(0..500)))?, "do not come in pages"),
         (serve(&lab, say(page(0..500).replace("Content-Length: ", "Content-Length: 9")))?, "did not come whole"),
-        (serve(&lab, say(fixed("500 Internal Server Error", "MongoServerError: not primary\u{1b}[2J")))?, "MongoServerError"),
+        (
+            serve(&lab, say(fixed("500 Internal Server Error", "MongoServerError: not primary\u{1b}[2J")))?,
+            "MongoServerError",
+        ),
         (serve(&lab, say(fixed("200 OK", "{\"secret\": 1}")))?, "no list of devices"),
         (serve(&lab, say(fixed("200 OK", "[{\"secret\": 1}]")))?, "no list of devices"),
         (serve(&lab, say("SSH-2.0-OpenSSH_9.2\r\n".to_owned()))?, "no answer of an NBI"),
@@ -694,7 +706,17 @@ fn an_nbi_with_a_certificate_is_asked_by_tls() -> Result<()> {
     let certificate = |name: &str, options: &[&str]| -> Result<[String; 2]> {
         let files = ["key", "cert"].map(|kind| lab.path().join(format!("{name}-{kind}.pem")).display().to_string());
         let mut openssl = Command::new("openssl");
-        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]);
+        openssl.args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "1",
+        ]);
         openssl.args(["-subj", &format!("/CN={name}")]).args(options);
         run(openssl.args(["-keyout", &files[0], "-out", &files[1]]))?;
         Ok(files)

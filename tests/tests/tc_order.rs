@@ -78,8 +78,7 @@ fn a_program_that_ends_the_chain_does_not_blind_the_agent() -> Result<()> {
     bound(&mut device, &agent)?;
     drop(earlier);
 
-    let (egress, ingress) =
-        (stand_in_front(&lab, TcAttachType::Egress)?, stand_in_front(&lab, TcAttachType::Ingress)?);
+    let (egress, ingress) = (stand_in_front(&lab, TcAttachType::Egress)?, stand_in_front(&lab, TcAttachType::Ingress)?);
     wait_for_chain(&lab, &["lan_egress", OTHER])?;
     wait_until("ingress", LOOK, || {
         let chain = chain(&lab, TcAttachType::Ingress)?;

@@ -133,7 +133,9 @@ fn describe(detached: &Detached) -> String {
     }
     for directory in &detached.other_namespaces {
         let directory = directory.display();
-        lines.push(format!("{directory} stays: it belongs to another network namespace, where `tr111 detach` removes it"));
+        lines.push(format!(
+            "{directory} stays: it belongs to another network namespace, where `tr111 detach` removes it"
+        ));
     }
     if detached.nft_table {
         lines.push("nft table inet tr111 removed".to_owned());

@@ -253,12 +253,7 @@ pub(super) struct Attacher<'a> {
 }
 
 impl<'a> Attacher<'a> {
-    pub(super) fn new(
-        loaded: &'a mut Loaded,
-        pins: Option<&'a Pins>,
-        held: &'a mut Vec<Held>,
-        order: TcOrder,
-    ) -> Self {
+    pub(super) fn new(loaded: &'a mut Loaded, pins: Option<&'a Pins>, held: &'a mut Vec<Held>, order: TcOrder) -> Self {
         Self { loaded, pins, held, order, pinned: Vec::new(), seats: Vec::new() }
     }
 

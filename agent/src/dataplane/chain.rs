@@ -99,12 +99,7 @@ pub struct Neighbours {
 
 impl Neighbours {
     /// Those of the program at `at`. `is_own` tells the agent's other programs.
-    pub(super) fn around<T>(
-        chain: &[T],
-        at: usize,
-        is_own: impl Fn(&T) -> bool,
-        name: impl Fn(&T) -> String,
-    ) -> Self {
+    pub(super) fn around<T>(chain: &[T], at: usize, is_own: impl Fn(&T) -> bool, name: impl Fn(&T) -> String) -> Self {
         let others = |part: &[T]| part.iter().filter(|one| !is_own(one)).map(&name).collect();
         Self { in_front: others(&chain[..at]), behind: others(&chain[at + 1..]) }
     }

@@ -133,9 +133,10 @@ impl Dataplane {
     fn look(&mut self, at: usize, now: BootTime, filters: &[Filter]) -> bool {
         let Some(revision) = self.revision(at) else { return false };
         let watched = &self.watched[at];
-        let is_old = watched.seen.as_ref().is_some_and(|seen| {
-            seen.revision == revision && seen.filters == filters && seen.displaced.is_none()
-        });
+        let is_old = watched
+            .seen
+            .as_ref()
+            .is_some_and(|seen| seen.revision == revision && seen.filters == filters && seen.displaced.is_none());
         if is_old {
             return false;
         }
@@ -156,9 +157,10 @@ impl Dataplane {
         let revision = self.revision(at).unwrap_or(revision);
         let seen = Seen { revision, filters: filters.to_vec(), neighbours: place.neighbours, displaced };
         let watched = &mut self.watched[at];
-        let is_new = watched.seen.as_ref().is_none_or(|before| {
-            (&before.neighbours, &before.displaced) != (&seen.neighbours, &seen.displaced)
-        });
+        let is_new = watched
+            .seen
+            .as_ref()
+            .is_none_or(|before| (&before.neighbours, &before.displaced) != (&seen.neighbours, &seen.displaced));
         watched.seen = Some(seen);
         is_new
     }

@@ -128,13 +128,7 @@ pub async fn interface(name: &str, is_needed: bool, order: TcOrder) -> Vec<Findi
 }
 
 /// The programs and filters of others around one of an agent's, or around where it would be.
-async fn neighbours(
-    interface: &str,
-    ifindex: u32,
-    direction: Direction,
-    program: &str,
-    order: TcOrder,
-) -> Neighbours {
+async fn neighbours(interface: &str, ifindex: u32, direction: Direction, program: &str, order: TcOrder) -> Neighbours {
     let named = Chain::names(interface, direction);
     let chain = Chain::read(ifindex, direction).unwrap_or_default().programs;
     let mut names: Vec<String> =

@@ -114,9 +114,7 @@ impl Seats {
             return Decision::Wait(None);
         }
         let heard_out = |seat: &Seat| if seat.has_asked { seat.since } else { seat.since + limits.grace };
-        let worth = |seat: &Seat| {
-            (seat.is_trusted, Reverse(self.strangers(seat.source)), seat.has_asked, seat.since)
-        };
+        let worth = |seat: &Seat| (seat.is_trusted, Reverse(self.strangers(seat.source)), seat.has_asked, seat.since);
         let ready = meant().filter(|(_, seat)| heard_out(seat) <= now);
         match ready.min_by_key(|(_, seat)| worth(seat)) {
             Some((&number, _)) => Decision::Displace(number),

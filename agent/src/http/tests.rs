@@ -154,7 +154,11 @@ async fn a_client_that_is_too_slow_is_left() {
     assert!(start_time.elapsed() >= short);
     // Byte by byte is no faster.
     let mut slow = host.connect(b"GET / HTTP/1.1\r\nX: ").await;
-    let drips = async { while slow.write_all(b"x").await.is_ok() { sleep(short / 10).await } };
+    let drips = async {
+        while slow.write_all(b"x").await.is_ok() {
+            sleep(short / 10).await
+        }
+    };
     timeout(SOON, drips).await.expect("the end in time");
 
     let host = start(Limits { idle: short, ..LIMITS }).await;
@@ -171,7 +175,11 @@ async fn a_client_that_is_too_slow_is_left() {
 
     let host = start(Limits { stall: short, ..LIMITS }).await;
     let mut stalled = host.ask("/large").await;
-    let left = async { while host.counts.timed_out.get() == 0 { sleep(short / 10).await } };
+    let left = async {
+        while host.counts.timed_out.get() == 0 {
+            sleep(short / 10).await
+        }
+    };
     timeout(SOON, left).await.expect("it is left");
     end(&mut stalled, "a stall").await;
 }

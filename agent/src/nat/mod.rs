@@ -61,7 +61,9 @@ impl fmt::Display for Extension {
         match self {
             Self::Off => write!(f, "not extended (off)"),
             Self::NoNft => write!(f, "not extended (no nft)"),
-            Self::Owned(owner) => write!(f, "left to another gateway, {owner}, which has the nft table {}", table::TABLE),
+            Self::Owned(owner) => {
+                write!(f, "left to another gateway, {owner}, which has the nft table {}", table::TABLE)
+            }
             Self::On { timeout, .. } => write!(f, "extended to {} s", timeout.as_secs()),
         }
     }

@@ -71,8 +71,7 @@ impl Ownership {
 
 /// Who listens there; `None` where that is this process, or one that cannot have a table: everybody may take such a name.
 fn owner(name: &SocketAddr) -> Option<Owner> {
-    let credentials =
-        UnixStream::connect_addr(name).and_then(|stream| Ok(getsockopt(&stream, PeerCredentials)?)).ok();
+    let credentials = UnixStream::connect_addr(name).and_then(|stream| Ok(getsockopt(&stream, PeerCredentials)?)).ok();
     let pid = credentials.and_then(|credentials| u32::try_from(credentials.pid()).ok()).filter(|pid| *pid != 0);
     match pid {
         Some(pid) if pid == process::id() || !may_have_table(pid) => None,

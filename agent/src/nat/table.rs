@@ -207,10 +207,7 @@ mod tests {
         let ends = |source: &str, destination: &str| -> Ends {
             (source.parse().expect("an end"), destination.parse().expect("an end"))
         };
-        let expected = [
-            ends("10.111.2.5:5000", "203.0.113.10:3478"),
-            ends("10.111.2.6:1", "203.0.113.10:3479"),
-        ];
+        let expected = [ends("10.111.2.5:5000", "203.0.113.10:3478"), ends("10.111.2.6:1", "203.0.113.10:3479")];
         assert_eq!(elements(listed), HashSet::from(expected));
         assert!(elements("table inet tr111 {\n set marked {\n timeout 1h\n }\n}").is_empty());
     }

@@ -509,7 +509,9 @@ impl Netlink {
         header[12..16].copy_from_slice(&parent.to_ne_bytes());
         let answers = match self.ask(Message::new(rtm::GETTFILTER, header), NLM_F_DUMP).await {
             // The interface has gone, or has no such qdisc.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL | libc::ENOENT)) => Vec::new(),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL | libc::ENOENT)) => {
+                Vec::new()
+            }
             answers => answers?,
         };
         Ok(answers.iter().filter_map(Filter::read).collect())

@@ -77,7 +77,8 @@ impl Lan {
         mut network: mpsc::Receiver<NetworkChange>,
         told: mpsc::Sender<LanChange>,
     ) -> Dataplane {
-        let netlink = Netlink::route().inspect_err(|error| warn!(%error, "filters at TC are not seen: no netlink")).ok();
+        let netlink =
+            Netlink::route().inspect_err(|error| warn!(%error, "filters at TC are not seen: no netlink")).ok();
         let mut looks = interval(ORDER_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -187,11 +187,7 @@ impl Telemetry {
     /// The counters of a TCP listener.
     pub fn connections(&self, listener: &str) -> Connections {
         let counter = |result| self.tcp_connections.with_label_values(&[listener, result]);
-        Connections {
-            accepted: counter("accepted"),
-            displaced: counter("displaced"),
-            timed_out: counter("timed_out"),
-        }
+        Connections { accepted: counter("accepted"), displaced: counter("displaced"), timed_out: counter("timed_out") }
     }
 
     /// Takes what the owner of the table says about it.

@@ -113,7 +113,10 @@ fn line_rate(question: Question) -> Result<Answers> {
     acs.enter(|| -> Result<()> {
         let attached = line_rate.attach("tr111s")?;
         ensure!(attached.programs.iter().any(|program| program.mode == Mode::Native), "no native XDP");
-        line_rate.listen([Listener { ifindex: attached.ifindex, mac, address: SERVER, changed: SERVER }], &BTreeSet::from([*SERVER.ip()]))?;
+        line_rate.listen(
+            [Listener { ifindex: attached.ifindex, mac, address: SERVER, changed: SERVER }],
+            &BTreeSet::from([*SERVER.ip()]),
+        )?;
         Ok(())
     })?;
     let mut testing = Testing::load()?;

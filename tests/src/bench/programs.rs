@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use tr111_common::{
-    config::Config,
+    config::{Config, Rate},
     counter::{Class, Counter, Hook, Ring},
     dhcp4::MessageType,
     insert::Insertion,

@@ -69,7 +69,8 @@ impl Association {
     pub(super) fn replace(&mut self, id: u32, binding: Binding) {
         let seen = binding.last_seen;
         let before = &self.table.held(id).binding;
-        let (neighbour, is_moved) = (before.neighbour(), before.mac != binding.mac || before.neighbour() != binding.neighbour());
+        let (neighbour, is_moved) =
+            (before.neighbour(), before.mac != binding.mac || before.neighbour() != binding.neighbour());
         self.table.replace(id, binding);
         if is_moved {
             self.table.liveness_mut(id).forget_station();

@@ -50,7 +50,18 @@ impl Association {
         let key =
             ExchangeKey { segment: client.segment, chaddr: ack.chaddr, xid: 0, htype: ack.htype, reserved: [0; 3] };
         let address = given;
-        let exchange = Exchange { key, client, mac, client_id, sender: ack.source, identity, message, address, relayed, time: seen };
+        let exchange = Exchange {
+            key,
+            client,
+            mac,
+            client_id,
+            sender: ack.source,
+            identity,
+            message,
+            address,
+            relayed,
+            time: seen,
+        };
         if message == MessageType::Inform {
             self.inform_acknowledged(seen, exchange, None);
         } else {

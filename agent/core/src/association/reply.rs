@@ -100,7 +100,8 @@ impl Association {
         };
         let Exchange { client, mac, client_id, sender, relayed, identity, message, .. } = exchange;
         let (source, sender) = (Source::Request, Some(sender));
-        let binding = Binding { client, mac, client_id, sender, ip, source, lease_expires, server, relayed, last_seen: seen };
+        let binding =
+            Binding { client, mac, client_id, sender, ip, source, lease_expires, server, relayed, last_seen: seen };
         if let Some(identity) = identity {
             self.place(message, identity, binding);
         } else if let Some(id) = self.table.client(&client) {

@@ -4,7 +4,9 @@ use std::net::Ipv4Addr;
 
 use tr111_common::{abi::ClientKey, classify, counter::Class, dhcp4::Walk, event::Event};
 
-use super::{Association, Binding, IdentityResult, Output, Remark, RemovalReason, Source, exchange::Exchange, table::Held};
+use super::{
+    Association, Binding, IdentityResult, Output, Remark, RemovalReason, Source, exchange::Exchange, table::Held,
+};
 use crate::{
     dhcp::Message,
     identity::{self, DeviceIdentity, IdentityError},

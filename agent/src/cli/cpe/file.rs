@@ -255,10 +255,8 @@ fn check(cpes: &[NewCpe], places: &[String], allow_empty: bool) -> Result<(), St
             let name = printable(&cpe.stun_username);
             return Err(format!("{place}: {name} stands at {before} as well, and a STUNUsername belongs to one CPE"));
         }
-        let passwords = [
-            ("stun_password", &cpe.stun_password),
-            ("connection_request_password", &cpe.connection_request_password),
-        ];
+        let passwords =
+            [("stun_password", &cpe.stun_password), ("connection_request_password", &cpe.connection_request_password)];
         if let Some((name, _)) = passwords.iter().find(|(_, text)| text.is_empty()) {
             empty = empty.or(Some((place, name)));
             empties += 1;

@@ -101,9 +101,9 @@ impl Nbi {
 
     /// The path of the page of devices behind `after`.
     fn page(&self, after: Option<&str>) -> String {
-        let names = ROOTS.iter().flat_map(|root| {
-            PARAMETERS.iter().map(move |parameter| format!("{root}.{MANAGEMENT_SERVER}.{parameter}"))
-        });
+        let names = ROOTS
+            .iter()
+            .flat_map(|root| PARAMETERS.iter().map(move |parameter| format!("{root}.{MANAGEMENT_SERVER}.{parameter}")));
         let projection = names.collect::<Vec<_>>().join(",");
         let query = after.map(|id| json!({"_id": {"$gt": id}})).unwrap_or_else(|| json!({}));
         format!(
@@ -302,7 +302,9 @@ mod tests {
             assert_eq!(nbi.host(), host);
             assert!(nbi.page(None).starts_with(page), "{}", nbi.page(None));
         }
-        for wrong in ["", "127.0.0.1:7557", "ftp://a", "http://", "http://u:p@a", "http://a/?x=1", "http:/a", "/devices"] {
+        for wrong in
+            ["", "127.0.0.1:7557", "ftp://a", "http://", "http://u:p@a", "http://a/?x=1", "http:/a", "/devices"]
+        {
             assert!(wrong.parse::<Nbi>().is_err(), "{wrong}");
         }
     }

@@ -195,9 +195,8 @@ impl Places {
         });
         links.flat_map(move |(ifindex, mac)| {
             let own = self.addresses.iter().filter(move |own| own.ifindex == ifindex && !own.address.is_loopback());
-            let is_there = |listen: &SocketAddrV4, own: &Address| {
-                listen.ip().is_unspecified() || *listen.ip() == own.address
-            };
+            let is_there =
+                |listen: &SocketAddrV4, own: &Address| listen.ip().is_unspecified() || *listen.ip() == own.address;
             own.flat_map(move |own| {
                 let heard = self.listen.iter().filter(move |listen| is_there(listen, own));
                 heard.map(move |listen| {

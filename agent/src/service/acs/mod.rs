@@ -310,7 +310,8 @@ impl Acs {
             Learned::Replayed { .. } => {
                 self.0.metrics.alarms.with_label_values(&[AcsMetrics::REPLAYED]).inc();
                 let (alarm, from) = (AcsMetrics::REPLAYED.to_owned(), Some(ends.source.to_string()));
-                return self.tell(|| Happening::Alarm(Alarm { alarm, username: Some(username), from, ..Alarm::default() }));
+                return self
+                    .tell(|| Happening::Alarm(Alarm { alarm, username: Some(username), from, ..Alarm::default() }));
             }
         };
         self.tell(|| {
