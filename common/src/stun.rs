@@ -58,10 +58,10 @@ pub mod attribute {
     pub const UNKNOWN_ATTRIBUTES: u16 = 0x000a;
     /// REFLECTED-FROM.
     pub const REFLECTED_FROM: u16 = 0x000b;
-    /// XOR-MAPPED-ADDRESS of RFC 5389, which servers newer than TR-111 send. It is XORed with
+    /// XOR-MAPPED-ADDRESS of RFC 5389, which servers newer than TR-111 send. It is `XORed` with
     /// [`MAGIC_COOKIE`](super::MAGIC_COOKIE).
     pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
-    /// XOR-MAPPED-ADDRESS of the drafts between RFC 3489 and RFC 5389. It is XORed with the transaction id.
+    /// XOR-MAPPED-ADDRESS of the drafts between RFC 3489 and RFC 5389. It is `XORed` with the transaction id.
     pub const XOR_MAPPED_ADDRESS_OPTIONAL: u16 = 0x8020;
     /// CONNECTION-REQUEST-BINDING.
     pub const CONNECTION_REQUEST_BINDING: u16 = 0xc001;

@@ -7,7 +7,7 @@ use std::{net::Ipv4Addr, time::Duration};
 use lan::{Client, Lan, ip};
 use tr111_common::{
     counter::{Class, Hook},
-    dhcp4::{MessageType, option},
+    dhcp4::MessageType,
     event::Event,
     headers::Segment,
     identity::Refusal,

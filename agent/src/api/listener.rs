@@ -35,7 +35,7 @@ const LIMITS: Limits = Limits {
     streams_per_source: 16,
     grace: Duration::from_millis(100),
     headers: Duration::from_secs(10),
-    idle: Duration::from_secs(60),
+    idle: Duration::from_mins(1),
     stall: Duration::from_secs(30),
     header_bytes: 16 << 10,
 };

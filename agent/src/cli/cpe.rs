@@ -33,7 +33,7 @@ pub(super) enum Command {
     List,
     /// Take a CPE out of the registry
     Remove(NameArgs),
-    /// Add the CPEs of a file or of a GenieACS, all or none
+    /// Add the CPEs of a file or of a `GenieACS`, all or none
     Import(ImportArgs),
     /// Write the CPEs as CSV or JSON, to the terminal without passwords, to a file with them if asked
     Export(ExportArgs),

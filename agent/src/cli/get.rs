@@ -95,7 +95,9 @@ pub(super) fn set(args: &SetArgs, reach: &Reach) -> Outcome {
     let usernames = parameters.iter().filter(|(path, _)| model::is_connection_request_username(path));
     let usernames: Vec<String> = usernames.map(|(_, value)| value.clone()).collect();
     conclude(reach.connect()?.ask(&Request::Set { parameters, by_acs: args.by_acs })?)?;
-    usernames.iter().for_each(|username| output::warn_of_username(username));
+    for username in &usernames {
+        output::warn_of_username(username);
+    }
     Ok(())
 }
 

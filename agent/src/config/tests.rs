@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use tr111_common::config::Rate;
+
 use super::*;
 use crate::config::key::{Effect, Form, KEYS};
 

@@ -462,6 +462,7 @@ mod tests {
     fn longest(instance: u32, bindings: usize) -> Device {
         let binding = Binding {
             mac: "ff:".repeat(16),
+            answered_by: Some("ff:".repeat(6)),
             client_id: Some("ff".repeat(255)),
             ip: "255.255.255.255".to_owned(),
             interface: "\"".repeat(15),

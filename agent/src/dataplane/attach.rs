@@ -445,15 +445,12 @@ impl<'a> Attacher<'a> {
         let program = self.loaded.load_copy(name)?;
         let id = program.info().map_err(|_| Error::Missing(name))?.id();
         let link = attach(program, place, name, self.order.link(direction))?;
-        match self.pins {
-            Some(pins) => {
-                let link = FdLink::try_from(link).map_err(|error| tc_error(place, name, &link_error(error)))?;
-                pins.replace(link, place, name, Mode::Tc)?;
-            }
-            None => {
-                self.held.retain(|held| held.interface != place.interface || held.program != name);
-                self.hold(place, name, HeldLink::Tc(link));
-            }
+        if let Some(pins) = self.pins {
+            let link = FdLink::try_from(link).map_err(|error| tc_error(place, name, &link_error(error)))?;
+            pins.replace(link, place, name, Mode::Tc)?;
+        } else {
+            self.held.retain(|held| held.interface != place.interface || held.program != name);
+            self.hold(place, name, HeldLink::Tc(link));
         }
         let (interface, previous) = (place.interface.to_owned(), Some(previous));
         self.seats.push(Seat { interface, ifindex: place.ifindex, program: name, direction, id, previous });

@@ -144,7 +144,7 @@ impl Dataplane {
         let mut displaced = None;
         if self.is_displaced(&place) {
             let complaint = self.complain(at, &place);
-            if self.may_move(&place) && self.watched[at].moves.take(now) {
+            if Self::may_move(&place) && self.watched[at].moves.take(now) {
                 match self.attach_again(at) {
                     Ok(()) => info!(interface = self.watched[at].seat.interface, "{complaint}; it was attached again"),
                     Err(error) => warn!(interface = self.watched[at].seat.interface, %error, "{complaint}"),
@@ -205,7 +205,7 @@ impl Dataplane {
     }
 
     /// Whether attaching it again helps: filters of one priority run in the order in which they were made.
-    fn may_move(&self, place: &Place) -> bool {
+    fn may_move(place: &Place) -> bool {
         kernel::has_tcx() || !place.is_there
     }
 

@@ -274,7 +274,9 @@ pub fn unpin(root: &Path) -> Result<Unpinned, Error> {
     let own = of_this_namespace(root)?;
     if own.exists() {
         let lock = lock(root, &own)?;
-        entries(&own.join(LINKS)).iter().for_each(|entry| detach_filters(entry));
+        for entry in entries(&own.join(LINKS)) {
+            detach_filters(&entry);
+        }
         remove_namespace(&own, &mut unpinned.removed).map_err(failed)?;
         drop(lock);
     }

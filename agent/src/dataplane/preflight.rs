@@ -131,20 +131,20 @@ pub async fn interface(name: &str, is_needed: bool, order: TcOrder) -> Vec<Findi
 async fn neighbours(interface: &str, ifindex: u32, direction: Direction, program: &str, order: TcOrder) -> Neighbours {
     let named = Chain::names(interface, direction);
     let chain = Chain::read(ifindex, direction).unwrap_or_default().programs;
-    let mut names: Vec<String> =
+    let mut others: Vec<String> =
         chain.iter().map(|id| named.get(id).cloned().unwrap_or_else(|| format!("program {id}"))).collect();
     if let Ok(netlink) = Netlink::route() {
         let filters = netlink.filters(ifindex, direction == Direction::Egress).await.unwrap_or_default();
-        names.extend(filters.into_iter().map(|filter| filter.name));
+        others.extend(filters.into_iter().map(|filter| filter.name));
     }
     let is_own = |name: &String| clsact::direction_of(name).is_some();
-    if let Some(at) = names.iter().position(|name| name == program) {
-        return Neighbours::around(&names, at, is_own, Clone::clone);
+    if let Some(at) = others.iter().position(|name| name == program) {
+        return Neighbours::around(&others, at, is_own, Clone::clone);
     }
-    names.retain(|name| !is_own(name));
+    others.retain(|name| !is_own(name));
     match (direction, order) {
-        (Direction::Egress, TcOrder::Last) => Neighbours { in_front: names, behind: Vec::new() },
-        _ => Neighbours { in_front: Vec::new(), behind: names },
+        (Direction::Egress, TcOrder::Last) => Neighbours { in_front: others, behind: Vec::new() },
+        _ => Neighbours { in_front: Vec::new(), behind: others },
     }
 }
 

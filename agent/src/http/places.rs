@@ -294,7 +294,7 @@ mod tests {
         streams_per_source: 2,
         grace: Duration::from_millis(100),
         headers: Duration::from_secs(10),
-        idle: Duration::from_secs(60),
+        idle: Duration::from_mins(1),
         stall: Duration::from_secs(30),
         header_bytes: 8_192,
     };

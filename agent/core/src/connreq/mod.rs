@@ -41,7 +41,6 @@ pub enum TimestampUnit {
 
 /// The knobs `connreq.*`. The defaults are TR-111's letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "knobs, each named like its key")]
 pub struct Settings {
     /// `connreq.require_host`: a request without Host is refused (T-49).
     pub require_host: bool,

@@ -24,23 +24,22 @@ pub(super) fn is_authority(text: &[u8]) -> bool {
         Some(at) => (&text[..at], &text[at + 1..]),
         None => (&[][..], text),
     };
-    let (is_host, port) = match server {
-        [b'[', rest @ ..] => match rest.iter().position(|&byte| byte == b']') {
+    let (is_host, port) = if let [b'[', rest @ ..] = server {
+        match rest.iter().position(|&byte| byte == b']') {
             Some(end) => (is_ip_literal(&rest[..end]), &rest[end + 1..]),
             None => return false,
-        },
-        _ => {
-            let end = server.iter().position(|&byte| byte == b':').unwrap_or(server.len());
-            let (name, port) = server.split_at(end);
-            (!name.is_empty() && !name.iter().any(|byte| matches!(byte, b'@' | b'[' | b']')), port)
         }
+    } else {
+        let end = server.iter().position(|&byte| byte == b':').unwrap_or(server.len());
+        let (name, port) = server.split_at(end);
+        (!name.is_empty() && !name.iter().any(|byte| matches!(byte, b'@' | b'[' | b']')), port)
     };
     let is_port = matches!(port, [] | [b':', ..]) && port.iter().skip(1).all(u8::is_ascii_digit);
     let is_userinfo = !userinfo.iter().any(|byte| matches!(byte, b'[' | b']'));
     is_host && is_port && is_userinfo && is_sound(text)
 }
 
-/// What stands between the brackets of an IP-literal: IPv6address or IPvFuture (RFC 3986 3.2.2).
+/// What stands between the brackets of an IP-literal: `IPv6address` or `IPvFuture` (RFC 3986 3.2.2).
 fn is_ip_literal(text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else { return false };
     match text.strip_prefix(['v', 'V']).and_then(|future| future.split_once('.')) {

@@ -35,9 +35,9 @@ pub enum Attribute<'a> {
     UnknownAttributes(UnknownAttributes<'a>),
     /// Source of the request that asked for a response to elsewhere.
     ReflectedFrom(SocketAddrV4),
-    /// Source of the request in the form of RFC 5389: 0x0020, XORed with the cookie, whatever the transaction id (T-20).
+    /// Source of the request in the form of RFC 5389: 0x0020, `XORed` with the cookie, whatever the transaction id (T-20).
     XorMappedAddress(SocketAddrV4),
-    /// Source of the request in the form of the drafts before RFC 5389: 0x8020, XORed with the transaction id (T-20).
+    /// Source of the request in the form of the drafts before RFC 5389: 0x8020, `XORed` with the transaction id (T-20).
     DraftXorMappedAddress(SocketAddrV4),
     /// The request's source listens for UDP Connection Requests (STUN-1).
     ConnectionRequestBinding,
@@ -286,7 +286,7 @@ fn pad(message: &mut Vec<u8>, start: usize, filler: u8) {
     message.resize(start + length, filler);
 }
 
-/// The address XORed with the mask, its port with the first half of that.
+/// The address `XORed` with the mask, its port with the first half of that.
 fn masked(address: SocketAddrV4, mask: [u8; 4]) -> SocketAddrV4 {
     let [high, low, ..] = mask;
     let ip = u32::from(*address.ip()) ^ u32::from_be_bytes(mask);

@@ -244,7 +244,7 @@ fn a_grown_timeout_is_looked_for_by_small_steps() {
     for _ in 0..(86_400 + 3_600) / minutes.as_secs() {
         let before = world.gone();
         world.pass(minutes);
-        let gone = world.gone() - before;
+        let gone = world.gone().checked_sub(before).unwrap();
         assert!(gone * 20 <= minutes, "out of reach for {gone:?} of {minutes:?}: {:?}", world.cpe);
     }
     assert_learned(&world, 60);

@@ -157,7 +157,7 @@ proptest! {
             while left >= SLICE {
                 let before = world.gone();
                 world.pass(SLICE);
-                let gone = world.gone() - before;
+                let gone = world.gone().checked_sub(before).unwrap();
                 prop_assert!(gone * 20 <= SLICE, "gone for {:?} in a slice with {:?}: {:?}", gone, timeout, world.cpe);
                 left -= SLICE;
             }

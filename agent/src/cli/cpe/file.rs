@@ -1,4 +1,4 @@
-//! CPEs in files: CSV with a line of headings, or JSON. Those of a GenieACS are imported by the same rules.
+//! CPEs in files: CSV with a line of headings, or JSON. Those of a `GenieACS` are imported by the same rules.
 
 use std::{
     collections::HashMap,
@@ -49,7 +49,7 @@ pub(in crate::cli) struct ImportArgs {
     /// How it is written [default: by its name; csv from stdin]
     #[arg(long, value_name = "csv|json", conflicts_with = "genieacs")]
     format: Option<Format>,
-    /// Import the CPEs of the GenieACS whose NBI is here, such as http://127.0.0.1:7557
+    /// Import the CPEs of the `GenieACS` whose NBI is here, such as <http://127.0.0.1:7557>
     #[arg(long, value_name = "URL")]
     genieacs: Option<Nbi>,
     /// CA certificates (PEM) that an https URL is checked against

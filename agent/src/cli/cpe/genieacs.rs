@@ -1,6 +1,6 @@
-//! CPEs of a GenieACS, by its north-bound interface (NBI): `GET /devices/` with `query`, `projection`, `sort` and `limit`.
+//! CPEs of a `GenieACS`, by its north-bound interface (NBI): `GET /devices/` with `query`, `projection`, `sort` and `limit`.
 //!
-//! GenieACS keeps what it set in a CPE, passwords included, under the name of the parameter in the document of the device,
+//! `GenieACS` keeps what it set in a CPE, passwords included, under the name of the parameter in the document of the device,
 //! as `_value`. Devices come in pages in the order of their `_id`, which is the `DeviceID.ID` of a provision.
 
 use std::{fmt, io, path::Path, str::FromStr, sync::Arc, time::Duration};
@@ -37,8 +37,8 @@ const BYTES: usize = 16 << 20;
 const MOST: usize = 4_000_000;
 /// How long connecting may take, TLS included.
 const CONNECT: Duration = Duration::from_secs(10);
-/// How long a page may take: MongoDB may have to sort a million devices for it.
-const ANSWER: Duration = Duration::from_secs(60);
+/// How long a page may take: `MongoDB` may have to sort a million devices for it.
+const ANSWER: Duration = Duration::from_mins(1);
 /// Port of the NBI where the URL has none.
 const PORT: u16 = 7557;
 /// Most characters of an error's text that are shown.
@@ -105,7 +105,7 @@ impl Nbi {
             .iter()
             .flat_map(|root| PARAMETERS.iter().map(move |parameter| format!("{root}.{MANAGEMENT_SERVER}.{parameter}")));
         let projection = names.collect::<Vec<_>>().join(",");
-        let query = after.map(|id| json!({"_id": {"$gt": id}})).unwrap_or_else(|| json!({}));
+        let query = after.map_or_else(|| json!({}), |id| json!({"_id": {"$gt": id}}));
         format!(
             "{}/devices/?query={}&projection={projection}&sort={}&limit={PAGE}",
             self.path,
@@ -115,7 +115,7 @@ impl Nbi {
     }
 }
 
-/// Why the devices of a GenieACS are not known.
+/// Why the devices of a `GenieACS` are not known.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// The network, or this machine.
@@ -277,7 +277,7 @@ fn parse(body: &[u8]) -> Result<Vec<(String, NewCpe)>, Error> {
         .collect()
 }
 
-/// The value of a parameter of ManagementServer; empty where GenieACS has none.
+/// The value of a parameter of ManagementServer; empty where `GenieACS` has none.
 fn value(device: &Value, parameter: &str) -> String {
     let values = ROOTS.iter().map(|root| match &device[root][MANAGEMENT_SERVER][parameter]["_value"] {
         Value::String(text) => text.clone(),

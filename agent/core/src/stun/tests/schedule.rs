@@ -135,7 +135,7 @@ fn an_answer_that_is_not_understood_ends_the_transaction() {
 /// The id of S1 to S5, and the same with the cookie of RFC 5389.
 const ID: &str = "0102030405060708090a0b0c0d0e0f10";
 const COOKIE_ID: &str = "2112a44205060708090a0b0c0d0e0f10";
-/// The mapped address as MAPPED-ADDRESS, XORed with the cookie, and XORed with `ID`.
+/// The mapped address as MAPPED-ADDRESS, `XORed` with the cookie, and `XORed` with `ID`.
 const PLAIN: &str = "0001000800019c41c6336407";
 const BY_COOKIE: &str = "002000080001bd53e721c045";
 const BY_ID: &str = "0020000800019d43c7316703";
@@ -163,7 +163,7 @@ fn takes_the_xor_form_when_told() {
     assert_eq!(hear(&mut asking_with_cookie(), at(1), SERVER, &all), Ok(BOUND));
 }
 
-/// T-20: an id without the cookie leaves unclear what a server XORed with, so XOR-MAPPED-ADDRESS is not used.
+/// T-20: an id without the cookie leaves unclear what a server `XORed` with, so XOR-MAPPED-ADDRESS is not used.
 #[test]
 fn the_xor_form_means_nothing_without_the_cookie() {
     for modern in [BY_COOKIE, BY_ID, &BY_ID.replace("0020", "8020")] {
