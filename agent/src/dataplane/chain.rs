@@ -66,11 +66,11 @@ impl Chain {
         let mut attributes: bpf_attr = unsafe { mem::zeroed() };
         attributes.query.__bindgen_anon_1.target_ifindex = ifindex;
         attributes.query.attach_type = direction.tcx() as u32;
-        attributes.query.prog_ids = programs.as_mut_ptr() as u64;
+        attributes.query.prog_ids = programs.as_mut_ptr().expose_provenance() as u64;
         attributes.query.__bindgen_anon_2.count = LONGEST as u32;
-        let size = size_of::<bpf_attr>();
+        let (command, size) = (bpf_cmd::BPF_PROG_QUERY as libc::c_int, size_of::<bpf_attr>());
         // SAFETY: the kernel writes at most `count` numbers to `prog_ids`, and at most `size` bytes to `attributes`.
-        let status = unsafe { libc::syscall(libc::SYS_bpf, bpf_cmd::BPF_PROG_QUERY, &raw mut attributes, size) };
+        let status = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attributes, size) };
         if status < 0 {
             return Err(io::Error::last_os_error());
         }

@@ -144,7 +144,8 @@ impl Dataplane {
         let mut displaced = None;
         if self.is_displaced(&place) {
             let complaint = self.complain(at, &place);
-            if Self::may_move(&place) && self.watched[at].moves.take(now) {
+            // Another filter of the same priority that is made later runs first, so filters are not moved.
+            if (kernel::has_tcx() || !place.is_there) && self.watched[at].moves.take(now) {
                 match self.attach_again(at) {
                     Ok(()) => info!(interface = self.watched[at].seat.interface, "{complaint}; it was attached again"),
                     Err(error) => warn!(interface = self.watched[at].seat.interface, %error, "{complaint}"),
@@ -202,11 +203,6 @@ impl Dataplane {
     /// Whether a program is not where it should be.
     fn is_displaced(&self, place: &Place) -> bool {
         !place.is_there || (self.tc_order == TcOrder::First && !place.neighbours.in_front.is_empty())
-    }
-
-    /// Whether attaching it again helps: filters of one priority run in the order in which they were made.
-    fn may_move(place: &Place) -> bool {
-        kernel::has_tcx() || !place.is_there
     }
 
     /// What is wrong with a program's place, in words.

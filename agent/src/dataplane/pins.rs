@@ -176,7 +176,9 @@ impl Pins {
     /// Removes links that an agent was killed over, between pinning them and putting them in the place of earlier ones.
     fn discard_unfinished(&self) {
         let links = entries(&self.directory.join(LINKS)).into_iter().flat_map(|interface| entries(&interface));
-        links.filter(|link| file_name(link).ends_with(UNFINISHED)).for_each(|link| discard(&link));
+        for unfinished in links.filter(|link| file_name(link).ends_with(UNFINISHED)) {
+            discard(&unfinished);
+        }
     }
 
     /// Pins the program of a filter, which has no link that could be pinned, in the place of an earlier one.
@@ -334,7 +336,9 @@ fn lock(root: &Path, directory: &Path) -> Result<Flock<File>, Error> {
 /// works with it keeps it.
 fn discard_layout_without_namespaces(root: &Path) {
     if lock(root, root).is_ok() {
-        entries(root).iter().filter(|entry| is_pinned_by_agents(&file_name(entry))).for_each(|entry| discard(entry));
+        for entry in entries(root).iter().filter(|entry| is_pinned_by_agents(&file_name(entry))) {
+            discard(entry);
+        }
     }
 }
 

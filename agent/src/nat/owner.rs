@@ -16,7 +16,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use super::table::TABLE;
 
-/// `CAP_NET_ADMIN` of linux/capability.h.
+/// `CAP_NET_ADMIN` of `linux/capability.h`.
 const CAP_NET_ADMIN: u32 = 12;
 
 /// The right to the table, for as long as it is held.
