@@ -202,11 +202,17 @@ pub const DEVICE_IDENTITY: [&str; 6] = ["--oui", "00256D", "--serial", "DEV0001"
 
 /// The same command as a process of user 0 that has no capability.
 pub fn without_capabilities(command: &Command) -> Command {
-    // `ip netns exec NAME` itself needs them, so they go behind it.
+    with_capabilities(command, &[])
+}
+
+/// The same command as a process of user 0 that has these capabilities alone, as setpriv(1) names them.
+pub fn with_capabilities(command: &Command, capabilities: &[&str]) -> Command {
+    let set: String = capabilities.iter().map(|name| format!(",+{name}")).collect();
+    // `ip netns exec NAME` itself needs others, so they go behind it.
     let mut arguments = command.get_args();
     let mut stripped = Command::new(command.get_program());
     stripped.args(arguments.by_ref().take(3));
-    stripped.args(["setpriv", "--bounding-set=-all", "--inh-caps=-all"]).args(arguments);
+    stripped.arg("setpriv").arg(format!("--bounding-set=-all{set}")).arg("--inh-caps=-all").args(arguments);
     stripped.env_remove("RUST_BACKTRACE");
     stripped
 }

@@ -9,7 +9,7 @@ use aya::programs::{
 };
 use serde_json::Value;
 use tr111_tests::{
-    agent::{Agent, SOON},
+    agent::{Agent, Files, SOON, with_capabilities},
     client::Client,
     lab::{GATEWAY, Lab, POOL},
     process::{output, run, text},
@@ -145,6 +145,26 @@ fn the_fourth_displacement_within_an_hour_is_an_alarm() -> Result<()> {
     })?;
     agent.stop()?;
     Ok(())
+}
+
+/// The capabilities that the agent asks for are enough for that. Only the names of programs need more.
+#[test]
+fn the_capabilities_of_the_documentation_are_enough() -> Result<()> {
+    let lab = Lab::new()?;
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 600)?;
+    let files = Files::new(lab.path(), "agent")?;
+    let command = files.run_gateway(&lab.gateway, &["lan0"], &[])?;
+    let mut command = with_capabilities(&command, &["bpf", "net_admin", "net_raw", "perfmon"]);
+    let agent = Agent::start_command(&lab.gateway, files, &mut command, lab.path())?;
+    let _other = stand_in_front(&lab, TcAttachType::Egress)?;
+    wait_for_chain(&lab, &["lan_egress", OTHER])?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    assert_eq!(Client::new(&wire, 1, hex(D1)).bind()?.option(125), Some(&hex(G1)[2..]));
+    agent.wait_for_rows(1, SOON)?;
+    wait_until("neighbours", SOON, || {
+        let behind = hook(&agent, "lan_egress")?["behind"].clone();
+        Ok(behind[0].as_str().is_some_and(|name| name.starts_with("program ")))
+    })
 }
 
 /// A program of the agent that somebody takes off is attached again.

@@ -4,7 +4,7 @@ use std::{collections::HashSet, io, net::Ipv4Addr, path::PathBuf, sync::Arc, tim
 
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
 };
 use tr111_common::{
     abi::{ClientKey, Neighbour},
@@ -319,9 +319,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                     self.look_for_replies();
                 }
                 change = network.recv(), if network_is_watched => match change {
-                    Some(LanChange::Addresses(addresses)) => self.addresses(addresses),
-                    Some(LanChange::Interface { name, state, attached }) => self.interface(&name, state, attached),
-                    Some(LanChange::Standing(standing)) => self.stand(standing),
+                    Some(change) => self.lan_changed(change),
                     None => network_is_watched = false,
                 },
                 ask = asks.recv() => match ask {
@@ -367,8 +365,13 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
     /// before, so nobody sees a table that lacks what happened meanwhile.
     async fn catch_up(&mut self, ring: &mut impl Events, network: &mut mpsc::Receiver<LanChange>) -> io::Result<()> {
         // An ACK counts only from a server of this gateway's own.
-        if let Ok(Some(LanChange::Addresses(addresses))) = timeout(DRAIN, network.recv()).await {
-            self.addresses(addresses);
+        let addresses_known = Instant::now() + DRAIN;
+        while let Ok(Some(change)) = timeout_at(addresses_known, network.recv()).await {
+            let is_addresses = matches!(change, LanChange::Addresses(_));
+            self.lan_changed(change);
+            if is_addresses {
+                break;
+            }
         }
         let (begin, end) = (Clock::now(), Instant::now() + DRAIN);
         // On a busy LAN the ring never becomes empty: whatever waited is read with the first event that did not wait.
@@ -499,6 +502,14 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         self.management.table_changed(now, &outputs);
         outputs.clear();
         self.outputs = outputs;
+    }
+
+    fn lan_changed(&mut self, change: LanChange) {
+        match change {
+            LanChange::Addresses(addresses) => self.addresses(addresses),
+            LanChange::Interface { name, state, attached } => self.interface(&name, state, attached),
+            LanChange::Standing(standing) => self.stand(standing),
+        }
     }
 
     fn addresses(&mut self, addresses: Vec<Ipv4Addr>) {
