@@ -3,12 +3,14 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream, UdpSocket},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::{sys::signal::Signal, unistd::Group};
 use serde_json::{Value, json};
 use tr111_tests::{
     acs,
@@ -20,6 +22,8 @@ use tr111_tests::{
 };
 
 const API: &str = "127.0.0.1:8111";
+/// Whoever is on the machine may ask.
+const NO_TOKEN: &str = "api_token_file = \"none\"";
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 /// Where `cargo xtask setup` puts it.
 const SCHEMATHESIS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../.test-tools/schemathesis/bin/schemathesis");
@@ -41,7 +45,11 @@ impl<'a> Story<'a> {
     }
 
     fn start(lab: &'a Lab, settings: &str, scheme: &str, options: Vec<String>) -> Result<Self> {
-        let agent = acs::start(&lab.gateway, lab.path(), "acs", settings)?;
+        Self::start_as(lab, "acs", settings, scheme, options)
+    }
+
+    fn start_as(lab: &'a Lab, name: &str, settings: &str, scheme: &str, options: Vec<String>) -> Result<Self> {
+        let agent = acs::start(&lab.gateway, lab.path(), name, settings)?;
         Ok(Self { agent, lab, url: format!("{scheme}://{API}"), options })
     }
 
@@ -188,7 +196,7 @@ fn a_true_association_is_accepted_and_a_forged_one_refused() -> Result<()> {
 #[test]
 fn associations_outlive_the_process() -> Result<()> {
     let lab = Lab::new()?;
-    let mut story = Story::start(&lab, "", "http", Vec::new())?;
+    let mut story = Story::start(&lab, NO_TOKEN, "http", Vec::new())?;
     let (home, other) = (identity("GW0001", "IGD"), identity("GW0002", "IGD"));
     let (stb, forger, gone) = (identity("DEV0001", "STB"), identity("DEV0666", "STB"), identity("DEV0003", "STB"));
     story.table(&home, &[&stb, &gone], true)?;
@@ -199,7 +207,7 @@ fn associations_outlive_the_process() -> Result<()> {
     assert_eq!(story.gateway_info(&stb, &other)?, "pending");
     let before = story.get("/v1/associations")?;
     let files = story.agent.kill()?;
-    story.agent = acs::start_with(&lab.gateway, files, lab.path(), "")?;
+    story.agent = acs::start_with(&lab.gateway, files, lab.path(), NO_TOKEN)?;
     assert_eq!(story.get("/v1/associations")?, before);
     assert_eq!(story.get("/v1/alarms")?["count"], 1);
     assert_eq!(story.agent.metrics()?.sum("tr111_associations", &[("state", "pending")]), 1);
@@ -378,7 +386,7 @@ fn who_has_no_token_is_not_let_in() -> Result<()> {
 #[test]
 fn without_a_token_only_loopback_is_served() -> Result<()> {
     let lab = Lab::new()?;
-    let mut story = Story::start(&lab, "", "http", Vec::new())?;
+    let mut story = Story::start(&lab, NO_TOKEN, "http", Vec::new())?;
     assert_eq!(story.get("/v1/cpes")?["cpes"], json!([]));
     story.options = vec!["--header".to_owned(), "Host: attacker.example".to_owned()];
     assert_eq!(story.ask("GET", "/v1/cpes", None)?.0, 403);
@@ -392,21 +400,132 @@ fn without_a_token_only_loopback_is_served() -> Result<()> {
         Ok(())
     };
     let short = lab.write("short", "secret\n")?;
-    refused("api = \"0.0.0.0:8111\"\n", "set acs.api_token_file, or listen on 127.0.0.1")?;
+    let open = format!("api = \"0.0.0.0:8111\"\n{NO_TOKEN}\n");
+    refused(&open, "let acs.api_token_file name a token, or listen on 127.0.0.1")?;
     refused(&format!("api_token_file = \"{short}\"\n"), "a token has at least 16 bytes")?;
     refused(&format!("api_certificate_file = \"{short}\"\n"), "go together: set both, or none")?;
     Ok(())
+}
+
+/// SEC-6: unless an operator says otherwise, a token is made at the first start, for its owner and the group alone, and
+/// nobody on this machine asks without it. It is the same after a restart, and another one for another ACS.
+#[test]
+fn a_token_is_made_at_the_first_start() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut story = Story::start(&lab, "", "http", Vec::new())?;
+    let file = story.agent.files().state().join("api.token");
+    let token = std::fs::read_to_string(&file)?;
+    let mode = std::fs::metadata(&file)?.permissions().mode() & 0o777;
+    let group = Group::from_name("tr111")?;
+    assert_eq!(mode, if group.is_some() { 0o640 } else { 0o600 });
+    assert!(token.trim().len() == 64 && token.trim().bytes().all(|byte| byte.is_ascii_hexdigit()), "{token}");
+    for (method, path) in [("GET", "/v1/cpes"), ("DELETE", "/v1/cpes/CPE1"), ("POST", "/v1/connection-requests")] {
+        assert_eq!(story.ask(method, path, None)?.0, 401, "{method} {path}");
+    }
+    story.options = vec!["--header".to_owned(), format!("Authorization: Bearer {}", token.trim())];
+    assert_eq!(story.get("/v1/cpes")?["cpes"], json!([]));
+    let files = story.agent.kill()?;
+    story.agent = acs::start_with(&lab.gateway, files, lab.path(), "")?;
+    assert_eq!(story.get("/v1/cpes")?["cpes"], json!([]));
+    drop(story);
+    let other = acs::start(&lab.gateway, lab.path(), "other", "")?;
+    assert!(std::fs::read_to_string(other.files().state().join("api.token"))? != token);
+    Ok(())
+}
+
+/// SEC-6: a page of another origin is refused, whether there is a token or not.
+#[test]
+fn pages_of_another_origin_are_refused() -> Result<()> {
+    let lab = Lab::new()?;
+    for settings in ["", NO_TOKEN] {
+        let mut story = match settings {
+            "" => Story::begin(&lab)?,
+            _ => Story::start_as(&lab, "open", settings, "http", Vec::new())?,
+        };
+        story.provision("CPE1")?;
+        let options = story.options.clone();
+        for origin in ["http://attacker.example", "http://127.0.0.1:8080", "null"] {
+            story.options = [options.clone(), vec!["--header".to_owned(), format!("Origin: {origin}")]].concat();
+            assert_eq!(story.ask("DELETE", "/v1/cpes/CPE1", None)?.0, 403, "{settings} {origin}");
+        }
+        story.options = [options, vec!["--header".to_owned(), format!("Origin: http://{API}")]].concat();
+        assert_eq!(story.ask("DELETE", "/v1/cpes/CPE1", None)?.0, 204, "{settings}");
+    }
+    Ok(())
+}
+
+/// SEC-6: SIGHUP takes another token and another certificate while the ACS serves on. Streams that the old token opened
+/// end; what is not in order changes nothing.
+#[test]
+fn sighup_takes_another_token_and_another_certificate() -> Result<()> {
+    const OTHER: &str = "fedcba9876543210fedcba9876543210";
+    let lab = Lab::new()?;
+    let [one, two] = ["one", "two"].map(|name| lab.path().join(name));
+    certificate(&one)?;
+    certificate(&two)?;
+    let install = |from: &Path, what: &str| std::fs::copy(from.with_extension(what), lab.path().join(format!("served.{what}")));
+    install(&one, "pem")?;
+    install(&one, "key")?;
+    let token = lab.write("token", TOKEN)?;
+    let served = lab.path().join("served");
+    let settings = format!(
+        "api_token_file = \"{token}\"\napi_certificate_file = \"{0}.pem\"\napi_key_file = \"{0}.key\"\n",
+        served.display()
+    );
+    let options = |certificate: &Path, token: &str| {
+        let certificate = certificate.with_extension("pem").display().to_string();
+        ["--cacert", &certificate, "--header", &format!("Authorization: Bearer {token}")].map(str::to_owned).to_vec()
+    };
+    let mut story = Story::start(&lab, &settings, "https", options(&one, TOKEN))?;
+    let pid = story.agent.process().id();
+    story.provision("CPE1")?;
+    let mut sse = story.curl("GET", "/v1/events");
+    let mut sse = Process::start("sse", sse.arg("--no-buffer"), lab.path())?;
+    story.agent.wait_for_metrics("the stream", |metrics| metrics.sum("tr111_tcp_connections_total", &[("listener", "api")]) >= 2)?;
+    assert!(sse.try_status()?.is_none());
+
+    // A token of three letters, and a key that is not the certificate's: all stays.
+    lab.write("token", "abc")?;
+    install(&two, "key")?;
+    story.agent.process().signal(Signal::SIGHUP)?;
+    wait_until("both refusals", SOON, || {
+        let log = story.agent.log();
+        Ok(["the token of the HTTP interface stays", "the certificate of the HTTP interface stays"]
+            .iter()
+            .all(|said| log.contains(said)))
+    })?;
+    assert_eq!(story.get("/v1/cpes")?["cpes"][0]["stun_username"], "CPE1");
+    assert!(sse.try_status()?.is_none(), "{}", sse.stderr());
+
+    lab.write("token", OTHER)?;
+    install(&two, "pem")?;
+    story.agent.process().signal(Signal::SIGHUP)?;
+    sse.wait(SOON)?;
+    story.options = options(&two, OTHER);
+    assert_eq!(story.get("/v1/cpes")?["cpes"][0]["stun_username"], "CPE1");
+    story.options = options(&two, TOKEN);
+    assert_eq!(story.ask("GET", "/v1/cpes", None)?.0, 401);
+    story.options = options(&one, OTHER);
+    assert!(!output(&mut story.curl("GET", "/v1/cpes"))?.status.success(), "the old certificate is shown");
+    assert_eq!(story.agent.json(&["status"])?["pid"], pid);
+    Ok(())
+}
+
+/// Makes a certificate for the address of the interface: `NAME.pem`, with its key in `NAME.key`.
+fn certificate(name: &Path) -> Result<()> {
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]);
+    openssl.args(["-subj", "/CN=acs", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout"]).arg(name.with_extension("key"));
+    run(openssl.arg("-out").arg(name.with_extension("pem"))).map(drop)
 }
 
 /// SEC-6: with a certificate, the interface speaks TLS and nothing else.
 #[test]
 fn a_client_by_tls_is_served() -> Result<()> {
     let lab = Lab::new()?;
-    let (certificate, key) = (lab.path().join("cert.pem"), lab.path().join("key.pem"));
-    let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]);
-    openssl.args(["-subj", "/CN=acs", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout"]).arg(&key);
-    run(openssl.arg("-out").arg(&certificate))?;
+    let name = lab.path().join("served");
+    certificate(&name)?;
+    let (certificate, key) = (name.with_extension("pem"), name.with_extension("key"));
     let token = lab.write("token", TOKEN)?;
     let settings = format!(
         "api_token_file = \"{token}\"\napi_certificate_file = \"{}\"\napi_key_file = \"{}\"\n",

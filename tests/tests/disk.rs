@@ -27,7 +27,7 @@ struct Disk(PathBuf);
 impl Disk {
     fn mount(path: PathBuf) -> Result<Self> {
         fs::create_dir(&path)?;
-        mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some("size=8m"))
+        mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some("size=8m,mode=0700"))
             .context("cannot mount a tmpfs")?;
         Ok(Self(path))
     }

@@ -1,6 +1,6 @@
 //! Who may ask.
 
-use std::{fs, io, net::IpAddr, path::Path, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Extension,
@@ -10,34 +10,24 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use subtle::ConstantTimeEq;
+use tokio::sync::watch;
 
 use super::{document, problem::Problem};
 use crate::http::Visit;
 
-/// Fewest bytes of a token: 16 random ones are out of reach for guessing.
-const LEAST: usize = 16;
+/// Who may ask. Every copy is the same, and follows a token that is changed.
+#[derive(Clone, Debug)]
+pub(super) struct Access(Arc<watch::Sender<Gate>>);
 
-/// Why a token does not serve.
-#[derive(Debug, thiserror::Error)]
-pub enum BadToken {
-    /// The file cannot be read.
-    #[error("{0}")]
-    Unreadable(#[from] io::Error),
-    /// Anybody guesses it.
-    #[error("a token has at least {LEAST} bytes; make one with: openssl rand -hex 32")]
-    Short,
-    /// No header carries it.
-    #[error("a token is one line of printable ASCII characters without blanks")]
-    Unprintable,
-}
-
-/// Who may ask.
-#[derive(Clone)]
-pub(super) enum Access {
-    /// Whoever knows the token.
-    Token(Arc<[u8]>),
-    /// Whoever is on this machine.
+/// What lets somebody in.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// The token.
+    Token(Box<[u8]>),
+    /// To be on this machine.
     Loopback,
+    /// Nothing: there should be a token, and there is none.
+    Closed,
 }
 
 /// Who asks for something that is answered.
@@ -49,37 +39,51 @@ enum Asker {
     Stranger,
 }
 
+/// What a request is let in by, for answers that outlast it.
+#[derive(Clone, Debug)]
+pub(super) struct Session(watch::Receiver<Gate>);
+
+impl Session {
+    /// Waits until that lets nobody in any more.
+    pub(super) async fn end(mut self) {
+        // Without the listener it is the end, too.
+        drop(self.0.changed().await);
+    }
+}
+
 impl Access {
-    /// By the token in a file.
-    pub(super) fn read(file: &Path) -> Result<Self, BadToken> {
-        let text = fs::read(file)?;
-        // Editors end the last line.
-        let token = text.trim_ascii_end();
-        if token.len() < LEAST {
-            return Err(BadToken::Short);
-        }
-        if !token.iter().all(u8::is_ascii_graphic) {
-            return Err(BadToken::Unprintable);
-        }
-        Ok(Self::Token(token.into()))
+    pub(super) fn new(gate: Gate) -> Self {
+        Self(Arc::new(watch::Sender::new(gate)))
+    }
+
+    /// Lets nobody in by an old token any more; whether it is another one.
+    pub(super) fn change(&self, gate: Gate) -> bool {
+        self.0.send_if_modified(|current| {
+            let is_other = *current != gate;
+            *current = gate;
+            is_other
+        })
     }
 
     fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Result<Asker, Problem> {
-        match self {
+        if is_foreign(headers) {
+            return Err(Problem::forbidden("pages of another origin are not answered"));
+        }
+        match &*self.0.borrow() {
             // The document tells nothing that is not public.
-            Self::Token(_) if uri.path() == document::PATH => Ok(Asker::Stranger),
-            Self::Token(token) => {
+            Gate::Token(_) | Gate::Closed if uri.path() == document::PATH => Ok(Asker::Stranger),
+            Gate::Token(token) => {
                 let given = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
                 let given =
                     given.ok_or_else(|| Problem::unauthorized("send the token: Authorization: Bearer TOKEN"))?;
                 let is_right = bearer(given).is_some_and(|given| bool::from(given.ct_eq(token)));
                 is_right.then_some(Asker::Known).ok_or_else(|| Problem::unauthorized("the token is wrong"))
             }
+            Gate::Closed => Err(Problem::unauthorized("the server has no token; its log says why")),
             // A page in a browser here may ask by a name of its own that leads here (DNS rebinding).
-            Self::Loopback => {
-                let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
-                let is_ours = host.is_some_and(names_loopback);
-                let reason = "without acs.api_token_file, only requests for localhost or its address are answered";
+            Gate::Loopback => {
+                let is_ours = host(headers).is_some_and(names_loopback);
+                let reason = "without a token, only requests for localhost or its address are answered";
                 is_ours.then_some(Asker::Known).ok_or_else(|| Problem::forbidden(reason))
             }
         }
@@ -90,18 +94,33 @@ impl Access {
 pub(super) async fn check(
     State(access): State<Access>,
     Extension(visit): Extension<Visit>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
-    match access.judge(request.uri(), request.headers()) {
-        Ok(asker) => {
-            if asker == Asker::Known {
-                visit.trust();
-            }
+    // Before it is judged: no change is missed.
+    let session = Session(access.0.subscribe());
+    let judged = access.judge(request.uri(), request.headers());
+    visit.set_trusted(judged.as_ref().is_ok_and(|asker| *asker == Asker::Known));
+    match judged {
+        Ok(_) => {
+            request.extensions_mut().insert(session);
             next.run(request).await
         }
         Err(problem) => problem.into_response(),
     }
+}
+
+fn host(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::HOST).and_then(|value| value.to_str().ok())
+}
+
+/// Whether a browser sends the request for a page of another origin (RFC 6454 7). Whatever is no browser names none.
+fn is_foreign(headers: &HeaderMap) -> bool {
+    let ours = |origin: &HeaderValue| {
+        let (_, authority) = origin.to_str().ok()?.split_once("://")?;
+        Some(authority.eq_ignore_ascii_case(host(headers)?))
+    };
+    headers.get_all(header::ORIGIN).iter().any(|origin| ours(origin) != Some(true))
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {
@@ -118,11 +137,12 @@ fn names_loopback(host: &str) -> bool {
 }
 
 /// Without the token.
-impl std::fmt::Debug for Access {
+impl std::fmt::Debug for Gate {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {
             Self::Token(_) => "Token(..)",
             Self::Loopback => "Loopback",
+            Self::Closed => "Closed",
         })
     }
 }
@@ -149,5 +169,42 @@ mod tests {
         for other in [b"Basic abc".as_slice(), b"abc", b"", b"Bearer"] {
             assert_eq!(bearer(other), None);
         }
+    }
+
+    #[test]
+    fn a_page_of_another_origin_is_foreign() {
+        let foreign = |host: Option<&'static str>, origins: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            host.map(|host| headers.insert(header::HOST, HeaderValue::from_static(host)));
+            for origin in origins {
+                headers.append(header::ORIGIN, HeaderValue::from_static(origin));
+            }
+            is_foreign(&headers)
+        };
+        assert!(!foreign(None, &[]) && !foreign(Some("127.0.0.1:8111"), &[]));
+        assert!(!foreign(Some("127.0.0.1:8111"), &["http://127.0.0.1:8111"]));
+        assert!(!foreign(Some("ACS.example"), &["https://acs.example"]));
+        for origin in ["null", "http://attacker.example", "http://127.0.0.1", "http://127.0.0.1:8112", "127.0.0.1:8111"] {
+            assert!(foreign(Some("127.0.0.1:8111"), &[origin]), "{origin}");
+            assert!(foreign(Some("127.0.0.1:8111"), &["http://127.0.0.1:8111", origin]), "{origin}");
+        }
+        assert!(foreign(None, &["http://127.0.0.1:8111"]));
+    }
+
+    #[test]
+    fn a_changed_token_lets_in_whoever_has_the_new_one() {
+        let access = Access::new(Gate::Token((*b"0123456789abcdef").into()));
+        let uri = Uri::from_static("/v1/cpes");
+        let judge = |token: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, HeaderValue::from_static(token));
+            access.judge(&uri, &headers).is_ok()
+        };
+        assert!(judge("Bearer 0123456789abcdef") && !judge("Bearer fedcba9876543210"));
+        assert!(!access.change(Gate::Token((*b"0123456789abcdef").into())));
+        assert!(access.change(Gate::Token((*b"fedcba9876543210").into())));
+        assert!(!judge("Bearer 0123456789abcdef") && judge("Bearer fedcba9876543210"));
+        access.change(Gate::Closed);
+        assert!(!judge("Bearer fedcba9876543210") && !judge("Bearer "));
     }
 }

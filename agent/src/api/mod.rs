@@ -3,7 +3,7 @@
 //! | module | does |
 //! | --- | --- |
 //! | `listener` | the address, TLS, and what clients may take: connections, bytes and time (`crate::http`) |
-//! | `access` | who may ask: the holder of the token, or without one whoever is on this machine |
+//! | `access`, `token` | who may ask: the holder of the token, or without one whoever is on this machine |
 //! | `extract`, `problem` | what comes in, and what goes wrong (RFC 9457) |
 //! | `cpes`, `connection_requests`, `associations`, `events` | what may be asked |
 //! | `document` | the OpenAPI document, made of the same functions as the routes |
@@ -17,6 +17,7 @@ mod events;
 mod extract;
 mod listener;
 mod problem;
+mod token;
 
 use std::sync::Arc;
 
@@ -29,7 +30,8 @@ use axum::{
 use tokio::sync::Semaphore;
 
 pub(crate) use cpes::escape;
-pub use listener::{Error, Listening, Settings};
+pub use listener::{Error, Listening, Renewal, Settings};
+pub use token::{FILE as TOKEN_FILE, Token};
 
 use self::{access::Access, connection_requests::Jobs, problem::Problem};
 use crate::service::acs::Acs;

@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
     num::NonZero,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
@@ -53,20 +53,28 @@ impl From<&Values> for Acs {
             registry_password_file: Some(password_file).filter(|file| !file.is_empty()).map(PathBuf::from),
             listen: values.texts(SECTION, "listen").iter().map(|text| text.parse().unwrap_or(any)).collect(),
             threads: threads.unwrap_or_else(cores),
-            api: api(values),
+            api: api(values, &agent.state_dir),
             xdp: values.texts(SECTION, "xdp").to_vec(),
             agent,
         }
     }
 }
 
-fn api(values: &Values) -> Option<api::Settings> {
+/// In place of a file: no token.
+const NO_TOKEN: &str = "none";
+
+fn api(values: &Values, state_dir: &Path) -> Option<api::Settings> {
     let file = |name| Some(values.text(SECTION, name)).filter(|text| !text.is_empty()).map(PathBuf::from);
     // Empty: off.
     let address = values.text(SECTION, "api").parse().ok()?;
+    let token = match values.text(SECTION, "api_token_file") {
+        "" => api::Token::Made(state_dir.join(api::TOKEN_FILE)),
+        NO_TOKEN => api::Token::None,
+        file => api::Token::Named(file.into()),
+    };
     Some(api::Settings {
         address,
-        token_file: file("api_token_file"),
+        token,
         certificate_file: file("api_certificate_file"),
         key_file: file("api_key_file"),
     })

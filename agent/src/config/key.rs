@@ -340,7 +340,7 @@ pub const KEYS: &[Key] = &[
     key(ACS, "api", Text(form::address_or_off), Preset::Text("127.0.0.1:8111"), Start)
         .help("address of the HTTP interface; empty: off"),
     key(ACS, "api_token_file", Text(form::any), Preset::Text(""), Start)
-        .help("file with the token of the HTTP interface; empty: whoever is on this machine may ask"),
+        .help("file with the token of the HTTP interface; empty: api.token in state_dir, made at the first start; none: whoever is on this machine may ask"),
     key(ACS, "api_certificate_file", Text(form::any), Preset::Text(""), Start)
         .help("PEM file with the certificate chain of the HTTP interface; empty: no TLS"),
     key(ACS, "api_key_file", Text(form::any), Preset::Text(""), Start)

@@ -15,4 +15,6 @@ mod tests;
 
 pub use client::{Client, ClientError, DEFAULT_PATH};
 pub use listener::{BindError, Listener};
+#[cfg(feature = "acs")]
+pub(crate) use peer::{GROUP, group};
 pub use server::{Limits, Service, serve};

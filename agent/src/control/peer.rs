@@ -5,7 +5,7 @@ use std::ffi::CString;
 use nix::unistd::{Gid, Group, Uid, User, geteuid, getgrouplist};
 
 /// Members of this group may use the control socket.
-pub(super) const GROUP: &str = "tr111";
+pub(crate) const GROUP: &str = "tr111";
 
 /// What a peer may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,7 +19,7 @@ pub(super) enum Permission {
 }
 
 /// The group, where it exists.
-pub(super) fn group() -> Option<Gid> {
+pub(crate) fn group() -> Option<Gid> {
     Group::from_name(GROUP).ok().flatten().map(|group| group.gid)
 }
 

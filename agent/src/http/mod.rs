@@ -90,10 +90,10 @@ pub struct Visit {
 }
 
 impl Visit {
-    /// The client proved who it is: its connection gives way to nobody while it is answered, and not before those of
-    /// strangers between two requests.
-    pub fn trust(&self) {
-        self.places.trust(self.number);
+    /// Says whether the client proved who it is. The connection of one who did is never displaced while a request of it
+    /// is answered, and between two requests only where no stranger is left.
+    pub fn set_trusted(&self, is_trusted: bool) {
+        self.places.set_trusted(self.number, is_trusted);
     }
 
     /// Gives the connection the place of an event stream, for as long as it lasts.

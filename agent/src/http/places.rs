@@ -202,9 +202,9 @@ impl Places {
         (Place { places: Arc::clone(self), number }, displaced)
     }
 
-    pub(super) fn trust(&self, number: u64) {
+    pub(super) fn set_trusted(&self, number: u64, is_trusted: bool) {
         if let Some(seat) = self.lock().taken.get_mut(&number) {
-            seat.is_trusted = true;
+            seat.is_trusted = is_trusted;
         }
     }
 

@@ -43,7 +43,7 @@ async fn start(limits: Limits) -> Host {
         ready(Response::new(match request.uri().path() {
             "/large" => "x".repeat(LARGE),
             "/trusted" => {
-                visit.trust();
+                visit.set_trusted(true);
                 "x".repeat(LARGE)
             }
             "/stream" => match visit.stream() {

@@ -63,6 +63,12 @@ async fn serve(
         let is_allowed = acs.answer_at_line_rate(places.bindings());
         tokio::spawn(places.keep(network, is_allowed));
     }
+    let renewal = api.as_ref().map(api::Listening::renewal);
+    let reload = move || {
+        // Whatever the configuration says: a token that others know must not stay because of a typing error elsewhere.
+        renewal.iter().for_each(api::Renewal::renew);
+        reload()
+    };
     let (served, asked) = endpoints.serve_for(acs.clone(), Arc::clone(&telemetry), reload);
     tokio::spawn(acs.clone().watch_associations());
     let url = api.as_ref().and_then(api::Listening::url);

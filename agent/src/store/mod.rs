@@ -13,15 +13,16 @@ pub use record::{Boot, Boots, DecodeError, Row, Times, decode, decode_row, encod
 pub use writer::{Committed, Group};
 
 use std::{
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, Metadata, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use nix::unistd::{getegid, geteuid};
 use redb::{
     Database, ReadableDatabase, ReadableTable, StorageBackend as _, TableDefinition, backends::InMemoryBackend,
 };
@@ -211,16 +212,58 @@ impl Drop for Store {
     }
 }
 
-/// Makes the directory of a store, for its owner alone.
-pub(crate) fn create(directory: &Path) -> Result<(), Error> {
+/// Makes the directory of a store, for its owner alone; whether it was made. One that exists stays as it is.
+///
+/// # Errors
+/// It cannot be made, or somebody else may write into it.
+pub(crate) fn create(directory: &Path) -> Result<bool, Error> {
     let failed = |source| Error::Directory { path: directory.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-    let metadata = fs::metadata(directory).map_err(failed)?;
-    // Identities, addresses and a password are nobody else's business; what a umask took away is given back.
-    if metadata.permissions().mode() & 0o777 != 0o700 {
-        fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(failed)?;
     }
-    Ok(())
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Ok(()) => {
+            // Identities, addresses and passwords are nobody else's business; what a umask took away is given back.
+            fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let metadata = fs::metadata(directory).map_err(failed)?;
+            let refused = |reason| failed(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+            match writable_by(&metadata) {
+                Some(who) => Err(refused(format!("{who} may write into it and so replace what the agent keeps"))),
+                None => Ok(false),
+            }
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Who else than root and this user may write into a directory.
+fn writable_by(directory: &Metadata) -> Option<String> {
+    let (mode, owner, group) = (directory.mode(), directory.uid(), directory.gid());
+    if mode & 0o002 != 0 {
+        return Some(format!("everybody (mode {:03o})", mode & 0o7777));
+    }
+    if mode & 0o020 != 0 && group != 0 && group != getegid().as_raw() {
+        return Some(format!("the group {group} (mode {:03o})", mode & 0o7777));
+    }
+    (owner != 0 && owner != geteuid().as_raw()).then(|| format!("its owner, the user {owner},"))
+}
+
+/// Makes a file for its owner alone, whatever directory it is in. A file of this user that others may read, which earlier
+/// versions made, is closed to them.
+fn keep_private(path: &Path) {
+    // What goes wrong here goes wrong again where the file is opened.
+    if OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).is_ok() {
+        return;
+    }
+    let is_open = |file: &Metadata| file.is_file() && file.mode() & 0o077 != 0 && file.uid() == geteuid().as_raw();
+    if fs::symlink_metadata(path).is_ok_and(|file| is_open(&file))
+        && let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+    {
+        tracing::warn!(path = %path.display(), %error, "others may read what the agent keeps");
+    }
 }
 
 /// Moves a damaged file aside.
@@ -246,6 +289,7 @@ pub(crate) fn guard<T>(path: &Path, work: impl FnOnce() -> Result<T, Error>) -> 
 
 /// The database in a file, which is made if need be, with every page of it checked.
 pub(crate) fn database(path: &Path) -> Result<Database, Error> {
+    keep_private(path);
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
     builder.create(path).map_err(|error| classify(path, error))

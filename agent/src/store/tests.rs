@@ -50,6 +50,34 @@ fn the_directory_is_made_for_its_owner_alone() {
 }
 
 #[test]
+fn the_file_is_for_its_owner_alone_in_a_directory_that_keeps_its_mode() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("mine");
+    let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o7777;
+    set(directory.path(), 0o755);
+    drop(contents(directory.path()));
+    let file = directory.path().join(FILE);
+    assert_eq!((mode(directory.path()), mode(&file)), (0o755, 0o600));
+    // Earlier versions left the file to the umask.
+    set(&file, 0o644);
+    drop(contents(directory.path()));
+    assert_eq!(mode(&file), 0o600);
+}
+
+#[test]
+fn a_directory_into_which_others_may_write_is_refused_with_the_reason_and_stays_as_it_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for mode in [0o1777, 0o777, 0o702] {
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).expect("mine");
+        let error = Store::open(directory.path(), Ok).expect_err("writable").to_string();
+        assert!(error.contains("everybody") && error.contains(&format!("{mode:03o}")), "{error}");
+        let after = fs::metadata(directory.path()).expect("there").permissions().mode();
+        assert_eq!(after & 0o7777, mode);
+        assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 0);
+    }
+}
+
+#[test]
 fn a_directory_that_cannot_be_made_is_named_with_the_flag_that_changes_it() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let error = Store::open(&file.path().join("state"), Ok).expect_err("below a file").to_string();
