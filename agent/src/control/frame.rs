@@ -1,4 +1,7 @@
-//! Framing: the length of a message in four bytes, network order, then the message in JSON.
+//! Framing: the length of a message in four bytes, network order, then the message in JSON. Lists are cut into messages
+//! by the bytes that their items take.
+
+use std::io::{self, Write};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -6,6 +9,9 @@ use serde::{Serialize, de::DeserializeOwned};
 pub const MAXIMUM: usize = 1 << 20;
 /// Bytes of the length.
 pub const LENGTH_BYTES: usize = 4;
+
+/// Bytes that the items of a list may take in a message, so that what stands around them fits as well.
+pub const ITEMS: usize = MAXIMUM - 4_096;
 
 /// Why a frame is refused.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +52,54 @@ pub fn decode<M: DeserializeOwned>(body: &[u8]) -> Result<M, FrameError> {
     Ok(serde_json::from_slice(body)?)
 }
 
+/// Bytes that an item takes in a list, its comma included.
+pub fn size<T: Serialize>(item: &T) -> usize {
+    let mut bytes = Bytes(1);
+    // Plain data of our own always serialises.
+    let _ = serde_json::to_writer(&mut bytes, item);
+    bytes.0
+}
+
+/// Counts what is written.
+struct Bytes(usize);
+
+impl Write for Bytes {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        self.0 += from.len();
+        Ok(from.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Cuts a list into parts that fit a message each, and says of each whether others follow. There is always a first one.
+pub fn parts<I: IntoIterator<Item: Serialize>>(items: I) -> impl Iterator<Item = (Vec<I::Item>, bool)> {
+    let mut items = items.into_iter();
+    let mut next = items.next();
+    let mut is_over = false;
+    std::iter::from_fn(move || {
+        if is_over {
+            return None;
+        }
+        let (mut part, mut room) = (Vec::new(), ITEMS);
+        while let Some(item) = next.take() {
+            let size = size(&item);
+            if size > room && !part.is_empty() {
+                next = Some(item);
+                break;
+            }
+            // Only an item that is too long by itself takes more than there is, and its message is refused.
+            room = room.saturating_sub(size);
+            part.push(item);
+            next = items.next();
+        }
+        is_over = next.is_none();
+        Some((part, !is_over))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,5 +127,24 @@ mod tests {
     fn bytes_that_are_no_message_are_an_error() {
         assert!(matches!(decode::<Request>(b"{\"request\":\"fly\"}"), Err(FrameError::Json(_))));
         assert!(matches!(decode::<Reply>(&[0xff; 8]), Err(FrameError::Json(_))));
+    }
+
+    #[test]
+    fn a_list_is_cut_by_bytes_into_messages_that_fit() {
+        // A control character takes six bytes.
+        let items: Vec<String> = (0..2_000).map(|number| "\u{1}".repeat(number)).collect();
+        let parts: Vec<_> = parts(items.clone()).collect();
+        let longest = parts.iter().map(|(part, _)| serde_json::to_vec(part).expect("strings").len()).max();
+        assert!(longest.is_some_and(|longest| (ITEMS - 12_000..=ITEMS + 2).contains(&longest)), "{longest:?}");
+        assert_eq!(parts.iter().map(|(_, more)| *more).collect::<Vec<_>>(), [vec![true; parts.len() - 1], vec![false]].concat());
+        assert_eq!(parts.into_iter().flat_map(|(part, _)| part).collect::<Vec<_>>(), items);
+    }
+
+    #[test]
+    fn a_list_without_items_is_one_message_and_an_item_that_is_too_long_is_alone() {
+        assert_eq!(parts(Vec::<String>::new()).collect::<Vec<_>>(), [(Vec::new(), false)]);
+        let long = "x".repeat(MAXIMUM);
+        let cut: Vec<_> = parts(["a", long.as_str(), "b"]).map(|(part, more)| (part.len(), more)).collect();
+        assert_eq!(cut, [(1, true), (1, true), (1, false)]);
     }
 }

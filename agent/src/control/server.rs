@@ -5,6 +5,7 @@ mod acs;
 
 use std::{io, sync::Arc, time::Duration};
 
+use serde::Serialize;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -16,7 +17,7 @@ use tr111_core::model::Notification;
 use super::{
     Listener,
     frame::{self, FrameError},
-    message::{self, Attribute, Device, Event, Happening, Refusal, Reply, Request},
+    message::{self, Attribute, Binding, Device, Event, Happening, Refusal, Reply, Request},
     peer::{self, Permission},
 };
 #[cfg(feature = "acs")]
@@ -83,13 +84,6 @@ enum Ended {
     #[error("the agent stops")]
     Stopping,
 }
-
-/// Rows and bindings in one message. The longest of either is below 800 bytes of JSON, so 1000 stay below the cap.
-const DEVICE_UNITS: usize = 1_000;
-/// Bindings in one message: each takes some hundreds of bytes.
-const BINDINGS: usize = 512;
-/// Parameters in one message. The longest is below 1,900 bytes of JSON.
-const PARAMETERS: usize = 500;
 
 /// Serves clients until the agent ends.
 pub async fn serve(listener: Listener, service: Service) {
@@ -171,7 +165,10 @@ impl Connection<'_> {
                 Request::Devices => self.devices().await?,
                 Request::Watch { devices } => return self.watch(devices).await,
                 Request::Get { paths } => match self.ask(|reply| Ask::Get { paths, reply }).await? {
-                    Answer::Done(Ok(parameters)) => self.parameters(parameters).await?,
+                    Answer::Done(Ok(parameters)) => {
+                        self.write_list(parameters, false, |parameters, more| Reply::Parameters { parameters, more })
+                            .await?;
+                    }
                     Answer::Done(Err(fault)) => self.write(&fault.into()).await?,
                     Answer::Late => self.refuse_late().await?,
                 },
@@ -190,7 +187,9 @@ impl Connection<'_> {
                     self.conclude(done).await?;
                 }
                 Request::Bindings => match self.ask(Ask::Bindings).await? {
-                    Answer::Done(bindings) => self.bindings(bindings).await?,
+                    Answer::Done(bindings) => {
+                        self.write_list(bindings, false, |bindings, more| Reply::Bindings { bindings, more }).await?;
+                    }
                     Answer::Late => self.refuse_late().await?,
                 },
                 Request::Status => match self.ask(Ask::Status).await? {
@@ -313,28 +312,17 @@ impl Connection<'_> {
         }
     }
 
-    async fn bindings(&mut self, bindings: Vec<message::NatBinding>) -> Result<(), Ended> {
-        let mut rest = bindings.into_iter();
-        loop {
-            let bindings: Vec<_> = rest.by_ref().take(BINDINGS).collect();
-            let more = rest.len() > 0;
-            self.write(&Reply::Bindings { bindings, more }).await?;
-            if !more {
-                return Ok(());
-            }
+    /// Sends a list in as many messages as it takes. `more`: others follow behind it.
+    async fn write_list<T: Serialize>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+        more: bool,
+        reply: impl Fn(Vec<T>, bool) -> Reply,
+    ) -> Result<(), Ended> {
+        for (items, others) in frame::parts(items) {
+            self.write(&reply(items, others || more)).await?;
         }
-    }
-
-    async fn parameters(&mut self, parameters: Vec<message::Parameter>) -> Result<(), Ended> {
-        let mut rest = parameters.into_iter();
-        loop {
-            let parameters: Vec<_> = rest.by_ref().take(PARAMETERS).collect();
-            let more = rest.len() > 0;
-            self.write(&Reply::Parameters { parameters, more }).await?;
-            if !more {
-                return Ok(());
-            }
-        }
+        Ok(())
     }
 
     /// Tells what happens until the client goes. A slow client misses events and is told how many; one that does not
@@ -405,7 +393,16 @@ impl Connection<'_> {
     }
 
     async fn write(&mut self, reply: &Reply) -> Result<(), Ended> {
-        let frame = frame::encode(reply)?;
+        let frame = match frame::encode(reply) {
+            Err(error @ FrameError::Length { .. }) => {
+                // The client is told why the conversation ends.
+                let reason = format!("the answer would be {error}");
+                let refused = frame::encode(&Reply::Refused { refusal: Refusal::Failed, reason })?;
+                let _ = timeout(self.service.limits.write, self.stream.write_all(&refused)).await;
+                return Err(error.into());
+            }
+            other => other?,
+        };
         Ok(timeout(self.service.limits.write, self.stream.write_all(&frame)).await.map_err(|_| Ended::Slow)??)
     }
 }
@@ -430,22 +427,25 @@ impl From<Fault> for Reply {
 fn cut(devices: Vec<Device>) -> Vec<Vec<Device>> {
     let mut messages = Vec::new();
     let mut message = Vec::new();
-    let mut left = DEVICE_UNITS;
+    let mut room = frame::ITEMS;
     for mut device in devices {
+        let mut bindings = std::mem::take(&mut device.bindings);
+        let head = frame::size(&device);
         loop {
-            if left < 2 {
+            let (count, bytes) = fitting(&bindings, room.saturating_sub(head));
+            let fits = head <= room && (count > 0 || bindings.is_empty());
+            if !fits && !message.is_empty() {
                 messages.push(std::mem::take(&mut message));
-                left = DEVICE_UNITS;
+                room = frame::ITEMS;
+                continue;
             }
-            let taken = device.bindings.len().min(left - 1);
-            let rest = device.bindings.split_off(taken);
-            left -= 1 + taken;
-            let continued = (!rest.is_empty()).then(|| Device { bindings: rest, ..device.clone() });
-            message.push(device);
-            match continued {
-                Some(next) => device = next,
-                None => break,
+            let rest = bindings.split_off(count.max(1).min(bindings.len()));
+            room = room.saturating_sub(head + bytes);
+            message.push(Device { bindings, ..device.clone() });
+            if rest.is_empty() {
+                break;
             }
+            bindings = rest;
         }
     }
     if !message.is_empty() {
@@ -454,16 +454,29 @@ fn cut(devices: Vec<Device>) -> Vec<Vec<Device>> {
     messages
 }
 
+/// How many of the first bindings fit, and their bytes.
+fn fitting(bindings: &[Binding], room: usize) -> (usize, usize) {
+    let mut bytes = 0;
+    for (count, binding) in bindings.iter().enumerate() {
+        let size = frame::size(binding);
+        if bytes + size > room {
+            return (count, bytes);
+        }
+        bytes += size;
+    }
+    (bindings.len(), bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::message::Binding;
 
-    fn longest(instance: u32, bindings: usize) -> Device {
+    /// A row of which each binding has a client identifier of so many bytes.
+    fn row(instance: u32, bindings: usize, client_id: usize) -> Device {
         let binding = Binding {
             mac: "ff:".repeat(16),
             answered_by: Some("ff:".repeat(6)),
-            client_id: Some("ff".repeat(255)),
+            client_id: Some("ff".repeat(client_id)),
             ip: "255.255.255.255".to_owned(),
             interface: "\"".repeat(15),
             vlan: vec![4095, 4095],
@@ -483,7 +496,12 @@ mod tests {
 
     #[test]
     fn rows_of_any_size_are_cut_into_frames_below_the_cap_and_nothing_is_lost() {
-        let devices = vec![longest(1, 1), longest(2, 5_000), longest(3, 1), longest(4, 997), longest(5, 2)];
+        // The longest of today, and what earlier versions kept of longer client identifiers.
+        let devices = [
+            vec![row(1, 1, 255), row(2, 5_000, 255), row(3, 1, 0), row(4, 997, 255), row(5, 2, 1_000)],
+            (6..600).map(|instance| row(instance, 1, 1_100)).collect(),
+        ]
+        .concat();
         let messages = cut(devices.clone());
         assert!(messages.len() > 5);
         let mut joined: Vec<Device> = Vec::new();

@@ -17,6 +17,7 @@ use tr111_common::{
     classify,
     event::Event,
     headers::{self, Wanted},
+    stun::USERNAME_MAXIMUM,
 };
 use tr111_core::{association::Association, stun::Message, time::BootTime};
 
@@ -34,6 +35,10 @@ const TOLERANCE: Duration = Duration::from_secs(2);
 
 /// Flows that are kept at most: twice what the programs can know, so that they are rarely compared.
 const CROWD: usize = 2 * FLOWS_MAXIMUM as usize;
+
+/// Bytes of memory that a flow takes at most, and so do all of them: 64 MiB for [`CROWD`].
+#[cfg(test)]
+const FLOW: usize = 512;
 
 /// New flows that are looked up at a time. Each takes [`CONFIRMED`] and a little, so more than two thousand a second are.
 const LOOKS: usize = 256;
@@ -53,7 +58,8 @@ impl Default for Flows {
 
 #[derive(Clone, Debug)]
 struct Heard {
-    username: Option<String>,
+    /// STUNUsername, which has at most 256 bytes (DM-25).
+    username: Option<Box<[u8]>>,
     /// When it came, or said that it changed.
     changed: BootTime,
 }
@@ -72,7 +78,8 @@ impl Flows {
         let key = classify::flow_key(event.frame, event.segment, &udp);
         let payload = event.frame.get(udp.payload as usize..udp.end as usize)?;
         let message = Message::parse(payload).ok()?;
-        let username = message.username().map(|username| String::from_utf8_lossy(username.0).trim_end().to_owned());
+        let name = message.username().map(|username| username.0.trim_ascii_end());
+        let username = name.filter(|name| name.len() <= USERNAME_MAXIMUM as usize).map(Box::from);
         let is_new = !self.heard.contains_key(&key);
         let heard = self.heard.entry(key).or_insert(Heard { username: None, changed: BootTime(event.time) });
         if message.has_binding_change() {
@@ -122,7 +129,9 @@ impl Flows {
                 let source = Ipv4Addr::from(key.source);
                 let owner = owners.get(&(key.segment.ifindex, source));
                 let binding = NatBinding {
-                    username: heard.and_then(|heard| heard.username.clone()),
+                    username: heard
+                        .and_then(|heard| heard.username.as_deref())
+                        .map(|name| String::from_utf8_lossy(name).into_owned()),
                     address: SocketAddrV4::new(source, key.source_port).to_string(),
                     changed: heard.map(|heard| clock.rfc3339(heard.changed)),
                     last_seen: Some(clock.rfc3339(BootTime(flow.seen))),
@@ -231,7 +240,10 @@ impl Look {
 
 #[cfg(test)]
 mod tests {
-    use tr111_common::headers::Segment;
+    use tr111_common::{
+        counter::{Class, Hook},
+        headers::Segment,
+    };
 
     use super::*;
 
@@ -253,6 +265,43 @@ mod tests {
         assert!(flows.is_crowded());
         flows.retain(&HashMap::from([(key(7), Flow::default())]));
         assert_eq!(flows.heard.into_keys().collect::<Vec<_>>(), [key(7)]);
+    }
+
+    /// A Binding Request with USERNAME, as the hook hands it up.
+    fn take(flows: &mut Flows, username: &[u8]) -> Option<Box<[u8]>> {
+        let attribute = [&[0, 6], &(username.len() as u16).to_be_bytes()[..], username].concat();
+        let stun = [&[0, 1], &(attribute.len() as u16).to_be_bytes()[..], &[7; 16], &attribute].concat();
+        let udp_length = (8 + stun.len() as u16).to_be_bytes();
+        let udp = [&[0x13, 0x88, 0x0d, 0x96][..], &udp_length, &[0, 0], &stun].concat();
+        let total = (20 + udp.len() as u16).to_be_bytes();
+        let ip = [&[0x45, 0][..], &total, &[0, 0, 0, 0, 64, 17, 0, 0, 10, 111, 2, 5, 203, 0, 113, 10], &udp].concat();
+        let frame = [&[2; 12][..], &[8, 0], &ip].concat();
+        let (class, hook, segment) = (Class::Binding, Hook::LanBinding, Segment::default());
+        let key = flows.take(&Event { time: 1, segment, metadata_tag: None, class, hook, frame: &frame });
+        flows.heard.remove(&key.expect("a new flow")).expect("it is known").username
+    }
+
+    /// DM-25: a longer USERNAME is no STUNUsername, and takes no memory.
+    #[test]
+    fn usernames_are_bounded_where_they_come_in() {
+        let mut flows = Flows::default();
+        assert_eq!(take(&mut flows, b"CPE1    ").as_deref(), Some(b"CPE1".as_slice()));
+        assert_eq!(take(&mut flows, &[0xff; 256]).as_deref(), Some([0xff; 256].as_slice()));
+        assert_eq!(take(&mut flows, &[1; 260]), None);
+        assert_eq!(take(&mut flows, &[b'x'; 1_400]), None);
+    }
+
+    /// SEC-8: 512 bytes a flow, 64 MiB for as many as are kept.
+    #[test]
+    fn memory_of_a_flow_is_bounded() {
+        // What an allocator adds to a piece of memory.
+        const HEAD: usize = 16;
+        assert!(CROWD * FLOW == 64 << 20);
+        let flows: HashMap<FlowKey, Heard> = HashMap::with_capacity(CROWD);
+        // A table of the standard library has places for 8/7 of its capacity, and a byte beside each.
+        let table = (flows.capacity() * 8 / 7) * (size_of::<(FlowKey, Heard)>() + 1) + HEAD;
+        let names = CROWD * (USERNAME_MAXIMUM as usize + HEAD);
+        assert!(table + names <= CROWD * FLOW, "{table} and {names}");
     }
 
     /// SEC-8: a flood of invented flows makes a bounded number of questions to the connection tracker.

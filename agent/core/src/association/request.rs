@@ -14,6 +14,10 @@ use crate::{
     time::BootTime,
 };
 
+/// Bytes of a client identifier that are kept to be shown. A longer one, which RFC 3396 allows, is told apart by the hash
+/// over all of it.
+const CLIENT_ID: usize = 256;
+
 impl Association {
     /// DISCOVER, REQUEST, INFORM: remembered until the answer leaves.
     pub(super) fn request(&mut self, seen: BootTime, event: &Event<'_>, message: &Message<'_>) {
@@ -30,7 +34,7 @@ impl Association {
             key,
             client,
             mac: message.hardware_address(),
-            client_id: message.client_id().map(|bytes| Short::from(&*bytes)),
+            client_id: message.client_id().map(|bytes| Short::from(&bytes[..bytes.len().min(CLIENT_ID)])),
             sender: message.ethernet_source,
             identity,
             message: message.message_type,

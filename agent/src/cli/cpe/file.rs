@@ -21,13 +21,11 @@ use crate::{
         output::{self, printable},
     },
     control::{
-        Client, ClientError,
+        Client, ClientError, frame,
         message::{NewCpe, RegisteredCpe, Reply, Request},
     },
 };
 
-/// CPEs in one message: as many as stay below the longest one, whatever their texts are.
-const PAGE: usize = 400;
 /// Longest string of TR-111 Table 6, in bytes.
 const TEXT: usize = 256;
 
@@ -164,14 +162,12 @@ pub(super) fn import(args: &ImportArgs, reach: &Reach, json: bool) -> Outcome {
 
 /// In messages, the last of which has the ACS add all of them.
 fn send(client: &mut Client, cpes: &[NewCpe], upsert: bool) -> Result<(), ClientError> {
-    let mut pages = cpes.chunks(PAGE).peekable();
-    while let Some(page) = pages.next() {
-        let more = pages.peek().is_some();
+    for (cpes, more) in frame::parts(cpes.iter().cloned()) {
         if !more {
             // A million of them take the disk a while.
             client.be_patient()?;
         }
-        match client.ask(&Request::AddCpes { cpes: page.to_vec(), more, upsert })? {
+        match client.ask(&Request::AddCpes { cpes, more, upsert })? {
             Reply::Done => {}
             _ => return Err(ClientError::OutOfTurn),
         }

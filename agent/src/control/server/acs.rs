@@ -8,19 +8,14 @@ use tr111_core::{
     connreq::BadAuthority,
 };
 
-use super::{BINDINGS, Connection, Ended, Permission};
+use super::{Connection, Ended, Permission};
 use crate::{
     control::message::{NewCpe, Refusal, Reply, Request, SentRequest, WeakCpe},
     service::acs::{Acs, Bulk, Error, Selection, describe},
 };
 
-/// Most associations of one message; each has up to three identities.
-const ASSOCIATIONS: usize = 256;
-
-/// CPEs in one message. Each has up to four texts of 256 bytes, which JSON may double, and some hundred bytes more.
-const CPES: usize = 400;
-/// Findings in one message.
-const FINDINGS: usize = 1_000;
+/// Most items that are taken out of the registry at a time; their messages are cut by bytes.
+const PAGE: usize = 1_000;
 /// CPEs that one client may have on the way: some hundred bytes each.
 const MOST: usize = 4_000_000;
 
@@ -75,9 +70,9 @@ impl Connection<'_> {
         let mut from = Some(0);
         while let Some(first) = from {
             // Each CPE has up to three.
-            let page = acs.bindings(first, BINDINGS / 3);
+            let page = acs.bindings(first, PAGE / 3);
             from = page.next;
-            self.write(&Reply::Bindings { bindings: page.items, more: from.is_some() }).await?;
+            self.write_list(page.items, from.is_some(), |bindings, more| Reply::Bindings { bindings, more }).await?;
         }
         Ok(())
     }
@@ -104,12 +99,13 @@ impl Connection<'_> {
     async fn associations(&mut self, acs: &Acs) -> Result<(), Ended> {
         let mut last = None;
         loop {
-            let some = acs.associations(last.as_ref(), ASSOCIATIONS);
+            let some = acs.associations(last.as_ref(), PAGE);
             last = some.last().map(|record| record.device.clone());
-            let more = some.len() == ASSOCIATIONS;
-            let associations = some.iter().map(describe::association).collect();
-            self.write(&Reply::Associations { associations, more }).await?;
-            if !more {
+            let follow = some.len() == PAGE;
+            let associations = some.iter().map(describe::association).collect::<Vec<_>>();
+            let reply = |associations, more| Reply::Associations { associations, more };
+            self.write_list(associations, follow, reply).await?;
+            if !follow {
                 return Ok(());
             }
         }
@@ -150,11 +146,11 @@ impl Connection<'_> {
     async fn cpes(&mut self, acs: &Acs) -> Result<(), Ended> {
         let mut from = Some(0);
         while let Some(first) = from {
-            let page = acs.list(first, CPES);
+            let page = acs.list(first, PAGE);
             from = page.next;
             let approach = acs.approach();
-            let cpes = page.items.iter().map(|cpe| describe::cpe(cpe, approach)).collect();
-            self.write(&Reply::Cpes { cpes, more: from.is_some() }).await?;
+            let cpes = page.items.iter().map(|cpe| describe::cpe(cpe, approach)).collect::<Vec<_>>();
+            self.write_list(cpes, from.is_some(), |cpes, more| Reply::Cpes { cpes, more }).await?;
         }
         Ok(())
     }
@@ -162,10 +158,10 @@ impl Connection<'_> {
     async fn cpe_credentials(&mut self, acs: &Acs) -> Result<(), Ended> {
         let mut from = Some(0);
         while let Some(first) = from {
-            let page = acs.list(first, CPES);
+            let page = acs.list(first, PAGE);
             from = page.next;
-            let cpes = page.items.iter().map(describe::credentials).collect();
-            self.write(&Reply::CpeCredentials { cpes, more: from.is_some() }).await?;
+            let cpes = page.items.iter().map(describe::credentials).collect::<Vec<_>>();
+            self.write_list(cpes, from.is_some(), |cpes, more| Reply::CpeCredentials { cpes, more }).await?;
         }
         Ok(())
     }
@@ -174,7 +170,7 @@ impl Connection<'_> {
         let shared = shared_passwords(acs);
         let mut from = Some(0);
         while let Some(first) = from {
-            let page = acs.list(first, FINDINGS / 5);
+            let page = acs.list(first, PAGE);
             from = page.next;
             let mut all = Vec::new();
             for cpe in &page.items {
@@ -188,7 +184,7 @@ impl Connection<'_> {
                     meaning: finding.meaning().to_owned(),
                 }));
             }
-            self.write(&Reply::WeakCpes { findings: all, more: from.is_some() }).await?;
+            self.write_list(all, from.is_some(), |findings, more| Reply::WeakCpes { findings, more }).await?;
         }
         Ok(())
     }
@@ -204,7 +200,7 @@ fn shared_passwords(acs: &Acs) -> Shared {
     let mut shared = Shared { hasher: RandomState::new(), counts: HashMap::new() };
     let mut from = Some(0);
     while let Some(first) = from {
-        let page = acs.list(first, FINDINGS);
+        let page = acs.list(first, PAGE);
         from = page.next;
         for password in page.items.iter().map(|cpe| &*cpe.credentials.stun_password).filter(|text| !text.is_empty()) {
             let hash = shared.hasher.hash_one(password);
