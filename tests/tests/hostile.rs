@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tr111_common::counter::Hook;
 use tr111_tests::{
     agent::{Agent, SOON},
@@ -65,6 +65,36 @@ fn invented_identities_are_capped_and_a_good_device_is_not_lost() -> Result<()> 
         let over_budget = last.packets("lan_ingress", "over_budget");
         ensure!((over_budget > 0) == (budget != "0"), "{over_budget} messages over a budget of {budget}");
     }
+    Ok(())
+}
+
+/// SEC-8: clients with identifiers of a kilobyte (RFC 3396) are rows like others. What is kept of such an identifier is
+/// bounded, and `tr111 devices` shows all of them.
+#[test]
+fn long_client_identifiers_spoil_no_list() -> Result<()> {
+    const CLIENTS: u16 = 500;
+    let lab = Lab::new()?;
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 600)?;
+    let agent = Agent::start(&lab, &["lan0"], &[])?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    for number in 0..CLIENTS {
+        let mut options = identity("00256D", &format!("DEV{number}"), "");
+        // Four options of one identifier, the first of which is enough for the server.
+        let mut identifier = number.to_be_bytes().to_vec();
+        identifier.resize(1_020, 0xff);
+        for part in identifier.chunks(255) {
+            options.extend([61, 255]);
+            options.extend(part);
+        }
+        let mut client = Client::new(&wire, 1, options);
+        let [high, low] = number.to_be_bytes();
+        client.mac = [2, 0, 0, 1, high, low];
+        client.bind().with_context(|| format!("client {number}"))?;
+    }
+    let rows = agent.wait_for_rows(CLIENTS.into(), SOON)?;
+    let identifiers = rows.iter().flat_map(|row| &row.bindings).map(|binding| binding.client_id.as_ref());
+    assert!(identifiers.clone().all(|identifier| identifier.is_some_and(|text| text.len() == 512)));
+    assert_eq!(identifiers.count(), CLIENTS.into());
     Ok(())
 }
 

@@ -134,6 +134,27 @@ fn a_binding_for_connection_requests_lives_longer() -> Result<()> {
     Ok(())
 }
 
+/// SEC-8, DM-25: USERNAMEs that are longer than any STUNUsername name nobody, and a list of many long ones comes whole.
+#[test]
+fn long_usernames_spoil_no_list() -> Result<()> {
+    let nat = Nat::new()?;
+    let agent = nat.start()?;
+    // A control character takes six bytes of JSON.
+    let (longest, longer) = ([1; 256], [1; 1_400]);
+    let request = |port, name| nat.request(port, &[Attribute::ConnectionRequestBinding, Attribute::Username(Username(name))]);
+    for port in 5_000..5_150 {
+        request(port, &longer)?;
+    }
+    request(6_000, &longest)?;
+    let listed = wait_for("all bindings", SOON, || {
+        let listed = seen(&agent)?;
+        Ok((listed.len() == 151).then_some(listed))
+    })?;
+    assert!(listed[..150].iter().all(|binding| binding["username"].is_null()), "{}", listed[0]);
+    assert_eq!(listed[150]["username"].as_str().map(str::len), Some(256));
+    Ok(())
+}
+
 /// STUN-5: a flow that is older than the policy keeps its timeout and its entry, and `tr111 bindings` says why.
 #[test]
 fn an_older_flow_stays_as_it_is() -> Result<()> {
