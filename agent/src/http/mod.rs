@@ -193,8 +193,10 @@ where
             async move { Ok::<_, Infallible>(answer.await.map(|body| Answered { body, _answering: answering })) }
         });
         let mut http = http1::Builder::new();
-        // Deadlines are those of the stream.
-        http.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(self.limits.header_bytes);
+        // The deadlines are those of the stream. hyper reads from a connection that rests, and so comes to them, only if it
+        // has one itself.
+        let longer = self.limits.idle + self.limits.headers;
+        http.timer(TokioTimer::new()).header_read_timeout(longer).max_buf_size(self.limits.header_bytes);
         http.serve_connection(TokioIo::new(stream), answer).await.map_err(io::Error::other)
     }
 }
