@@ -207,7 +207,7 @@ pub fn without_capabilities(command: &Command) -> Command {
 
 /// The same command as a process of user 0 that has these capabilities alone, as setpriv(1) names them.
 pub fn with_capabilities(command: &Command, capabilities: &[&str]) -> Command {
-    let set: String = capabilities.iter().map(|name| format!(",+{name}")).collect();
+    let set = capabilities.iter().map(|name| format!(",+{name}")).collect::<Vec<_>>().concat();
     // `ip netns exec NAME` itself needs others, so they go behind it.
     let mut arguments = command.get_args();
     let mut stripped = Command::new(command.get_program());

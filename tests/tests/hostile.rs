@@ -94,7 +94,7 @@ fn long_client_identifiers_spoil_no_list() -> Result<()> {
     let rows = agent.wait_for_rows(CLIENTS.into(), SOON)?;
     let identifiers = rows.iter().flat_map(|row| &row.bindings).map(|binding| binding.client_id.as_ref());
     assert!(identifiers.clone().all(|identifier| identifier.is_some_and(|text| text.len() == 512)));
-    assert_eq!(identifiers.count(), CLIENTS.into());
+    assert_eq!(identifiers.count(), usize::from(CLIENTS));
     Ok(())
 }
 

@@ -87,7 +87,7 @@ fn make_for(file: &Path, group: Option<Gid>) -> Result<io::Result<()>, store::Er
 
 /// Writes a token that nobody knows, all of it or nothing.
 fn write(file: &Path, group: Option<Gid>) -> io::Result<()> {
-    let token: String = random::bytes::<32>()?.iter().map(|byte| format!("{byte:02x}")).collect();
+    let token = random::bytes::<32>()?.map(|byte| format!("{byte:02x}")).concat();
     let new = file.with_extension("token.new");
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -296,7 +296,7 @@ mod tests {
     fn memory_of_a_flow_is_bounded() {
         // What an allocator adds to a piece of memory.
         const HEAD: usize = 16;
-        assert!(CROWD * FLOW == 64 << 20);
+        const { assert!(CROWD * FLOW == 64 << 20) };
         let flows: HashMap<FlowKey, Heard> = HashMap::with_capacity(CROWD);
         // A table of the standard library has places for 8/7 of its capacity, and a byte beside each.
         let table = (flows.capacity() * 8 / 7) * (size_of::<(FlowKey, Heard)>() + 1) + HEAD;
