@@ -11,7 +11,7 @@ use tr111_tests::{
     cpe::{self, MANAGEMENT, PASSWORD, USERNAME, get, request, start, unix_now, wait_for_address},
     metrics::Metrics,
     nat::{NatLab, PUBLIC, SERVER},
-    wait::wait_for,
+    wait::{pass, wait_for},
 };
 
 const REQUESTS: &str = "tr111_connection_requests_total";
@@ -66,6 +66,35 @@ fn a_device_behind_a_nat_is_reached_where_it_says() -> Result<()> {
     device.print(&["set", &format!("{MANAGEMENT}STUNEnable"), "0"])?;
     assert_eq!(get(&device, "UDPConnectionRequestAddress")?, cpe::DEVICE.to_string());
     assert_eq!(get(&device, "NATDetected")?, "0");
+    Ok(())
+}
+
+/// CPE-23, CPE-25: the device learns the NAT's timeout with an unmodified STUN server. When the NAT forgets sooner than that,
+/// the device learns the shorter timeout, and the binding stays.
+#[test]
+fn a_nat_that_forgets_sooner_is_learned() -> Result<()> {
+    const LIMIT: Duration = Duration::from_mins(3);
+    let net = NatLab::new("masquerade random")?;
+    net.set_timeouts(5, 5)?;
+    let _stund = net.stund()?;
+    let device = start(
+        &net.lab,
+        Files::new(net.lab.path(), "device")?,
+        &format!(
+            "stun_enable = true\nstun_server_address = \"{SERVER}\"\n\
+             stun_minimum_keep_alive_period = 1\nstun_maximum_keep_alive_period = 8\n"
+        ),
+    )?;
+    let learned = wait_for("learned period", LIMIT, || cpe::learned(&device))?;
+    ensure!((4.0..5.0).contains(&learned.as_secs_f64()), "{learned:?} of 5 s");
+    net.set_timeouts(3, 3)?;
+    let below = |period: Duration| period < Duration::from_secs(3);
+    let learned = wait_for("shorter period", LIMIT, || Ok(cpe::learned(&device)?.filter(|period| below(*period))))?;
+    ensure!(learned > Duration::from_secs(2), "{learned:?} of 3 s");
+    let address = cpe::address(&device)?;
+    pass(Duration::from_secs(15))?;
+    assert_eq!(cpe::address(&device)?, address);
+    assert_eq!(net.flow(cpe::DEVICE.port())?.map(|flow| flow.mapped), Some(address));
     Ok(())
 }
 

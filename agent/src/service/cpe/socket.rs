@@ -156,7 +156,7 @@ impl Waiting {
             }
         }
         // Copies of a request are identical (RFC 3489 9.3), and leave one at a time.
-        if !self.0.iter().any(|waiting| *waiting == (datagram.to_vec(), to)) {
+        if !self.0.iter().any(|(kept, target)| kept == datagram && *target == to) {
             if self.0.len() == WAITING {
                 self.0.pop_front();
             }
