@@ -36,7 +36,7 @@ function ask(until, method, path, body) {
   const headers = { "Content-Type": "application/json" };
   if (process.env.TR111_TOKEN_FILE) headers.Authorization = `Bearer ${fs.readFileSync(process.env.TR111_TOKEN_FILE, "utf8").trim()}`;
   return new Promise((resolve, reject) => {
-    const request = (url.protocol === "https:" ? https : http).request(url, { method, headers }, (response) => {
+    const request = (url.protocol === "https:" ? https : http).request(url, { method, headers, agent: false }, (response) => {
       let text = "";
       response.setEncoding("utf8");
       response.on("data", (part) => { text += part; });

@@ -463,7 +463,8 @@ fn sighup_takes_another_token_and_another_certificate() -> Result<()> {
     let [one, two] = ["one", "two"].map(|name| lab.path().join(name));
     certificate(&one)?;
     certificate(&two)?;
-    let install = |from: &Path, what: &str| std::fs::copy(from.with_extension(what), lab.path().join(format!("served.{what}")));
+    let install =
+        |from: &Path, what: &str| std::fs::copy(from.with_extension(what), lab.path().join(format!("served.{what}")));
     install(&one, "pem")?;
     install(&one, "key")?;
     let token = lab.write("token", TOKEN)?;
@@ -481,7 +482,9 @@ fn sighup_takes_another_token_and_another_certificate() -> Result<()> {
     story.provision("CPE1")?;
     let mut sse = story.curl("GET", "/v1/events");
     let mut sse = Process::start("sse", sse.arg("--no-buffer"), lab.path())?;
-    story.agent.wait_for_metrics("the stream", |metrics| metrics.sum("tr111_tcp_connections_total", &[("listener", "api")]) >= 2)?;
+    story.agent.wait_for_metrics("the stream", |metrics| {
+        metrics.sum("tr111_tcp_connections_total", &[("listener", "api")]) >= 2
+    })?;
     assert!(sse.try_status()?.is_none());
 
     // A token of three letters, and a key that is not the certificate's: all stays.
@@ -515,7 +518,9 @@ fn sighup_takes_another_token_and_another_certificate() -> Result<()> {
 fn certificate(name: &Path) -> Result<()> {
     let mut openssl = Command::new("openssl");
     openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]);
-    openssl.args(["-subj", "/CN=acs", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout"]).arg(name.with_extension("key"));
+    openssl
+        .args(["-subj", "/CN=acs", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout"])
+        .arg(name.with_extension("key"));
     run(openssl.arg("-out").arg(name.with_extension("pem"))).map(drop)
 }
 

@@ -141,7 +141,8 @@ fn long_usernames_spoil_no_list() -> Result<()> {
     let agent = nat.start()?;
     // A control character takes six bytes of JSON.
     let (longest, longer) = ([1; 256], [1; 1_400]);
-    let request = |port, name| nat.request(port, &[Attribute::ConnectionRequestBinding, Attribute::Username(Username(name))]);
+    let request =
+        |port, name| nat.request(port, &[Attribute::ConnectionRequestBinding, Attribute::Username(Username(name))]);
     for port in 5_000..5_150 {
         request(port, &longer)?;
     }

@@ -156,13 +156,17 @@ async fn everything_is_there_after_a_restart() -> Result<()> {
         let server = place.open()?;
         ensure!(server.registry.is_empty());
         server.journal.commit(vec![added("gone"), Change::Put(Box::new(whole.clone())), added("bare")]).await?;
+        let mut silent = cpe("silent");
+        silent.state.reported = Some(Box::new(Reported { address: None, nat_detected: Some(false), at: UnixTime(40) }));
+        server.journal.commit(vec![Change::Put(Box::new(silent.clone()))]).await?;
         server.journal.commit(vec![Change::Removed(short("gone"))]).await?;
         let association = |value: Option<&[u8]>| Change::Association(short("device"), value.map(Into::into));
         server.journal.commit(vec![association(Some(b"its gateway"))]).await?;
         drop(server);
 
         let server = place.open()?;
-        assert_eq!((server.registry.len(), server.cpe("gone")), (2, None));
+        assert_eq!((server.registry.len(), server.cpe("gone")), (3, None));
+        assert_eq!(server.cpe("silent"), Some(&silent));
         assert_eq!((server.cpe("CPE57689"), server.cpe("bare")), (Some(&whole), Some(&cpe("bare"))));
         assert_eq!(server.associations.get(b"device".as_slice()), Some(&b"its gateway".to_vec()));
         server.journal.commit(vec![association(None)]).await?;

@@ -184,7 +184,8 @@ mod tests {
         assert!(!foreign(None, &[]) && !foreign(Some("127.0.0.1:8111"), &[]));
         assert!(!foreign(Some("127.0.0.1:8111"), &["http://127.0.0.1:8111"]));
         assert!(!foreign(Some("ACS.example"), &["https://acs.example"]));
-        for origin in ["null", "http://attacker.example", "http://127.0.0.1", "http://127.0.0.1:8112", "127.0.0.1:8111"] {
+        for origin in ["null", "http://attacker.example", "http://127.0.0.1", "http://127.0.0.1:8112", "127.0.0.1:8111"]
+        {
             assert!(foreign(Some("127.0.0.1:8111"), &[origin]), "{origin}");
             assert!(foreign(Some("127.0.0.1:8111"), &["http://127.0.0.1:8111", origin]), "{origin}");
         }

@@ -134,7 +134,10 @@ impl IntoResponses for Always {
         responses([
             (StatusCode::BAD_REQUEST, "The request is not understood."),
             (StatusCode::UNAUTHORIZED, "The token is missing or wrong."),
-            (StatusCode::FORBIDDEN, "A page of another origin asks; or no token is asked for, so the request has to be for this very machine."),
+            (
+                StatusCode::FORBIDDEN,
+                "A page of another origin asks; or no token is asked for, so the request has to be for this very machine.",
+            ),
             (StatusCode::REQUEST_TIMEOUT, "The request came too slowly."),
             (StatusCode::SERVICE_UNAVAILABLE, "The store does not answer, or there are too many event streams."),
         ])

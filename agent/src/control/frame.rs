@@ -136,7 +136,10 @@ mod tests {
         let parts: Vec<_> = parts(items.clone()).collect();
         let longest = parts.iter().map(|(part, _)| serde_json::to_vec(part).expect("strings").len()).max();
         assert!(longest.is_some_and(|longest| (ITEMS - 12_000..=ITEMS + 2).contains(&longest)), "{longest:?}");
-        assert_eq!(parts.iter().map(|(_, more)| *more).collect::<Vec<_>>(), [vec![true; parts.len() - 1], vec![false]].concat());
+        assert_eq!(
+            parts.iter().map(|(_, more)| *more).collect::<Vec<_>>(),
+            [vec![true; parts.len() - 1], vec![false]].concat()
+        );
         assert_eq!(parts.into_iter().flat_map(|(part, _)| part).collect::<Vec<_>>(), items);
     }
 

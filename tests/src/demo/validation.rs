@@ -38,7 +38,9 @@ pub fn tell(number: u32, machine: &Namespace, acs: &Agent<'_>, watch: &mut Proce
 }
 
 fn report(machine: &Namespace, token: &str, what: &str, body: &Value) -> Result<Value> {
-    typed(&format!("curl -H \"Authorization: Bearer $(cat api.token)\" -H 'Content-Type: application/json' {API}/{what} -d '{body}'"));
+    typed(&format!(
+        "curl -H \"Authorization: Bearer $(cat api.token)\" -H 'Content-Type: application/json' {API}/{what} -d '{body}'"
+    ));
     let mut curl = machine.command("curl");
     curl.args(["--silent", "--show-error", "--fail-with-body", "--header", "Content-Type: application/json", "--data"]);
     curl.arg(body.to_string()).args(["--header", &format!("Authorization: Bearer {}", token.trim())]);

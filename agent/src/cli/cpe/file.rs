@@ -47,8 +47,11 @@ pub(in crate::cli) struct ImportArgs {
     /// How it is written [default: by its name; csv from stdin]
     #[arg(long, value_name = "csv|json", conflicts_with = "genieacs")]
     format: Option<Format>,
-    /// Import the CPEs of the `GenieACS` whose NBI is here, such as <http://127.0.0.1:7557>
-    #[arg(long, value_name = "URL")]
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "Import the CPEs of the GenieACS whose NBI is here, such as http://127.0.0.1 (port 7557 if there is none)"
+    )]
     genieacs: Option<Nbi>,
     /// CA certificates (PEM) that an https URL is checked against
     #[arg(long, value_name = "FILE", requires = "genieacs", conflicts_with = "file")]

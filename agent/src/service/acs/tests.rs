@@ -3,10 +3,14 @@ use std::{
     time::Duration,
 };
 
-use tr111_core::short::Short;
+use tr111_core::{short::Short, time::UnixTime};
 
 use super::*;
-use crate::{config::Values, telemetry::Telemetry};
+use crate::{
+    config::Values,
+    registry::{self, BindingStore, Failure, Follower, Journal, News, Taken, Wanted},
+    telemetry::Telemetry,
+};
 
 fn acs() -> Acs {
     let telemetry = Telemetry::plain("acs").expect("consistent names");
@@ -26,6 +30,36 @@ fn credentials(stun_password: &str) -> Credentials {
     }
 }
 
+/// A store that keeps nothing, counts the changes that it was given, and fails when it is told to.
+#[derive(Clone, Debug, Default)]
+struct Store {
+    fails: Arc<AtomicBool>,
+    changes: Arc<AtomicU32>,
+}
+
+impl BindingStore for Store {
+    fn load(&mut self, _: &mut dyn FnMut(News)) -> Result<(), registry::Error> {
+        Ok(())
+    }
+
+    fn commit(&mut self, groups: &[&[Change]]) -> Result<Vec<Result<(), Taken>>, Failure> {
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(Failure::Unavailable("no disk".to_owned()));
+        }
+        let changes: usize = groups.iter().map(|group| group.len()).sum();
+        self.changes.fetch_add(changes as u32, Ordering::Relaxed);
+        Ok(vec![Ok(()); groups.len()])
+    }
+
+    fn reserve(&mut self, _: &[Wanted], _: UnixTime) -> Result<Vec<u64>, Failure> {
+        Err(Failure::Unavailable("no disk".to_owned()))
+    }
+
+    fn follower(&mut self) -> Option<Box<dyn Follower>> {
+        None
+    }
+}
+
 fn told(address: &str) -> Reported {
     let address = Some(address.parse().expect("an authority"));
     Reported { address, nat_detected: Some(true), at: tr111_core::time::UnixTime(1_700_000_000) }
@@ -41,6 +75,44 @@ async fn a_name_belongs_to_one_cpe() {
     acs.remove("CPE57689").await.expect("it is there");
     assert_eq!(acs.remove("CPE57689").await, Err(Error::Unknown));
     assert_eq!(acs.get("CPE57689"), None);
+}
+
+/// STUN-20, STUN-21: an upsert adds CPEs, gives those that are there the credentials, leaves what was learned, and writes only
+/// what is new; where the store fails, nothing has changed.
+#[tokio::test]
+async fn an_upsert_is_whole_and_keeps_what_was_learned() {
+    let (acs, store) = (acs(), Store::default());
+    acs.open(Journal::start(Box::new(store.clone()), 7).expect("a store"));
+    let cpes = |password: &str| ["old", "new"].map(|name| (name.to_owned(), credentials(password))).to_vec();
+    let password = |name: &str| acs.get(name).map(|cpe| cpe.credentials.stun_password.to_vec());
+    let written = || store.changes.load(Ordering::Relaxed);
+    acs.add("old", credentials("first")).await.expect("a free name");
+    acs.verify("old").await.expect("it is there");
+
+    store.fails.store(true, Ordering::Relaxed);
+    let failed = acs.upsert_all(cpes("second")).await.expect_err("the store fails");
+    assert!(matches!(failed.error, Error::Store(_)), "{failed}");
+    assert_eq!((password("old"), password("new")), (Some(b"first".to_vec()), None));
+    assert_eq!(acs.size().cpes, 1);
+    // What is the same is no success either while nobody knows whether it is kept.
+    assert!(matches!(acs.set_credentials("old", credentials("first")).await, Err(Error::Store(_))));
+    store.fails.store(false, Ordering::Relaxed);
+    let before = written();
+    let mut upserted = acs.upsert_all(cpes("second")).await;
+    while upserted.is_err() {
+        // The store is tried again some time after it failed.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        upserted = acs.upsert_all(cpes("second")).await;
+    }
+    assert_eq!((password("old"), password("new")), (Some(b"second".to_vec()), Some(b"second".to_vec())));
+    assert!(acs.get("old").is_some_and(|cpe| cpe.state.must_verify));
+    assert_eq!(written(), before + 2);
+    acs.upsert_all(cpes("second")).await.expect("the same again");
+    acs.set_credentials("old", credentials("second")).await.expect("the same again");
+    assert_eq!(written(), before + 2);
+    let wrong = vec![("newer".to_owned(), credentials("x")), ("old".to_owned(), credentials(&"x".repeat(257)))];
+    assert_eq!(acs.upsert_all(wrong).await.expect_err("too long").name, "old");
+    assert_eq!(password("newer"), None);
 }
 
 #[tokio::test]
@@ -66,11 +138,17 @@ async fn a_report_is_a_binding() {
     let bindings = acs.bindings(0, 10).items;
     assert_eq!(bindings.len(), 1);
     assert_eq!((bindings[0].address.as_str(), bindings[0].way.as_deref()), ("cpe.example", Some("reported")));
-    for address in ["198.51.100.7:1", "cpe.example"] {
+    // An empty address takes it back, once.
+    let empty = Reported { address: None, ..told("cpe.example") };
+    acs.report("CPE57689", empty.clone()).await.expect("it is there");
+    acs.report("CPE57689", empty).await.expect("it is there");
+    assert_eq!(acs.bindings(0, 10).items, []);
+    for address in [Some("198.51.100.7:1"), Some("cpe.example"), None] {
         let event = events.recv().await.expect("told");
         let Happening::BindingChanged(change) = &event.what else { panic!("{event:?}") };
-        assert_eq!(change.address.as_deref(), Some(address));
+        assert_eq!(change.address.as_deref(), address);
     }
+    assert!(events.try_recv().is_err(), "told twice");
 }
 
 #[tokio::test]
