@@ -89,6 +89,7 @@ fn long_client_identifiers_spoil_no_list() -> Result<()> {
         let mut client = Client::new(&wire, 1, options);
         let [high, low] = number.to_be_bytes();
         client.mac = [2, 0, 0, 1, high, low];
+        client.station = client.mac;
         client.bind().with_context(|| format!("client {number}"))?;
     }
     let rows = agent.wait_for_rows(CLIENTS.into(), SOON)?;

@@ -138,7 +138,8 @@ fn a_binding_for_connection_requests_lives_longer() -> Result<()> {
 #[test]
 fn long_usernames_spoil_no_list() -> Result<()> {
     let nat = Nat::new()?;
-    let agent = nat.start()?;
+    let file = nat.net.lab.write("gateway.toml", "[gateway.association]\nmac_budget_pps = 0\n")?;
+    let agent = Agent::start(&nat.net.lab, &["lan0"], &["--wan", "wan0", "--config", &file])?;
     // A control character takes six bytes of JSON.
     let (longest, longer) = ([1; 256], [1; 1_400]);
     let request =
