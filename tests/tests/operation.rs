@@ -252,7 +252,7 @@ fn a_scrape_is_answered_beside_a_thousand_other_clients() -> Result<()> {
     clients.extend(crowd::gather(&lab.gateway, METRICS.parse()?, 200, &asks)?);
     let begin = Instant::now();
     let metrics = agent.metrics()?;
-    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     assert!(metrics.sum("tr111_tcp_connections_total", &[("listener", "metrics"), ("result", "displaced")]) >= 900);
     let more = crowd::descriptors(pid)?.saturating_sub(before);
     assert!(more <= 40, "{more} descriptors");
