@@ -186,7 +186,7 @@ fn request<P: Packet>(packet: &P, scratch: &mut Scratch, config: &Config) -> Res
 #[inline(never)]
 fn reply(packet: &SkbFrame<'_>, scratch: &mut Scratch, config: &Config) -> Result<Class, Class> {
     let fixed = classify::reply_fixed(&scratch.frame, &scratch.seen.udp)?;
-    if !maps::find_exchange(&classify::exchange_key(scratch.seen.segment, &fixed), &mut scratch.mark) {
+    if !find_mark(scratch, &fixed) {
         return Err(Class::Unmarked);
     }
     walk(packet, scratch, config);
@@ -208,6 +208,13 @@ fn reply(packet: &SkbFrame<'_>, scratch: &mut Scratch, config: &Config) -> Resul
         emit::lan(scratch, Hook::LanEgress, class);
     }
     Ok(class)
+}
+
+/// Copies the mark of the reply's exchange to its place; `false` where there is none.
+// A function of its own has a stack frame of its own.
+#[inline(never)]
+fn find_mark(scratch: &mut Scratch, fixed: &Fixed) -> bool {
+    maps::find_exchange(&classify::exchange_key(scratch.seen.segment, fixed), &mut scratch.mark)
 }
 
 /// Builds the mark of an exchange, with the identity as it came: the agent may need it when the ring lost the request.
