@@ -13,11 +13,11 @@ use tr111_common::{
     config::Config,
     counter::{Class, Counter, Hook, Outcome},
     dhcp4::{Fixed, MessageType},
-    frame::{Frame as _, Octets as _, Repeat as _, Step, first_bytes},
+    frame::{Frame as _, Octets as _, first_bytes},
     headers::{self, ETHERNET_SOURCE, Segment, Udp},
     words::WORD,
 };
-use tr111_ebpf::frame::{Captured, KernelLoop, Merged, Packet, SkbFrame};
+use tr111_ebpf::frame::{Captured, KernelLoop, Packet, SkbFrame};
 
 /// LAN ingress: counts the frame, marks its exchange, tells the agent. `false`: the frame is to be dropped.
 #[inline(always)]
@@ -36,68 +36,15 @@ pub fn ingress<P: Packet>(packet: &P) -> bool {
     !matches!(class, Class::Policed)
 }
 
-/// LAN ingress at TC, where the kernel may have merged the datagrams of a flow: each of them is counted.
+/// LAN ingress at TC, where the kernel may have merged the datagrams of a flow. They are not told apart.
 #[inline(always)]
 pub fn ingress_at_tc(packet: &SkbFrame<'_>) -> bool {
     if packet.stride() == 0 {
         return ingress(packet);
     }
-    match classify::find_request(packet, packet.metadata_tag()) {
-        Ok(udp) => {
-            let Some(scratch) = maps::scratch() else { return true };
-            scratch.parts = PartsSeen { is_one_policed: false, are_all_seen: false };
-            KernelLoop.repeat(PARTS_TURNS, &mut Parts { packet, udp });
-            let Some(scratch) = maps::scratch() else { return true };
-            if !scratch.parts.are_all_seen {
-                maps::count(Counter::Packet(Hook::LanIngress, Class::Merged));
-            }
-            // They cannot be dropped one by one.
-            !scratch.parts.is_one_policed
-        }
-        Err(class) => {
-            maps::count(Counter::Packet(Hook::LanIngress, class));
-            true
-        }
-    }
-}
-
-/// Most merged datagrams that are looked at: as many as the kernel merges (`UDP_GRO_CNT_MAX`).
-const PARTS_MAXIMUM: u32 = 64;
-/// The last turn finds that none is left.
-const PARTS_TURNS: u32 = PARTS_MAXIMUM + 1;
-
-/// What became of the datagrams of a merged frame.
-#[derive(Clone, Copy)]
-pub struct PartsSeen {
-    /// One of them is above the rate that the operator set.
-    is_one_policed: bool,
-    /// None is left.
-    are_all_seen: bool,
-}
-
-/// The walk over merged datagrams.
-struct Parts<'a> {
-    packet: &'a SkbFrame<'a>,
-    udp: Udp,
-}
-
-impl Step for Parts<'_> {
-    #[inline(always)]
-    fn step(&mut self, index: u32) -> bool {
-        let Some(scratch) = maps::scratch() else { return false };
-        let Some(part) = Merged::new(self.packet, self.udp.payload, self.udp.end, index) else {
-            scratch.parts.are_all_seen = true;
-            return false;
-        };
-        let class = on_part(&part, &self.udp);
-        maps::count(Counter::Packet(Hook::LanIngress, class));
-        if matches!(class, Class::Policed)
-            && let Some(scratch) = maps::scratch()
-        {
-            scratch.parts.is_one_policed = true;
-        }
-        true
-    }
+    let (Ok(class) | Err(class)) = classify::find_request(packet, packet.metadata_tag()).map(|_| Class::Merged);
+    maps::count(Counter::Packet(Hook::LanIngress, class));
+    true
 }
 
 /// LAN egress: counts the frame, adds the Gateway Identity to it, tells the agent how an exchange of an identified client ended.
@@ -117,13 +64,6 @@ fn on_request<P: Packet>(packet: &P, udp: Udp) -> Class {
     let (Some(scratch), Some(config)) = (maps::scratch(), maps::config()) else { return Class::OtherPort };
     let (Ok(class) | Err(class)) = seen::look(packet, udp, scratch).and_then(|()| request(packet, scratch, config));
     debug!(packet.context(), "lan_ingress: class {}, {} bytes", class as u8, packet.len());
-    class
-}
-
-#[inline(always)]
-fn on_part(part: &Merged<'_>, udp: &Udp) -> Class {
-    let (Some(scratch), Some(config)) = (maps::scratch(), maps::config()) else { return Class::OtherPort };
-    let (Ok(class) | Err(class)) = seen::look_at_part(part, udp, scratch).and_then(|()| request(part, scratch, config));
     class
 }
 

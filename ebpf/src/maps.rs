@@ -1,6 +1,6 @@
 //! The maps, and the safe ways to use them.
 
-use crate::{insert::Change, lan::PartsSeen, seen::Seen};
+use crate::{insert::Change, seen::Seen};
 use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
@@ -113,8 +113,6 @@ pub struct Scratch {
     pub demands: Demands,
     /// What a reply gains.
     pub change: Change,
-    /// What became of the datagrams of a merged frame.
-    pub parts: PartsSeen,
     /// The mark that an exchange gets.
     pub mark: Mark,
     /// The record that an ACK leaves.

@@ -4,10 +4,10 @@ use crate::maps::Scratch;
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use tr111_common::{
     counter::Class,
-    frame::{FRAME_WORDS, Frame as _},
-    headers::{self, Segment, Udp},
+    frame::FRAME_WORDS,
+    headers::{Segment, Udp},
 };
-use tr111_ebpf::frame::{Length, Merged, Packet};
+use tr111_ebpf::frame::{Length, Packet};
 
 /// What is known of a frame that was copied into the scratch buffer.
 #[derive(Clone, Copy)]
@@ -23,26 +23,6 @@ pub struct Seen {
     pub metadata_tag: u32,
     /// Bytes of the frame in the scratch buffer.
     pub captured: Length<FRAME_WORDS>,
-}
-
-/// Notes a merged datagram of `udp` in `scratch`, and copies it there with the lengths that it has alone.
-// A function of its own has a stack frame of its own, which is gone before the walk over the options needs one.
-#[inline(never)]
-pub fn look_at_part(part: &Merged<'_>, udp: &Udp, scratch: &mut Scratch) -> Result<(), Class> {
-    let mut udp = *udp;
-    let captured = Length::new(part.len() as u32).ok_or(Class::Merged)?;
-    if !part.copy_to(&mut scratch.frame) {
-        return Err(Class::Merged);
-    }
-    udp.end = captured.bytes();
-    let lengths = [(udp.ip + headers::IPV4_LENGTH, udp.end - udp.ip), (udp.payload - 4, udp.end - udp.payload + 8)];
-    for (at, length) in lengths {
-        let [high, low] = (length as u16).to_be_bytes();
-        scratch.frame.put(at, high);
-        scratch.frame.put(at + 1, low);
-    }
-    scratch.seen = seen(part, udp, captured);
-    Ok(())
 }
 
 /// Notes the frame of `udp` in `scratch`, and copies it there.

@@ -2,18 +2,17 @@
 
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use tr111_tests::{
     agent::{Agent, SOON},
     client::{Client, mac_text},
-    frame::{Message, Packet, Received, kind},
+    frame::{Received, kind},
     host::{dhcrelay, dnsmasq, kea, udhcpc},
     lab::{GATEWAY, Lab, POOL},
-    metrics::Metrics,
     namespace::Namespace,
     process::{Process, run},
     tshark::Capture,
-    vectors::{D1, D2, hex, identity},
+    vectors::{D1, D2, hex},
     wire::Wire,
 };
 
@@ -124,54 +123,4 @@ fn a_relayed_device_is_never_probed() -> Result<()> {
     }
     assert!(probed.contains(&direct) && !probed.contains(&relayed), "{probed:?}");
     Ok(())
-}
-
-/// T-28: datagrams of one flow that the kernel merged before the programs run (`rx-udp-gro-forwarding`) are one message
-/// each: every DISCOVER that a relay sends in a burst is seen.
-#[test]
-fn merged_datagrams_of_a_relay_are_seen_one_by_one() -> Result<()> {
-    const BURST: u8 = 200;
-    let (lab, _host) = network()?;
-    for feature in ["gro", "rx-udp-gro-forwarding"] {
-        run(lab.gateway.command("ethtool").args(["-K", "lan0", feature, "on"]))?;
-    }
-    // A frame waits 10 ms for others of its flow.
-    run(lab.gateway.command("sh").args(["-c", "echo 10000000 > /sys/class/net/lan0/gro_flush_timeout"]))?;
-    let agent = Agent::start(&lab, &["lan0"], &["--xdp-mode", "tc"])?;
-    let wire = Wire::open(&lab.lan, "eth0")?;
-    let (relay, gateway) = (lab.lan.mac("eth0")?, lab.gateway.mac("lan0")?);
-    let count = |metrics: &Metrics, class: &str| metrics.packets("lan_ingress", class);
-    let mut rounds = 0;
-    while rounds == 0 || !has_merged(&lab)? && rounds < 20 {
-        rounds += 1;
-        for number in 0..BURST {
-            let mut message = Client::new(&wire, number, identity("00256D", &format!("DEV{number:04}"), ""));
-            let message = Message { giaddr: UPLINK, ..message.message(kind::DISCOVER) };
-            let packet = Packet {
-                to: gateway,
-                source: UPLINK,
-                destination: GATEWAY,
-                ports: (67, 67),
-                ..Packet::from_client(relay, message.bytes())
-            };
-            wire.send(&packet.bytes())?;
-        }
-        let sent = u64::from(BURST) * rounds;
-        let metrics = agent.wait_for_metrics("every DISCOVER", |metrics| {
-            count(metrics, "discover") + count(metrics, "over_budget") == sent
-        })?;
-        assert_eq!([count(&metrics, "merged"), count(&metrics, "oversize")], [0; 2]);
-    }
-    assert!(has_merged(&lab)?, "the kernel merged nothing in {rounds} rounds");
-    Ok(())
-}
-
-/// Whether IPv4 of the gateway took more datagrams than frames.
-fn has_merged(lab: &Lab) -> Result<bool> {
-    let printed = run(lab.gateway.command("nstat").args(["-asz", "IpInReceives", "IpExtInNoECTPkts"]))?;
-    let count = |name: &str| -> Result<u64> {
-        let line = printed.lines().find(|line| line.starts_with(name)).context(name.to_owned())?;
-        Ok(line.split_whitespace().nth(1).context("a number")?.parse()?)
-    };
-    Ok(count("IpExtInNoECTPkts")? > count("IpInReceives")?)
 }
