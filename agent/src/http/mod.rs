@@ -34,6 +34,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    task::yield_now,
     time::sleep,
 };
 
@@ -187,10 +188,13 @@ where
     }
 
     async fn speak(self, stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
-        let answer = service_fn(|request| {
-            let answering = self.visit.places.answer(self.visit.number);
-            let answer = (self.answer)(request, &self.visit);
-            async move { Ok::<_, Infallible>(answer.await.map(|body| Answered { body, _answering: answering })) }
+        let this = &self;
+        let answer = service_fn(move |request| async move {
+            let answering = this.visit.places.answer(this.visit.number);
+            // Requests that are sent in a row take their turn after those of other connections.
+            yield_now().await;
+            let response = (this.answer)(request, &this.visit).await;
+            Ok::<_, Infallible>(response.map(|body| Answered { body, _answering: answering }))
         });
         let mut http = http1::Builder::new();
         // The deadlines are those of the stream. hyper reads from a connection that rests, and so comes to them, only if it
