@@ -27,7 +27,7 @@ use nix::{
     net::if_::if_nametoindex,
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
-use tr111_common::abi::{ABI, map};
+use tr111_common::abi::{ABI, map, program};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -54,6 +54,15 @@ pub(super) const MAPS: [&str; 14] = [
     map::FLOWS,
 ];
 
+/// Programs whose links outlive the agent, or on kernels without TCX the programs themselves.
+const PROGRAMS: [&str; 6] = [
+    program::LAN_INGRESS,
+    program::LAN_INGRESS_TC,
+    program::LAN_EGRESS,
+    program::LAN_BINDING,
+    program::WAN_INGRESS,
+    program::WAN_INGRESS_TC,
+];
 /// Prefix of the directory of a network namespace; its cookie follows.
 const NAMESPACE: &str = "netns-";
 /// Prefix of the directory of maps; the number of their layout follows.
@@ -176,7 +185,7 @@ impl Pins {
     /// Removes links that an agent was killed over, between pinning them and putting them in the place of earlier ones.
     fn discard_unfinished(&self) {
         let links = entries(&self.directory.join(LINKS)).into_iter().flat_map(|interface| entries(&interface));
-        for unfinished in links.filter(|link| file_name(link).ends_with(UNFINISHED)) {
+        for unfinished in links.filter(|link| is_link(&file_name(link)) && file_name(link).ends_with(UNFINISHED)) {
             discard(&unfinished);
         }
     }
@@ -235,7 +244,7 @@ impl Pins {
 
     fn remove_links(&self, goes: impl Fn(&str) -> bool) {
         let links = entries(&self.directory.join(LINKS)).into_iter();
-        links.filter(|entry| goes(&file_name(entry))).for_each(|entry| {
+        links.filter(|entry| is_place(&file_name(entry)) && goes(&file_name(entry))).for_each(|entry| {
             detach_filters(&entry);
             discard(&entry);
         });
@@ -284,7 +293,7 @@ pub fn unpin(root: &Path) -> Result<Unpinned, Error> {
     }
     if lock(root, root).is_ok() {
         for entry in entries(root).iter().filter(|entry| is_pinned_by_agents(&file_name(entry))) {
-            remove_tree(entry, &mut unpinned.removed).map_err(failed)?;
+            remove_pins(entry, &mut unpinned.removed).map_err(failed)?;
         }
     }
     for other in entries(root).into_iter().filter(|entry| is_namespace(&file_name(entry))) {
@@ -366,17 +375,13 @@ fn discard_namespace(directory: &Path) {
 /// Removes what agents pinned for a network namespace; its witness last, because it says whose the rest is.
 fn remove_namespace(directory: &Path, removed: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in entries(directory).iter().filter(|entry| is_pinned_by_agents(&file_name(entry))) {
-        remove_tree(entry, removed)?;
+        remove_pins(entry, removed)?;
     }
     match fs::remove_file(directory.join(WITNESS)) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    match fs::remove_dir(directory) {
-        // What others have there stays.
-        Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => Err(error),
-        _ => Ok(()),
-    }
+    remove_empty(directory)
 }
 
 /// Whether an entry of a network namespace's directory has a name that agents give.
@@ -434,21 +439,56 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
 }
 
-/// Removes a file, or a directory with all that is in it.
-fn remove_tree(path: &Path, removed: &mut Vec<PathBuf>) -> io::Result<()> {
+/// Removes a pin, or all pins of ours in a directory and the directories that are empty then. What others have in it stays.
+fn remove_pins(path: &Path, removed: &mut Vec<PathBuf>) -> io::Result<()> {
     if !path.is_dir() {
         fs::remove_file(path)?;
         removed.push(path.to_owned());
         return Ok(());
     }
-    for entry in entries(path) {
-        remove_tree(&entry, removed)?;
+    let is_ours = names_in(path);
+    for entry in entries(path).iter().filter(|entry| is_ours(&file_name(entry))) {
+        remove_pins(entry, removed)?;
     }
-    fs::remove_dir(path)
+    remove_empty(path)
+}
+
+/// Removes a directory, unless others have something in it.
+fn remove_empty(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
+        other => other,
+    }
+}
+
+/// Which names agents give what they pin in a directory of theirs.
+fn names_in(directory: &Path) -> fn(&str) -> bool {
+    let name = file_name(directory);
+    if name == LINKS {
+        is_place
+    } else if name == format!("{LAYOUT}{ABI}") {
+        |name| MAPS.contains(&name)
+    } else if is_layout(&name) {
+        // Another version may have other maps, but names them alike.
+        |name| !name.is_empty() && name.bytes().all(|byte| byte == b'_' || byte.is_ascii_uppercase())
+    } else {
+        is_link
+    }
+}
+
+/// Whether an entry is the directory of an interface's links.
+fn is_place(name: &str) -> bool {
+    name.rsplit_once(':').is_some_and(|(interface, index)| !interface.is_empty() && index.parse::<u32>().is_ok())
+}
+
+/// Whether an entry is a link, or one that is not in its place yet.
+fn is_link(name: &str) -> bool {
+    let Some((program, mode)) = name.strip_suffix(UNFINISHED).unwrap_or(name).rsplit_once('-') else { return false };
+    PROGRAMS.contains(&program) && [Mode::Native, Mode::Generic, Mode::Tc].iter().any(|known| known.label() == mode)
 }
 
 fn discard(path: &Path) {
-    match remove_tree(path, &mut Vec::new()) {
+    match remove_pins(path, &mut Vec::new()) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             warn!(path = %path.display(), %error, "what is pinned cannot be removed");
         }
@@ -479,5 +519,58 @@ mod tests {
         assert!(["links", "abi-5", "abi-12"].into_iter().all(is_pinned_by_agents));
         assert!(!["abi-", "abi-x", "abi", "link", "ip", "netns-7", "namespace"].into_iter().any(is_pinned_by_agents));
         assert!(is_namespace("netns-4026531840") && !is_namespace("netns-") && !is_namespace("netns-a"));
+    }
+
+    /// Files stand for pins.
+    #[test]
+    fn only_pins_with_names_of_ours_are_removed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let current = format!("abi-{ABI}");
+        let [config, small, cilium] = ["CONFIG", "config", "CILIUM_MAP"].map(|name| format!("{current}/{name}"));
+        let ours = [
+            config.as_str(),
+            "abi-1/RETIRED_MAP",
+            "links/lan0:3/lan_egress-tc",
+            "links/lan0:3/lan_ingress-native+",
+            "links/eth0%2E7:12/wan_ingress-generic",
+        ];
+        let others = [
+            "cilium_calls",
+            "cilium/tc/globals",
+            "abi-x/CONFIG",
+            "abi-1/jump_table",
+            small.as_str(),
+            cilium.as_str(),
+            "links/cilium/lan_egress-tc",
+            "links/lan0:3/cil_from_netdev",
+            "links/lan0:3/lan_egress-tcx2",
+            "links/lan0:3/other-tc",
+        ];
+        for path in ours.iter().chain(&others).map(|path| directory.path().join(path)) {
+            fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            fs::write(path, "").expect("written");
+        }
+        let mut removed = Vec::new();
+        for _ in 0..2 {
+            remove_namespace(directory.path(), &mut removed).expect("removable");
+        }
+        removed.sort();
+        let mut expected = ours.map(|path| directory.path().join(path));
+        expected.sort();
+        assert_eq!(removed, expected);
+        assert!(others.iter().all(|path| directory.path().join(path).exists()));
+        assert!(!directory.path().join("links/eth0%2E7:12").exists(), "an empty directory of ours");
+    }
+
+    #[test]
+    fn directories_of_ours_are_removed_with_their_last_pin() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let namespace = directory.path().join("netns-7");
+        for path in ["links/lan0:3/lan_egress-tc", "abi-1/CONFIG", WITNESS].map(|path| namespace.join(path)) {
+            fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            fs::write(path, "").expect("written");
+        }
+        remove_namespace(&namespace, &mut Vec::new()).expect("removable");
+        assert!(!namespace.exists());
     }
 }
