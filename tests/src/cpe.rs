@@ -49,7 +49,7 @@ pub fn start<'a>(lab: &'a Lab, files: Files, management: &str) -> Result<Agent<'
 ///
 /// # Errors
 /// It does not, in time.
-pub fn count(device: &Agent<'_>, metric: &str, result: &str, expected: u64) -> Result<()> {
+pub fn wait_for_count(device: &Agent<'_>, metric: &str, result: &str, expected: u64) -> Result<()> {
     device.wait_for_metrics(&format!("{expected} requests that are {result}"), |metrics| {
         metrics.sum(metric, &[("result", result)]) == expected
     })?;

@@ -16,7 +16,7 @@ use tr111_core::{
 };
 use tr111_tests::{
     agent::{Agent, Files, SOON},
-    cpe::{DEVICE, MANAGEMENT, PASSWORD, USERNAME, count, get, request, start, unix_now, watch},
+    cpe::{DEVICE, MANAGEMENT, PASSWORD, USERNAME, get, request, start, unix_now, wait_for_count, watch},
     lab::Lab,
     process::Process,
     wait::pass,
@@ -50,7 +50,7 @@ fn a_signed_request_wakes_the_device_once_and_nothing_is_sent_back() -> Result<(
     // A forgery with the largest timestamp there is poisons nothing.
     acs.send_to(&request(DEVICE, u64::from(u32::MAX), 7, "guess")?, DEVICE)?;
     acs.send_to(&request(DEVICE, timestamp, 1, "guess")?, DEVICE)?;
-    count(&device, REQUESTS, "bad_signature", 1)?;
+    wait_for_count(&device, REQUESTS, "bad_signature", 1)?;
     let signed = [request(DEVICE, timestamp, 1, PASSWORD)?, b"body".to_vec()].concat();
     for _ in 0..3 {
         acs.send_to(&signed, DEVICE)?;
@@ -58,14 +58,14 @@ fn a_signed_request_wakes_the_device_once_and_nothing_is_sent_back() -> Result<(
     let told = event(&watcher.wait_for_line("\"accepted\"", SOON)?)?;
     assert_eq!((&told["event"], &told["from"]), (&"connection_request".into(), &"10.111.0.1:3478".into()));
     watcher.wait_for_line("\"bad_signature\"", SOON)?;
-    count(&device, REQUESTS, "accepted", 1)?;
-    count(&device, REQUESTS, "stale_timestamp", 2)?;
+    wait_for_count(&device, REQUESTS, "accepted", 1)?;
+    wait_for_count(&device, REQUESTS, "stale_timestamp", 2)?;
     let woken = event(&notifications.wait_for_line("CONNECTION REQUEST", SOON)?)?;
     assert_eq!((&woken["kind"], &woken["sequence"]), (&"6 CONNECTION REQUEST".into(), &1.into()));
 
     // T-27: a second request adds nothing while the session for the first is still to come, and asks for another then.
     acs.send_to(&request(DEVICE, timestamp + 1, 2, PASSWORD)?, DEVICE)?;
-    count(&device, REQUESTS, "accepted", 2)?;
+    wait_for_count(&device, REQUESTS, "accepted", 2)?;
     device.print(&["ack", "1"])?;
     acs.send_to(&request(DEVICE, timestamp + 2, 3, PASSWORD)?, DEVICE)?;
     let line = notifications.wait_for_line("\"sequence\":2", SOON)?;
@@ -75,12 +75,12 @@ fn a_signed_request_wakes_the_device_once_and_nothing_is_sent_back() -> Result<(
     let device = start(&lab, device.kill()?, "")?;
     acs.send_to(&request(DEVICE, timestamp + 2, 3, PASSWORD)?, DEVICE)?;
     acs.send_to(&request(DEVICE, timestamp + 3, 3, PASSWORD)?, DEVICE)?;
-    count(&device, REQUESTS, "stale_timestamp", 1)?;
-    count(&device, REQUESTS, "same_id", 1)?;
+    wait_for_count(&device, REQUESTS, "stale_timestamp", 1)?;
+    wait_for_count(&device, REQUESTS, "same_id", 1)?;
     let mut pending = subscribe(&device, &lab, "pending")?;
     pending.wait_for_line("6 CONNECTION REQUEST", SOON)?;
     acs.send_to(&request(DEVICE, timestamp + 3, 4, PASSWORD)?, DEVICE)?;
-    count(&device, REQUESTS, "accepted", 1)?;
+    wait_for_count(&device, REQUESTS, "accepted", 1)?;
 
     // UCR-15: everything was read and counted by now, so what it caused would be here.
     acs.set_nonblocking(true)?;
@@ -102,7 +102,7 @@ fn requests_of_a_session_ask_for_one_more() -> Result<()> {
     let mut wake = || -> Result<()> {
         accepted += 1;
         acs.send_to(&request(DEVICE, timestamp + accepted, accepted, PASSWORD)?, DEVICE)?;
-        count(&device, REQUESTS, "accepted", accepted)
+        wait_for_count(&device, REQUESTS, "accepted", accepted)
     };
     wake()?;
     client.wait_for_line("\"sequence\":1", SOON)?;
@@ -139,7 +139,7 @@ fn signed_requests_that_break_http_are_ignored() -> Result<()> {
         acs.send_to(broken.as_bytes(), DEVICE)?;
         count_malformed += 1;
     }
-    count(&device, REQUESTS, "malformed", count_malformed)?;
+    wait_for_count(&device, REQUESTS, "malformed", count_malformed)?;
     let with_body = |length: &str, body: &[u8]| {
         let headers = genuine.replace("\r\n\r\n", &format!("\r\nContent-Length: {length}\r\n\r\n"));
         [headers.as_bytes(), body].concat()
@@ -147,12 +147,12 @@ fn signed_requests_that_break_http_are_ignored() -> Result<()> {
     for length in ["abc", "-1", "4"] {
         acs.send_to(&with_body(length, b"xyz"), DEVICE)?;
     }
-    count(&device, REQUESTS, "body_length", 3)?;
-    count(&device, REQUESTS, "accepted", 0)?;
+    wait_for_count(&device, REQUESTS, "body_length", 3)?;
+    wait_for_count(&device, REQUESTS, "accepted", 0)?;
     // The longest body that a datagram has room for.
     let room = 65_507 - with_body("65000", b"").len();
     acs.send_to(&with_body(&room.to_string(), &vec![b'x'; room]), DEVICE)?;
-    count(&device, REQUESTS, "accepted", 1)
+    wait_for_count(&device, REQUESTS, "accepted", 1)
 }
 
 /// T-51: a name that an ACS did not encode is understood by its signature, without a knob; the knob of earlier versions
@@ -181,10 +181,10 @@ fn a_username_needs_no_encoding() -> Result<()> {
     let timestamp = unix_now()?;
     assert_eq!(name(NAME)?, "");
     acs.send_to(raw(NAME, "00256D-Home%2520Box-0001", timestamp)?.as_bytes(), DEVICE)?;
-    count(&device, REQUESTS, "accepted", 1)?;
+    wait_for_count(&device, REQUESTS, "accepted", 1)?;
     assert!(name("a&b")?.contains("'&'"));
     acs.send_to(raw("a&b", "a%26b", timestamp + 1)?.as_bytes(), DEVICE)?;
-    count(&device, REQUESTS, "unencoded_name", 1)?;
+    wait_for_count(&device, REQUESTS, "unencoded_name", 1)?;
 
     let tuned = device.ask(&["tune", "connreq.raw_fallback=false"])?;
     let warning = String::from_utf8(tuned.stderr)?;
@@ -237,7 +237,7 @@ fn a_flood_of_forgeries_keeps_nobody_out() -> Result<()> {
                 pass(Duration::from_millis(spacing))?;
                 acs.send_to(&signed, DEVICE)?;
             }
-            count(&device, REQUESTS, "accepted", id)
+            wait_for_count(&device, REQUESTS, "accepted", id)
         });
         is_over.store(true, Ordering::Relaxed);
         let sent = flood.join().expect("it only sends");

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tr111_tests::{
     agent::{Agent, Files, SOON},
-    cpe::count,
+    cpe::wait_for_count,
     crowd,
     lab::Lab,
     metrics::Metrics,
@@ -81,16 +81,16 @@ fn curl_with_digest_wakes_the_device() -> Result<()> {
     assert_eq!(with_password(&lab, "guess")?, 401);
     assert_eq!(curl(&lab, &["--digest", "--user", &format!("other:{PASSWORD}")])?, 401);
     assert_eq!(curl(&lab, &["--request", "POST", "--data", "x"])?, 405);
-    count(&device, REQUESTS, "accepted", 0)?;
-    count(&device, REQUESTS, "wrong_response", 1)?;
-    count(&device, REQUESTS, "wrong_user", 1)?;
+    wait_for_count(&device, REQUESTS, "accepted", 0)?;
+    wait_for_count(&device, REQUESTS, "wrong_response", 1)?;
+    wait_for_count(&device, REQUESTS, "wrong_user", 1)?;
     for refusal in ["malformed", "wrong_response", "wrong_user", "wrong_method"] {
         let told: Value = serde_json::from_str(&watcher.wait_for_line(&format!("\"{refusal}\""), SOON)?)?;
         assert_eq!((&told["event"], &told["transport"]), (&"connection_request".into(), &"tcp".into()), "{told}");
     }
 
     assert_eq!(with_password(&lab, PASSWORD)?, 200);
-    count(&device, REQUESTS, "accepted", 1)?;
+    wait_for_count(&device, REQUESTS, "accepted", 1)?;
     let woken: Value = serde_json::from_str(&notifications.wait_for_line("CONNECTION REQUEST", SOON)?)?;
     assert_eq!((&woken["kind"], &woken["sequence"]), (&"6 CONNECTION REQUEST".into(), &1.into()));
     let told: Value = serde_json::from_str(&watcher.wait_for_line("\"accepted\"", SOON)?)?;
@@ -118,8 +118,8 @@ fn too_many_are_answered_with_503() -> Result<()> {
         ensure!(accepted < 60, "as many as one likes");
     };
     assert!(refused == 503 && accepted >= 10, "{refused} after {accepted}");
-    count(&device, REQUESTS, "accepted", accepted)?;
-    count(&device, REQUESTS, "too_many", 1)
+    wait_for_count(&device, REQUESTS, "accepted", accepted)?;
+    wait_for_count(&device, REQUESTS, "too_many", 1)
 }
 
 /// SEC-8, UCR-2: a request is answered within a second beside a thousand connections that say nothing, or not enough, from
