@@ -29,6 +29,8 @@ pub struct Behaviour {
     pub lease: u32,
     /// Answers REQUEST by NAK.
     pub refuse: bool,
+    /// Answers INFORM by NAK, which no server should.
+    pub refuse_inform: bool,
     /// Answers nothing.
     pub silent: bool,
     /// Server identifier.
@@ -65,7 +67,8 @@ impl Responder {
     ) -> Result<Self> {
         let wire = Wire::open_incoming(namespace, interface)?;
         let mac = namespace.mac(interface)?;
-        let behaviour = Behaviour { lease, refuse: false, silent: false, server, options: Vec::new() };
+        let behaviour =
+            Behaviour { lease, refuse: false, refuse_inform: false, silent: false, server, options: Vec::new() };
         let shared = Arc::new(Shared {
             behaviour: Mutex::new(behaviour),
             stop: AtomicBool::new(false),
@@ -153,6 +156,7 @@ impl Serving {
         let kind = match request.kind() {
             kind::DISCOVER => kind::OFFER,
             kind::REQUEST if behaviour.refuse => kind::NAK,
+            kind::INFORM if behaviour.refuse_inform => kind::NAK,
             kind::REQUEST | kind::INFORM => kind::ACK,
             _ => return None,
         };

@@ -1,21 +1,23 @@
 //! When a row of ManageableDevice comes, what it holds, and when it goes.
 
 use std::{
+    fs,
     net::Ipv4Addr,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use tr111_tests::{
-    agent::{Agent, SOON},
+    agent::{Agent, Device, SOON},
     client::{Client, mac_text},
     frame::kind,
     host::dnsmasq,
     lab::{GATEWAY, Lab, POOL},
-    process::Process,
+    metrics::Metrics,
+    process::{Process, run},
     responder::Responder,
     vectors::{D1, D2, hex, identity},
-    wait::wait_for,
+    wait::{wait_for, wait_until},
     wire::Wire,
 };
 
@@ -210,6 +212,74 @@ fn inform_from_a_static_address_adds_a_row() -> Result<()> {
     let binding = rows[0].bindings.first().context("a binding")?;
     assert_eq!((binding.ip.as_str(), binding.source.as_str()), ("10.111.5.5", "inform"));
     assert_eq!(binding.lease_expires, None);
+    Ok(())
+}
+
+/// GW-17: a static device that answers ARP keeps its address when another host claims it by INFORM, and the claim is
+/// counted. Once it does not answer any more, the other host gets the address. That host has the address as well, and
+/// answers each time.
+#[test]
+fn a_claimed_static_address_stays_with_the_device_that_answers() -> Result<()> {
+    let lab = Lab::bridged()?;
+    let _server = Responder::start(&lab.gateway, "br-lan", GATEWAY, POOL, 120)?;
+    let agent = Agent::start(&lab, &["br-lan"], &[])?;
+    let address = Ipv4Addr::new(10, 111, 5, 5);
+    let (first, second) = (Wire::open(&lab.lan, "eth0")?, Wire::open(&lab.lan, "eth1")?);
+    let (mut holder, mut claimant) = (Client::new(&first, 1, hex(D1)), Client::new(&second, 2, hex(D2)));
+    // The LAN's namespace has the address once, and answers at both ports with the hardware address of each.
+    for (interface, client) in [("eth0", &holder), ("eth1", &claimant)] {
+        lab.lan.ip(&format!("link set {interface} address {}", mac_text(client.mac)))?;
+    }
+    let set = |setting: &str| run(lab.lan.command("sysctl").args(["-qw", &format!("net.ipv4.conf.{setting}")]));
+    set("all.rp_filter=0")?;
+    set("eth1.rp_filter=0")?;
+    lab.lan.ip(&format!("addr add {address}/16 dev eth0"))?;
+
+    holder.inform(address)?;
+    let row = agent.wait_for_rows(1, SOON)?;
+    let conflicts = |metrics: &Metrics| metrics.sum("tr111_identity_remarks_total", &[("remark", "address_conflict")]);
+    for claims in 1..=2 {
+        claimant.inform(address)?;
+        agent.wait_for_metrics("a refused claim", |metrics| conflicts(metrics) == claims)?;
+        assert_eq!(agent.devices()?, row);
+    }
+
+    set("eth0.arp_ignore=8")?;
+    claimant.inform(address)?;
+    let taken = wait_for("the claimant's row", SOON, || Ok(agent.devices()?.pop().filter(|now| now != &row[0])))?;
+    assert_eq!(taken.bindings[0].mac, mac_text(claimant.mac));
+    let metrics = agent.metrics()?;
+    assert_eq!((agent.devices()?.len(), conflicts(&metrics)), (1, 2));
+    Ok(())
+}
+
+/// RFC 2131 4.3.5: a NAK in answer to an INFORM ends no lease. The row stays beyond the grace, and the programs keep
+/// their record of the lease for the next agent.
+#[test]
+fn a_nak_to_an_inform_ends_no_lease() -> Result<()> {
+    let lab = Lab::new()?;
+    let server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 3_600)?;
+    server.change(|behaviour| behaviour.refuse_inform = true);
+    let mut agent = Agent::start(&lab, &["lan0"], &[])?;
+    agent.print(&["tune", "gateway.association.nak_grace_s=1"])?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    let mut device = Client::new(&wire, 1, hex(D1));
+    device.bind()?;
+    let row = agent.wait_for_rows(1, SOON)?;
+    let mut inform = device.message(kind::INFORM);
+    inform.ciaddr = device.address;
+    device.ask(&inform, kind::NAK)?;
+    agent.wait_for_metrics("the NAK in the agent", |metrics| {
+        metrics.sum("tr111_identity_remarks_total", &[("remark", "misplaced_nak")]) == 1
+    })?;
+    let end = Instant::now() + Duration::from_secs(2);
+    wait_until("the end of the grace", SOON, || Ok(Instant::now() >= end))?;
+    assert_eq!(agent.devices()?, row);
+
+    agent.stop()?;
+    fs::remove_file(agent.files().state().join("tr111.redb"))?;
+    let agent = agent.start_again(&lab, &["lan0"], &[])?;
+    assert_eq!(agent.devices()?.iter().map(Device::identity).collect::<Vec<_>>(), [row[0].identity()]);
     Ok(())
 }
 

@@ -6,12 +6,16 @@ use std::{collections::HashSet, time::Duration};
 
 use lan::{Client, Lan, ip};
 use tr111_common::dhcp4::MessageType;
-use tr111_core::arp::EVERYBODY;
-use tr111_core::association::{Input, Output, ProbeResult, Record, Settings};
+use tr111_core::{
+    arp::EVERYBODY,
+    association::{Input, LifeSign, Output, ProbeResult, Record, Settings},
+};
 
 const HOUR: u32 = 3_600;
 /// Longer than the probe interval and three unanswered probes.
-const WINDOW_S: u64 = 60 + 4;
+const PROBED_S: u64 = 60 + 4;
+/// The same and the search that follows.
+const WINDOW_S: u64 = PROBED_S + 60;
 
 fn lan() -> Lan {
     Lan::with(settings())
@@ -21,7 +25,7 @@ fn settings() -> Settings {
     Settings { probe_interval: Duration::from_mins(1), probe_count: 3, ..Settings::default() }
 }
 
-/// GW-11: a device that does not answer any more loses its row within the probe interval and three probes.
+/// GW-11: a device that does not answer any more loses its row within the probe interval, three probes and a search.
 #[test]
 fn a_device_that_left_loses_its_row() {
     let (mut lan, client) = (lan(), Client::new(1, "A"));
@@ -29,9 +33,11 @@ fn a_device_that_left_loses_its_row() {
     lan.off.insert(client.mac);
     lan.pass_s(50);
     assert_eq!((lan.changes(), lan.probes.len()), (vec!["+A".to_owned()], 0));
-    lan.pass_s(WINDOW_S - 50);
+    lan.pass_s(WINDOW_S - 50 - 14);
+    assert_eq!(lan.changes(), [""; 0]);
+    lan.pass_s(14);
     assert_eq!(lan.changes(), ["-A disconnected"]);
-    assert_eq!(lan.probes.len(), 3);
+    assert_eq!((lan.probes.len(), lan.searches.len()), (3, 1));
     for pair in lan.probes.windows(2) {
         let gap = pair[1].0.since(pair[0].0).unwrap();
         assert!(gap >= Duration::from_secs(1) && gap < Duration::from_millis(1_100), "{gap:?} between probes");
@@ -47,14 +53,14 @@ fn a_lost_probe_ends_nothing() {
         let (mut lan, client) = (lan(), Client::new(1, "A"));
         lan.join(&client, ip(100), HOUR);
         lan.lossy = lossy;
-        lan.pass_s(WINDOW_S);
+        lan.pass_s(PROBED_S);
         assert_eq!(lan.changes(), ["+A"]);
         assert_eq!(lan.probes.len() as u32, lossy + 1);
         assert_eq!(lan.core.counts().probes(ProbeResult::Unanswered), u64::from(lossy));
         assert_eq!(lan.core.counts().probes(ProbeResult::Answered), 1);
         // The count starts anew with the next silence.
         lan.lossy = 2;
-        lan.pass_s(WINDOW_S);
+        lan.pass_s(PROBED_S);
         assert_eq!(lan.changes(), [""; 0]);
     }
 }
@@ -83,6 +89,52 @@ fn a_device_that_talks_is_not_probed() {
     let asked = lan.outputs.iter().filter(|output| matches!(output, Output::Inquire { .. })).count();
     assert!((60..=100).contains(&asked), "asked for {asked} times in 4000 s");
     assert_eq!((lan.changes(), lan.probes.len()), (vec!["+A".to_owned()], 0));
+}
+
+/// GW-8, T-6: a device that answers no ARP, and from whose address frames come, stays as long as they do.
+#[test]
+fn a_device_that_talks_but_answers_no_arp_stays() {
+    let (mut lan, client) = (lan(), Client::new(1, "A"));
+    lan.join(&client, ip(100), 100 * HOUR);
+    lan.off.insert(client.mac);
+    lan.talkers.insert(ip(100));
+    lan.pass_s(600);
+    assert_eq!(lan.changes(), ["+A"]);
+    assert!((9..=11).contains(&lan.searches.len()), "{} searches in 600 s", lan.searches.len());
+    assert_eq!(lan.core.counts().signs(LifeSign::Frame), lan.searches.len() as u64);
+    let first_probe = lan.probes[0].0;
+    let [begun, since, until] = lan.searches[0];
+    assert_eq!((since, until), (first_probe, begun + Duration::from_mins(1)));
+    assert!(begun.since(first_probe).unwrap() >= Duration::from_secs(3));
+    assert!(lan.core.device(1).unwrap().last_seen >= begun, "a sign of life is seen in the row");
+    lan.talkers.clear();
+    lan.pass_s(WINDOW_S);
+    assert_eq!(lan.changes(), ["-A disconnected"]);
+}
+
+/// A device that is heard during the search stays, and what the search finds afterwards says nothing new.
+#[test]
+fn arp_or_an_ack_ends_the_search() {
+    for by_arp in [true, false] {
+        let (mut lan, client) = (lan(), Client::new(1, "A"));
+        lan.join(&client, ip(100), HOUR);
+        lan.off.insert(client.mac);
+        while lan.searches.is_empty() {
+            lan.pass_s(1);
+        }
+        lan.pass_s(30);
+        if by_arp {
+            lan.arp(ip(100), client.mac);
+        } else {
+            lan.renew(&client, ip(100), HOUR);
+        }
+        lan.pass_s(31);
+        let late = Input::Alive { client: lan.key_of(&client), sign: LifeSign::Flow };
+        lan.handle(late);
+        assert_eq!((lan.changes(), lan.core.counts().signs(LifeSign::Flow)), (vec!["+A".to_owned()], 0));
+        lan.pass_s(WINDOW_S);
+        assert_eq!(lan.changes(), ["-A disconnected"]);
+    }
 }
 
 /// T-6: a row that came by INFORM lives by liveness alone, and goes by it.
@@ -250,10 +302,10 @@ fn probing_may_be_switched() {
     assert_eq!((lan.core.rows(), lan.probes.len()), (100, 0));
     lan.handle(Input::Settings(settings()));
     assert_eq!(lan.probes.len(), 0);
-    lan.pass_s(30);
+    lan.pass_s(30 + 63);
     assert!((20..80).contains(&lan.core.rows()), "about half are gone: {} are left", lan.core.rows());
     lan.handle(Input::Settings(Settings { nak_grace: Duration::ZERO, ..settings() }));
-    lan.pass_s(WINDOW_S - 30);
+    lan.pass_s(WINDOW_S - 93);
     assert_eq!(lan.core.rows(), 0, "another setting starts nothing anew");
 }
 
@@ -281,7 +333,7 @@ fn rows_go_with_a_link_that_stays_down() {
     // Saying it again changes nothing.
     lan.pass_s(20);
     lan.handle(Input::LinkDown { ifindex: lan::LAN });
-    lan.pass_s(WINDOW_S - 1 - 20 - 1);
+    lan.pass_s(PROBED_S - 1 - 20 - 1);
     assert_eq!(lan.changes(), ["+A", "+B"]);
     lan.pass_s(2);
     let mut gone = lan.changes();

@@ -80,7 +80,7 @@ fn after_a_restart_everybody_is_asked_for() {
     let asked: std::collections::HashSet<_> =
         lan.probes.iter().map(|(_, mac)| *mac).filter(|mac| *mac != EVERYBODY).collect();
     assert!((25..75).contains(&asked.len()), "about half were probed by now: {}", asked.len());
-    lan.pass_s(34);
+    lan.pass_s(34 + 60);
     assert_eq!(lan.core.rows(), 50);
 }
 

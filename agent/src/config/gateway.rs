@@ -51,9 +51,9 @@ pub struct Association {
     pub inform_maximum_age: Option<Duration>,
     /// How long a row outlives a NAK.
     pub nak_grace: Duration,
-    /// Silence after which a device is probed.
+    /// Silence after which a device is probed, and how long one that does not answer is searched for.
     pub probe_interval: Duration,
-    /// Unanswered probes after which it is gone.
+    /// Unanswered probes after which the search begins.
     pub probe_count: u32,
 }
 

@@ -224,9 +224,9 @@ pub const KEYS: &[Key] = &[
         .help("how long a row outlives a NAK, so that the client can ask again"),
     key(ASSOCIATION, "probe_interval_s", Integer(1, SECONDS_MAXIMUM), Preset::Integer(60), Live)
         .unit("s")
-        .help("silence after which a device is probed"),
+        .help("silence after which a device is probed, and how long one that does not answer is searched for"),
     key(ASSOCIATION, "probe_count", Integer(1, 100), Preset::Integer(3), Live)
-        .help("unanswered probes after which a device counts as gone"),
+        .help("unanswered probes after which other signs of life of a device are searched for"),
     key(BINDING, "extend_nat_timeout_s", Integer(0, SECONDS_MAXIMUM), Preset::Integer(300), Live)
         .unit("s")
         .help("NAT timeout of flows that carry STUN for Connection Requests; 0: off"),

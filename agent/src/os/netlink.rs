@@ -4,6 +4,7 @@
 //! that the agent works with. Crates that know every attribute of every message make a tenth of a small binary.
 
 use std::{
+    collections::HashMap,
     io,
     net::{Ipv4Addr, SocketAddrV4},
     time::Duration,
@@ -33,12 +34,20 @@ mod rtm {
     pub(super) const GETADDR: u16 = 22;
     pub(super) const NEWROUTE: u16 = 24;
     pub(super) const GETROUTE: u16 = 26;
+    pub(super) const NEWNEIGH: u16 = 28;
+    pub(super) const GETNEIGH: u16 = 30;
     pub(super) const NEWTFILTER: u16 = 44;
     pub(super) const GETTFILTER: u16 = 46;
 }
 
-/// Attributes of links, addresses, routes and filters (`linux/if_link.h`, `linux/if_addr.h`, `linux/rtnetlink.h`,
-/// `linux/pkt_cls.h`).
+/// States of neighbour entries (`linux/neighbour.h`) that hold a hardware address which was confirmed at some time. An
+/// incomplete or failed entry has a date of confirmation too, which the kernel made up.
+const NUD_CONFIRMED: u16 = 0x02 | 0x04 | 0x08 | 0x10;
+/// Units of the dates of neighbour entries, `USER_HZ`: 100 a second wherever Linux is used today.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Attributes of links, addresses, routes, neighbours and filters (`linux/if_link.h`, `linux/if_addr.h`,
+/// `linux/rtnetlink.h`, `linux/neighbour.h`, `linux/pkt_cls.h`).
 mod attribute {
     pub(super) const IFLA_ADDRESS: u16 = 1;
     pub(super) const IFLA_IFNAME: u16 = 3;
@@ -54,6 +63,8 @@ mod attribute {
     pub(super) const TCA_KIND: u16 = 1;
     pub(super) const TCA_OPTIONS: u16 = 2;
     pub(super) const TCA_BPF_NAME: u16 = 7;
+    pub(super) const NDA_DST: u16 = 1;
+    pub(super) const NDA_CACHEINFO: u16 = 3;
     /// The bit of an attribute that holds attributes.
     pub(super) const NESTED: u16 = 1 << 15;
     pub(super) const TYPE: u16 = 0x3fff;
@@ -66,6 +77,12 @@ mod conntrack {
     pub(super) const TUPLE_ORIG: u16 = 1;
     pub(super) const TUPLE_REPLY: u16 = 2;
     pub(super) const TIMEOUT: u16 = 7;
+    pub(super) const COUNTERS_ORIG: u16 = 9;
+    pub(super) const FILTER: u16 = 25;
+    pub(super) const COUNTERS_PACKETS: u16 = 1;
+    pub(super) const FILTER_ORIG_FLAGS: u16 = 1;
+    /// The bit of `FILTER_ORIG_FLAGS` for `IP_V4_SRC`.
+    pub(super) const FILTER_IP_SRC: u32 = 1;
     pub(super) const TUPLE_IP: u16 = 1;
     pub(super) const TUPLE_PROTO: u16 = 2;
     pub(super) const IP_V4_SRC: u16 = 1;
@@ -175,11 +192,11 @@ impl NetlinkDeserializable for Message {
 
     fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
         let kind = header.message_type;
-        // sizeof(struct ifinfomsg), ifaddrmsg, rtmsg, tcmsg, nfgenmsg.
+        // sizeof(struct ifinfomsg), ifaddrmsg, rtmsg, ndmsg, tcmsg, nfgenmsg.
         let length = match kind {
             rtm::NEWLINK..=19 => 16,
             rtm::NEWADDR..=23 => 8,
-            rtm::NEWROUTE..=27 => 12,
+            rtm::NEWROUTE..=27 | rtm::NEWNEIGH..=31 => 12,
             rtm::NEWTFILTER..=47 => 20,
             _ => 4,
         };
@@ -542,6 +559,38 @@ impl Netlink {
         }
     }
 
+    /// How long ago the neighbour entry of an address was confirmed: by an answer to ARP, or by a connection that moves
+    /// on. `None` where there is no such entry, or it never was.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub async fn neighbour_confirmed(&self, ifindex: u32, address: Ipv4Addr) -> io::Result<Option<Duration>> {
+        let [a, b, c, d] = ifindex.to_ne_bytes();
+        let message = Message::new(rtm::GETNEIGH, [AF_INET, 0, 0, 0, a, b, c, d, 0, 0, 0, 0])
+            .with(attribute::NDA_DST, address.octets());
+        match self.ask(message, 0).await {
+            Ok(answers) => Ok(answers.iter().find_map(confirmed)),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Every tracked flow that `source` began, by its key, with the packets that went in that direction. Flows that
+    /// do not count (`nf_conntrack_acct`) are left out. The kernel walks through all of its table.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub async fn packets_from(&self, source: Ipv4Addr) -> io::Result<HashMap<Vec<u8>, u64>> {
+        let ip = nest(&[(conntrack::IP_V4_SRC, &source.octets())]);
+        let tuple = nest(&[(conntrack::TUPLE_IP | attribute::NESTED, &ip)]);
+        let filter = nest(&[(conntrack::FILTER_ORIG_FLAGS, &conntrack::FILTER_IP_SRC.to_ne_bytes())]);
+        let message = Message::new(conntrack::GET, [AF_INET, 0, 0, 0])
+            .with(conntrack::TUPLE_ORIG | attribute::NESTED, tuple)
+            .with(conntrack::FILTER | attribute::NESTED, filter);
+        let answers = self.ask(message, NLM_F_DUMP).await?;
+        Ok(answers.iter().filter_map(|flow| packets(flow, source)).collect())
+    }
+
     async fn ask(&self, message: Message, flags: u16) -> io::Result<Vec<Message>> {
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
@@ -566,6 +615,26 @@ impl Netlink {
         }
         Ok(found)
     }
+}
+
+fn confirmed(neighbour: &Message) -> Option<Duration> {
+    let state = u16::from_ne_bytes(*neighbour.header.get(8..)?.first_chunk()?);
+    let dates = neighbour.value(attribute::NDA_CACHEINFO)?;
+    let ticks = u32::from_ne_bytes(*dates.first_chunk()?);
+    (state & NUD_CONFIRMED != 0).then(|| TICK * ticks)
+}
+
+/// The key of a flow that `source` began, and its packets in that direction.
+fn packets(flow: &Message, source: Ipv4Addr) -> Option<(Vec<u8>, u64)> {
+    let key = flow.value(conntrack::TUPLE_ORIG)?;
+    let from = nested_value(nested_value(&key, conntrack::TUPLE_IP)?, conntrack::IP_V4_SRC)?;
+    if from != source.octets() {
+        return None;
+    }
+    let counters = flow.value(conntrack::COUNTERS_ORIG)?;
+    let packets = nested_value(&counters, conntrack::COUNTERS_PACKETS)?;
+    let packets = u64::from_be_bytes(packets.try_into().ok()?);
+    Some((key, packets))
 }
 
 fn address_message(kind: u16, ifindex: u32, address: Ipv4Addr, prefix_length: u8) -> Message {

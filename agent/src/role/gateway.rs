@@ -15,7 +15,7 @@ use crate::{
     dataplane::{self, Dataplane, Pins},
     nat::{self, Nat, TableError},
     service::{
-        Clock, InterfaceState, Knobs, Lan, Model, Prober,
+        Clock, InterfaceState, Knobs, Lan, Model, Prober, Search,
         association::{Ended, Facts, Owner, Parts},
         watch_network,
     },
@@ -96,6 +96,7 @@ async fn serve(
     let metrics = endpoints.metrics();
     let knobs = Knobs::new(values);
     let cpe = start::cpe(sockets, &kept, &knobs, &endpoints, &telemetry)?;
+    let (prober, nat) = (Prober::start(telemetry.probes_sent.clone()), Nat::start(&gateway.traffic));
     let mut owner = Owner::new(
         Parts {
             facts: Facts {
@@ -116,8 +117,9 @@ async fn serve(
             knobs,
             model: Model::new(gateway.data_model, gateway.identity.clone(), written),
             log,
-            prober: Prober::start(telemetry.probes_sent.clone()),
-            nat: Some(Nat::start(&gateway.traffic)),
+            search: Search::start(prober.clone(), endpoints.asks.clone(), nat.conntrack()),
+            prober,
+            nat: Some(nat),
         },
         kept,
         seed,

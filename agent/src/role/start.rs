@@ -199,7 +199,7 @@ pub(super) struct Endpoints {
     listener: Listener,
     http: Option<TcpListener>,
     signals: Signals,
-    asks: mpsc::Sender<Ask>,
+    pub(super) asks: mpsc::Sender<Ask>,
     asked: mpsc::Receiver<Ask>,
     /// Where the owner tells what happens.
     pub(super) events: broadcast::Sender<Arc<Event>>,

@@ -19,7 +19,7 @@ use tr111_core::{
 };
 
 use super::{
-    Ask, Clock, GatewayAlarm, InterfaceState, Kept, LanChange, Model, Prober,
+    Ask, Clock, GatewayAlarm, InterfaceState, Kept, LanChange, Model, Prober, Search, Sighting,
     alarms::{self, Alarms},
     cpe,
     describe::Describer,
@@ -30,6 +30,7 @@ use super::{
     management::{Management, Subject},
     prober::Target,
     replies::Replies,
+    search::Order,
     timer::Timer,
 };
 use crate::{
@@ -107,6 +108,8 @@ pub struct Parts<K, C> {
     pub log: Log,
     /// Asks the silent.
     pub prober: Prober,
+    /// Searches for those that do not answer.
+    pub search: Search,
     /// NAT timeouts; `None` where nobody extends them.
     pub nat: Option<Nat>,
 }
@@ -129,6 +132,14 @@ impl<K: Programs, C> Parts<K, C> {
                 }
                 Output::Probe { client, mac, ip } => {
                     self.prober.probe(Target { segment: client.segment, mac: *mac, ip: *ip });
+                    continue;
+                }
+                Output::Search { client, ip, since, until } => {
+                    self.search.begin(Order::Sign { client: *client, ip: *ip, since: *since, until: *until });
+                    continue;
+                }
+                Output::AskHolder { segment, ip } => {
+                    self.search.begin(Order::Answers { segment: *segment, ip: *ip });
                     continue;
                 }
                 _ => continue,
@@ -611,6 +622,10 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
     fn answer(&mut self, ask: Ask) {
         let ask = match ask {
             Ask::Bindings(reply) => return self.bindings(reply),
+            Ask::Sighted(Sighting::Alive { client, sign }) => return self.handle(Input::Alive { client, sign }),
+            Ask::Sighted(Sighting::Answer { segment, ip, mac }) => {
+                return self.handle(Input::Answer { segment, ip, mac });
+            }
             other => other,
         };
         let Some(ask) = self.management.answer(&self.table, ask) else { return };

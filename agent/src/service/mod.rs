@@ -30,6 +30,8 @@ mod parameters;
 mod prober;
 #[cfg(feature = "gateway")]
 mod replies;
+#[cfg(feature = "gateway")]
+mod search;
 #[cfg(all(test, feature = "gateway"))]
 mod tests;
 mod timer;
@@ -52,6 +54,8 @@ pub use network::{InterfaceState, NetworkChange, watch as watch_network};
 pub use parameters::{Model, Written};
 #[cfg(feature = "gateway")]
 pub use prober::Prober;
+#[cfg(feature = "gateway")]
+pub use search::{Search, Sighting};
 
 use crate::{
     config::Values,
@@ -120,6 +124,9 @@ pub enum Ask {
         /// Refused ones before it that no watcher was told of.
         omitted: u64,
     },
+    /// No question: a search for a silent device, or for the holder of an address, found somebody.
+    #[cfg(feature = "gateway")]
+    Sighted(Sighting),
     /// The knobs.
     Knobs(oneshot::Sender<Vec<Knob>>),
     /// Changes knobs, all or none.

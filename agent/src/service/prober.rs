@@ -90,8 +90,7 @@ async fn run(sent: IntCounter, mut targets: mpsc::Receiver<Target>) {
 
 impl Interface {
     fn open(ifindex: u32) -> Result<Self, SocketError> {
-        let name = if_indextoname(ifindex).ok().and_then(|name| name.into_string().ok());
-        let name = &name.ok_or_else(|| SocketError::NoInterface(format!("number {ifindex}")))?;
+        let name = &interface_name(ifindex)?;
         let socket = PacketSocket::open_to_send(name)?;
         let system = |source| SocketError::System { interface: name.clone(), source };
         let (mut mac, mut addresses) = (None, Vec::new());
@@ -112,6 +111,12 @@ impl Interface {
     fn request(&self, target: &Target) -> ArpRequest {
         ArpRequest { sender: (self.mac, sender(&self.addresses, target.ip)), target: target.ip }
     }
+}
+
+/// The name of an interface.
+pub(super) fn interface_name(ifindex: u32) -> Result<String, SocketError> {
+    let name = if_indextoname(ifindex).ok().and_then(|name| name.into_string().ok());
+    name.ok_or_else(|| SocketError::NoInterface(format!("number {ifindex}")))
 }
 
 /// The address of the subnet that `target` is in, else the first, else none: an ARP Probe (RFC 5227 2.1.1).

@@ -166,6 +166,7 @@ fn start_in(directory: Arc<TempDir>) -> Lab {
     };
     let lan0 = Interface { name: "lan0".to_owned(), side: "lan".to_owned(), state: "up".to_owned(), hooks: Vec::new() };
     let (store, kept) = open_store(directory.path(), lan).expect("a store");
+    let prober = Prober::start(telemetry.probes_sent.clone());
     let parts = Parts {
         facts: Facts {
             role: "gateway",
@@ -182,7 +183,8 @@ fn start_in(directory: Arc<TempDir>) -> Lab {
         knobs: Knobs::new(Values::default()),
         model: Model::new(Root::Igd, device_info, Written::default()),
         log: Log::start("off"),
-        prober: Prober::start(telemetry.probes_sent.clone()),
+        search: Search::start(prober.clone(), asks.clone(), None),
+        prober,
         nat: None,
     };
     network.try_send(LanChange::Addresses(vec![GATEWAY])).expect("room");

@@ -13,7 +13,7 @@ use tr111_common::{
     identity::Refusal,
     insert::Insertion,
 };
-use tr111_core::association::{IdentityResult, ProbeResult, Remark, RemovalReason, Source};
+use tr111_core::association::{IdentityResult, LifeSign, ProbeResult, Remark, RemovalReason, Source};
 
 use super::{KernelCounters, TableFacts, lock};
 
@@ -147,6 +147,12 @@ impl Families {
         probes.with_label_values(&["sent"]).inc_by(probes_sent);
         probes.with_label_values(&["answered"]).inc_by(table.counts.probes(ProbeResult::Answered));
         probes.with_label_values(&["silent"]).inc_by(table.counts.probes(ProbeResult::Unanswered));
+
+        let signs = "Devices that answered no ARP request and are kept, by the sign of life that was found.";
+        let signs = families.counter("tr111_liveness_signs_total", signs, &["sign"])?;
+        for sign in LifeSign::ALL {
+            signs.with_label_values(&[sign.label()]).inc_by(table.counts.signs(sign));
+        }
 
         let newcomers = "Clients that identified themselves and found the kernel's map of newcomers full.";
         let newcomers = families.counter("tr111_newcomers_lost_total", newcomers, &[])?;

@@ -146,6 +146,32 @@ impl ProbeResult {
     }
 }
 
+/// By what a device that answers no ARP was found (GW-8, T-6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LifeSign {
+    /// The kernel's neighbour entry was confirmed after the first lost probe.
+    Neighbour,
+    /// A tracked flow that the device began carried packets from it.
+    Flow,
+    /// A frame from its address came in.
+    Frame,
+}
+
+impl LifeSign {
+    /// Every sign.
+    pub const ALL: [Self; 3] = [Self::Neighbour, Self::Flow, Self::Frame];
+
+    /// The value of the metric's `sign` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Neighbour => "neighbour",
+            Self::Flow => "flow",
+            Self::Frame => "frame",
+        }
+    }
+}
+
 /// Messages whose identities are looked at, in the order of the counters (GW-3).
 const INSPECTED: [MessageType; 3] = [MessageType::Discover, MessageType::Request, MessageType::Inform];
 
@@ -157,6 +183,7 @@ pub struct Counts {
     additions: [u64; Source::ALL.len()],
     removals: [u64; RemovalReason::ALL.len()],
     probes: [u64; ProbeResult::ALL.len()],
+    signs: [u64; LifeSign::ALL.len()],
 }
 
 impl Counts {
@@ -190,6 +217,15 @@ impl Counts {
     /// Probes that ended in `result`.
     pub fn probes(&self, result: ProbeResult) -> u64 {
         self.probes[result as usize]
+    }
+
+    /// Devices that answered no probe and were found by `sign`.
+    pub fn signs(&self, sign: LifeSign) -> u64 {
+        self.signs[sign as usize]
+    }
+
+    pub(super) fn count_sign(&mut self, sign: LifeSign) {
+        self.signs[sign as usize] += 1;
     }
 
     pub(super) fn count_probe(&mut self, result: ProbeResult) {

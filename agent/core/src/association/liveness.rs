@@ -1,12 +1,14 @@
 //! A station that is silent is probed, and its binding is removed when nothing shows that it is there (GW-8, GW-11, T-6).
 //!
 //! The kernel notes when an ARP message was last sent from the address of a binding, so a device that talks costs one
-//! inquiry for each probe interval. After an interval of silence the address is probed by ARP, and when every probe was
-//! lost the binding is removed. What is behind a relay is never probed: its lease alone tells.
+//! inquiry for each probe interval. After an interval of silence the address is probed by ARP. When every probe was
+//! lost, the owner searches for other signs of life for one more interval ([`Output::Search`]): some devices answer no
+//! ARP and talk all the same. Only then the binding is removed. What is behind a relay is never probed: its lease alone
+//! tells.
 
 use std::time::Duration;
 
-use super::{Association, Binding, Output, ProbeResult, RemovalReason};
+use super::{Association, Binding, LifeSign, Output, ProbeResult, RemovalReason};
 use crate::{arp, time::BootTime};
 
 /// How long a station may take to answer a probe.
@@ -21,8 +23,7 @@ pub(super) struct Liveness {
     heard: BootTime,
     /// When to do the next thing; never, where nobody is probed.
     pub(super) due: BootTime,
-    /// Probes since it went silent.
-    probes: u32,
+    stage: Stage,
     /// The kernel's time was asked for, and is not known yet.
     inquired: bool,
     /// The hardware address of its last ARP message, as of the last inquiry. Behind a repeater it is the repeater's.
@@ -32,15 +33,27 @@ pub(super) struct Liveness {
     pub(super) claimant: Option<[u8; 6]>,
 }
 
+/// How far the station is from being given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It was heard within the interval.
+    Heard,
+    /// So many probes are lost or under way, the first of them sent at `since`.
+    Probed { count: u32, since: BootTime },
+    /// All probes are lost, and other signs of life are searched for.
+    Searched,
+}
+
 impl Liveness {
     /// Of a station that was heard, and that nobody has to look after yet.
     pub(super) fn heard(heard: BootTime) -> Self {
-        Self { heard, due: BootTime::NEVER, probes: 0, inquired: false, answered: None, claimant: None }
+        let due = BootTime::NEVER;
+        Self { heard, due, stage: Stage::Heard, inquired: false, answered: None, claimant: None }
     }
 
     /// The station was heard, and what was asked of it is answered.
     fn rest(&mut self, heard: BootTime, due: BootTime) {
-        *self = Self { heard, due, probes: 0, inquired: false, ..*self };
+        *self = Self { heard, due, stage: Stage::Heard, inquired: false, ..*self };
     }
 
     /// Another station has the address now.
@@ -111,9 +124,8 @@ impl Association {
 
     /// What the kernel knows of a client's station.
     pub(super) fn seen(&mut self, now: BootTime, id: u32, at: BootTime, mac: Option<[u8; 6]>) {
-        let liveness = self.table.liveness_mut(id);
-        liveness.remember(mac);
-        let is_inquired = liveness.inquired;
+        self.table.liveness_mut(id).remember(mac);
+        let is_inquired = self.table.held(id).liveness.inquired;
         if !self.hear(now, id, at) && is_inquired {
             self.silent(now, id);
         }
@@ -121,11 +133,11 @@ impl Association {
 
     /// The station of a binding was heard at `at`. Whether that ends its silence.
     pub(super) fn hear(&mut self, now: BootTime, id: u32, at: BootTime) -> bool {
-        let Liveness { heard, probes, .. } = self.table.held(id).liveness;
+        let Liveness { heard, stage, .. } = self.table.held(id).liveness;
         let latest = heard.max(at.min(now));
         self.table.heard(id, latest);
         let due = self.silent_from(&self.table.held(id).binding, latest);
-        let was_silent = probes > 0;
+        let was_silent = stage != Stage::Heard;
         let ends_silence = due > now || (was_silent && latest > heard);
         if ends_silence {
             if was_silent {
@@ -139,26 +151,48 @@ impl Association {
         ends_silence
     }
 
-    /// Nothing was heard of the station for an interval, nor after the last probe.
-    fn silent(&mut self, now: BootTime, id: u32) {
-        let most = self.settings.probe_count.max(1);
-        let Liveness { probes, answered, .. } = self.table.held(id).liveness;
-        if probes > 0 {
-            self.counts.count_probe(ProbeResult::Unanswered);
-        }
-        if probes >= most {
-            self.remove(id, RemovalReason::Disconnected);
+    /// A search found a sign of life. Only a search that still runs counts: whatever else was heard is newer.
+    pub(super) fn alive(&mut self, now: BootTime, id: u32, sign: LifeSign) {
+        if self.table.held(id).liveness.stage != Stage::Searched {
             return;
         }
+        self.counts.count_sign(sign);
+        self.table.heard(id, now);
+        let due = self.silent_from(&self.table.held(id).binding, now);
+        self.table.liveness_mut(id).rest(now, due);
+        self.schedule(id);
+    }
+
+    /// Nothing was heard of the station for an interval, nor after the last probe.
+    fn silent(&mut self, now: BootTime, id: u32) {
+        let (lost, since) = match self.table.held(id).liveness.stage {
+            Stage::Heard => (0, now),
+            Stage::Probed { count, since } => {
+                self.counts.count_probe(ProbeResult::Unanswered);
+                (count, since)
+            }
+            Stage::Searched => return self.remove(id, RemovalReason::Disconnected),
+        };
+        let most = self.settings.probe_count.max(1);
+        let (stage, due) = if lost < most {
+            (Stage::Probed { count: lost + 1, since }, now + ANSWER)
+        } else {
+            (Stage::Searched, now + self.settings.probe_interval)
+        };
         let liveness = self.table.liveness_mut(id);
-        *liveness = Liveness { due: now + ANSWER, probes: probes + 1, inquired: false, ..*liveness };
+        *liveness = Liveness { due, stage, inquired: false, ..*liveness };
+        let answered = liveness.answered;
         self.schedule(id);
         let binding = &self.table.held(id).binding;
         let (client, ip) = (binding.client, binding.ip);
         let Some(own) = binding.station() else { return };
+        if stage == Stage::Searched {
+            self.outputs.push_back(Output::Search { client, ip, since, until: due });
+            return;
+        }
         // A repeater may forward nothing to an address that is not its own, so only the first of several probes is
         // unicast (RFC 1122 2.3.2.1).
-        let mac = if probes == 0 && most > 1 { answered.unwrap_or(own) } else { arp::EVERYBODY };
+        let mac = if lost == 0 && most > 1 { answered.unwrap_or(own) } else { arp::EVERYBODY };
         self.outputs.push_back(Output::Probe { client, mac, ip });
     }
 

@@ -8,7 +8,7 @@
 //! follows by [`Association::poll_output`], and comes back at [`Association::next_deadline`]:
 //!
 //! * Events act at the kernel's time of their frame, so that a renewal that waited in the ring still counts.
-//! * [`Input::Tick`] lets expire what is due, and asks after whom nothing was heard of (GW-11).
+//! * [`Input::Tick`] lets expire what is due, and looks after devices that are silent (GW-8, GW-11).
 
 mod binding;
 mod claim;
@@ -30,7 +30,7 @@ mod table;
 mod wheel;
 
 pub use binding::{Binding, Device, Record, RemovalReason, Source};
-pub use counts::{Counts, IdentityResult, ProbeResult, Remark};
+pub use counts::{Counts, IdentityResult, LifeSign, ProbeResult, Remark};
 pub use deny::{Deny, DenyError};
 pub use settings::Settings;
 pub use table::Bindings;
@@ -90,6 +90,13 @@ pub enum Input<'a> {
         at: BootTime,
         /// Its sender hardware address; `None` where no message came since the address is watched.
         mac: Option<[u8; 6]>,
+    },
+    /// A search found that a client is there ([`Output::Search`]).
+    Alive {
+        /// The client.
+        client: ClientKey,
+        /// By what.
+        sign: LifeSign,
     },
     /// An ARP message from an address whose holder was asked ([`Output::AskHolder`]). Each sender is told.
     Answer {
@@ -193,6 +200,20 @@ pub enum Output {
         /// Its address.
         ip: Ipv4Addr,
     },
+    /// A client answered no probe: search for another sign of life, and tell by [`Input::Alive`] if there is one. Without
+    /// it the binding is removed at `until` (GW-8, T-6).
+    ///
+    /// That an entry of a table exists proves nothing: neighbour entries and flows outlive devices.
+    Search {
+        /// The client.
+        client: ClientKey,
+        /// Its address.
+        ip: Ipv4Addr,
+        /// When the first of the lost probes was sent. A sign is newer.
+        since: BootTime,
+        /// When the search ends.
+        until: BootTime,
+    },
     /// Another client claims an address: send an ARP request for it to every station of the segment, and tell by
     /// [`Input::Answer`] who answers within a second.
     AskHolder {
@@ -253,6 +274,11 @@ impl Association {
             Input::Seen { client, at, mac } => {
                 if let Some(id) = self.table.client(&client) {
                     self.seen(now, id, at, mac);
+                }
+            }
+            Input::Alive { client, sign } => {
+                if let Some(id) = self.table.client(&client) {
+                    self.alive(now, id, sign);
                 }
             }
             Input::Answer { segment, ip, mac } => self.answered(now, segment, ip, mac),

@@ -25,9 +25,11 @@ pub struct Settings {
     pub expiry_guard: Duration,
     /// How long a row that came by INFORM lives without a new INFORM (T-6); without, as long as the device is there.
     pub inform_maximum_age: Option<Duration>,
-    /// How long a station may be silent before it is probed (GW-11); zero: nobody is probed.
+    /// How long a station may be silent before it is probed (GW-11), and how long one that does not answer is searched
+    /// for; zero: nobody is probed.
     pub probe_interval: Duration,
-    /// Unanswered probes, a second apart, after which a device is gone.
+    /// Unanswered probes, a second apart, after which other signs of life are searched for. The holder of a claimed
+    /// address is asked as often.
     pub probe_count: u32,
     /// Let ACKs of DHCP servers that are not this gateway's make rows (T-26).
     pub accept_foreign_server: bool,

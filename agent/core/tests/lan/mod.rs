@@ -22,7 +22,7 @@ use tr111_common::{
 };
 use tr111_core::{
     arp::EVERYBODY,
-    association::{Association, Binding, Input, Output, Record, RemovalReason, Settings, Source},
+    association::{Association, Binding, Input, LifeSign, Output, Record, RemovalReason, Settings, Source},
     dhcp::{Builder, Message, Tag},
     identity::DeviceIdentity,
     time::BootTime,
@@ -98,6 +98,10 @@ pub struct Lan {
     pub repeaters: HashMap<[u8; 6], [u8; 6]>,
     /// Further hardware addresses that answer for an address, before its client does.
     pub rivals: Vec<(Ipv4Addr, [u8; 6])>,
+    /// Addresses from which a search finds frames.
+    pub talkers: HashSet<Ipv4Addr>,
+    /// Times at which searches began, what they had to be newer than, and when they end.
+    pub searches: Vec<[BootTime; 3]>,
     /// So many of the next probes are lost.
     pub lossy: u32,
     /// How often holders of addresses were asked.
@@ -135,6 +139,8 @@ impl Lan {
             off: HashSet::new(),
             repeaters: HashMap::new(),
             rivals: Vec::new(),
+            talkers: HashSet::new(),
+            searches: Vec::new(),
             lossy: 0,
             asked: 0,
             probes: Vec::new(),
@@ -338,6 +344,12 @@ impl Lan {
                         && [EVERYBODY, answer].contains(mac)
                     {
                         self.hear(client.segment, *ip, answer);
+                    }
+                }
+                Output::Search { client, ip, since, until } => {
+                    self.searches.push([self.now, *since, *until]);
+                    if self.talkers.contains(ip) {
+                        self.core.handle(self.now, Input::Alive { client: *client, sign: LifeSign::Frame });
                     }
                 }
                 Output::AskHolder { segment, ip } => {
