@@ -51,7 +51,7 @@ struct Server {
 
 impl Server {
     fn open(location: &Location) -> Result<Self> {
-        let Opened { journal, registry, associations, news } = Journal::open(location, 7)?;
+        let Opened { journal, registry, associations, news, .. } = Journal::open(location, 7)?;
         let associations = associations.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
         Ok(Self { journal, registry, associations, news })
     }
@@ -225,6 +225,88 @@ async fn a_timestamp_is_never_given_twice() -> Result<()> {
         assert_eq!(server.journal.reserve(wanted("CPE57689", None), now).await?, [1_700_000_002]);
         assert_eq!(server.journal.reserve(wanted("CPE57689", Some(1_800_000_000)), now).await?, [1_800_000_001]);
     }
+    Ok(())
+}
+
+/// T-54: a `ts` of the future, by a clock that was wrong, is kept for the CPE that it was sent to and for no other, until
+/// it is reset.
+#[tokio::test]
+async fn a_timestamp_of_the_future_is_that_of_one_cpe() -> Result<()> {
+    for place in Place::all()? {
+        let (now, future) = (UnixTime(1_700_000_000), UnixTime(1_700_000_000 + 400 * 86_400));
+        let server = place.open()?;
+        server.journal.commit(vec![added("CPE1"), added("CPE2"), added("CPE3")]).await?;
+        for name in ["CPE1", "CPE2"] {
+            assert_eq!(server.journal.reserve(wanted(name, None), future).await?, [future.0]);
+        }
+        drop(server);
+        let server = place.open()?;
+        let last = |name| server.cpe(name).map(|cpe| cpe.state.last_timestamp);
+        assert_eq!((last("CPE1"), last("CPE3")), (Some(Some(future.0)), Some(None)));
+        let next = async |name, known| server.journal.reserve(wanted(name, known), now).await;
+        assert_eq!(next("CPE3", None).await?, [now.0]);
+        assert_eq!(next("CPE1", None).await?, [future.0 + 1]);
+        server.journal.commit(vec![Change::TimestampReset(short("CPE1"))]).await?;
+        // Another server that has not heard of it yet remembers the one before.
+        assert_eq!(next("CPE1", Some(future.0 + 1)).await?, [now.0]);
+        assert_eq!(next("CPE2", None).await?, [future.0 + 1]);
+        server.journal.commit(vec![Change::TimestampsReset]).await?;
+        assert_eq!((next("CPE1", None).await?, next("CPE2", None).await?), (vec![now.0], vec![now.0]));
+        // Who goes takes its `ts` along.
+        server.journal.commit(vec![Change::Removed(short("CPE2")), added("CPE2")]).await?;
+        assert_eq!(next("CPE2", None).await?, [now.0]);
+    }
+    Ok(())
+}
+
+/// The last time that was known to be good is there after a restart.
+#[tokio::test]
+async fn the_good_time_is_there_after_a_restart() -> Result<()> {
+    for place in Place::all()? {
+        let opened = Journal::open(&place.location()?, 7)?;
+        assert_eq!(opened.good_time, None);
+        for time in [1_800_000_000, 1_700_000_000] {
+            opened.journal.commit(vec![Change::GoodTime(UnixTime(time))]).await?;
+        }
+        drop(opened);
+        assert_eq!(Journal::open(&place.location()?, 7)?.good_time, Some(UnixTime(1_700_000_000)));
+    }
+    Ok(())
+}
+
+/// A reset at one server is known at the other, and a `ts` that Redis lost is put back with its CPE.
+#[tokio::test]
+async fn two_servers_know_of_a_reset_and_of_a_loss() -> Result<()> {
+    let mut redis = Redis::start()?;
+    let location = Location::Redis(redis.address()?);
+    let (now, future) = (UnixTime(1_700_000_000), 1_900_000_000);
+    let (mut one, mut other) = (Server::open(&location)?, Server::open(&location)?);
+    for name in ["CPE1", "CPE2"] {
+        one.add(name).await?;
+    }
+    other.until("both are known", |server| server.registry.len() == 2).await?;
+    let last = |server: &Server, name| server.cpe(name).and_then(|cpe| cpe.state.last_timestamp);
+    for server in [&mut one, &mut other] {
+        for name in ["CPE1", "CPE2"] {
+            let number = server.registry.number(name.as_bytes()).context("no such CPE")?;
+            server.registry.update(number, |state| state.last_timestamp = Some(future));
+        }
+    }
+    one.journal.commit(vec![Change::TimestampReset(short("CPE1"))]).await?;
+    other.until("the reset is known", |server| last(server, "CPE1").is_none()).await?;
+    assert_eq!(last(&other, "CPE2"), Some(future));
+
+    redis.kill()?;
+    redis.forget()?;
+    redis.resume()?;
+    let count = || redis.cli(&["HLEN", "{tr111}:cpes"]);
+    other.until("both are put back", |_| count().is_ok_and(|count| count.trim() == "2")).await?;
+    other.health(true).await?;
+    let next = other.journal.reserve([wanted("CPE1", None), wanted("CPE2", None)].concat(), now).await?;
+    assert_eq!(next, [now.0, future + 1]);
+
+    other.journal.commit(vec![Change::TimestampsReset]).await?;
+    one.until("the reset of all is known", |server| last(server, "CPE2").is_none()).await?;
     Ok(())
 }
 

@@ -18,10 +18,7 @@ use super::{
     extract::{Body, InPath, InQuery, json, limit},
     problem::{Always, Conflicting, Named, Problem, WithBody},
 };
-use crate::{
-    control::message::NatBinding,
-    service::{Clock, acs::describe},
-};
+use crate::{control::message::NatBinding, service::acs::describe};
 
 /// Most bytes of a string of TR-111 Table 6.
 const TEXT: usize = 256;
@@ -256,7 +253,7 @@ pub(super) async fn report(
     }
     let address = Some(text).filter(|text| !text.is_empty()).map(|text| text.parse::<Authority>()).transpose();
     let address = address.map_err(|error| wrong(&error.to_string()))?;
-    let reported = acs::Reported { address, nat_detected: told.nat_detected, at: Clock::unix() };
+    let reported = acs::Reported { address, nat_detected: told.nat_detected, at: api.acs.now().unix };
     api.acs.report(&name, reported).await?;
     one(&api, &name)
 }

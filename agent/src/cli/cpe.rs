@@ -39,6 +39,11 @@ pub(super) enum Command {
     Export(ExportArgs),
     /// Have the next Binding Request of a CPE signed
     Verify(NameArgs),
+    /// Forget the ts of the last Connection Request: the next one is the time
+    ///
+    /// For CPEs that refuse every Connection Request, because the clock of the ACS was ahead when one was sent. A CPE that
+    /// accepted that one needs no reset: it takes the next ts, and refuses an earlier one.
+    ResetTimestamp(ResetArgs),
     /// Show what is weak in what was provisioned: passwords, and usernames that are hard to send
     Lint,
     /// Write a password of 128 random bits into a new file
@@ -70,6 +75,18 @@ pub(super) struct NameArgs {
     username: String,
 }
 
+/// Arguments of `tr111 cpe reset-timestamp`.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct ResetArgs {
+    /// STUNUsername of the CPE
+    #[arg(value_name = "STUNUSERNAME")]
+    username: Option<String>,
+    /// Every CPE; and the clock of the ACS is right as it is now, whatever it was before
+    #[arg(long)]
+    all: bool,
+}
+
 /// Arguments of `tr111 cpe generate`.
 #[derive(Debug, clap::Args)]
 pub(super) struct GenerateArgs {
@@ -95,6 +112,7 @@ pub(super) fn run(command: Command, reach: &Reach, json: bool) -> Outcome {
         Command::List => list(reach, json),
         Command::Remove(NameArgs { username }) => done(reach, &Request::RemoveCpe { username }),
         Command::Verify(NameArgs { username }) => done(reach, &Request::VerifyCpe { username }),
+        Command::ResetTimestamp(ResetArgs { username, .. }) => done(reach, &Request::ResetTimestamp { username }),
         Command::Import(args) => file::import(&args, reach, json),
         Command::Export(args) => file::export(&args, reach),
         Command::Lint => lint(reach, json),

@@ -44,6 +44,10 @@ pub(super) fn describe(status: &Status) -> String {
         let failure = acs.registry_failure.as_deref();
         let failure = failure.map(|reason| format!(", NOT KEPT at the moment: {}", printable(reason)));
         line("registry", format!("{}{}", printable(&acs.registry), failure.unwrap_or_default()));
+        if let Some(ahead) = acs.clock_ahead_s {
+            let ahead = seconds(Duration::from_secs(ahead));
+            line("clock", format!("NOT BELIEVED: {ahead} ahead of the last known good time"));
+        }
     }
     let table = &status.table;
     // Devices and ACSs have none.

@@ -125,6 +125,11 @@ pub enum Request {
         /// Its STUNUsername.
         username: String,
     },
+    /// Forgets the `ts` of the last Connection Request.
+    ResetTimestamp {
+        /// STUNUsername of the CPE; `None`: of all, and the clock is taken for good as it is.
+        username: Option<String>,
+    },
     /// CPEs of the registry, without passwords.
     Cpes,
     /// What was provisioned of them, passwords included.

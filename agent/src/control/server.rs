@@ -218,6 +218,7 @@ impl Connection<'_> {
                 | Request::AddCpes { .. }
                 | Request::RemoveCpe { .. }
                 | Request::VerifyCpe { .. }
+                | Request::ResetTimestamp { .. }
                 | Request::Cpes
                 | Request::CpeCredentials
                 | Request::LintCpes => {

@@ -1,4 +1,5 @@
 //! What the operating system gives, as the rest of the agent uses it.
 
+pub mod clock;
 pub mod netlink;
 pub mod packet_socket;

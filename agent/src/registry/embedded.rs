@@ -2,13 +2,17 @@
 //! the disk before anybody is told, a damaged file is moved aside, and a full disk is tried again.
 
 use std::{
-    collections::HashMap,
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
 };
 
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
-use tr111_core::{acs::Change, connreq::next_timestamp, short::Short, time::UnixTime};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use tr111_core::{
+    acs::{Change, Cpe},
+    connreq::next_timestamp,
+    short::Short,
+    time::UnixTime,
+};
 
 use super::{
     BindingStore, Error, Failure, Follower, News, Taken, Wanted, Whole,
@@ -19,17 +23,23 @@ use crate::store::{self, DecodeError};
 /// Name of the file in `state_dir`.
 pub const FILE: &str = "registry.redb";
 /// Layout of the tables.
-const SCHEMA: u64 = 1;
+const SCHEMA: u64 = 2;
+/// The layout before: records of version 1, and one number below which nobody was given a `ts`.
+const FIRST_SCHEMA: u64 = 1;
 
 /// Name to everything else of a CPE.
 const CPES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("cpes");
 /// Associations, of which only their owner knows more.
 const ASSOCIATIONS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("associations");
+/// Name of a CPE to the last `ts` that was given to it (T-54).
+const TIMESTAMPS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("timestamps");
 /// Name to number.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Layout of the tables.
 const META_SCHEMA: &str = "schema";
-/// The highest `ts` that was ever reserved.
+/// The last time that was known to be good ([`Change::GoodTime`]).
+const META_GOOD_TIME: &str = "good_time";
+/// In [`FIRST_SCHEMA`], the highest `ts` that was ever given.
 const META_TIMESTAMP: &str = "timestamp";
 
 /// The open file.
@@ -40,13 +50,6 @@ pub struct Embedded {
     database: Option<Database>,
     /// What a file holds that cannot be written, until it is read.
     read_only: Option<Database>,
-    /// No `ts` above it was given to any CPE, in all lives of this file.
-    highest: Option<u64>,
-    /// What it was when this process began. A CPE's own last `ts` is in memory from then on, so that one number on the disk,
-    /// written once a second at most, does for all of them.
-    floor: Option<u64>,
-    /// What was given at or below `floor`, by the clock of whoever asked: few, unless the clock went back.
-    raised: HashMap<Short, u64>,
 }
 
 impl Embedded {
@@ -58,23 +61,21 @@ impl Embedded {
         store::create(directory)?;
         let path = directory.join(FILE);
         match open(&path) {
-            Ok((database, highest)) => Ok(Self::new(path, Some(database), highest)),
+            Ok(database) => Ok(Self::new(path, Some(database))),
             Err(store::Error::Damaged { path, reason }) => Self::anew(path, &reason),
             // A full disk, or one that became read-only: what it holds counts all the same.
             Err(error @ (store::Error::System { .. } | store::Error::Database { .. })) if path.exists() => {
                 let copy = panic::catch_unwind(|| store::copy_in_memory(&path)).ok().flatten();
-                let Some((copy, (_, highest))) = copy.and_then(|copy| meta(&copy).ok().map(|meta| (copy, meta))) else {
-                    return Err(error);
-                };
+                let Some(copy) = copy.filter(|copy| number(copy, META_SCHEMA).is_ok()) else { return Err(error) };
                 tracing::error!(%error, "the registry cannot be written: the agent goes on and tries again");
-                Ok(Self { read_only: Some(copy), ..Self::new(path, None, highest) })
+                Ok(Self { read_only: Some(copy), ..Self::new(path, None) })
             }
             Err(error) => Err(error),
         }
     }
 
-    fn new(path: PathBuf, database: Option<Database>, highest: Option<u64>) -> Self {
-        Self { path, database, read_only: None, highest, floor: highest, raised: HashMap::new() }
+    fn new(path: PathBuf, database: Option<Database>) -> Self {
+        Self { path, database, read_only: None }
     }
 
     /// The file.
@@ -85,8 +86,8 @@ impl Embedded {
     fn anew(path: PathBuf, reason: &str) -> Result<Self, store::Error> {
         let aside = store::move_aside(&path)?;
         tracing::error!(reason, "the registry starts empty; the damaged file is now {}", aside.display());
-        let (database, highest) = open(&path)?;
-        Ok(Self::new(path, Some(database), highest))
+        let database = open(&path)?;
+        Ok(Self::new(path, Some(database)))
     }
 
     /// Lets the database do something; afterwards it is to be opened again if that failed.
@@ -109,8 +110,8 @@ impl Embedded {
         let unavailable = |error: store::Error| Failure::Unavailable(error.to_string());
         let existed = self.path.exists();
         match open(&self.path) {
-            Ok((database, _)) if existed => Ok(database),
-            Ok((database, _)) => {
+            Ok(database) if existed => Ok(database),
+            Ok(database) => {
                 self.database = Some(database);
                 Err(Failure::Emptied)
             }
@@ -141,28 +142,11 @@ impl BindingStore for Embedded {
     }
 
     fn commit(&mut self, groups: &[&[Change]]) -> Result<Vec<Result<(), Taken>>, Failure> {
-        let highest = self.highest;
-        self.with(|database| write(database, groups, highest))
+        self.with(|database| write(database, groups))
     }
 
     fn reserve(&mut self, wanted: &[Wanted], now: UnixTime) -> Result<Vec<u64>, Failure> {
-        let mut reserved = Vec::with_capacity(wanted.len());
-        for Wanted { name, last } in wanted {
-            let known = next_timestamp(now, *last);
-            if self.floor.is_none_or(|floor| known > floor) && !self.raised.contains_key(name) {
-                reserved.push(known);
-                continue;
-            }
-            let raised = self.raised.entry(name.clone()).or_insert(self.floor.unwrap_or_default());
-            *raised = next_timestamp(now, Some(*raised).max(*last));
-            reserved.push(*raised);
-        }
-        let highest = reserved.iter().copied().max();
-        if highest > self.highest {
-            self.with(|database| write(database, &[], highest))?;
-            self.highest = highest;
-        }
-        Ok(reserved)
+        self.with(|database| reserve(database, wanted, now))
     }
 
     fn follower(&mut self) -> Option<Box<dyn Follower>> {
@@ -170,28 +154,51 @@ impl BindingStore for Embedded {
     }
 }
 
-/// The database, and the highest `ts` that was reserved.
-fn open(path: &Path) -> Result<(Database, Option<u64>), store::Error> {
+fn open(path: &Path) -> Result<Database, store::Error> {
+    let damaged = |reason| store::Error::Damaged { path: path.to_owned(), reason };
     store::guard(path, || {
         let database = store::database(path)?;
-        let (schema, highest) = meta(&database).map_err(|error| store::classify(path, error))?;
-        match schema {
-            Some(SCHEMA) | None => Ok((database, highest)),
-            Some(other) => {
-                Err(store::Error::Damaged { path: path.to_owned(), reason: format!("layout {other}, not {SCHEMA}") })
+        match number(&database, META_SCHEMA).map_err(|error| store::classify(path, error))? {
+            Some(SCHEMA) | None => {}
+            Some(FIRST_SCHEMA) => {
+                let upgraded = upgrade(&database).map_err(|error| store::classify(path, error))?;
+                upgraded.map_err(|error| damaged(error.to_string()))?;
             }
+            Some(other) => return Err(damaged(format!("layout {other}, not {SCHEMA}"))),
         }
+        Ok(database)
     })
 }
 
-fn meta(database: &Database) -> Result<(Option<u64>, Option<u64>), redb::Error> {
-    let transaction = database.begin_read()?;
-    match transaction.open_table(META) {
-        Ok(table) => {
-            let number = |name| -> Result<_, redb::Error> { Ok(table.get(name)?.map(|value| value.value())) };
-            Ok((number(META_SCHEMA)?, number(META_TIMESTAMP)?))
+/// Brings a file of [`FIRST_SCHEMA`] to [`SCHEMA`], all of it or nothing.
+fn upgrade(database: &Database) -> Result<Result<(), DecodeError>, redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    {
+        let mut tables = Tables::open(&transaction)?;
+        let mut upgraded = Vec::new();
+        for entry in tables.cpes.iter()? {
+            let (name, bytes) = entry?;
+            match record::decode(name.value(), bytes.value()) {
+                Ok(cpe) => upgraded.push(cpe),
+                Err(error) => return Ok(Err(error)),
+            }
         }
-        Err(redb::TableError::TableDoesNotExist(_)) => Ok((None, None)),
+        for cpe in &upgraded {
+            tables.create(cpe)?;
+        }
+        tables.numbers.remove(META_TIMESTAMP)?;
+        tables.numbers.insert(META_SCHEMA, SCHEMA)?;
+    }
+    transaction.commit()?;
+    Ok(Ok(()))
+}
+
+/// A number of [`META`].
+fn number(database: &Database, name: &str) -> Result<Option<u64>, redb::Error> {
+    match database.begin_read()?.open_table(META) {
+        Ok(table) => Ok(table.get(name)?.map(|value| value.value())),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -223,74 +230,195 @@ fn read(path: &Path, database: &Database, each: &mut dyn FnMut(News)) -> Result<
     rows(ASSOCIATIONS, &mut |key, value| {
         each(News::Association(Short::from(key), Some(value.into())));
         Ok(())
-    })
+    })?;
+    match transaction.open_table(TIMESTAMPS) {
+        Ok(table) => {
+            for entry in table.iter().map_err(|error| classify(error.into()))? {
+                let (name, timestamp) = entry.map_err(|error| classify(error.into()))?;
+                each(News::Timestamp(Short::from(name.value()), Some(timestamp.value())));
+            }
+        }
+        Err(redb::TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(classify(error.into())),
+    }
+    if let Some(time) = number(database, META_GOOD_TIME).map_err(classify)? {
+        each(News::GoodTime(UnixTime(time)));
+    }
+    Ok(())
 }
 
 type Outcomes = Vec<Result<(), Taken>>;
 
-fn write(database: &Database, groups: &[&[Change]], highest: Option<u64>) -> Result<Outcomes, redb::Error> {
+fn write(database: &Database, groups: &[&[Change]]) -> Result<Outcomes, redb::Error> {
     let mut transaction = database.begin_write()?;
     // fsync before `commit` returns: power loss costs nothing that was told.
     transaction.set_durability(Durability::Immediate)?;
     let mut outcomes = Outcomes::with_capacity(groups.len());
     {
-        let mut cpes = transaction.open_table(CPES)?;
-        let mut associations = transaction.open_table(ASSOCIATIONS)?;
-        let mut numbers = transaction.open_table(META)?;
-        numbers.insert(META_SCHEMA, SCHEMA)?;
-        if let Some(highest) = highest {
-            numbers.insert(META_TIMESTAMP, highest)?;
-        }
+        let mut tables = Tables::open(&transaction)?;
+        tables.numbers.insert(META_SCHEMA, SCHEMA)?;
         for group in groups {
-            outcomes.push(write_group(&mut cpes, &mut associations, group)?);
+            outcomes.push(tables.write_group(group)?);
         }
     }
     transaction.commit()?;
     Ok(outcomes)
 }
 
-type Table<'a> = redb::Table<'a, &'static [u8], &'static [u8]>;
-
-/// A group that is refused takes back what it wrote.
-fn write_group(
-    cpes: &mut Table<'_>,
-    associations: &mut Table<'_>,
-    group: &[Change],
-) -> Result<Result<(), Taken>, redb::Error> {
-    let mut written: Vec<(&Short, Option<Vec<u8>>)> = Vec::new();
-    for change in group {
-        let name = change.name();
-        if let Change::Association(key, value) = change {
-            match value {
-                Some(value) => drop(associations.insert(&**key, &**value)?),
-                None => drop(associations.remove(&**key)?),
-            }
-            continue;
-        }
-        let before = cpes.get(&**name)?.map(|bytes| bytes.value().to_vec());
-        // What cannot be read was refused when the file was opened; what came since was written by this program.
-        let known = before.as_deref().and_then(|bytes| record::decode(name, bytes).ok());
-        let after = match record::apply(change, known, Writers::One) {
-            Ok(after) => after.map(|cpe| record::encode(&cpe)),
-            Err(taken) => {
-                for (name, before) in written.into_iter().rev() {
-                    put(cpes, name, before.as_deref())?;
-                }
-                return Ok(Err(taken));
-            }
-        };
-        if after != before {
-            put(cpes, name, after.as_deref())?;
-            written.push((name, before));
+/// Gives each CPE a `ts` that is greater than its last one.
+fn reserve(database: &Database, wanted: &[Wanted], now: UnixTime) -> Result<Vec<u64>, redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    let mut reserved = Vec::with_capacity(wanted.len());
+    {
+        let mut timestamps = transaction.open_table(TIMESTAMPS)?;
+        for wanted in wanted {
+            let given = timestamps.get(&*wanted.name)?.map(|last| last.value());
+            let timestamp = next_timestamp(now, given.max(wanted.last(now)));
+            timestamps.insert(&*wanted.name, timestamp)?;
+            reserved.push(timestamp);
         }
     }
-    Ok(Ok(()))
+    transaction.commit()?;
+    Ok(reserved)
 }
 
-fn put(cpes: &mut Table<'_>, name: &Short, value: Option<&[u8]>) -> Result<(), redb::Error> {
-    match value {
-        Some(value) => drop(cpes.insert(&**name, value)?),
-        None => drop(cpes.remove(&**name)?),
+type Table<'a> = redb::Table<'a, &'static [u8], &'static [u8]>;
+
+/// The tables, to be written.
+struct Tables<'a> {
+    cpes: Table<'a>,
+    associations: Table<'a>,
+    timestamps: redb::Table<'a, &'static [u8], u64>,
+    numbers: redb::Table<'a, &'static str, u64>,
+}
+
+impl<'a> Tables<'a> {
+    fn open(transaction: &'a WriteTransaction) -> Result<Self, redb::Error> {
+        Ok(Self {
+            cpes: transaction.open_table(CPES)?,
+            associations: transaction.open_table(ASSOCIATIONS)?,
+            timestamps: transaction.open_table(TIMESTAMPS)?,
+            numbers: transaction.open_table(META)?,
+        })
     }
-    Ok(())
+
+    /// A group that is refused takes back what it wrote.
+    fn write_group(&mut self, group: &[Change]) -> Result<Result<(), Taken>, redb::Error> {
+        let mut written: Vec<(&Short, Option<Vec<u8>>)> = Vec::new();
+        for change in group {
+            let Some(name) = change.record() else {
+                self.write_other(change)?;
+                continue;
+            };
+            let before = self.cpes.get(&**name)?.map(|bytes| bytes.value().to_vec());
+            // What cannot be read was refused when the file was opened; what came since was written by this program.
+            let known = before.as_deref().and_then(|bytes| record::decode(name, bytes).ok());
+            let is_new = before.is_none();
+            let after = match record::apply(change, known, Writers::One) {
+                Ok(after) => after,
+                Err(taken) => {
+                    for (name, before) in written.into_iter().rev() {
+                        self.put(name, before.as_deref())?;
+                    }
+                    return Ok(Err(taken));
+                }
+            };
+            match after {
+                Some(cpe) if is_new => self.create(&cpe)?,
+                after => {
+                    let after = after.map(|cpe| record::encode(&cpe));
+                    if after == before {
+                        continue;
+                    }
+                    self.put(name, after.as_deref())?;
+                }
+            }
+            written.push((name, before));
+        }
+        Ok(Ok(()))
+    }
+
+    /// A change that is about no record of a CPE.
+    fn write_other(&mut self, change: &Change) -> Result<(), redb::Error> {
+        match change {
+            Change::Association(key, Some(value)) => drop(self.associations.insert(&**key, &**value)?),
+            Change::Association(key, None) => drop(self.associations.remove(&**key)?),
+            Change::TimestampReset(name) => drop(self.timestamps.remove(&**name)?),
+            Change::TimestampsReset => self.timestamps.retain(|_, _| false)?,
+            Change::GoodTime(UnixTime(time)) => drop(self.numbers.insert(META_GOOD_TIME, time)?),
+            Change::Added(_) | Change::Put(_) | Change::State(..) | Change::Removed(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Writes a CPE that was not there, and the `ts` that somebody knows of it.
+    fn create(&mut self, cpe: &Cpe) -> Result<(), redb::Error> {
+        self.put(&cpe.name, Some(&record::encode(cpe)))?;
+        if let Some(last) = cpe.state.last_timestamp {
+            self.timestamps.insert(&*cpe.name, last)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the record of a CPE. Where there is none, its `ts` goes too.
+    fn put(&mut self, name: &Short, record: Option<&[u8]>) -> Result<(), redb::Error> {
+        match record {
+            Some(record) => drop(self.cpes.insert(&**name, record)?),
+            None => {
+                self.cpes.remove(&**name)?;
+                self.timestamps.remove(&**name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of the layout before: CPEs with their last `ts`, and one number for all. The number was the `ts` of the future
+    /// that one CPE was sent once.
+    fn first(path: &Path) {
+        let database = store::database(path).expect("a database");
+        let transaction = database.begin_write().expect("a transaction");
+        for (name, last_timestamp) in [("CPE1", Some(1_700_000_007_u64)), ("CPE2", None)] {
+            let text = |text: &'static str| text.as_bytes();
+            let passwords = (text("stun"), text("user"), text("password"));
+            let cpe = (passwords, None::<u8>, None::<u8>, None::<u8>, last_timestamp, true);
+            let bytes = postcard::to_extend(&cpe, vec![1]).expect("plain data");
+            transaction.open_table(CPES).expect("a table").insert(text(name), &*bytes).expect("written");
+        }
+        let mut numbers = transaction.open_table(META).expect("a table");
+        numbers.insert(META_SCHEMA, FIRST_SCHEMA).expect("written");
+        numbers.insert(META_TIMESTAMP, 1_900_000_000).expect("written");
+        drop(numbers);
+        transaction.commit().expect("written");
+    }
+
+    /// T-54: a file of the version before is read, with the `ts` of each CPE, and the one of all is forgotten.
+    #[test]
+    fn a_file_of_the_first_layout_is_upgraded() {
+        let directory = tempfile::tempdir().expect("a directory");
+        first(&directory.path().join(FILE));
+        for _ in 0..2 {
+            let mut embedded = Embedded::open(directory.path()).expect("opens");
+            let mut news = Vec::new();
+            embedded.load(&mut |one| news.push(one)).expect("reads");
+            let cpes: Vec<_> = news
+                .iter()
+                .filter_map(|one| match one {
+                    News::Cpe(cpe) => Some((&*cpe.name, &*cpe.credentials.stun_password, cpe.state.must_verify)),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(cpes, [(&b"CPE1"[..], &b"stun"[..], true), (b"CPE2", b"stun", true)]);
+            assert!(news.contains(&News::Timestamp(Short::from(&b"CPE1"[..]), Some(1_700_000_007))), "{news:?}");
+        }
+        let mut embedded = Embedded::open(directory.path()).expect("opens");
+        let wanted = ["CPE1", "CPE2"].map(|name| Wanted { name: Short::from(name.as_bytes()), last: None });
+        let given = embedded.reserve(&wanted, UnixTime(1_700_000_000)).expect("reserves");
+        assert_eq!(given, [1_700_000_008, 1_700_000_000]);
+    }
 }

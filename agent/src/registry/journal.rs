@@ -62,6 +62,8 @@ pub struct Opened {
     pub registry: Registry,
     /// Every association, by its key.
     pub associations: Vec<(Short, Box<[u8]>)>,
+    /// The last time that was known to be good.
+    pub good_time: Option<UnixTime>,
     /// What others change from now on, and what was lost; for [`follow`].
     pub news: mpsc::Receiver<Vec<News>>,
 }
@@ -96,13 +98,16 @@ impl Journal {
     pub fn start(mut store: Box<dyn BindingStore>, seed: u64) -> Result<Opened, Error> {
         let mut registry = Registry::new(seed);
         let mut associations = Vec::new();
+        let mut good_time = None;
         store.load(&mut |news| match news {
             News::Association(key, Some(value)) => associations.push((key, value)),
             // What was read of a store that turned out damaged.
             News::Whole(_) => {
                 registry = Registry::new(seed);
                 associations.clear();
+                good_time = None;
             }
+            News::GoodTime(time) => good_time = Some(time),
             other => drop(follow(&mut registry, other)),
         })?;
         let (jobs, waiting) = blocking::channel();
@@ -119,7 +124,7 @@ impl Journal {
         let writer = Writer { store, kept: Kept::default(), failing: None, health: judged, tell, is_ending: ending };
         threads.push(Builder::new().name("registry".to_owned()).spawn(move || writer.run(&waiting))?);
         let journal = Self(Arc::new(Threads { jobs: Some(jobs), health, is_ending, running: threads }));
-        Ok(Opened { journal, registry, associations, news })
+        Ok(Opened { journal, registry, associations, good_time, news })
     }
 
     /// Comes back when `changes` are kept: all of them, or none.
@@ -233,9 +238,9 @@ impl Kept {
                     continue;
                 }
                 self.states.insert(name.clone(), self.changes.len());
-            } else {
+            } else if let Some(name) = change.record() {
                 // A state that comes later must not get before this.
-                self.states.remove(change.name());
+                self.states.remove(name);
             }
             self.changes.push(change);
         }
@@ -269,44 +274,50 @@ type Group = (Vec<Change>, Option<oneshot::Sender<Result<(), Refused>>>);
 /// Timestamps, and who waits for them.
 type Reserve = (Vec<Wanted>, UnixTime, oneshot::Sender<Result<Vec<u64>, Refused>>);
 
-/// Jobs that are done together, in their order.
+/// Jobs that are done together: first the changes, then timestamps.
 #[derive(Default)]
 struct Batch {
     groups: Vec<Group>,
-    changes: usize,
-    /// Ends a batch.
-    reserve: Option<Reserve>,
+    reserves: Vec<Reserve>,
+    /// Changes, or timestamps.
+    size: usize,
 }
 
 impl Batch {
-    fn push(&mut self, job: Job) {
+    /// Takes a job, or gives it back: changes that come after timestamps belong to the next batch.
+    fn push(&mut self, job: Job) -> Option<Job> {
         let group = match job {
+            Job::Reserve(wanted, now, done) => {
+                self.size += wanted.len();
+                self.reserves.push((wanted, now, done));
+                return None;
+            }
+            other if !self.reserves.is_empty() => return Some(other),
             Job::Commit(changes, done) => (changes, Some(done)),
             Job::Keep(changes) => (changes, None),
-            Job::Reserve(wanted, now, done) => {
-                self.reserve = Some((wanted, now, done));
-                return;
-            }
         };
-        self.changes += group.0.len();
+        self.size += group.0.len();
         self.groups.push(group);
+        None
     }
 
     fn is_full(&self) -> bool {
-        self.reserve.is_some() || self.changes >= GROUP
+        self.size >= GROUP
     }
 }
 
 impl Writer {
     fn run(mut self, jobs: &blocking::Receiver<Job>) {
+        let mut left = None;
         loop {
-            let job = match &self.failing {
-                None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(failing) => jobs.recv_timeout(failing.retry.saturating_duration_since(Instant::now())),
+            let job = match (left.take(), &self.failing) {
+                (Some(job), _) => Ok(job),
+                (None, None) => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                (None, Some(failing)) => jobs.recv_timeout(failing.retry.saturating_duration_since(Instant::now())),
             };
             let mut batch = Batch::default();
             match job {
-                Ok(job) => batch.push(job),
+                Ok(job) => left = batch.push(job),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     if !self.kept.changes.is_empty() {
@@ -315,9 +326,9 @@ impl Writer {
                     return;
                 }
             }
-            while !batch.is_full() {
+            while left.is_none() && !batch.is_full() {
                 let Ok(job) = jobs.try_recv() else { break };
-                batch.push(job);
+                left = batch.push(job);
             }
             match &self.failing {
                 Some(failing) if Instant::now() < failing.retry => {
@@ -325,10 +336,11 @@ impl Writer {
                     self.fail(batch, &reason);
                 }
                 _ => {
-                    self.write(batch.groups);
-                    if let Some(reserve) = batch.reserve {
-                        self.reserve(reserve);
+                    // An empty write asks whether the store works, which timestamps ask as well.
+                    if !(batch.groups.is_empty() && self.kept.changes.is_empty()) || batch.reserves.is_empty() {
+                        self.write(batch.groups);
                     }
+                    self.reserve(batch.reserves);
                 }
             }
         }
@@ -357,14 +369,21 @@ impl Writer {
         }
     }
 
-    fn reserve(&mut self, (wanted, now, done): Reserve) {
+    /// Reserves all at once, so that many who ask at a time wait for the disk once.
+    fn reserve(&mut self, reserves: Vec<Reserve>) {
+        let Some(now) = reserves.iter().map(|(_, now, _)| *now).max() else { return };
+        let wanted: Vec<Wanted> = reserves.iter().flat_map(|(wanted, ..)| wanted).cloned().collect();
         let mut reserved = self.store.reserve(&wanted, now);
         if reserved == Err(Failure::Emptied) {
             self.tell_emptied();
             reserved = self.store.reserve(&wanted, now);
         }
         self.judge(reserved.as_ref().err());
-        let _ = done.send(reserved.map_err(|failure| Refused::Unavailable(failure.to_string())));
+        let mut reserved = reserved.map(Vec::into_iter);
+        for (wanted, _, done) in reserves {
+            let some = reserved.as_mut().map(|reserved| reserved.by_ref().take(wanted.len()).collect());
+            let _ = done.send(some.map_err(|failure| Refused::Unavailable(failure.to_string())));
+        }
     }
 
     /// Keeps what nobody waits for, and tells the others.
@@ -375,7 +394,7 @@ impl Writer {
                 None => self.kept.extend(changes),
             }
         }
-        if let Some((_, _, done)) = batch.reserve {
+        for (.., done) in batch.reserves {
             let _ = done.send(Err(Refused::Unavailable(reason.to_owned())));
         }
     }

@@ -23,7 +23,7 @@ mod redis;
 use std::{collections::HashSet, fmt, path::PathBuf};
 
 use tr111_core::{
-    acs::{Change, Cpe, Registry, State},
+    acs::{AHEAD, Change, Cpe, Registry, State},
     short::Short,
     time::UnixTime,
 };
@@ -45,6 +45,12 @@ pub enum News {
     Removed(Short),
     /// An association, or that there is none under this key.
     Association(Short, Option<Box<[u8]>>),
+    /// The last `ts` of the CPE of this name; nothing where it was forgotten.
+    Timestamp(Short, Option<u64>),
+    /// The last `ts` of every CPE was forgotten.
+    TimestampsReset,
+    /// The last time that was known to be good.
+    GoodTime(UnixTime),
     /// Some changes were missed. What there is was told before this; nothing else is there.
     Whole(Whole),
 }
@@ -70,6 +76,14 @@ pub struct Wanted {
     pub name: Short,
     /// [`tr111_core::acs::State::last_timestamp`], as far as this server knows.
     pub last: Option<u64>,
+}
+
+impl Wanted {
+    /// The `ts` that this server knows of, for a store that may have lost it. One that is far ahead counts only where the
+    /// store has it: this server may not have heard yet that it was reset.
+    fn last(&self, UnixTime(now): UnixTime) -> Option<u64> {
+        self.last.filter(|last| *last <= now.saturating_add(AHEAD.as_secs()))
+    }
 }
 
 /// Another CPE has one of the names (STUN-21).
@@ -112,14 +126,16 @@ pub enum Error {
 
 /// What outlives the process. Every function blocks; a [`Journal`] calls them from a thread of its own.
 pub trait BindingStore: Send + fmt::Debug {
-    /// Tells everything that it holds, as [`News::Cpe`] and [`News::Association`].
+    /// Tells everything that it holds, as [`News::Cpe`], [`News::Association`], [`News::Timestamp`] and [`News::GoodTime`];
+    /// a CPE before its timestamp.
     fn load(&mut self, each: &mut dyn FnMut(News)) -> Result<(), Error>;
 
     /// Writes groups, in their order; each as a whole or, where it would add a CPE of a name that another one has, not at
     /// all. What it says to have written survives a crash.
     fn commit(&mut self, groups: &[&[Change]]) -> Result<Vec<Result<(), Taken>>, Failure>;
 
-    /// A `ts` for each, that no server used for that CPE before (T-54).
+    /// A `ts` for each, that no server used for that CPE before (T-54): the time, or one more than the last one of that
+    /// CPE.
     fn reserve(&mut self, wanted: &[Wanted], now: UnixTime) -> Result<Vec<u64>, Failure>;
 
     /// What tells of others' changes from [`BindingStore::load`] on; nothing where there are no others.
@@ -172,7 +188,7 @@ impl fmt::Display for Location {
 
 /// Brings what a store told into the registry; gives what the store lacks, to be handed in again.
 ///
-/// News of associations are not for it and are left alone.
+/// News of associations and of the time are not for it and are left alone.
 pub fn follow(registry: &mut Registry, news: News) -> Vec<Change> {
     match news {
         News::Cpe(cpe) => learn(registry, cpe),
@@ -185,7 +201,13 @@ pub fn follow(registry: &mut Registry, news: News) -> Vec<Change> {
             return newer.map(|known| Change::State(name, Box::new(known.state.clone()))).into_iter().collect();
         }
         News::Removed(name) => drop(registry.remove(&name)),
-        News::Association(..) => {}
+        News::Timestamp(name, last) => {
+            if let Some(number) = registry.number(&name) {
+                registry.update(number, |state| state.last_timestamp = last);
+            }
+        }
+        News::TimestampsReset => reset_timestamps(registry),
+        News::Association(..) | News::GoodTime(_) => {}
         News::Whole(whole) => {
             let missing = registry.iter_from(0).filter(|(_, cpe)| !whole.names.contains(&cpe.name));
             let missing: Vec<Cpe> = missing.map(|(_, cpe)| cpe.clone()).collect();
@@ -198,6 +220,15 @@ pub fn follow(registry: &mut Registry, news: News) -> Vec<Change> {
         }
     }
     Vec::new()
+}
+
+/// Forgets the last `ts` of every CPE.
+pub fn reset_timestamps(registry: &mut Registry) {
+    let sent: Vec<u32> =
+        registry.iter_from(0).filter(|(_, cpe)| cpe.state.last_timestamp.is_some()).map(|(number, _)| number).collect();
+    for number in sent {
+        registry.update(number, |state| state.last_timestamp = None);
+    }
 }
 
 fn learn(registry: &mut Registry, cpe: Cpe) {

@@ -1,4 +1,5 @@
-//! A CPE as bytes: compact and versioned, the same in every store.
+//! A CPE as bytes: compact and versioned, the same in every store. Timestamps of Connection Requests have a place of their
+//! own there: they change with each request.
 
 use std::net::SocketAddrV4;
 
@@ -13,9 +14,25 @@ use tr111_core::{
 use super::Taken;
 use crate::store::{self, DecodeError};
 
+/// Goes first in a record. [`decode`] reads those of version 1 as well.
+const VERSION: u8 = 2;
+
 /// Everything but the name, which is the key.
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredCpe<'a> {
+    stun_password: &'a [u8],
+    connection_request_username: &'a [u8],
+    connection_request_password: &'a [u8],
+    authenticated: Option<StoredSeen>,
+    tentative: Option<StoredSeen>,
+    #[serde(borrow)]
+    reported: Option<StoredReport<'a>>,
+    must_verify: bool,
+}
+
+/// The same in version 1.
+#[derive(Debug, Deserialize)]
+struct FirstStoredCpe<'a> {
     stun_password: &'a [u8],
     connection_request_username: &'a [u8],
     connection_request_password: &'a [u8],
@@ -52,7 +69,7 @@ pub(super) fn encode(cpe: &Cpe) -> Vec<u8> {
         since: since.0,
         last_seen: last_seen.0,
     };
-    store::encode(&StoredCpe {
+    let stored = StoredCpe {
         stun_password: &credentials.stun_password,
         connection_request_username: &credentials.connection_request_username,
         connection_request_password: &credentials.connection_request_password,
@@ -64,13 +81,22 @@ pub(super) fn encode(cpe: &Cpe) -> Vec<u8> {
             nat_detected: told.nat_detected,
             at: told.at.0,
         }),
-        last_timestamp: state.last_timestamp,
         must_verify: state.must_verify,
-    })
+    };
+    // Plain data into memory always serialises.
+    postcard::to_extend(&stored, vec![VERSION]).unwrap_or_default()
 }
 
+/// What [`encode`] made. `last_timestamp` is there only where version 1 wrote it.
 pub(super) fn decode(name: &[u8], bytes: &[u8]) -> Result<Cpe, DecodeError> {
-    let stored: StoredCpe<'_> = store::decode(bytes)?;
+    let (stored, last_timestamp) = match bytes {
+        [VERSION, stored @ ..] => (postcard::from_bytes(stored)?, None),
+        _ => {
+            let first: FirstStoredCpe<'_> = store::decode(bytes)?;
+            let last_timestamp = first.last_timestamp;
+            (StoredCpe::from(first), last_timestamp)
+        }
+    };
     let seen = |StoredSeen { address, server, since, last_seen }: StoredSeen| Seen {
         address,
         server,
@@ -93,10 +119,24 @@ pub(super) fn decode(name: &[u8], bytes: &[u8]) -> Result<Cpe, DecodeError> {
             authenticated: stored.authenticated.map(seen),
             tentative: stored.tentative.map(seen),
             reported,
-            last_timestamp: stored.last_timestamp,
+            last_timestamp,
             must_verify: stored.must_verify,
         },
     })
+}
+
+impl<'a> From<FirstStoredCpe<'a>> for StoredCpe<'a> {
+    fn from(first: FirstStoredCpe<'a>) -> Self {
+        Self {
+            stun_password: first.stun_password,
+            connection_request_username: first.connection_request_username,
+            connection_request_password: first.connection_request_password,
+            authenticated: first.authenticated,
+            tentative: first.tentative,
+            reported: first.reported,
+            must_verify: first.must_verify,
+        }
+    }
 }
 
 /// Whether others write what this server writes.

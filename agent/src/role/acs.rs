@@ -71,6 +71,7 @@ async fn serve(
     };
     let (served, asked) = endpoints.serve_for(acs.clone(), Arc::clone(&telemetry), reload);
     tokio::spawn(acs.clone().watch_associations());
+    tokio::spawn(acs.clone().watch_clock());
     let url = api.as_ref().and_then(api::Listening::url);
     if let Some(api) = api {
         tokio::spawn(api.serve(acs.clone(), telemetry.connections("api")));
@@ -141,6 +142,7 @@ fn status(config: &Acs, metrics: Option<String>) -> Status {
             authenticated: 0,
             registry: config.registry.to_string(),
             registry_failure: None,
+            clock_ahead_s: None,
         }),
     }
 }

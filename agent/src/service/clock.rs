@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 use nix::time::{ClockId, clock_gettime};
 use tr111_core::time::{BootTime, UnixTime};
 
+use crate::os::clock::now as system_time;
+
 /// A step of the system's time that is worth following; less is the noise of reading two clocks.
 const STEP: Duration = Duration::from_millis(500);
 
@@ -21,7 +23,7 @@ pub struct Clock {
 impl Clock {
     /// Reads both clocks.
     pub fn new() -> Self {
-        Self { boot: boot_of(SystemTime::now(), Self::now()) }
+        Self { boot: boot_of(system_time(), Self::now()) }
     }
 
     /// The boottime clock.
@@ -33,13 +35,13 @@ impl Clock {
 
     /// Unix time, where it can be trusted: a clock that was never set says 1970 (T-56).
     pub fn trusted() -> Option<UnixTime> {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since = system_time().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         (since >= BUILT).then_some(UnixTime(since.as_secs()))
     }
 
     /// Follows a step of the system's time, as when NTP sets it.
     pub fn follow(&mut self) {
-        self.correct(boot_of(SystemTime::now(), Self::now()));
+        self.correct(boot_of(system_time(), Self::now()));
     }
 
     /// Unix time at which the machine booted, in nanoseconds.
@@ -60,7 +62,7 @@ impl Clock {
 
     /// Unix time as the system has it.
     pub fn unix() -> UnixTime {
-        UnixTime(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs())
+        UnixTime(system_time().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs())
     }
 
     /// Unix time in RFC 3339 in UTC.
@@ -70,7 +72,7 @@ impl Clock {
 
     /// This moment in RFC 3339 in UTC.
     pub fn rfc3339_now() -> String {
-        rfc3339(SystemTime::now())
+        rfc3339(system_time())
     }
 
     /// RFC 3339 in UTC, to the second.

@@ -23,7 +23,7 @@ const VERSION: u8 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// Another version of the program wrote it.
-    #[error("version {0} of a record, where this program reads version {VERSION}")]
+    #[error("version {0} of a record, which this program does not read")]
     Version(u8),
     /// It has no bytes.
     #[error("a record without bytes")]

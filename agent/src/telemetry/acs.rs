@@ -31,6 +31,8 @@ impl AcsMetrics {
     pub const SENT: &'static str = "sent";
     /// The alarm of a signed request that came again (T-67).
     pub const REPLAYED: &'static str = "replayed_request";
+    /// The alarm of a clock that is too far ahead of the last known good time (T-54).
+    pub const CLOCK_AHEAD: &'static str = "clock_ahead";
 
     /// Adds them to the metrics of the role.
     pub fn register(telemetry: &Telemetry, role: &str) -> Result<Self, prometheus::Error> {
@@ -52,7 +54,9 @@ impl AcsMetrics {
             metrics.stun.with_label_values(&[request, verdict.label()]);
         }
         metrics.requests.with_label_values(&[Self::SENT]);
-        metrics.alarms.with_label_values(&[Self::REPLAYED]);
+        for alarm in [Self::REPLAYED, Self::CLOCK_AHEAD] {
+            metrics.alarms.with_label_values(&[alarm]);
+        }
         telemetry.register(Box::new(metrics.cpes.clone()))?;
         telemetry.register(Box::new(metrics.bindings.clone()))?;
         telemetry.register(Box::new(metrics.registry.clone()))?;

@@ -1,7 +1,7 @@
 //! What happens to a registry, for those who keep it.
 
 use super::{Cpe, State};
-use crate::short::Short;
+use crate::{short::Short, time::UnixTime};
 
 /// One change of a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,14 +16,31 @@ pub enum Change {
     Removed(Short),
     /// What is known of an association, under a key; nothing where it is no more.
     Association(Short, Option<Box<[u8]>>),
+    /// The last `ts` of the CPE of this name is forgotten (T-54).
+    TimestampReset(Short),
+    /// The last `ts` of every CPE is forgotten.
+    TimestampsReset,
+    /// The last time that was known to be good ([`super::ReferenceClock`]).
+    GoodTime(UnixTime),
 }
 
 impl Change {
-    /// Whom it is about.
-    pub fn name(&self) -> &Short {
+    /// Whom it is about; nothing where it is about no one CPE or association.
+    pub fn name(&self) -> Option<&Short> {
         match self {
-            Self::Added(cpe) | Self::Put(cpe) => &cpe.name,
-            Self::State(name, _) | Self::Removed(name) | Self::Association(name, _) => name,
+            Self::Added(cpe) | Self::Put(cpe) => Some(&cpe.name),
+            Self::State(name, _) | Self::Removed(name) | Self::Association(name, _) | Self::TimestampReset(name) => {
+                Some(name)
+            }
+            Self::TimestampsReset | Self::GoodTime(_) => None,
+        }
+    }
+
+    /// The record of a CPE that it changes; nothing where it changes none.
+    pub fn record(&self) -> Option<&Short> {
+        match self {
+            Self::Added(_) | Self::Put(_) | Self::State(..) | Self::Removed(_) => self.name(),
+            _ => None,
         }
     }
 }

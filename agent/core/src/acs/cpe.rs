@@ -38,7 +38,7 @@ pub struct State {
     pub tentative: Option<Seen>,
     /// What the CPE told its ACS (STUN-41, STUN-44).
     pub reported: Option<Box<Reported>>,
-    /// `ts` of the last Connection Request to it (T-54).
+    /// `ts` of the last Connection Request to it, as far as this server knows: the store has the one that counts (T-54).
     pub last_timestamp: Option<u64>,
     /// The next Binding Request with CONNECTION-REQUEST-BINDING is answered with 401 (STUN-30).
     pub must_verify: bool,

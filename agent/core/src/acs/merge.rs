@@ -19,7 +19,6 @@ impl State {
         {
             self.reported.clone_from(&other.reported);
         }
-        self.last_timestamp = self.last_timestamp.max(other.last_timestamp);
         self.must_verify = other.must_verify;
     }
 }

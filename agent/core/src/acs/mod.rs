@@ -8,11 +8,13 @@
 //! | [`Settings`] | what an operator decides, and the first half of the STUN server: one datagram in, its [`Outcome`] out |
 //! | [`Server`] | the second half: requests that are signed, or name a CPE |
 //! | [`SourceLimit`] | how much one source may send |
+//! | [`ReferenceClock`] | Unix time, as far as the system's clock can be believed |
 //! | [`Change`] | what a store has to keep of what happened to a registry |
 //! | [`association::Associations`] | which gateway each device is behind, and what confirms it |
 
 pub mod association;
 mod change;
+mod clock;
 mod cpe;
 mod limit;
 pub mod lint;
@@ -26,6 +28,7 @@ mod tests;
 mod verdict;
 
 pub use change::Change;
+pub use clock::{AHEAD, Reading, ReferenceClock};
 pub use cpe::{Approach, Cpe, Credentials, Destination, Reported, Seen, State, Way};
 pub use limit::SourceLimit;
 pub use registry::{Follower, Registry, Taken};

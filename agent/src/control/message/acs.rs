@@ -19,6 +19,8 @@ pub struct AcsStatus {
     pub registry: String,
     /// Why they cannot be kept at the moment; nothing where they are.
     pub registry_failure: Option<String>,
+    /// Seconds by which the clock is ahead of the last known good time, where it is not believed; nothing where it is.
+    pub clock_ahead_s: Option<u64>,
 }
 
 /// Somebody should look at something.

@@ -31,6 +31,7 @@ pub(super) fn is_for(request: &Request) -> bool {
             | Request::AddCpes { .. }
             | Request::RemoveCpe { .. }
             | Request::VerifyCpe { .. }
+            | Request::ResetTimestamp { .. }
             | Request::Cpes
             | Request::CpeCredentials
             | Request::LintCpes
@@ -55,6 +56,7 @@ impl Connection<'_> {
             Request::AddCpes { cpes, more, upsert } => self.add_cpes(&acs, cpes, more, upsert).await,
             Request::RemoveCpe { username } => self.remove_cpe(&acs, &username).await,
             Request::VerifyCpe { username } => self.verify_cpe(&acs, &username).await,
+            Request::ResetTimestamp { username } => self.reset_timestamp(&acs, username.as_deref()).await,
             Request::Cpes => self.cpes(&acs).await,
             Request::CpeCredentials if permission < Permission::Own => {
                 self.refuse(Refusal::NotPermitted, "only root and the agent's own user may see passwords").await
@@ -134,6 +136,14 @@ impl Connection<'_> {
 
     async fn verify_cpe(&mut self, acs: &Acs, username: &str) -> Result<(), Ended> {
         self.conclude_cpe(acs.verify(username).await).await
+    }
+
+    async fn reset_timestamp(&mut self, acs: &Acs, username: Option<&str>) -> Result<(), Ended> {
+        let done = match username {
+            Some(username) => acs.reset_timestamp(username).await,
+            None => acs.reset_timestamps().await,
+        };
+        self.conclude_cpe(done).await
     }
 
     async fn conclude_cpe(&mut self, done: Result<(), Error>) -> Result<(), Ended> {

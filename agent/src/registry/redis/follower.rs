@@ -46,7 +46,7 @@ fn position(link: &mut Link) -> Result<(Option<String>, u64), Failure> {
 /// Reads everything, a page at a time.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
-    /// The next page: of CPEs, then of associations. Nothing when all is read.
+    /// The next page: of CPEs, then of associations, then of timestamps. Nothing when all is read.
     at: Option<Page>,
     begun: bool,
     associations: HashSet<Short>,
@@ -61,22 +61,27 @@ type Found = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 enum Page {
     Cpes(u64),
     Associations(u64),
+    Timestamps(u64),
 }
 
 impl Scan {
     /// The next page; nothing when all is read. What changes meanwhile may be in it or not, and a CPE may come twice.
     pub(super) fn step(&mut self, link: &mut Link) -> Result<Option<Vec<News>>, Failure> {
-        if !std::mem::replace(&mut self.begun, true) {
+        let is_first = !std::mem::replace(&mut self.begun, true);
+        if is_first {
             self.at = Some(Page::Cpes(0));
         }
         let Some(page) = self.at else { return Ok(None) };
         let (hash, cursor) = match page {
             Page::Cpes(cursor) => (script::CPES, cursor),
             Page::Associations(cursor) => (script::ASSOCIATIONS, cursor),
+            Page::Timestamps(cursor) => (script::TIMESTAMPS, cursor),
         };
         let (next, pairs): (u64, Pairs) = link.ask(cmd("HSCAN").arg(hash).arg(cursor).arg("COUNT").arg(PAGE))?;
         let is_last = next == 0;
         let mut news = Vec::with_capacity(pairs.len());
+        // Those that are not there were forgotten.
+        news.extend(is_first.then_some(News::TimestampsReset));
         for (name, value) in pairs {
             match page {
                 Page::Cpes(_) => news.extend(cpe(link, &name, &value)?),
@@ -86,13 +91,19 @@ impl Scan {
                         news.push(News::Association(key, Some(value.into())));
                     }
                 }
+                Page::Timestamps(_) => {
+                    let last = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
+                    news.push(News::Timestamp(Short::from(name.as_slice()), last));
+                }
             }
         }
         self.at = match page {
             Page::Cpes(_) if is_last => Some(Page::Associations(0)),
             Page::Cpes(_) => Some(Page::Cpes(next)),
-            Page::Associations(_) if is_last => None,
+            Page::Associations(_) if is_last => Some(Page::Timestamps(0)),
             Page::Associations(_) => Some(Page::Associations(next)),
+            Page::Timestamps(_) if is_last => None,
+            Page::Timestamps(_) => Some(Page::Timestamps(next)),
         };
         Ok(Some(news))
     }
@@ -158,6 +169,10 @@ impl RedisFollower {
             self.mark = Some(again.mark);
             return Ok(vec![News::Whole(again.whole)]);
         };
+        if again.whole.is_lossy {
+            // What is known here is newer.
+            news.retain(|news| !matches!(news, News::Timestamp(..) | News::TimestampsReset));
+        }
         for news in &mut news {
             match news {
                 News::Cpe(cpe) => {
@@ -204,7 +219,7 @@ impl RedisFollower {
         let entries = streams.into_iter().flatten().flat_map(|(_, entries)| entries);
         let mut last = mark.sequence;
         let mut missed = sequence > last;
-        let (mut cpes, mut associations) = (HashSet::new(), HashSet::new());
+        let (mut cpes, mut associations, mut timestamps) = (HashSet::new(), HashSet::new(), Vec::new());
         for (id, mut fields) in entries {
             let number = id.split('-').next().and_then(|number| number.parse().ok()).unwrap_or(0);
             missed = number != last + 1;
@@ -214,6 +229,7 @@ impl RedisFollower {
             last = number;
             cpes.extend(fields.remove(script::CPE));
             associations.extend(fields.remove(script::ASSOCIATION));
+            timestamps.extend(fields.remove(script::TIMESTAMP));
         }
         if missed {
             // The stream is shorter than the absence was.
@@ -231,6 +247,10 @@ impl RedisFollower {
         for (key, value) in self.values(script::ASSOCIATIONS, associations)? {
             news.push(News::Association(Short::from(key.as_slice()), value.map(Into::into)));
         }
+        news.extend(timestamps.into_iter().map(|name| match name.as_slice() {
+            [] => News::TimestampsReset,
+            name => News::Timestamp(Short::from(name), None),
+        }));
         self.mark = Some(Mark { sequence: last, ..mark });
         Ok(news)
     }

@@ -81,24 +81,30 @@ impl Redis {
         for _ in 0..TRIES {
             let mut write = eval(
                 script::WRITE,
-                &[script::CPES, script::ASSOCIATIONS, script::TIMESTAMPS, script::SEQUENCE, script::CHANGES],
+                &[
+                    script::CPES,
+                    script::ASSOCIATIONS,
+                    script::TIMESTAMPS,
+                    script::SEQUENCE,
+                    script::CHANGES,
+                    script::GOOD_TIME,
+                ],
             );
             write.arg(script::REMEMBERED);
-            let names: HashSet<&Short> = left.iter().filter_map(|change| cpe_name(change)).collect();
+            let names: HashSet<&Short> = left.iter().filter_map(|change| change.record()).collect();
             let names: Vec<&Short> = names.into_iter().collect();
             let before = self.values(&names)?;
             let mut is_empty = true;
-            let mut put = |kind: &str, name: &Short, before: &[u8], after: &[u8]| {
+            let mut put = |kind: &str, name: &[u8], before: &[u8], after: &[u8]| {
                 is_empty = false;
-                write.arg(kind).arg(&**name).arg(before).arg(after);
+                write.arg(kind).arg(name).arg(before).arg(after);
             };
             let mut after = HashMap::with_capacity(names.len());
             for change in &left {
-                if let Change::Association(key, value) = change {
-                    put(script::ASSOCIATION, key, &[], value.as_deref().unwrap_or_default());
+                let Some(name) = change.record() else {
+                    put_other(change, &mut put);
                     continue;
-                }
-                let name = change.name();
+                };
                 let known = match after.remove(name) {
                     Some(cpe) => cpe,
                     None => before.get(name).map(|bytes| self.decode(name, bytes)).transpose()?,
@@ -110,9 +116,13 @@ impl Redis {
             }
             for (name, cpe) in after {
                 let before = before.get(name).map(Vec::as_slice).unwrap_or_default();
-                let after = cpe.map(|cpe| record::encode(&cpe)).unwrap_or_default();
+                let after = cpe.as_ref().map(record::encode).unwrap_or_default();
                 if after != before {
                     put(script::CPE, name, before, &after);
+                }
+                // Of a CPE that was lost, another server may have put back less.
+                if let Some(last) = cpe.and_then(|cpe| cpe.state.last_timestamp).filter(|_| before.is_empty()) {
+                    put(script::TIMESTAMP, name, &[], last.to_string().as_bytes());
                 }
             }
             if is_empty {
@@ -120,9 +130,11 @@ impl Redis {
             }
             let missed: HashSet<Vec<u8>> = self.connection.ask(&write)?;
             left.retain(|change| {
-                let is_missed = cpe_name(change).is_some_and(|name| missed.contains(&**name));
-                if !is_missed && matches!(change, Change::Added(_)) {
-                    added.push(change.name());
+                let is_missed = change.record().is_some_and(|name| missed.contains(&**name));
+                if let Change::Added(cpe) = change
+                    && !is_missed
+                {
+                    added.push(&cpe.name);
                 }
                 is_missed
             });
@@ -157,7 +169,7 @@ impl Redis {
     fn taken(&mut self, changes: &[Change]) -> Result<Option<Taken>, Failure> {
         let added: Vec<_> = changes.iter().filter(|change| matches!(change, Change::Added(_))).collect();
         for batch in added.chunks(BATCH) {
-            let names: Vec<&Short> = batch.iter().map(|change| change.name()).collect();
+            let names: Vec<&Short> = batch.iter().filter_map(|change| change.record()).collect();
             let known = self.values(&names)?;
             if let Some(name) = names.into_iter().find(|name| known.contains_key(*name)) {
                 return Ok(Some(Taken { name: name.clone() }));
@@ -174,6 +186,9 @@ impl BindingStore for Redis {
         let mut scan = follower::Scan::default();
         while let Some(news) = scan.step(&mut self.connection).map_err(unavailable)? {
             news.into_iter().for_each(&mut *each);
+        }
+        if let Some(time) = self.connection.ask(cmd("GET").arg(script::GOOD_TIME)).map_err(unavailable)? {
+            each(News::GoodTime(UnixTime(time)));
         }
         self.mark = Some(mark);
         Ok(())
@@ -207,9 +222,9 @@ impl BindingStore for Redis {
         for batch in wanted.chunks(BATCH) {
             let mut reserve = eval(script::RESERVE, &[script::TIMESTAMPS]);
             reserve.arg(now.0);
-            for Wanted { name, last } in batch {
-                let last = last.map_or(-1, |last| i64::try_from(last).unwrap_or(i64::MAX));
-                reserve.arg(&**name).arg(last);
+            for wanted in batch {
+                let last = wanted.last(now).map_or(-1, |last| i64::try_from(last).unwrap_or(i64::MAX));
+                reserve.arg(&*wanted.name).arg(last);
             }
             let batch: Vec<u64> = self.connection.ask(&reserve)?;
             reserved.extend(batch);
@@ -222,9 +237,15 @@ impl BindingStore for Redis {
     }
 }
 
-/// The CPE that a change is about.
-fn cpe_name(change: &Change) -> Option<&Short> {
-    Some(change.name()).filter(|_| !matches!(change, Change::Association(..)))
+/// Writes a change that is about no record of a CPE.
+fn put_other(change: &Change, put: &mut impl FnMut(&str, &[u8], &[u8], &[u8])) {
+    match change {
+        Change::Association(key, value) => put(script::ASSOCIATION, key, &[], value.as_deref().unwrap_or_default()),
+        Change::TimestampReset(name) => put(script::TIMESTAMP, name, &[], &[]),
+        Change::TimestampsReset => put(script::TIMESTAMP, &[], &[], &[]),
+        Change::GoodTime(UnixTime(time)) => put(script::TIME, &[], &[], time.to_string().as_bytes()),
+        Change::Added(_) | Change::Put(_) | Change::State(..) | Change::Removed(_) => {}
+    }
 }
 
 fn eval(script: &str, keys: &[&str]) -> Cmd {

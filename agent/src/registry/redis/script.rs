@@ -6,6 +6,8 @@ pub(super) const CPES: &str = "{tr111}:cpes";
 pub(super) const ASSOCIATIONS: &str = "{tr111}:associations";
 /// Hash of the last `ts` that was reserved for a CPE.
 pub(super) const TIMESTAMPS: &str = "{tr111}:timestamps";
+/// The last time that was known to be good ([`tr111_core::acs::Change::GoodTime`]).
+pub(super) const GOOD_TIME: &str = "{tr111}:good_time";
 /// Number of the last change.
 pub(super) const SEQUENCE: &str = "{tr111}:sequence";
 /// Stream of names that changed, under the numbers of the changes. What they are now is in the hashes.
@@ -17,26 +19,44 @@ pub(super) const EPOCH: &str = "{tr111}:epoch";
 pub(super) const CPE: &str = "c";
 /// Kind of a key in [`CHANGES`].
 pub(super) const ASSOCIATION: &str = "a";
+/// Kind of a name in [`CHANGES`] whose last `ts` was forgotten; an empty name stands for all.
+pub(super) const TIMESTAMP: &str = "t";
+/// Kind of [`GOOD_TIME`], which is in no stream.
+pub(super) const TIME: &str = "g";
 
 /// Names that [`CHANGES`] remembers. A server that missed more reads everything again.
 pub(super) const REMEMBERED: usize = 1 << 18;
 
 /// Writes values that still are what the writer took them for. For each: kind, name, value before, value after; an empty
-/// one is none. Gives the names of those that another server changed in between.
+/// one is none. Gives the names of those that another server changed in between. A timestamp only rises or is forgotten.
 pub(super) const WRITE: &str = "
 local missed = {}
+local function put(hash, name, value)
+  if value ~= '' then redis.call('HSET', hash, name, value) else redis.call('HDEL', hash, name) end
+end
 for at = 2, #ARGV, 4 do
   local kind, name, before, after = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local hash = kind == 'c' and KEYS[1] or KEYS[2]
-  if kind == 'c' and (redis.call('HGET', hash, name) or '') ~= before then
+  local is_told = true
+  if kind == 'c' and (redis.call('HGET', KEYS[1], name) or '') ~= before then
     missed[#missed + 1] = name
+    is_told = false
+  elseif kind == 'c' then
+    put(KEYS[1], name, after)
+    if after == '' then redis.call('HDEL', KEYS[3], name) end
+  elseif kind == 'a' then
+    put(KEYS[2], name, after)
+  elseif kind == 'g' then
+    redis.call('SET', KEYS[6], after)
+    is_told = false
+  elseif after ~= '' then
+    if tonumber(redis.call('HGET', KEYS[3], name) or '-1') < tonumber(after) then put(KEYS[3], name, after) end
+    is_told = false
+  elseif name ~= '' then
+    redis.call('HDEL', KEYS[3], name)
   else
-    if after ~= '' then
-      redis.call('HSET', hash, name, after)
-    else
-      redis.call('HDEL', hash, name)
-      if kind == 'c' then redis.call('HDEL', KEYS[3], name) end
-    end
+    redis.call('UNLINK', KEYS[3])
+  end
+  if is_told then
     local number = redis.call('INCR', KEYS[4])
     redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[1], number .. '-0', kind, name)
   end
@@ -44,7 +64,7 @@ end
 return missed";
 
 /// Reserves a `ts` for each CPE (T-54). First the time, then for each: name, and the last one that the asking server knows
-/// of, or -1.
+/// of and believes, or -1.
 pub(super) const RESERVE: &str = "
 local reserved = {}
 for at = 2, #ARGV, 2 do

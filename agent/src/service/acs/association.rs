@@ -10,7 +10,7 @@ use std::{
 use tokio::{sync::Notify, time::sleep};
 use tr111_core::{
     acs::{
-        self,
+        self, Now,
         association::{self, Associations, Change, Moment, Outcome, Record, Settings, Table, Tally},
     },
     identity::{DeviceIdentity, GatewayIdentity},
@@ -59,7 +59,8 @@ impl Acs {
         device: &DeviceIdentity,
         gateway: Option<GatewayIdentity>,
     ) -> Result<Outcome, Error> {
-        let (outcome, changes) = self.associate(|associations| associations.report(now(), device, gateway));
+        let now = self.moment();
+        let (outcome, changes) = self.associate(|associations| associations.report(now, device, gateway));
         self.count(|metrics| metrics.gateway_info(outcome));
         self.settle(changes).await?;
         self.0.association.due.notify_one();
@@ -69,7 +70,8 @@ impl Acs {
     /// Takes a gateway's report of its whole table, which decides what devices claimed (ACS-5). Gives how many rows cannot be
     /// of any device, and what changed.
     pub async fn report_table(&self, gateway: &GatewayIdentity, table: Table) -> Result<(usize, Vec<Record>), Error> {
-        let (taken, changes) = self.associate(|associations| associations.table(now(), gateway, table));
+        let now = self.moment();
+        let (taken, changes) = self.associate(|associations| associations.table(now, gateway, table));
         self.count(|metrics| metrics.manageable_device(taken.map(drop)));
         let records = changes.iter().filter_map(|change| change.record.clone()).collect();
         self.settle(changes).await?;
@@ -118,11 +120,17 @@ impl Acs {
                 () = sleep(wait) => {}
                 () = self.0.association.due.notified() => continue,
             }
-            let ((), changes) = self.associate(|associations| associations.pass(now()));
+            let now = self.moment();
+            let ((), changes) = self.associate(|associations| associations.pass(now));
             if let Err(error) = self.settle(changes).await {
                 tracing::warn!(%error, "an association");
             }
         }
+    }
+
+    fn moment(&self) -> Moment {
+        let Now { boot, unix } = self.now();
+        Moment { boot, unix }
     }
 
     fn associate<T>(&self, work: impl FnOnce(&mut Associations) -> T) -> (T, Vec<Change>) {
@@ -152,13 +160,14 @@ impl Acs {
     /// Takes what another server changed. Gives what the tables here make of it, to be kept.
     #[must_use]
     pub(super) fn follow_association(&self, key: &[u8], value: Option<&[u8]>) -> Vec<acs::Change> {
+        let now = self.moment();
         let ((), changes) = self.associate(|associations| match (value, record::device(key)) {
             (Some(value), Some(_)) => {
                 let record = record::decode(key, value);
                 let Some(record) = record else {
                     return tracing::warn!(key = %key.escape_ascii(), "an association of another version is passed over");
                 };
-                associations.restore(now(), record);
+                associations.restore(now, record);
             }
             (None, Some(device)) => associations.remove(&device),
             (_, None) => tracing::warn!(key = %key.escape_ascii(), "no device is kept under such a key"),
@@ -209,10 +218,6 @@ impl Acs {
             count(metrics);
         }
     }
-}
-
-fn now() -> Moment {
-    Moment { boot: Clock::now(), unix: Clock::unix() }
 }
 
 fn kept(change: &Change) -> acs::Change {

@@ -10,10 +10,7 @@ use tr111_core::{
 };
 
 use super::{Acs, Error, Order, Shared, judge, judge_credentials};
-use crate::{
-    registry::{Health, Journal, News, Opened, Refused, Wanted, follow},
-    service::Clock,
-};
+use crate::registry::{Health, Journal, News, Opened, Refused, Wanted, follow, reset_timestamps};
 
 impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
@@ -57,8 +54,9 @@ impl Acs {
     /// Has `opened` be the registry: its CPEs are those of this ACS, what changes is kept there, and what other servers
     /// change there is known here.
     pub fn open(&self, opened: Opened) {
-        let Opened { journal, registry, associations, mut news } = opened;
+        let Opened { journal, registry, associations, good_time, mut news } = opened;
         *self.lock().server.registry_mut() = registry;
+        self.0.clock.restore(good_time);
         let health = journal.health();
         // It is opened once.
         let _ = self.0.journal.set(journal);
@@ -77,6 +75,7 @@ impl Acs {
     /// Comes back when everything that was handed in is kept, or cannot be.
     pub async fn flush(&self) {
         let Some(journal) = self.0.journal.get() else { return };
+        self.keep_time();
         if let Err(error) = journal.commit(Vec::new()).await {
             tracing::error!(%error, "what was learned last is lost");
         }
@@ -174,47 +173,49 @@ impl Acs {
         Err(NotAdded::new(&name, refused.into()))
     }
 
+    /// Forgets the last `ts` of a CPE: the next one is the time (T-54).
+    pub async fn reset_timestamp(&self, name: &str) -> Result<(), Error> {
+        let cpe = self.change(name, |registry, number| {
+            registry.update(number, |state| state.last_timestamp = None);
+        })?;
+        self.keep(Change::TimestampReset(cpe.name)).await
+    }
+
+    /// Forgets the last `ts` of every CPE, and takes the clock as it is for good.
+    pub async fn reset_timestamps(&self) -> Result<(), Error> {
+        self.accept_clock();
+        reset_timestamps(self.lock().server.registry_mut());
+        self.keep(Change::TimestampsReset).await
+    }
+
     /// A `ts` for each, greater than any that was given to that CPE before, by whichever server (T-54, UCR-37).
     pub(super) async fn reserve(&self, orders: &[Order]) -> Result<Vec<u64>, Error> {
-        let now = Clock::unix();
-        let mut wanted = Vec::new();
-        let mut reserved = Vec::with_capacity(orders.len());
-        {
-            let mut state = self.lock();
-            let registry = state.server.registry_mut();
-            for order in orders {
-                let number = order.name.as_ref().and_then(|name| registry.number(name));
-                let given = number.and_then(|number| {
-                    registry.update(number, |state| {
-                        // Nobody else takes this one while the store is asked.
-                        let timestamp = next_timestamp(now, state.last_timestamp.max(order.last));
-                        state.last_timestamp = Some(timestamp);
-                        timestamp
-                    })
-                });
-                if let (Some(name), Some(timestamp)) = (&order.name, given) {
-                    wanted.push(Wanted { name: name.clone(), last: timestamp.checked_sub(1) });
-                }
-                reserved.push((given.unwrap_or_else(|| next_timestamp(now, order.last)), given.is_some()));
-            }
-        }
-        let mut kept = match self.0.journal.get() {
-            Some(journal) if !wanted.is_empty() => journal.reserve(wanted.clone(), now).await?.into_iter(),
-            _ => return Ok(reserved.into_iter().map(|(timestamp, _)| timestamp).collect()),
+        let now = self.now().unix;
+        let wanted: Vec<Option<Wanted>> = {
+            let state = self.lock();
+            let registry = state.server.registry();
+            let last = |name: &Short| Some(registry.get(registry.number(name)?)?.state.last_timestamp);
+            let wanted = |name: &Short| Some(Wanted { name: name.clone(), last: last(name)? });
+            orders.iter().map(|order| order.name.as_ref().and_then(wanted)).collect()
         };
+        let known: Vec<Wanted> = wanted.iter().flatten().cloned().collect();
+        let given = match self.0.journal.get() {
+            Some(journal) if !known.is_empty() => journal.reserve(known, now).await?,
+            // Memory is all there is.
+            _ => known.iter().map(|wanted| next_timestamp(now, wanted.last)).collect(),
+        };
+        let mut given = given.into_iter();
         let mut state = self.lock();
         let registry = state.server.registry_mut();
-        let mut names = wanted.iter();
-        let reserved = reserved.into_iter().map(|(timestamp, is_kept)| {
-            let (Some(name), Some(kept)) =
-                (is_kept.then(|| names.next()).flatten(), is_kept.then(|| kept.next()).flatten())
-            else {
-                return timestamp;
+        let reserved = wanted.into_iter().map(|wanted| {
+            let Some((name, given)) = wanted.and_then(|wanted| Some((wanted.name, given.next()?))) else {
+                return now.0;
             };
-            if let Some(number) = registry.number(&name.name) {
-                registry.update(number, |state| state.last_timestamp = state.last_timestamp.max(Some(kept)));
+            // It may be gone meanwhile.
+            if let Some(number) = registry.number(&name) {
+                registry.update(number, |state| state.last_timestamp = Some(given));
             }
-            kept
+            given
         });
         Ok(reserved.collect())
     }

@@ -4,16 +4,17 @@ use std::net::SocketAddrV4;
 
 use tokio::sync::{mpsc, watch};
 use tr111_core::{
-    acs::{Challenge, Follower, Seen, Settings},
+    acs::{Challenge, Follower, Now, Seen, Settings},
     short::Short,
     time::{BootTime, UnixTime},
 };
 
+use super::clock::AcsClock;
 use crate::{
     control::message::Interface,
     dataplane::{self, Attachment, Bindings, Counters, LineRate, Listener},
     service::{
-        Clock, InterfaceState, NetworkChange,
+        InterfaceState, NetworkChange,
         network::{Address, Link},
     },
 };
@@ -22,12 +23,13 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Settled {
     bindings: Bindings,
+    clock: AcsClock,
     is_full: bool,
 }
 
 impl Settled {
-    pub(super) fn new(bindings: Bindings) -> Self {
-        Self { bindings, is_full: false }
+    pub(super) fn new(bindings: Bindings, clock: AcsClock) -> Self {
+        Self { bindings, clock, is_full: false }
     }
 }
 
@@ -38,7 +40,7 @@ impl Follower for Settled {
         }
         let Some(Seen { address, server, last_seen, .. }) = after else { return };
         // The socket answers for those that the program does not know.
-        match self.bindings.register(name, address, server, boot_of(last_seen)) {
+        match self.bindings.register(name, address, server, boot_of(self.clock.now(), last_seen)) {
             Ok(()) => self.is_full = false,
             Err(error) if !self.is_full => {
                 tracing::warn!(%error, "keep-alives of some bindings are not answered at line rate");
@@ -50,14 +52,14 @@ impl Follower for Settled {
 }
 
 /// When a binding was last heard of, by the program.
-pub(super) fn heard(bindings: &Bindings, name: &Short, seen: Seen) -> Option<UnixTime> {
-    let since = Clock::now().since(bindings.last_seen(name, seen.address, seen.server)?)?;
-    Some(UnixTime(Clock::unix().0.saturating_sub(since.as_secs())))
+pub(super) fn heard(now: Now, bindings: &Bindings, name: &Short, seen: Seen) -> Option<UnixTime> {
+    let since = now.boot.since(bindings.last_seen(name, seen.address, seen.server)?)?;
+    Some(UnixTime(now.unix.0.saturating_sub(since.as_secs())))
 }
 
-fn boot_of(time: UnixTime) -> BootTime {
-    let ago = Clock::unix().0.saturating_sub(time.0).saturating_mul(1_000_000_000);
-    BootTime(Clock::now().0.saturating_sub(ago))
+fn boot_of(now: Now, time: UnixTime) -> BootTime {
+    let ago = now.unix.0.saturating_sub(time.0).saturating_mul(1_000_000_000);
+    BootTime(now.boot.0.saturating_sub(ago))
 }
 
 /// Whether an operator's settings leave anything to answer without asking the registry: where keep-alives have to be

@@ -3,6 +3,7 @@
 
 mod association;
 mod bulk;
+mod clock;
 pub(crate) mod describe;
 mod error;
 mod kept;
@@ -20,7 +21,7 @@ use std::sync::{
 };
 
 use tokio::sync::{broadcast, watch};
-use tr111_core::acs::{Approach, Change, Cpe, Credentials, Ends, Learned, Registry, Reported, Server, Settings};
+use tr111_core::acs::{Approach, Change, Cpe, Credentials, Ends, Learned, Now, Registry, Reported, Server, Settings};
 
 use self::send::Order;
 pub use self::{
@@ -58,6 +59,7 @@ struct Shared {
     is_ending: AtomicBool,
     events: broadcast::Sender<Arc<Event>>,
     metrics: AcsMetrics,
+    clock: clock::AcsClock,
     journal: kept::Keeper,
     association: association::Shared,
     /// The bindings that the line-rate path knows, if there is one.
@@ -117,6 +119,7 @@ impl Acs {
             is_ending: AtomicBool::new(false),
             events,
             metrics,
+            clock: clock::AcsClock::default(),
             journal: kept::Keeper::new(),
             association: association::Shared::new(),
             line_rate: OnceLock::new(),
@@ -136,11 +139,12 @@ impl Acs {
     }
 
     fn page<T, I: IntoIterator<Item = T>>(&self, from: u32, limit: usize, describe: impl Fn(&Cpe) -> I) -> Page<T> {
+        let now = self.now();
         let mut state = self.lock();
         if let Some(bindings) = self.0.line_rate.get() {
             let numbers = state.server.registry().iter_from(from).take(limit).map(|(number, _)| number);
             for number in numbers.collect::<Vec<_>>() {
-                state.hear(number, bindings);
+                state.hear(now, number, bindings);
             }
         }
         let mut cpes = state.server.registry().iter_from(from);
@@ -151,10 +155,11 @@ impl Acs {
 
     /// The CPE with this STUNUsername.
     pub fn get(&self, name: &str) -> Option<Cpe> {
+        let now = self.now();
         let mut state = self.lock();
         let number = state.server.registry().number(name.as_bytes())?;
         if let Some(bindings) = self.0.line_rate.get() {
-            state.hear(number, bindings);
+            state.hear(now, number, bindings);
         }
         state.server.registry().get(number).cloned()
     }
@@ -247,7 +252,8 @@ impl Acs {
 
     /// Has the line-rate path answer keep-alives of settled bindings; whether it may is told from now on.
     pub fn answer_at_line_rate(&self, bindings: Bindings) -> watch::Receiver<bool> {
-        self.lock().server.registry_mut().follow(Box::new(line_rate::Settled::new(bindings.clone())));
+        let settled = line_rate::Settled::new(bindings.clone(), self.0.clock.clone());
+        self.lock().server.registry_mut().follow(Box::new(settled));
         // There is one.
         let _ = self.0.line_rate.set(bindings);
         self.0.is_line_rate_allowed.subscribe()
@@ -340,11 +346,11 @@ impl Acs {
 
 impl State {
     /// Takes over when the line-rate path heard of a CPE.
-    fn hear(&mut self, number: u32, bindings: &Bindings) {
+    fn hear(&mut self, now: Now, number: u32, bindings: &Bindings) {
         let registry = self.server.registry_mut();
         let heard = registry
             .get(number)
-            .and_then(|cpe| cpe.state.settled().and_then(|seen| line_rate::heard(bindings, &cpe.name, seen)));
+            .and_then(|cpe| cpe.state.settled().and_then(|seen| line_rate::heard(now, bindings, &cpe.name, seen)));
         if let Some(heard) = heard {
             registry.update(number, |state| state.heard(heard));
         }

@@ -100,6 +100,7 @@ impl Owner {
                     Health::Working => None,
                     Health::Failing { reason } => Some(reason),
                 },
+                clock_ahead_s: self.parts.acs.clock_ahead().map(|ahead| ahead.as_secs()),
                 ..acs
             }),
             ..status

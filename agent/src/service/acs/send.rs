@@ -34,8 +34,6 @@ pub(super) struct Order {
     pub(super) server: Option<SocketAddrV4>,
     pub(super) username: Short,
     pub(super) password: Short,
-    /// `ts` of the last request.
-    pub(super) last: Option<u64>,
 }
 
 impl Order {
@@ -60,7 +58,6 @@ impl Order {
             server,
             username: username.clone(),
             password: password.clone(),
-            last: cpe.state.last_timestamp,
         })
     }
 
@@ -96,7 +93,6 @@ impl Acs {
             server: None,
             username: Short::from(username.as_bytes()),
             password: Short::from(password),
-            last: None,
         };
         self.carry_out(Ok(order), copies).await
     }

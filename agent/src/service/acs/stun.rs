@@ -2,13 +2,13 @@
 
 use std::{io, sync::atomic::Ordering, thread};
 
-use tr111_core::acs::{First, Now, Outcome, SourceLimit, Verdict};
+use tr111_core::acs::{First, Outcome, SourceLimit, Verdict};
 
 use super::{
     Acs, Lesson,
     socket::{BATCH, Buffers, Outgoing, StunSocket},
 };
-use crate::{service::Clock, telemetry::StunCounts};
+use crate::telemetry::StunCounts;
 
 /// What one thread works with.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Worker {
 
     /// Answers a batch. The registry is locked once, and only if somebody asks for it.
     fn answer(&mut self) {
-        let now = Now { boot: Clock::now(), unix: Clock::unix() };
+        let now = self.acs.now();
         let settings = self.acs.settings();
         self.limit.set_rate(self.acs.source_pps());
         let mut locked = None;
