@@ -2,8 +2,14 @@
 
 use std::{
     ffi::OsStr,
-    net::{Ipv4Addr, TcpListener},
+    io,
+    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
     process::Command,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::Duration,
 };
 
@@ -141,5 +147,95 @@ impl<'a> Redis<'a> {
         // It says so on its standard output, and ends well.
         ensure!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
         Ok(text(&output.stdout))
+    }
+}
+
+/// A way to a Redis that can be cut, as a network is. Dropping it cuts it.
+#[derive(Debug)]
+pub struct Relay {
+    address: RedisAddress,
+    wire: Arc<Wire>,
+}
+
+#[derive(Debug, Default)]
+struct Wire {
+    is_cut: AtomicBool,
+    connections: Mutex<Vec<TcpStream>>,
+}
+
+impl Relay {
+    /// A way to the Redis at `to`.
+    ///
+    /// # Errors
+    /// No port of the loopback interface is free.
+    pub fn start(to: RedisAddress) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port();
+        let wire = Arc::<Wire>::default();
+        let address = RedisAddress { host: Ipv4Addr::LOCALHOST.to_string(), port, ..to.clone() };
+        let accepting = Arc::clone(&wire);
+        thread::spawn(move || {
+            for client in listener.incoming().filter_map(Result::ok) {
+                // The last one that comes is that of `drop`.
+                if Arc::strong_count(&accepting) == 1 {
+                    return;
+                }
+                if !accepting.is_cut.load(Ordering::SeqCst)
+                    && let Err(error) = accepting.join(&client, (&to.host, to.port))
+                {
+                    eprintln!("relay: {error:#}");
+                }
+            }
+        });
+        Ok(Self { address, wire })
+    }
+
+    /// Where a server finds it.
+    pub fn address(&self) -> RedisAddress {
+        self.address.clone()
+    }
+
+    /// Ends every connection, and lets none through.
+    pub fn cut(&self) {
+        self.wire.is_cut.store(true, Ordering::SeqCst);
+        for connection in self.wire.lock().drain(..) {
+            // It may be over already.
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Lets connections through again.
+    pub fn mend(&self) {
+        self.wire.is_cut.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Wire {
+    fn lock(&self) -> MutexGuard<'_, Vec<TcpStream>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries what either side of `client` and a new connection to Redis says.
+    fn join(&self, client: &TcpStream, to: (&String, u16)) -> Result<()> {
+        let redis = TcpStream::connect((to.0.as_str(), to.1))?;
+        for (from, to) in [(client, &redis), (&redis, client)] {
+            let (mut from, mut to) = (from.try_clone()?, to.try_clone()?);
+            thread::spawn(move || {
+                // Whichever ends takes the other along.
+                let _ = io::copy(&mut from, &mut to);
+                let _ = to.shutdown(Shutdown::Both);
+            });
+        }
+        self.lock().push(client.try_clone()?);
+        Ok(())
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.cut();
+        self.wire = Arc::default();
+        // The thread that accepts finds itself alone.
+        let _ = TcpStream::connect((self.address.host.as_str(), self.address.port));
     }
 }

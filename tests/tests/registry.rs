@@ -13,7 +13,7 @@ use tr111_core::{
     short::Short,
     time::UnixTime,
 };
-use tr111_tests::redis::Redis;
+use tr111_tests::redis::{Redis, Relay};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -96,8 +96,19 @@ impl Server {
     /// Learns something, and hands it in without waiting.
     fn learn(&mut self, name: &str, state: State) -> Result<()> {
         let number = self.registry.number(name.as_bytes()).context("no such CPE")?;
-        self.registry.update(number, |known| known.clone_from(&state));
-        self.journal.keep(vec![Change::State(short(name), Box::new(state))]);
+        let learned = self.registry.update(number, |known| {
+            *known = State { revision: known.revision, ..state };
+            known.clone()
+        });
+        self.journal.keep(vec![Change::State(short(name), Box::new(learned.context("it went")?))]);
+        Ok(())
+    }
+
+    /// Takes what a CPE told its ACS.
+    async fn report(&mut self, name: &str, told: Reported) -> Result<()> {
+        let number = self.registry.number(name.as_bytes()).context("no such CPE")?;
+        self.registry.update(number, |known| known.report(told.clone()));
+        self.journal.commit(vec![Change::Reported(short(name), Box::new(told))]).await?;
         Ok(())
     }
 
@@ -135,6 +146,10 @@ fn signed(port: u16, since: u64) -> State {
     State { authenticated: Some(seen(port, since)), ..State::default() }
 }
 
+fn told(address: &str, at: u64) -> Result<Reported> {
+    Ok(Reported { address: Some(address.parse()?), nat_detected: Some(true), at: UnixTime(at), revision: 0 })
+}
+
 fn wanted(name: &str, last: Option<u64>) -> Vec<Wanted> {
     vec![Wanted { name: short(name), last }]
 }
@@ -145,19 +160,20 @@ fn wanted(name: &str, last: Option<u64>) -> Vec<Wanted> {
 async fn everything_is_there_after_a_restart() -> Result<()> {
     for place in Place::all()? {
         let mut whole = cpe("CPE57689");
-        let told = Reported { address: Some("cpe.example:4000".parse()?), nat_detected: Some(true), at: UnixTime(40) };
         whole.state = State {
             authenticated: Some(seen(40_000, 10)),
             tentative: Some(seen(40_001, 20)),
-            reported: Some(Box::new(told)),
+            reported: Some(Box::new(told("cpe.example:4000", 40)?)),
+            is_reported_last: true,
             last_timestamp: Some(1_700_000_000),
             must_verify: true,
+            revision: 0,
         };
         let server = place.open()?;
         ensure!(server.registry.is_empty());
         server.journal.commit(vec![added("gone"), Change::Put(Box::new(whole.clone())), added("bare")]).await?;
         let mut silent = cpe("silent");
-        silent.state.reported = Some(Box::new(Reported { address: None, nat_detected: Some(false), at: UnixTime(40) }));
+        silent.state.reported = Some(Box::new(Reported { address: None, ..told("cpe.example:4000", 40)? }));
         server.journal.commit(vec![Change::Put(Box::new(silent.clone()))]).await?;
         server.journal.commit(vec![Change::Removed(short("gone"))]).await?;
         let association = |value: Option<&[u8]>| Change::Association(short("device"), value.map(Into::into));
@@ -166,8 +182,11 @@ async fn everything_is_there_after_a_restart() -> Result<()> {
 
         let server = place.open()?;
         assert_eq!((server.registry.len(), server.cpe("gone")), (3, None));
-        assert_eq!(server.cpe("silent"), Some(&silent));
-        assert_eq!((server.cpe("CPE57689"), server.cpe("bare")), (Some(&whole), Some(&cpe("bare"))));
+        for expected in [whole, cpe("bare"), silent] {
+            let mut found = server.cpe(std::str::from_utf8(&expected.name)?).context("it is gone")?.clone();
+            found.state.revision = 0;
+            assert_eq!(found, expected);
+        }
         assert_eq!(server.associations.get(b"device".as_slice()), Some(&b"its gateway".to_vec()));
         server.journal.commit(vec![association(None)]).await?;
         drop(server);
@@ -354,6 +373,99 @@ async fn two_servers_know_what_either_learns() -> Result<()> {
     other.until("the CPE is gone", |server| server.cpe("CPE57689").is_none()).await?;
     one.journal.commit(vec![Change::Association(short("device"), Some(Box::from(b"gateway".as_slice())))]).await?;
     other.until("the association is known", |server| !server.associations.is_empty()).await?;
+    Ok(())
+}
+
+/// T-65: what was learned while a clock was years ahead gives way to what is learned next, by a signature or a report.
+#[tokio::test]
+async fn a_time_of_the_future_freezes_nothing() -> Result<()> {
+    const FUTURE: u64 = 4_000_000_000;
+    for place in Place::all()? {
+        let mut server = place.open()?;
+        server.add("CPE57689").await?;
+        server.learn("CPE57689", signed(40_001, FUTURE))?;
+        server.report("CPE57689", told("cpe.example:4000", FUTURE + 1)?).await?;
+        drop(server);
+        let mut server = place.open()?;
+        assert_eq!(server.destination("CPE57689").as_deref(), Some("cpe.example:4000"));
+        let known = server.cpe("CPE57689").context("it is gone")?.state.clone();
+        server.learn("CPE57689", State { authenticated: Some(seen(40_002, 10)), is_reported_last: false, ..known })?;
+        drop(server);
+        let mut server = place.open()?;
+        assert_eq!(server.destination("CPE57689").as_deref(), Some("198.51.100.7:40002"));
+        server.report("CPE57689", told("cpe.example:4001", 5)?).await?;
+        drop(server);
+        assert_eq!(place.open()?.destination("CPE57689").as_deref(), Some("cpe.example:4001"));
+    }
+    Ok(())
+}
+
+/// T-65: the same where another server learns what is next; and a clock that is behind is no worse than one that is ahead.
+#[tokio::test]
+async fn the_clocks_of_servers_do_not_matter() -> Result<()> {
+    let place = Place::Redis(Redis::start()?);
+    let mut servers = [place.open()?, place.open()?];
+    servers[0].add("CPE57689").await?;
+    for (port, (server, since)) in (1..).zip([(0, 4_000_000_000), (1, 10), (0, 1_700_000_000), (1, 0), (1, 20), (0, 9)])
+    {
+        servers[server].until("the CPE is known", |server| server.cpe("CPE57689").is_some()).await?;
+        servers[server].learn("CPE57689", signed(port, since))?;
+        let address = format!("198.51.100.7:{port}");
+        for server in &mut servers {
+            server.until(&address, |server| server.destination("CPE57689").as_ref() == Some(&address)).await?;
+        }
+        let must_verify = servers[0].cpe("CPE57689").map(|cpe| cpe.state.must_verify);
+        assert_eq!(must_verify, Some(false), "after {port}");
+    }
+    Ok(())
+}
+
+/// What a server learned while it was cut off from Redis counts where the record is as it was; where another server moved it
+/// on, it loses, and the CPE has to sign again.
+#[tokio::test]
+async fn what_was_learned_while_cut_off_loses_to_what_moved_on() -> Result<()> {
+    let redis = Redis::start()?;
+    let wire = Relay::start(redis.address()?)?;
+    let mut one = Server::open(&Location::Redis(wire.address()))?;
+    let mut other = Server::open(&Location::Redis(redis.address()?))?;
+    for name in ["CPE1", "CPE2"] {
+        one.add(name).await?;
+        one.learn(name, signed(40_000, 10))?;
+    }
+    other
+        .until("both bindings are known", |server| {
+            ["CPE1", "CPE2"].iter().all(|name| server.destination(name).is_some())
+        })
+        .await?;
+
+    wire.cut();
+    one.health(false).await?;
+    for name in ["CPE1", "CPE2"] {
+        one.learn(name, signed(40_001, 4_000_000_000))?;
+    }
+    other.learn("CPE2", signed(40_002, 20))?;
+    other.journal.commit(Vec::new()).await?;
+    wire.mend();
+    one.health(true).await?;
+    for server in [&mut one, &mut other] {
+        let state = |server: &Server, name| {
+            let state = server.cpe(name).map(|cpe| &cpe.state);
+            state.map(|state| (state.authenticated.map(|seen| seen.address.port()), state.must_verify))
+        };
+        server
+            .until("the binding that nobody else moved", |server| state(server, "CPE1") == Some((Some(40_001), false)))
+            .await?;
+        server.until("the one that moved on", |server| state(server, "CPE2") == Some((Some(40_002), true))).await?;
+    }
+    // It signs, here or there.
+    one.learn("CPE2", signed(40_003, 30))?;
+    for server in [&mut one, &mut other] {
+        let is_signed = |server: &Server| {
+            let state = server.cpe("CPE2").map(|cpe| &cpe.state);
+            state.is_some_and(|state| state.authenticated == Some(seen(40_003, 30)) && !state.must_verify)
+        };
+        server.until("the signature", is_signed).await?;
+    }
     Ok(())
 }
 

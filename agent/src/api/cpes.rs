@@ -253,7 +253,7 @@ pub(super) async fn report(
     }
     let address = Some(text).filter(|text| !text.is_empty()).map(|text| text.parse::<Authority>()).transpose();
     let address = address.map_err(|error| wrong(&error.to_string()))?;
-    let reported = acs::Reported { address, nat_detected: told.nat_detected, at: api.acs.now().unix };
+    let reported = acs::Reported { address, nat_detected: told.nat_detected, at: api.acs.now().unix, revision: 0 };
     api.acs.report(&name, reported).await?;
     one(&api, &name)
 }

@@ -8,16 +8,13 @@ use std::{
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use tr111_core::{
-    acs::{Change, Cpe},
+    acs::{Change, Record, Stamp},
     connreq::next_timestamp,
     short::Short,
     time::UnixTime,
 };
 
-use super::{
-    BindingStore, Error, Failure, Follower, News, Taken, Wanted, Whole,
-    record::{self, Writers},
-};
+use super::{BindingStore, Error, Failure, Follower, News, Taken, Wanted, Whole, record};
 use crate::store::{self, DecodeError};
 
 /// Name of the file in `state_dir`.
@@ -180,12 +177,12 @@ fn upgrade(database: &Database) -> Result<Result<(), DecodeError>, redb::Error> 
         for entry in tables.cpes.iter()? {
             let (name, bytes) = entry?;
             match record::decode(name.value(), bytes.value()) {
-                Ok(cpe) => upgraded.push(cpe),
+                Ok(record) => upgraded.push(record),
                 Err(error) => return Ok(Err(error)),
             }
         }
-        for cpe in &upgraded {
-            tables.create(cpe)?;
+        for record in &upgraded {
+            tables.create(record)?;
         }
         tables.numbers.remove(META_TIMESTAMP)?;
         tables.numbers.insert(META_SCHEMA, SCHEMA)?;
@@ -224,7 +221,7 @@ fn read(path: &Path, database: &Database, each: &mut dyn FnMut(News)) -> Result<
         Ok(())
     };
     rows(CPES, &mut |name, bytes| {
-        each(News::Cpe(record::decode(name, bytes)?));
+        each(News::Cpe(record::decode(name, bytes)?.cpe));
         Ok(())
     })?;
     rows(ASSOCIATIONS, &mut |key, value| {
@@ -315,7 +312,8 @@ impl<'a> Tables<'a> {
             // What cannot be read was refused when the file was opened; what came since was written by this program.
             let known = before.as_deref().and_then(|bytes| record::decode(name, bytes).ok());
             let is_new = before.is_none();
-            let after = match record::apply(change, known, Writers::One) {
+            // Nobody else writes, so nothing has to be numbered.
+            let after = match record::apply(change, known, Stamp::default()) {
                 Ok(after) => after,
                 Err(taken) => {
                     for (name, before) in written.into_iter().rev() {
@@ -325,9 +323,9 @@ impl<'a> Tables<'a> {
                 }
             };
             match after {
-                Some(cpe) if is_new => self.create(&cpe)?,
+                Some(record) if is_new => self.create(&record)?,
                 after => {
-                    let after = after.map(|cpe| record::encode(&cpe));
+                    let after = after.as_ref().map(record::encode);
                     if after == before {
                         continue;
                     }
@@ -347,14 +345,15 @@ impl<'a> Tables<'a> {
             Change::TimestampReset(name) => drop(self.timestamps.remove(&**name)?),
             Change::TimestampsReset => self.timestamps.retain(|_, _| false)?,
             Change::GoodTime(UnixTime(time)) => drop(self.numbers.insert(META_GOOD_TIME, time)?),
-            Change::Added(_) | Change::Put(_) | Change::State(..) | Change::Removed(_) => {}
+            Change::Added(_) | Change::Put(_) | Change::State(..) | Change::Reported(..) | Change::Removed(_) => {}
         }
         Ok(())
     }
 
     /// Writes a CPE that was not there, and the `ts` that somebody knows of it.
-    fn create(&mut self, cpe: &Cpe) -> Result<(), redb::Error> {
-        self.put(&cpe.name, Some(&record::encode(cpe)))?;
+    fn create(&mut self, record: &Record) -> Result<(), redb::Error> {
+        let cpe = &record.cpe;
+        self.put(&cpe.name, Some(&record::encode(record)))?;
         if let Some(last) = cpe.state.last_timestamp {
             self.timestamps.insert(&*cpe.name, last)?;
         }

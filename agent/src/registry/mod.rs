@@ -39,6 +39,8 @@ use crate::{config::RedisAddress, store};
 pub enum News {
     /// A CPE.
     Cpe(Cpe),
+    /// A CPE whose binding this server changed last: what it learned since is not in it.
+    Own(Cpe),
     /// A CPE as a store has it that lost something: what is known here may be newer.
     Found(Cpe),
     /// There is no CPE of this name.
@@ -191,14 +193,14 @@ impl fmt::Display for Location {
 /// News of associations and of the time are not for it and are left alone.
 pub fn follow(registry: &mut Registry, news: News) -> Vec<Change> {
     match news {
-        News::Cpe(cpe) => learn(registry, cpe),
+        News::Cpe(cpe) => learn(registry, cpe, State::follow),
+        News::Own(cpe) => learn(registry, cpe, State::confirm),
         News::Found(cpe) => {
             let name = cpe.name.clone();
             let found = cpe.state.clone();
-            learn(registry, cpe);
+            learn(registry, cpe, State::follow);
             let known = registry.number(&name).and_then(|number| registry.get(number));
-            let newer = known.filter(|known| !is_same(&known.state, &found));
-            return newer.map(|known| Change::State(name, Box::new(known.state.clone()))).into_iter().collect();
+            return known.map(|known| missing(name, &known.state, &found)).unwrap_or_default();
         }
         News::Removed(name) => drop(registry.remove(&name)),
         News::Timestamp(name, last) => {
@@ -222,6 +224,15 @@ pub fn follow(registry: &mut Registry, news: News) -> Vec<Change> {
     Vec::new()
 }
 
+/// Brings times that are later than `now`, by a clock that was ahead, back to it.
+pub fn heal(registry: &mut Registry, now: UnixTime) {
+    let is_wrong = |cpe: &Cpe| cpe.state.clone().heal(now);
+    let wrong: Vec<u32> = registry.iter_from(0).filter(|(_, cpe)| is_wrong(cpe)).map(|(number, _)| number).collect();
+    for number in wrong {
+        registry.update(number, |state| state.heal(now));
+    }
+}
+
 /// Forgets the last `ts` of every CPE.
 pub fn reset_timestamps(registry: &mut Registry) {
     let sent: Vec<u32> =
@@ -231,19 +242,25 @@ pub fn reset_timestamps(registry: &mut Registry) {
     }
 }
 
-fn learn(registry: &mut Registry, cpe: Cpe) {
+/// Takes a CPE of a store, and its state by `follow` where the CPE is known.
+fn learn(registry: &mut Registry, cpe: Cpe, follow: impl FnOnce(&mut State, &State)) {
     let Some(number) = registry.number(&cpe.name) else {
         // Its name is free, as was just seen.
         let _ = registry.add(cpe);
         return;
     };
-    registry.update(number, |state| state.merge(&cpe.state));
+    registry.update(number, |state| follow(state, &cpe.state));
     registry.set_credentials(number, cpe.credentials);
 }
 
-/// Whether two states differ in nothing but when CPEs were last heard of, and how often they were sent to.
-fn is_same(one: &State, other: &State) -> bool {
-    let place =
-        |state: &State| [state.authenticated, state.tentative].map(|seen| seen.map(|seen| (seen.address, seen.since)));
-    (place(one), &one.reported, one.must_verify) == (place(other), &other.reported, other.must_verify)
+/// What `known` has of a CPE and `found` has not, to be handed in again.
+fn missing(name: Short, known: &State, found: &State) -> Vec<Change> {
+    let mut missing = Vec::new();
+    if let Some(told) = known.report_missing_in(found) {
+        missing.push(Change::Reported(name.clone(), Box::new(told.clone())));
+    }
+    if !known.has_binding_of(found) {
+        missing.push(Change::State(name, Box::new(known.clone())));
+    }
+    missing
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddrV4;
 
 use serde::{Deserialize, Serialize};
 use tr111_core::{
-    acs::{Change, Cpe, Credentials, Reported, Seen, State},
+    acs::{Author, Change, Cpe, Credentials, Record, Reported, Seen, Stamp, State},
     connreq::Authority,
     short::Short,
     time::UnixTime,
@@ -28,6 +28,11 @@ struct StoredCpe<'a> {
     #[serde(borrow)]
     reported: Option<StoredReport<'a>>,
     must_verify: bool,
+    is_reported_last: bool,
+    revision: u64,
+    report_revision: u64,
+    server: u32,
+    base: u64,
 }
 
 /// The same in version 1.
@@ -61,7 +66,7 @@ struct StoredReport<'a> {
     at: u64,
 }
 
-pub(super) fn encode(cpe: &Cpe) -> Vec<u8> {
+pub(super) fn encode(Record { cpe, author }: &Record) -> Vec<u8> {
     let Cpe { name: _, credentials, state } = cpe;
     let seen = |Seen { address, server, since, last_seen }: Seen| StoredSeen {
         address,
@@ -82,13 +87,18 @@ pub(super) fn encode(cpe: &Cpe) -> Vec<u8> {
             at: told.at.0,
         }),
         must_verify: state.must_verify,
+        is_reported_last: state.is_reported_last,
+        revision: state.revision,
+        report_revision: state.reported.as_ref().map_or(0, |told| told.revision),
+        server: author.server,
+        base: author.base,
     };
     // Plain data into memory always serialises.
     postcard::to_extend(&stored, vec![VERSION]).unwrap_or_default()
 }
 
 /// What [`encode`] made. `last_timestamp` is there only where version 1 wrote it.
-pub(super) fn decode(name: &[u8], bytes: &[u8]) -> Result<Cpe, DecodeError> {
+pub(super) fn decode(name: &[u8], bytes: &[u8]) -> Result<Record, DecodeError> {
     let (stored, last_timestamp) = match bytes {
         [VERSION, stored @ ..] => (postcard::from_bytes(stored)?, None),
         _ => {
@@ -106,9 +116,11 @@ pub(super) fn decode(name: &[u8], bytes: &[u8]) -> Result<Cpe, DecodeError> {
     let reported = stored.reported.map(|told| {
         let address = Some(Authority { host: told.host.to_owned(), port: told.port });
         let address = address.filter(|address| !address.host.is_empty());
-        Box::new(Reported { address, nat_detected: told.nat_detected, at: UnixTime(told.at) })
+        let (at, revision) = (UnixTime(told.at), stored.report_revision);
+        Box::new(Reported { address, nat_detected: told.nat_detected, at, revision })
     });
-    Ok(Cpe {
+    let author = Author { server: stored.server, base: stored.base };
+    let cpe = Cpe {
         name: Short::from(name),
         credentials: Credentials {
             stun_password: Short::from(stored.stun_password),
@@ -119,15 +131,25 @@ pub(super) fn decode(name: &[u8], bytes: &[u8]) -> Result<Cpe, DecodeError> {
             authenticated: stored.authenticated.map(seen),
             tentative: stored.tentative.map(seen),
             reported,
+            is_reported_last: stored.is_reported_last,
             last_timestamp,
             must_verify: stored.must_verify,
+            revision: stored.revision,
         },
-    })
+    };
+    Ok(Record { cpe, author })
 }
 
 impl<'a> From<FirstStoredCpe<'a>> for StoredCpe<'a> {
+    /// Its order was that of its times.
     fn from(first: FirstStoredCpe<'a>) -> Self {
+        let since = first.authenticated.as_ref().map(|seen| seen.since);
         Self {
+            is_reported_last: first.reported.as_ref().is_some_and(|told| since.is_none_or(|since| told.at > since)),
+            revision: 0,
+            report_revision: 0,
+            server: 0,
+            base: 0,
             stun_password: first.stun_password,
             connection_request_username: first.connection_request_username,
             connection_request_password: first.connection_request_password,
@@ -139,31 +161,21 @@ impl<'a> From<FirstStoredCpe<'a>> for StoredCpe<'a> {
     }
 }
 
-/// Whether others write what this server writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Writers {
-    /// What this server has is what counts.
-    One,
-    /// Of what was learned, the later counts (T-65).
-    Several,
-}
-
-/// The CPE of `before` as it is after a change.
-pub(super) fn apply(change: &Change, before: Option<Cpe>, writers: Writers) -> Result<Option<Cpe>, Taken> {
-    let learn = |known: &mut State, state: &State| match writers {
-        Writers::One => known.clone_from(state),
-        Writers::Several => known.merge(state),
-    };
+/// The record of `before` as it is after a change. `last_timestamp` is that of a CPE that was not there.
+pub(super) fn apply(change: &Change, before: Option<Record>, stamp: Stamp) -> Result<Option<Record>, Taken> {
     Ok(match (change, before) {
         (Change::Added(cpe), Some(_)) => return Err(Taken { name: cpe.name.clone() }),
-        (Change::Added(cpe) | Change::Put(cpe), None) => Some(Cpe::clone(cpe)),
+        (Change::Added(cpe) | Change::Put(cpe), None) => Some(Record::new(stamp, Cpe::clone(cpe))),
         (Change::Put(cpe), Some(mut before)) => {
-            before.credentials.clone_from(&cpe.credentials);
-            learn(&mut before.state, &cpe.state);
+            before.cpe.credentials.clone_from(&cpe.credentials);
             Some(before)
         }
         (Change::State(_, state), Some(mut before)) => {
-            learn(&mut before.state, state);
+            before.learn(stamp, state);
+            Some(before)
+        }
+        (Change::Reported(_, told), Some(mut before)) => {
+            before.report(stamp, told);
             Some(before)
         }
         (Change::Removed(_), _) => None,

@@ -38,10 +38,15 @@ pub struct State {
     pub tentative: Option<Seen>,
     /// What the CPE told its ACS (STUN-41, STUN-44).
     pub reported: Option<Box<Reported>>,
+    /// It told that after `authenticated` became what it is (T-65).
+    pub is_reported_last: bool,
     /// `ts` of the last Connection Request to it, as far as this server knows: the store has the one that counts (T-54).
     pub last_timestamp: Option<u64>,
     /// The next Binding Request with CONNECTION-REQUEST-BINDING is answered with 401 (STUN-30).
     pub must_verify: bool,
+    /// The number under which a store that several servers share has this binding, or had the one that this is based on;
+    /// 0 where there is none.
+    pub revision: u64,
 }
 
 /// The public address of a binding.
@@ -51,7 +56,7 @@ pub struct Seen {
     pub address: SocketAddrV4,
     /// The address of ours that it asked, from where Connection Requests have to come (UCR-20).
     pub server: SocketAddrV4,
-    /// When it became this.
+    /// When it became this. For people: it decides nothing.
     pub since: UnixTime,
     /// When it was last heard of.
     pub last_seen: UnixTime,
@@ -64,8 +69,10 @@ pub struct Reported {
     pub address: Option<Authority>,
     /// `NATDetected`, where it was told.
     pub nat_detected: Option<bool>,
-    /// When.
+    /// When. For people: it decides nothing.
     pub at: UnixTime,
+    /// The number under which a store that several servers share has it; 0 where there is none.
+    pub revision: u64,
 }
 
 /// How an ACS learns of bindings (STUN-18).
@@ -136,16 +143,29 @@ impl State {
         }
     }
 
+    /// Brings times that are later than `now`, by a clock that was ahead, back to it. Gives whether there were any.
+    pub fn heal(&mut self, now: UnixTime) -> bool {
+        let seen = [&mut self.authenticated, &mut self.tentative].into_iter().flatten();
+        let seen = seen.flat_map(|seen| [&mut seen.since, &mut seen.last_seen]);
+        let times = seen.chain(self.reported.as_mut().map(|told| &mut told.at));
+        let mut is_healed = false;
+        for time in times.filter(|time| **time > now) {
+            *time = now;
+            is_healed = true;
+        }
+        is_healed
+    }
+
     /// Where Connection Requests reach the CPE: the latest of what is authenticated, by signature or by a session with
     /// the ACS, else what is not (T-65). A CPE that reported an empty address is reached by its binding alone.
     pub fn destination(&self, approach: Approach) -> Option<Destination> {
         let signed = self.authenticated.filter(|_| approach.is_stun());
         let reported = self.reported.as_deref().filter(|_| approach.is_notification());
-        let reported = reported.and_then(|told| Some((told.address.clone()?, told.at)));
+        let reported = reported.and_then(|told| told.address.clone());
         let (authority, way) = match (signed, reported) {
-            (Some(seen), Some((address, at))) if at > seen.since => (address, Way::Reported),
+            (Some(_), Some(address)) if self.is_reported_last => (address, Way::Reported),
             (Some(seen), _) => (seen.address.into(), Way::Authenticated),
-            (None, Some((address, _))) => (address, Way::Reported),
+            (None, Some(address)) => (address, Way::Reported),
             (None, None) => (self.tentative.filter(|_| approach.is_stun())?.address.into(), Way::Tentative),
         };
         Some(Destination { authority, way })

@@ -9,6 +9,7 @@
 //! | [`Server`] | the second half: requests that are signed, or name a CPE |
 //! | [`SourceLimit`] | how much one source may send |
 //! | [`ReferenceClock`] | Unix time, as far as the system's clock can be believed |
+//! | [`Record`] | a CPE as a store that several servers share has it |
 //! | [`Change`] | what a store has to keep of what happened to a registry |
 //! | [`association::Associations`] | which gateway each device is behind, and what confirms it |
 
@@ -31,6 +32,7 @@ pub use change::Change;
 pub use clock::{AHEAD, Reading, ReferenceClock};
 pub use cpe::{Approach, Cpe, Credentials, Destination, Reported, Seen, State, Way};
 pub use limit::SourceLimit;
+pub use merge::{Author, Record, Stamp};
 pub use registry::{Follower, Registry, Taken};
 pub use request::{Challenge, Duplicates, Ends, First, Request, ResponseAddress, Settings};
 pub use server::{Now, Server};

@@ -167,11 +167,12 @@ impl Server {
         self.registry.update(number, |state| {
             let same = state.authenticated.filter(|seen| seen.address == ends.source);
             let is_new = same.is_none();
-            let (since, last_seen) = (same.map_or(now.unix, |seen| seen.since), now.unix);
+            let (since, last_seen) = (same.map_or(now.unix, |seen| seen.since.min(now.unix)), now.unix);
             let seen = Seen { address: ends.source, server: ends.server, since, last_seen };
             let was_asked = std::mem::take(&mut state.must_verify) || state.tentative.take().is_some();
             let moved_here = same.is_some_and(|seen| seen.server != ends.server);
             state.authenticated = Some(seen);
+            state.is_reported_last &= !is_new;
             (is_new || was_asked || moved_here).then_some(Learned::Authenticated { number, is_new })
         })?
     }

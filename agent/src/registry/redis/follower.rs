@@ -46,6 +46,8 @@ fn position(link: &mut Link) -> Result<(Option<String>, u64), Failure> {
 /// Reads everything, a page at a time.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
+    /// Who reads.
+    server: u32,
     /// The next page: of CPEs, then of associations, then of timestamps. Nothing when all is read.
     at: Option<Page>,
     begun: bool,
@@ -65,6 +67,11 @@ enum Page {
 }
 
 impl Scan {
+    /// From the beginning, for the server of this number.
+    pub(super) fn new(server: u32) -> Self {
+        Self { server, ..Self::default() }
+    }
+
     /// The next page; nothing when all is read. What changes meanwhile may be in it or not, and a CPE may come twice.
     pub(super) fn step(&mut self, link: &mut Link) -> Result<Option<Vec<News>>, Failure> {
         let is_first = !std::mem::replace(&mut self.begun, true);
@@ -84,7 +91,7 @@ impl Scan {
         news.extend(is_first.then_some(News::TimestampsReset));
         for (name, value) in pairs {
             match page {
-                Page::Cpes(_) => news.extend(cpe(link, &name, &value)?),
+                Page::Cpes(_) => news.extend(cpe(link, self.server, &name, &value)?),
                 Page::Associations(_) => {
                     let key = Short::from(name.as_slice());
                     if self.associations.insert(key.clone()) {
@@ -109,11 +116,11 @@ impl Scan {
     }
 }
 
-fn cpe(link: &Link, name: &[u8], value: &[u8]) -> Result<Option<News>, Failure> {
+fn cpe(link: &Link, server: u32, name: &[u8], value: &[u8]) -> Result<Option<News>, Failure> {
     // A program of another version, or another program, wrote into the same database.
     let decoded = record::decode(name, value);
-    let cpe = decoded.map_err(|error| Failure::Unavailable(format!("redis://{}: {error}", link.address)))?;
-    Ok(Some(News::Cpe(cpe)))
+    let record = decoded.map_err(|error| Failure::Unavailable(format!("redis://{}: {error}", link.address)))?;
+    Ok(Some(if record.author.server == server { News::Own(record.cpe) } else { News::Cpe(record.cpe) }))
 }
 
 /// Reads everything again.
@@ -128,6 +135,8 @@ struct Again {
 #[derive(Debug)]
 pub(super) struct RedisFollower {
     link: Link,
+    /// Who follows.
+    server: u32,
     /// Nothing where it is not known how far was read.
     mark: Option<Mark>,
     again: Option<Again>,
@@ -137,8 +146,8 @@ pub(super) struct RedisFollower {
 type Entry = (String, HashMap<String, Vec<u8>>);
 
 impl RedisFollower {
-    pub(super) fn new(address: RedisAddress, mark: Option<Mark>) -> Self {
-        Self { link: Link::new(address), mark, again: None }
+    pub(super) fn new(address: RedisAddress, server: u32, mark: Option<Mark>) -> Self {
+        Self { link: Link::new(address), server, mark, again: None }
     }
 
     /// Whether what was read still is what there is, after the connection was lost.
@@ -157,7 +166,7 @@ impl RedisFollower {
     fn start_again(&mut self, mark: Mark, is_lossy: bool) {
         tracing::warn!(is_lossy, "changes of the registry were missed: all of it is read again");
         let whole = Whole { is_lossy, ..Whole::default() };
-        self.again = Some(Again { scan: Scan::default(), whole, mark });
+        self.again = Some(Again { scan: Scan::new(self.server), whole, mark });
     }
 
     /// The next page of everything.
@@ -175,7 +184,7 @@ impl RedisFollower {
         }
         for news in &mut news {
             match news {
-                News::Cpe(cpe) => {
+                News::Cpe(cpe) | News::Own(cpe) => {
                     again.whole.names.insert(cpe.name.clone());
                     if again.whole.is_lossy {
                         *news = News::Found(cpe.clone());
@@ -240,7 +249,7 @@ impl RedisFollower {
         let mut news = Vec::with_capacity(cpes.len() + associations.len());
         for (name, value) in self.values(script::CPES, cpes)? {
             match value {
-                Some(value) => news.extend(cpe(&self.link, &name, &value)?),
+                Some(value) => news.extend(cpe(&self.link, self.server, &name, &value)?),
                 None => news.push(News::Removed(Short::from(name.as_slice()))),
             }
         }

@@ -1,10 +1,10 @@
 //! The registry in a Redis or Valkey, for several servers behind one address.
 //!
-//! Each server has everything in memory. Who changes something reads what Redis has of it, merges (of each part the later
-//! counts, T-65), and writes if that still is what is there: one script, so that nobody comes in between. Every write gets
-//! the next number and puts its name into a stream; the others read the stream and, of each name in it, the value as it is
-//! then. So it does not matter in which order news arrive, only that none is missed; where numbers are missing, because the
-//! stream is shorter than the absence was, everything is read again.
+//! Each server has everything in memory. Who changes something reads what Redis has of it, takes a number from Redis, applies
+//! the change to it (T-65, [`tr111_core::acs::Record`]), and writes if that still is what is there: one script, so that
+//! nobody comes in between. Every write gets the next number of the stream and puts its name into it; the others read the
+//! stream and, of each name in it, the value as it is then. So it does not matter in which order news arrive, only that none
+//! is missed; where numbers are missing, because the stream is shorter than the absence was, everything is read again.
 
 mod connect;
 mod follower;
@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 
 use redis::{Cmd, Connection, FromRedisValue, RedisError, cmd};
 use tr111_core::{
-    acs::{Change, Cpe},
+    acs::{Change, Record, Stamp},
     short::Short,
     time::UnixTime,
 };
@@ -23,10 +23,7 @@ use self::{
     connect::connect,
     follower::{Mark, RedisFollower},
 };
-use super::{
-    BindingStore, Error, Failure, Follower, News, Taken, Wanted,
-    record::{self, Writers},
-};
+use super::{BindingStore, Error, Failure, Follower, News, Taken, Wanted, record};
 use crate::{config::RedisAddress, random};
 
 /// Names in one question and one script. A script holds up every client of Redis for as long as it runs: some milliseconds.
@@ -39,6 +36,8 @@ const TRIES: usize = 32;
 pub struct Redis {
     address: RedisAddress,
     connection: Link,
+    /// Number of this server among those that share the Redis: that of a process, not 0.
+    server: u32,
     /// How far [`BindingStore::load`] read.
     mark: Option<Mark>,
 }
@@ -52,7 +51,8 @@ impl Redis {
     pub fn open(address: RedisAddress) -> Result<Self, Error> {
         let mut connection = Link::new(address.clone());
         connection.ask::<String>(&cmd("PING")).map_err(|failure| unavailable(&address, &failure))?;
-        Ok(Self { address, connection, mark: None })
+        let [server] = random::words::<1>()?;
+        Ok(Self { address, connection, server: (server as u32).max(1), mark: None })
     }
 
     /// Writes changes, all of which may be written.
@@ -94,35 +94,43 @@ impl Redis {
             let names: HashSet<&Short> = left.iter().filter_map(|change| change.record()).collect();
             let names: Vec<&Short> = names.into_iter().collect();
             let before = self.values(&names)?;
+            let known = before.iter().map(|(name, bytes)| Ok((name, self.decode(name, bytes)?)));
+            let mut known: HashMap<&Short, Record> = known.collect::<Result<_, Failure>>()?;
+            let revisions = known.values().map(|record| record.cpe.state.revision);
+            let highest = left.iter().map(|change| change.revision()).chain(revisions).max();
+            let stamp = if names.is_empty() { Stamp::default() } else { self.stamp(highest)? };
             let mut is_empty = true;
             let mut put = |kind: &str, name: &[u8], before: &[u8], after: &[u8]| {
                 is_empty = false;
                 write.arg(kind).arg(name).arg(before).arg(after);
             };
-            let mut after = HashMap::with_capacity(names.len());
+            let mut gone = HashSet::new();
             for change in &left {
                 let Some(name) = change.record() else {
                     put_other(change, &mut put);
                     continue;
                 };
-                let known = match after.remove(name) {
-                    Some(cpe) => cpe,
-                    None => before.get(name).map(|bytes| self.decode(name, bytes)).transpose()?,
-                };
-                match record::apply(change, known, Writers::Several) {
-                    Ok(cpe) => drop(after.insert(name, cpe)),
+                match record::apply(change, known.remove(name), stamp) {
+                    Ok(Some(record)) => drop(known.insert(name, record)),
+                    Ok(None) => drop(gone.insert(name)),
                     Err(taken) => return Ok(Err(taken)),
                 }
             }
-            for (name, cpe) in after {
+            for name in names {
+                let after = known.remove(name);
                 let before = before.get(name).map(Vec::as_slice).unwrap_or_default();
-                let after = cpe.as_ref().map(record::encode).unwrap_or_default();
-                if after != before {
-                    put(script::CPE, name, before, &after);
+                let bytes = after.as_ref().map(record::encode).unwrap_or_default();
+                if bytes != before {
+                    put(script::CPE, name, before, &bytes);
                 }
                 // Of a CPE that was lost, another server may have put back less.
-                if let Some(last) = cpe.and_then(|cpe| cpe.state.last_timestamp).filter(|_| before.is_empty()) {
+                let last = after.as_ref().and_then(|record| record.cpe.state.last_timestamp);
+                if let Some(last) = last.filter(|_| before.is_empty()) {
                     put(script::TIMESTAMP, name, &[], last.to_string().as_bytes());
+                }
+                // Another CPE has its name now.
+                if after.is_some() && gone.contains(name) {
+                    put(script::TIMESTAMP, name, &[], &[]);
                 }
             }
             if is_empty {
@@ -145,6 +153,17 @@ impl Redis {
         Err(Failure::Unavailable("other servers change the same CPEs all the time".to_owned()))
     }
 
+    /// Numbers a write: after what Redis has now is read, so that it is greater than all that was given for that. One that
+    /// is known here may be greater, where Redis lost what it wrote last.
+    fn stamp(&mut self, highest: Option<u64>) -> Result<Stamp, Failure> {
+        let next = |connection: &mut Link, by: u64| connection.ask(cmd("INCRBY").arg(script::REVISION).arg(by));
+        let mut revision: u64 = next(&mut self.connection, 1)?;
+        if let Some(behind) = highest.and_then(|highest| highest.checked_sub(revision)) {
+            revision = next(&mut self.connection, behind + 1)?;
+        }
+        Ok(Stamp { server: self.server, revision })
+    }
+
     /// What Redis has of CPEs.
     fn values(&mut self, names: &[&Short]) -> Result<HashMap<Short, Vec<u8>>, Failure> {
         if names.is_empty() {
@@ -160,7 +179,7 @@ impl Redis {
         Ok(known.collect())
     }
 
-    fn decode(&self, name: &[u8], bytes: &[u8]) -> Result<Cpe, Failure> {
+    fn decode(&self, name: &[u8], bytes: &[u8]) -> Result<Record, Failure> {
         let address = &self.address;
         record::decode(name, bytes).map_err(|error| Failure::Unavailable(format!("redis://{address}: {error}")))
     }
@@ -183,7 +202,7 @@ impl BindingStore for Redis {
     fn load(&mut self, each: &mut dyn FnMut(News)) -> Result<(), Error> {
         let unavailable = |failure: Failure| unavailable(&self.address, &failure);
         let mark = Mark::read(&mut self.connection).map_err(unavailable)?;
-        let mut scan = follower::Scan::default();
+        let mut scan = follower::Scan::new(self.server);
         while let Some(news) = scan.step(&mut self.connection).map_err(unavailable)? {
             news.into_iter().for_each(&mut *each);
         }
@@ -233,7 +252,7 @@ impl BindingStore for Redis {
     }
 
     fn follower(&mut self) -> Option<Box<dyn Follower>> {
-        Some(Box::new(RedisFollower::new(self.address.clone(), self.mark.take())))
+        Some(Box::new(RedisFollower::new(self.address.clone(), self.server, self.mark.take())))
     }
 }
 
@@ -244,7 +263,7 @@ fn put_other(change: &Change, put: &mut impl FnMut(&str, &[u8], &[u8], &[u8])) {
         Change::TimestampReset(name) => put(script::TIMESTAMP, name, &[], &[]),
         Change::TimestampsReset => put(script::TIMESTAMP, &[], &[], &[]),
         Change::GoodTime(UnixTime(time)) => put(script::TIME, &[], &[], time.to_string().as_bytes()),
-        Change::Added(_) | Change::Put(_) | Change::State(..) | Change::Removed(_) => {}
+        Change::Added(_) | Change::Put(_) | Change::State(..) | Change::Reported(..) | Change::Removed(_) => {}
     }
 }
 

@@ -8,6 +8,8 @@ pub(super) const ASSOCIATIONS: &str = "{tr111}:associations";
 pub(super) const TIMESTAMPS: &str = "{tr111}:timestamps";
 /// The last time that was known to be good ([`tr111_core::acs::Change::GoodTime`]).
 pub(super) const GOOD_TIME: &str = "{tr111}:good_time";
+/// The number that was given to a binding last ([`tr111_core::acs::Stamp::revision`]).
+pub(super) const REVISION: &str = "{tr111}:revision";
 /// Number of the last change.
 pub(super) const SEQUENCE: &str = "{tr111}:sequence";
 /// Stream of names that changed, under the numbers of the changes. What they are now is in the hashes.

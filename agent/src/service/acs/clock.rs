@@ -56,6 +56,11 @@ impl AcsClock {
         Now { unix: self.lock().reference.read(now).unix, ..now }
     }
 
+    /// The latest time that it may be; nothing while the clock was never set.
+    pub(super) fn latest(&self) -> Option<UnixTime> {
+        self.lock().reference.latest(system())
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Each reading is whole before the next.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -86,11 +91,18 @@ impl Acs {
     /// Looks at the clock, and keeps the time for the next start, until the agent ends.
     pub async fn watch_clock(self) {
         self.keep_time();
+        let mut before = self.0.clock.latest();
         loop {
             for _ in 0..KEEP {
                 sleep(LOOK).await;
                 self.0.clock.lock().reference.confirm(system(), is_synchronised());
                 self.now();
+                let latest = self.0.clock.latest();
+                // What was learned since is of the future.
+                if latest < before {
+                    self.heal();
+                }
+                before = latest;
             }
             self.keep_time();
         }
@@ -100,13 +112,13 @@ impl Acs {
     pub(super) fn accept_clock(&self) {
         self.0.clock.lock().reference.accept(system());
         self.now();
+        self.heal();
         self.keep_time();
     }
 
     /// Keeps the last time that was known to be good.
     pub(super) fn keep_time(&self) {
-        let time = self.0.clock.lock().reference.latest(system());
-        if let (Some(time), Some(journal)) = (time, self.0.journal.get()) {
+        if let (Some(time), Some(journal)) = (self.0.clock.latest(), self.0.journal.get()) {
             journal.keep(vec![Change::GoodTime(time)]);
         }
     }
@@ -122,6 +134,6 @@ impl Acs {
         );
         self.0.metrics.alarms.with_label_values(&[AcsMetrics::CLOCK_AHEAD]).inc();
         let alarm = AcsMetrics::CLOCK_AHEAD.to_owned();
-        self.tell(|| Happening::Alarm(Alarm { alarm, username: None, from: None }));
+        self.tell(|| Happening::Alarm(Alarm { alarm, ..Alarm::default() }));
     }
 }

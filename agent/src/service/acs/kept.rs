@@ -10,7 +10,7 @@ use tr111_core::{
 };
 
 use super::{Acs, Error, Order, Shared, judge, judge_credentials};
-use crate::registry::{Health, Journal, News, Opened, Refused, Wanted, follow, reset_timestamps};
+use crate::registry::{Health, Journal, News, Opened, Refused, Wanted, follow, heal, reset_timestamps};
 
 impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
@@ -57,6 +57,7 @@ impl Acs {
         let Opened { journal, registry, associations, good_time, mut news } = opened;
         *self.lock().server.registry_mut() = registry;
         self.0.clock.restore(good_time);
+        self.heal();
         let health = journal.health();
         // It is opened once.
         let _ = self.0.journal.set(journal);
@@ -91,8 +92,9 @@ impl Acs {
     /// # Errors
     /// Names the first that cannot be added.
     pub async fn add_all(&self, cpes: Vec<(String, Credentials)>) -> Result<(), NotAdded> {
-        let changes: Vec<Change> = judged(cpes)?.into_iter().map(|cpe| Change::Added(Box::new(cpe))).collect();
-        let names: Vec<Short> = changes.iter().map(|change| change.name().clone()).collect();
+        let cpes = judged(cpes)?;
+        let names: Vec<Short> = cpes.iter().map(|cpe| cpe.name.clone()).collect();
+        let changes: Vec<Change> = cpes.into_iter().map(|cpe| Change::Added(Box::new(cpe))).collect();
         let taken = {
             let mut state = self.lock();
             let registry = state.server.registry_mut();
@@ -235,11 +237,24 @@ impl Acs {
         }
     }
 
+    /// Brings times of the future back, wherever they came from.
+    pub(super) fn heal(&self) {
+        if let Some(latest) = self.0.clock.latest() {
+            heal(self.lock().server.registry_mut(), latest);
+        }
+    }
+
     /// Takes what other servers changed.
     fn take(&self, batch: Vec<News>) {
         let mut lost = Vec::new();
-        for news in batch {
-            match &news {
+        let latest = self.0.clock.latest();
+        for mut news in batch {
+            match &mut news {
+                News::Cpe(cpe) | News::Own(cpe) | News::Found(cpe) => {
+                    if let Some(latest) = latest {
+                        cpe.state.heal(latest);
+                    }
+                }
                 News::Association(key, value) => lost.extend(self.follow_association(key, value.as_deref())),
                 News::Whole(whole) => lost.extend(self.follow_whole(whole)),
                 _ => {}

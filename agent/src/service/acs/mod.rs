@@ -207,6 +207,7 @@ impl Acs {
 
     /// Takes what the CPE told its ACS in an Inform (STUN-41, STUN-44). An empty address that is no news is not kept again.
     pub async fn report(&self, name: &str, reported: Reported) -> Result<(), Error> {
+        let told = reported.clone();
         let change = BindingChange {
             address: reported.address.as_ref().map(ToString::to_string),
             nat_detected: reported.nat_detected,
@@ -217,17 +218,19 @@ impl Acs {
         let cpe = self.change(name, |registry, number| {
             registry.update(number, |state| {
                 let known = state.reported.as_deref();
+                // Until the store gives it its own, so that no older one takes its place.
+                let revision = known.map_or(0, |before| before.revision);
                 let known = known.map(|known| (known.address.is_some(), known.nat_detected)).unwrap_or_default();
                 is_news = reported.address.is_some() || known != (false, reported.nat_detected);
                 if is_news {
-                    state.reported = Some(Box::new(reported));
+                    state.report(Reported { revision, ..reported });
                 }
             });
         })?;
         if !is_news {
             return Ok(());
         }
-        self.keep(Change::State(cpe.name, Box::new(cpe.state))).await?;
+        self.keep(Change::Reported(cpe.name, Box::new(told))).await?;
         self.tell(|| Happening::BindingChanged(change));
         Ok(())
     }

@@ -62,7 +62,7 @@ impl BindingStore for Store {
 
 fn told(address: &str) -> Reported {
     let address = Some(address.parse().expect("an authority"));
-    Reported { address, nat_detected: Some(true), at: tr111_core::time::UnixTime(1_700_000_000) }
+    Reported { address, nat_detected: Some(true), at: tr111_core::time::UnixTime(1_700_000_000), revision: 0 }
 }
 
 /// STUN-21: the second CPE of a name is refused, and the first one stays as it is.
