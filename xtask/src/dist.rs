@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     process::{command, output, run as run_command, target_dir},
@@ -91,6 +91,7 @@ pub(crate) fn build(targets: &[Target], roles: Roles) -> Result<Vec<PathBuf>> {
         let name = format!("tr111{}-{}", roles.suffix(), target.processor());
         let file = directory.join(&name);
         let built = built(*target, "tr111");
+        ensure!(!has_test_clock(&fs::read(&built)?), "{} has the clock of tests in it", built.display());
         fs::copy(&built, &file).with_context(|| built.display().to_string())?;
         let sum = output(command("sha256sum").arg(&name).current_dir(&directory))?;
         fs::write(directory.join(format!("{name}.sha256")), sum)?;
@@ -102,6 +103,12 @@ pub(crate) fn build(targets: &[Target], roles: Roles) -> Result<Vec<PathBuf>> {
 /// Where the binaries are left.
 pub(crate) fn directory() -> PathBuf {
     target_dir().join("portable")
+}
+
+/// Whether an agent was built with the feature `test-clock`, which no release has: who sets its environment sets its clock.
+fn has_test_clock(program: &[u8]) -> bool {
+    const VARIABLE: &[u8] = b"TR111_TEST_CLOCK";
+    program.windows(VARIABLE.len()).any(|part| part == VARIABLE)
 }
 
 /// A program that [`zigbuild`] built.

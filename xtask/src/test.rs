@@ -23,9 +23,13 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
     setup::run(setup::Level::Test, setup::Report::Changes)?;
     let one_package = arguments.iter().any(|argument| argument == "-p" || argument == "--package");
     let everything = ["--workspace", "--exclude", "tr111-ebpf"];
-    // The stories run the binary. Built with the tests, it shares their dependencies' features, and nothing compiles twice.
-    let binary =
-        if one_package { &["--package", "tr111"][..] } else { &[&everything[..], &["--all-targets"]].concat() };
+    // The stories run the binary. Built with the tests, it shares their dependencies' features, and nothing compiles twice:
+    // the tests want an agent whose clock they can set, which no other build has.
+    let binary = if one_package {
+        &["--package", "tr111", "--features", "test-clock"][..]
+    } else {
+        &[&everything[..], &["--all-targets"]].concat()
+    };
     run_command(cargo().arg("build").args(binary))?;
 
     let (reader, writer) = std::io::pipe()?;

@@ -12,9 +12,12 @@ use super::{
     output::{self, Table, or_dash, printable},
     watch,
 };
-use crate::control::{
-    Client, ClientError,
-    message::{Binding, Device, Event, Happening, Reply, Request},
+use crate::{
+    control::{
+        Client, ClientError,
+        message::{Binding, Device, Event, Happening, Reply, Request},
+    },
+    os::clock,
 };
 
 /// Arguments of `tr111 devices`.
@@ -97,7 +100,7 @@ fn follow(client: &mut Client, json: bool) -> Outcome {
 
 /// The rows, a line for each binding.
 pub(super) fn table(devices: &[Device]) -> Table {
-    let now = SystemTime::now();
+    let now = clock::now();
     let mut table =
         Table::new(&["INSTANCE", "OUI", "SERIAL", "CLASS", "MAC", "IP", "INTERFACE", "BY", "LEASE", "SEEN"]);
     for device in devices {
@@ -142,7 +145,7 @@ fn until(end: &str, now: SystemTime) -> String {
 
 /// How long ago a time was.
 pub(super) fn since(time: &str) -> String {
-    ago(time, SystemTime::now())
+    ago(time, clock::now())
 }
 
 fn ago(time: &str, now: SystemTime) -> String {

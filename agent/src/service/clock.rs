@@ -5,13 +5,10 @@ use std::time::{Duration, SystemTime};
 use nix::time::{ClockId, clock_gettime};
 use tr111_core::time::{BootTime, UnixTime};
 
-use crate::os::clock::now as system_time;
+use crate::os::clock::{is_synchronised, now as system_time};
 
 /// A step of the system's time that is worth following; less is the noise of reading two clocks.
 const STEP: Duration = Duration::from_millis(500);
-
-/// No agent of this version ran before 2026-01-01T00:00:00Z.
-const BUILT: Duration = Duration::from_hours(490_896);
 
 /// Converts boot time to Unix time, so that an instant reads the same whenever it is shown.
 #[derive(Debug)]
@@ -33,10 +30,10 @@ impl Clock {
         BootTime::default() + time
     }
 
-    /// Unix time, where it can be trusted: a clock that was never set says 1970 (T-56).
+    /// Unix time, while something keeps the clock right. A device without a battery has a time of the past until then, which
+    /// may look like any other (T-56).
     pub fn trusted() -> Option<UnixTime> {
-        let since = system_time().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        (since >= BUILT).then_some(UnixTime(since.as_secs()))
+        is_synchronised().then(Self::unix)
     }
 
     /// Follows a step of the system's time, as when NTP sets it.
