@@ -1,6 +1,6 @@
 //! An ACS, and the CPEs that it knows.
 
-use std::{fmt::Write as _, path::Path};
+use std::{fmt::Write as _, path::Path, process::Command};
 
 use anyhow::Result;
 
@@ -23,13 +23,21 @@ pub fn start<'a>(namespace: &'a Namespace, directory: &Path, name: &str, keys: &
 /// # Errors
 /// As [`Agent::start_command`].
 pub fn start_with<'a>(namespace: &'a Namespace, files: Files, directory: &Path, keys: &str) -> Result<Agent<'a>> {
+    let mut command = command(namespace, &files, directory, keys)?;
+    Agent::start_command(namespace, files, &mut command, directory)
+}
+
+/// The command that starts it.
+///
+/// # Errors
+/// As [`Files::run_acs`].
+pub fn command(namespace: &Namespace, files: &Files, directory: &Path, keys: &str) -> Result<Command> {
     let mut text = String::from("[acs]\n");
     // Writing to a string cannot fail.
     let _ = writeln!(text, "{keys}");
     let config = directory.join("acs.toml");
     std::fs::write(&config, text)?;
-    let mut command = files.run_acs(namespace, &["--config", &config.display().to_string()])?;
-    Agent::start_command(namespace, files, &mut command, directory)
+    files.run_acs(namespace, &["--config", &config.display().to_string()])
 }
 
 /// Adds the CPE of [`crate::cpe`], with both passwords.

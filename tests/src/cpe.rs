@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
+    process::Command,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -34,15 +35,31 @@ pub const USERNAME: &str = "CPE57689";
 /// # Errors
 /// As [`Agent::start_command`].
 pub fn start<'a>(lab: &'a Lab, files: Files, management: &str) -> Result<Agent<'a>> {
+    let mut command = command(lab, &files, management)?;
+    Agent::start_command(&lab.lan, files, &mut command, lab.path())
+}
+
+/// The command that starts it.
+///
+/// # Errors
+/// As [`Files::run_device`].
+pub fn command(lab: &Lab, files: &Files, management: &str) -> Result<Command> {
+    let config = config(lab, management)?;
+    files.run_device(&lab.lan, "eth0", "off", &["--config", &config])
+}
+
+/// A configuration with both passwords and with `management` in `[management_server]`; its path.
+///
+/// # Errors
+/// The lab's directory is gone.
+pub fn config(lab: &Lab, management: &str) -> Result<String> {
     let (password, stun) = (lab.write("password", PASSWORD)?, lab.write("stun-password", STUN_PASSWORD)?);
     let config = format!(
         "[management_server]\nconnection_request_username = \"{USERNAME}\"\n\
          connection_request_password_file = \"{password}\"\nstun_username = \"{USERNAME}\"\n\
          stun_password_file = \"{stun}\"\n{management}"
     );
-    let config = lab.write("device.toml", &config)?;
-    let mut command = files.run_device(&lab.lan, "eth0", "off", &["--config", &config])?;
-    Agent::start_command(&lab.lan, files, &mut command, lab.path())
+    lab.write("device.toml", &config)
 }
 
 /// Waits until the device has counted `expected` requests under `metric` that ended in `result`.

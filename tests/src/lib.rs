@@ -9,6 +9,7 @@ pub mod acs;
 pub mod agent;
 pub mod bench;
 pub mod client;
+pub mod clock;
 pub mod corpus;
 pub mod cpe;
 pub mod crowd;

@@ -58,6 +58,30 @@ fn leases_that_ran_out_meanwhile_expire_at_once() {
     assert_eq!(lan.changes(), ["-A expired"]);
 }
 
+/// T-31, T-56: after a reboot with a clock that is years behind, instants of the last boot are years ahead. A lease is no
+/// longer than it was.
+#[test]
+fn after_a_reboot_with_a_clock_that_is_behind_leases_end() {
+    let mut lan = Lan::new();
+    lan.join(&Client::new(1, "A"), ip(1), HOUR);
+    lan.join(&Client::new(2, "B"), ip(2), u32::MAX);
+    lan.changes();
+    let (mut records, next) = (lan.records(), lan.core.next_instance());
+    for record in &mut records {
+        let years = Duration::from_hours(24 * 365 * 50);
+        (record.first_seen, record.last_seen) = (record.first_seen + years, record.last_seen + years);
+        for binding in &mut record.bindings {
+            binding.last_seen = binding.last_seen + years;
+            binding.lease_expires = binding.lease_expires.map(|end| end + years);
+        }
+    }
+    lan.restart_with(records, next);
+    lan.pass_s(3_590);
+    assert_eq!(lan.changes(), [""; 0]);
+    lan.pass_s(20);
+    assert_eq!(lan.changes(), ["-A expired"]);
+}
+
 /// T-30: everybody is asked for within one probe interval, spread over it; who is gone goes.
 #[test]
 fn after_a_restart_everybody_is_asked_for() {

@@ -149,18 +149,15 @@ impl StoredDevice {
 
     /// On the clock of this boot.
     fn read(self, times: &Times<'_>) -> Result<device::State, DecodeError> {
-        let at = |time| times.translate(self.boot, BootTime(time));
-        let lease = self.lease.map(|lease| Lease {
-            address: Address {
+        let lease = self.lease.map(|lease| {
+            let ends = [lease.renew, lease.rebind, lease.end].map(BootTime);
+            let [renew, rebind, end] = times.translate_lease(self.boot, ends);
+            let address = Address {
                 address: lease.address.into(),
                 prefix_length: lease.prefix_length,
                 router: lease.router.map(Ipv4Addr::from),
-            },
-            server: lease.server.into(),
-            station: lease.station,
-            renew: at(lease.renew),
-            rebind: at(lease.rebind),
-            end: at(lease.end),
+            };
+            Lease { address, server: lease.server.into(), station: lease.station, renew, rebind, end }
         });
         let oui = Some(&self.manufacturer_oui).filter(|oui| !oui.is_empty());
         let info = GatewayInfo::new(

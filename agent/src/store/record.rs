@@ -70,6 +70,18 @@ impl<'a> Times<'a> {
             _ => time,
         }
     }
+
+    /// T1, T2 and the end of a lease of boot number `boot` on the clock of this boot. After a reboot with a clock that is
+    /// behind, they would be years ahead; they are moved so that the lease begins with this boot at the latest (T-56). T1 is
+    /// at half of a lease (RFC 2131 4.4.5).
+    pub fn translate_lease(&self, boot: u32, lease: [BootTime; 3]) -> [BootTime; 3] {
+        let [renew, _, end] = lease;
+        let translated = lease.map(|time| self.translate(boot, time));
+        let is_other = translated[2] != end;
+        let latest = BootTime::default() + end.since(renew).unwrap_or_default() * 2;
+        let Some(excess) = translated[2].since(latest).filter(|_| is_other) else { return translated };
+        translated.map(|time| BootTime::default() + time.since(BootTime::default() + excess).unwrap_or_default())
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -184,3 +184,29 @@ fn instants_are_kept_within_a_boot_and_go_by_unix_time_after_a_reboot() {
     assert_eq!(times.translate(1, at(10)), at(0));
     assert_eq!(times.translate(1, tr111_core::time::BootTime::NEVER), tr111_core::time::BootTime::NEVER);
 }
+
+/// T-31, T-56: after a reboot with a clock that is behind by years, a lease is no longer than it was.
+#[test]
+fn a_lease_is_no_longer_after_a_reboot_with_a_clock_that_is_behind() {
+    const SECOND: u64 = 1_000_000_000;
+    let boot = |id: &str, unix: u64| Boot { id: id.to_owned(), unix: unix * SECOND };
+    let lease = |times: [u64; 3]| times.map(|seconds| tr111_core::time::BootTime(seconds * SECOND));
+    let boots = Boots::from([(1, boot("a", 1_800_000_000)), (2, boot("b", 50))]);
+    let kept = lease([5_300, 5_525, 5_600]);
+    for (unix, expected) in [
+        // The clock is right: 100 s after the last ACK the machine was booted again.
+        (1_800_005_100, [200, 425, 500]),
+        // It says 1970.
+        (50, [300, 525, 600]),
+        // It is ahead.
+        (1_900_000_000, [0, 0, 0]),
+    ] {
+        let now = boot("c", unix);
+        assert_eq!(Times::new(&boots, &now).translate_lease(1, kept), lease(expected), "{unix}");
+    }
+    // The same boot, whatever the clock says.
+    let now = boot("b", 1_800_000_000);
+    assert_eq!(Times::new(&boots, &now).translate_lease(2, kept), kept);
+    let never = [tr111_core::time::BootTime::NEVER; 3];
+    assert_eq!(Times::new(&boots, &boot("c", 50)).translate_lease(1, never), never);
+}

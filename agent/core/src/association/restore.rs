@@ -41,7 +41,11 @@ impl Association {
         record.last_seen = record.last_seen.min(now);
         record.first_seen = record.first_seen.min(record.last_seen);
         for mut binding in std::mem::take(&mut record.bindings) {
+            // After a reboot with a clock that is behind, everything is years ahead. A lease ends no later than it would if it
+            // were heard of now (T-56).
+            let left = binding.lease_expires.and_then(|end| end.since(binding.last_seen));
             binding.last_seen = binding.last_seen.min(now);
+            binding.lease_expires = binding.lease_expires.map(|end| left.map_or(end, |left| end.min(now + left)));
             let mut found = self.table.look_up(&record.identity, &binding);
             let contradicts = found.client.is_some() || found.holder.is_some();
             let is_full = found.row.is_some_and(|row| self.is_row_full(row, 0));
