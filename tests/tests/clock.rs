@@ -18,8 +18,8 @@ use tr111_tests::{
     acs,
     agent::{Agent, Files, SOON},
     client::Client,
-    clock::{DAY, MINUTE, STEPS, TestClock, YEAR},
-    cpe::{self, DEVICE, PASSWORD, STUN_PASSWORD, USERNAME, count, request, unix_now},
+    clock::{DAY, STEPS, TestClock, YEAR},
+    cpe::{self, DEVICE, PASSWORD, STUN_PASSWORD, USERNAME, request, unix_now, wait_for_count},
     lab::{GATEWAY, Lab, POOL},
     namespace::Namespace,
     redis::Redis,
@@ -111,7 +111,7 @@ fn a_gateway_hears_requests_while_its_clock_is_behind() -> Result<()> {
     let gateway = Agent::start_command(&lab.gateway, files, clock.give(&mut command), lab.path())?;
     let sender = lab.lan.enter(|| UdpSocket::bind("10.111.2.5:3478"))?;
     sender.send_to(&request(AT, unix_now()?, 1, PASSWORD)?, AT)?;
-    count(&gateway, REQUESTS, "accepted", 1)
+    wait_for_count(&gateway, REQUESTS, "accepted", 1)
 }
 
 // ---- device ----
@@ -138,17 +138,18 @@ fn a_device_hears_requests_until_its_clock_is_synchronised() -> Result<()> {
                 device = start_device(&lab, device.kill()?, &clock)?;
                 // The last one of the agent before.
                 acs.send_to(&request(DEVICE, timestamp, 100 + id, PASSWORD)?, DEVICE)?;
-                count(&device, REQUESTS, "stale_timestamp", 1)?;
+                wait_for_count(&device, REQUESTS, "stale_timestamp", 1)?;
             }
             let accepted = device.metrics()?.sum(REQUESTS, &[("result", "accepted")]);
             timestamp += 1;
             acs.send_to(&request(DEVICE, timestamp, 2 * id + u64::from(is_restarted), PASSWORD)?, DEVICE)?;
-            count(&device, REQUESTS, "accepted", accepted + 1).with_context(|| format!("{step} {is_restarted}"))?;
+            wait_for_count(&device, REQUESTS, "accepted", accepted + 1)
+                .with_context(|| format!("{step} {is_restarted}"))?;
         }
     }
     // SEC-5: a digit that was moved from `id` is still found out.
     acs.send_to(&request(DEVICE, timestamp * 10, 51, PASSWORD)?, DEVICE)?;
-    count(&device, REQUESTS, "future_timestamp", 1)?;
+    wait_for_count(&device, REQUESTS, "future_timestamp", 1)?;
     Ok(())
 }
 
@@ -161,18 +162,17 @@ fn a_synchronised_clock_bounds_ts() -> Result<()> {
     let acs = lab.gateway.enter(|| UdpSocket::bind("10.111.0.1:3478"))?;
     let device = start_device(&lab, Files::new(lab.path(), "device")?, &clock)?;
     let (mut timestamp, mut accepted, mut refused) = (unix_now()?, 0, 0);
-    for (id, (step, is_synchronised)) in
-        (1..).zip(STEPS.into_iter().flat_map(|step| [(step, true), (step, false)]))
-    {
+    for (id, (step, is_synchronised)) in (1..).zip(STEPS.into_iter().flat_map(|step| [(step, true), (step, false)])) {
         clock.set(step, is_synchronised)?;
         timestamp += 1;
         acs.send_to(&request(DEVICE, timestamp, id, PASSWORD)?, DEVICE)?;
         if is_synchronised && step < -DAY {
             refused += 1;
-            count(&device, REQUESTS, "future_timestamp", refused)?;
+            wait_for_count(&device, REQUESTS, "future_timestamp", refused)?;
         } else {
             accepted += 1;
-            count(&device, REQUESTS, "accepted", accepted).with_context(|| format!("{step} {is_synchronised}"))?;
+            wait_for_count(&device, REQUESTS, "accepted", accepted)
+                .with_context(|| format!("{step} {is_synchronised}"))?;
         }
     }
     Ok(())
@@ -198,9 +198,7 @@ fn a_device_keeps_its_lease_over_every_step() -> Result<()> {
         clock.set(step, true)?;
         // Half of the lease, and no more.
         let before = server.answers();
-        wait_for("a renewal", Duration::from_secs(u64::from(LEASE)), || {
-            Ok((server.answers() > before).then_some(()))
-        })?;
+        wait_for("a renewal", Duration::from_secs(u64::from(LEASE)), || Ok((server.answers() > before).then_some(())))?;
         device = start(device.kill()?)?;
         wait_for("the address again", SOON, has_address)?;
     }
@@ -237,8 +235,7 @@ impl Cpe {
             .attribute(Attribute::ConnectionRequestBinding)
             .attribute(Attribute::BindingChange)
             .attribute(Attribute::Username(Username(name.as_bytes())));
-        self.socket
-            .send_to(&message.sign(&SharedSecret::new(STUN_PASSWORD.as_bytes()), Variant::A), server)?;
+        self.socket.send_to(&message.sign(&SharedSecret::new(STUN_PASSWORD.as_bytes()), Variant::A), server)?;
         let mut answer = [0; 2_048];
         let length = self.socket.recv(&mut answer).context("no answer")?;
         // A Binding Response with MESSAGE-INTEGRITY.

@@ -39,6 +39,7 @@ mod test {
     /// `synchronised` or `unsynchronised`. It is read each time, so that a test can step the clock while the agent runs.
     const VARIABLE: &str = "TR111_TEST_CLOCK";
 
+    /// The system's time, moved as the test says.
     pub fn now() -> SystemTime {
         let now = system::now();
         let Some((ahead, _)) = setting() else { return now };
@@ -47,6 +48,7 @@ mod test {
         stepped.unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
+    /// What the test says, else what the system says.
     pub fn is_synchronised() -> bool {
         setting().map_or_else(system::is_synchronised, |(_, is_synchronised)| is_synchronised)
     }
