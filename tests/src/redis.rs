@@ -116,7 +116,9 @@ impl<'a> Redis<'a> {
         let mut command = self.command("redis-server");
         let (host, port) = (self.host.to_string(), self.port.to_string());
         command.args(["--bind", &host, "--port", &port, "--save", "", "--appendonly", "yes"]);
-        command.args(["--appendfsync", "always", "--daemonize", "no", "--dir"]).arg(self.directory.path());
+        // Who comes from its own namespace's address is a stranger to it, like any other.
+        command.args(["--appendfsync", "always", "--protected-mode", "no"]);
+        command.args(["--daemonize", "no", "--dir"]).arg(self.directory.path());
         if let Some(password) = self.password {
             command.args(["--requirepass", password]);
         }

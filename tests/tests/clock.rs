@@ -19,7 +19,7 @@ use tr111_tests::{
     agent::{Agent, Files, SOON},
     client::Client,
     clock::{DAY, STEPS, TestClock, YEAR},
-    cpe::{self, DEVICE, PASSWORD, STUN_PASSWORD, USERNAME, request, unix_now, wait_for_count},
+    cpe::{self, DEVICE, PASSWORD, STUN_PASSWORD, USERNAME, request, unix_now, wait_for_count, watch},
     lab::{GATEWAY, Lab, POOL},
     namespace::Namespace,
     redis::Redis,
@@ -138,13 +138,16 @@ fn a_device_hears_requests_until_its_clock_is_synchronised() -> Result<()> {
                 device = start_device(&lab, device.kill()?, &clock)?;
                 // The last one of the agent before.
                 acs.send_to(&request(DEVICE, timestamp, 100 + id, PASSWORD)?, DEVICE)?;
-                wait_for_count(&device, REQUESTS, "stale_timestamp", 1)?;
+                wait_for_count(&device, REQUESTS, "stale_timestamp", 1).with_context(|| step.to_string())?;
             }
+            let mut watcher = watch(&device, &lab)?;
             let accepted = device.metrics()?.sum(REQUESTS, &[("result", "accepted")]);
             timestamp += 1;
             acs.send_to(&request(DEVICE, timestamp, 2 * id + u64::from(is_restarted), PASSWORD)?, DEVICE)?;
             wait_for_count(&device, REQUESTS, "accepted", accepted + 1)
                 .with_context(|| format!("{step} {is_restarted}"))?;
+            // What was told is remembered over a crash.
+            watcher.wait_for_line("\"accepted\"", SOON)?;
         }
     }
     // SEC-5: a digit that was moved from `id` is still found out.
@@ -293,12 +296,12 @@ fn a_glitch_of_the_clock_reaches_no_cpe() -> Result<()> {
         let files = Files::new(lab.path(), &format!("acs{number}"))?;
         let mut acs = start_acs(&lab.gateway, &lab, files, &clock, &keys)?;
         let names = ["CPE1", "CPE2"];
-        for name in names {
+        let mut cpes = Vec::new();
+        for (port, name) in (7547 + 2 * number..).zip(names) {
             acs::add(&acs, lab.path(), name, Some(STUN_PASSWORD))?;
-        }
-        let mut cpe = Cpe::new(&lab, &format!("10.111.2.5:{}", 7547 + number))?;
-        for (id, name) in (1..).zip(names) {
-            cpe.sign("10.111.0.1:3478", name, id)?;
+            let cpe = Cpe::new(&lab, &format!("10.111.2.5:{port}"))?;
+            cpe.sign("10.111.0.1:3478", name, 1)?;
+            cpes.push(cpe);
         }
         let alarms = |acs: &Agent<'_>| Ok::<_, anyhow::Error>(acs.json(&["status"])?["acs"]["clock_ahead_s"].as_u64());
         assert_eq!(alarms(&acs)?, None);
@@ -308,7 +311,7 @@ fn a_glitch_of_the_clock_reaches_no_cpe() -> Result<()> {
                 acs = start_acs(&lab.gateway, &lab, acs.kill()?, &clock, &keys)?;
             }
             is_about(wake(&acs, "CPE1")?, unix_now()?)?;
-            cpe.is_woken()?;
+            cpes[0].is_woken()?;
             is_about(alarms(&acs)?.context("no alarm")?, AHEAD as u64)?;
             let counted = acs.metrics()?.sum("tr111_acs_alarms_total", &[("alarm", "clock_ahead")]);
             assert_eq!(counted, 1);
@@ -317,7 +320,7 @@ fn a_glitch_of_the_clock_reaches_no_cpe() -> Result<()> {
         }
         clock.set(0, true)?;
         assert_eq!(alarms(&acs)?, None);
-        for name in names {
+        for (cpe, name) in cpes.iter_mut().zip(names) {
             is_about(wake(&acs, name)?, unix_now()?)?;
             cpe.is_woken()?;
         }
