@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     io,
     net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
+    path::PathBuf,
     process::Command,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -14,15 +15,55 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use tr111::config::RedisAddress;
+use tr111::config::{RedisAddress, TlsFiles};
 
 use crate::{
     namespace::Namespace,
-    process::{Process, output, text},
+    process::{Process, output, run, text},
     wait::wait_for,
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// An authority, and what it certifies: the server at 127.0.0.1, and a client.
+#[derive(Debug)]
+pub struct Certificates(tempfile::TempDir);
+
+impl Certificates {
+    /// Makes them.
+    ///
+    /// # Errors
+    /// openssl is not installed, or refuses.
+    pub fn make() -> Result<Self> {
+        let made = Self(tempfile::tempdir()?);
+        made.certify("ca", &["-addext", "basicConstraints=critical,CA:TRUE"])?;
+        let (ca, key) = (made.file("ca.pem"), made.file("ca.key"));
+        let signer = ["-CA".as_ref(), ca.as_os_str(), "-CAkey".as_ref(), key.as_os_str()];
+        let end: [&OsStr; 2] = ["-addext".as_ref(), "basicConstraints=critical,CA:FALSE".as_ref()];
+        let address: [&OsStr; 2] = ["-addext".as_ref(), "subjectAltName=IP:127.0.0.1".as_ref()];
+        made.certify("server", &[&signer[..], &end, &address].concat())?;
+        made.certify("client", &[&signer[..], &end].concat())?;
+        Ok(made)
+    }
+
+    fn certify(&self, name: &str, options: &[impl AsRef<OsStr>]) -> Result<()> {
+        let mut openssl = Command::new("openssl");
+        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+        openssl.args(["-days", "1", "-subj", &format!("/CN={name}")]).args(options);
+        openssl.arg("-keyout").arg(self.file(&format!("{name}.key")));
+        run(openssl.arg("-out").arg(self.file(&format!("{name}.pem")))).map(drop)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// What a client needs.
+    pub fn client(&self) -> TlsFiles {
+        let [ca, certificate, key] = ["ca.pem", "client.pem", "client.key"].map(|name| Some(self.file(name)));
+        TlsFiles { ca, certificate, key }
+    }
+}
 
 /// A redis-server. Dropping it kills it.
 #[derive(Debug)]
@@ -32,6 +73,7 @@ pub struct Redis<'a> {
     directory: tempfile::TempDir,
     port: u16,
     password: Option<&'static str>,
+    certificates: Option<Certificates>,
     process: Option<Process>,
 }
 
@@ -51,7 +93,16 @@ impl<'a> Redis<'a> {
     pub fn start_with(password: Option<&'static str>) -> Result<Self> {
         // Free a moment ago; nobody else on this machine takes ports of the loopback interface by number.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        Self::launch(None, Ipv4Addr::LOCALHOST, port, password)
+        Self::launch(None, Ipv4Addr::LOCALHOST, port, password, None)
+    }
+
+    /// The same with TLS for clients that have a certificate, and for nobody else.
+    ///
+    /// # Errors
+    /// It is not installed, or does not start.
+    pub fn start_with_tls(certificates: Certificates) -> Result<Self> {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        Self::launch(None, Ipv4Addr::LOCALHOST, port, None, Some(certificates))
     }
 
     /// The same at an address in a namespace, on the port that Redis has.
@@ -59,7 +110,7 @@ impl<'a> Redis<'a> {
     /// # Errors
     /// It is not installed, or does not start.
     pub fn start_in(namespace: &'a Namespace, host: Ipv4Addr, password: Option<&'static str>) -> Result<Self> {
-        Self::launch(Some(namespace), host, 6379, password)
+        Self::launch(Some(namespace), host, 6379, password, None)
     }
 
     fn launch(
@@ -67,8 +118,10 @@ impl<'a> Redis<'a> {
         host: Ipv4Addr,
         port: u16,
         password: Option<&'static str>,
+        certificates: Option<Certificates>,
     ) -> Result<Self> {
-        let mut redis = Self { namespace, host, directory: tempfile::tempdir()?, port, password, process: None };
+        let directory = tempfile::tempdir()?;
+        let mut redis = Self { namespace, host, directory, port, password, certificates, process: None };
         redis.resume()?;
         Ok(redis)
     }
@@ -82,7 +135,8 @@ impl<'a> Redis<'a> {
 
     /// Where it is, for an agent's configuration.
     pub fn url(&self) -> String {
-        format!("redis://{}:{}/0", self.host, self.port)
+        let scheme = if self.certificates.is_some() { "rediss" } else { "redis" };
+        format!("{scheme}://{}:{}/0", self.host, self.port)
     }
 
     /// Where it is.
@@ -91,6 +145,10 @@ impl<'a> Redis<'a> {
     /// Never: the URL is one.
     pub fn address(&self) -> Result<RedisAddress> {
         let address: RedisAddress = self.url().parse()?;
+        let address = match &self.certificates {
+            Some(certificates) => address.with_tls_files(certificates.client()),
+            None => address,
+        };
         Ok(match self.password {
             Some(password) => address.with_password(password.to_owned()),
             None => address,
@@ -115,7 +173,16 @@ impl<'a> Redis<'a> {
     pub fn resume(&mut self) -> Result<()> {
         let mut command = self.command("redis-server");
         let (host, port) = (self.host.to_string(), self.port.to_string());
-        command.args(["--bind", &host, "--port", &port, "--save", "", "--appendonly", "yes"]);
+        command.args(["--bind", &host, "--save", "", "--appendonly", "yes"]);
+        match &self.certificates {
+            Some(certificates) => {
+                command.args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", "yes"]);
+                command.arg("--tls-ca-cert-file").arg(certificates.file("ca.pem"));
+                command.arg("--tls-cert-file").arg(certificates.file("server.pem"));
+                command.arg("--tls-key-file").arg(certificates.file("server.key"));
+            }
+            None => drop(command.args(["--port", &port])),
+        }
         // Who comes from its own namespace's address is a stranger to it, like any other.
         command.args(["--appendfsync", "always", "--protected-mode", "no"]);
         command.args(["--daemonize", "no", "--dir"]).arg(self.directory.path());
@@ -125,6 +192,25 @@ impl<'a> Redis<'a> {
         self.process = Some(Process::start("redis", &mut command, self.directory.path())?);
         wait_for("redis", LIMIT, || Ok(self.cli(&["PING"]).ok().filter(|answer| answer.trim() == "PONG")))?;
         Ok(())
+    }
+
+    /// A copy of what it has on its disk.
+    ///
+    /// # Errors
+    /// It cannot be copied.
+    pub fn save(&self) -> Result<tempfile::TempDir> {
+        let copy = tempfile::tempdir()?;
+        run(Command::new("cp").arg("-r").arg(self.directory.path().join("appendonlydir")).arg(copy.path()))?;
+        Ok(copy)
+    }
+
+    /// Has what [`Redis::save`] copied instead of what it has on its disk, once it is killed.
+    ///
+    /// # Errors
+    /// It cannot be copied.
+    pub fn restore(&self, copy: &tempfile::TempDir) -> Result<()> {
+        self.forget()?;
+        run(Command::new("cp").arg("-r").arg(copy.path().join("appendonlydir")).arg(self.directory.path())).map(drop)
     }
 
     /// Takes away what it has on its disk.
@@ -144,6 +230,14 @@ impl<'a> Redis<'a> {
         command.args(["-h", &self.host.to_string(), "-p", &self.port.to_string(), "--no-auth-warning"]);
         if let Some(password) = self.password {
             command.args(["-a", password]);
+        }
+        if let Some(certificates) = &self.certificates {
+            command.arg("--tls").arg("--cacert").arg(certificates.file("ca.pem"));
+            command
+                .arg("--cert")
+                .arg(certificates.file("client.pem"))
+                .arg("--key")
+                .arg(certificates.file("client.key"));
         }
         let output = output(command.args(arguments))?;
         // It says so on its standard output, and ends well.

@@ -53,6 +53,17 @@ impl<'a> Story<'a> {
         Ok(Self { agent, lab, url: format!("{scheme}://{API}"), options })
     }
 
+    /// The same with a registry that cannot be read.
+    fn begin_damaged(lab: &'a Lab) -> Result<Self> {
+        let token = lab.write("token", &format!("{TOKEN}\n"))?;
+        let options = vec!["--header".to_owned(), format!("Authorization: Bearer {TOKEN}")];
+        let files = Files::new(lab.path(), "acs")?;
+        std::fs::create_dir(files.state())?;
+        std::fs::write(files.state().join("registry.redb"), b"no database")?;
+        let agent = acs::start_with(&lab.gateway, files, lab.path(), &format!("api_token_file = \"{token}\"\n"))?;
+        Ok(Self { agent, lab, url: format!("http://{API}"), options })
+    }
+
     fn curl(&self, method: &str, path: &str) -> Command {
         let mut curl = self.lab.gateway.command("curl");
         curl.args(["--silent", "--show-error", "--max-time", "60", "--write-out", "\n%{http_code} %{content_type}"]);
@@ -660,5 +671,30 @@ fn event_streams_take_no_place_of_requests() -> Result<()> {
     for _ in 0..3 {
         assert_eq!(story.get("/v1/cpes")?["cpes"], json!([]));
     }
+    Ok(())
+}
+
+/// While the registry cannot be read, every request is told so, and nothing is added.
+#[test]
+fn everything_is_refused_while_the_registry_cannot_be_read() -> Result<()> {
+    let lab = Lab::new()?;
+    let story = Story::begin_damaged(&lab)?;
+    let cpe = json!({"stun_username": "CPE57689"});
+    let wake = json!({"stun_username": "CPE57689"});
+    for (method, path, body) in [
+        ("GET", "/v1/cpes", None),
+        ("POST", "/v1/cpes", Some(&cpe)),
+        ("GET", "/v1/associations", None),
+        ("POST", "/v1/connection-requests", Some(&wake)),
+        ("GET", "/v1/events", None),
+    ] {
+        let (status, problem) = story.ask(method, path, body)?;
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        ensure!(
+            status == 503 && detail.contains("is damaged") && detail.contains("--start-empty"),
+            "{path}: {problem}"
+        );
+    }
+    story.get("/v1/openapi.json")?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddrV4;
 use anyhow::{Context, Result, ensure};
 use tr111_common::counter::{Hook, Outcome};
 use tr111_core::{
-    acs::{Cpe, Credentials, Ends, First, Now, Seen, Server, Settings, State},
+    acs::{Cpe, Credentials, Ends, First, Judged, Now, Remembered, Seen, Server, Settings, State},
     short::Short,
     time::{BootTime, UnixTime},
 };
@@ -98,7 +98,10 @@ fn the_socket_gives_the_same_bytes() -> Result<()> {
         let mut answer = Vec::new();
         let outcome = match server.settings().judge(ends, &bytes[ip + 28..ip + 20 + length], &mut answer) {
             First::Settled(outcome) => outcome,
-            First::Pending(request) => server.judge(now, &request, false, &mut answer),
+            First::Pending(request) => match server.judge(now, &request, false, &mut answer) {
+                Judged::Settled(outcome) => outcome,
+                Judged::Accepted(accepted) => server.conclude(now, &accepted, Remembered::Now, &answer),
+            },
         };
         let name = &frame.name;
         assert_eq!((outcome.to, outcome.learned), (Some(ends.source), None), "{name}");

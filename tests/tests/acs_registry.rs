@@ -210,6 +210,65 @@ fn two_servers_share_a_redis() -> Result<()> {
     Ok(())
 }
 
+/// A record of a Redis that cannot be read is an alarm, and everything else goes on, also after a restart; it may be removed.
+#[test]
+fn a_record_that_cannot_be_read_is_an_alarm() -> Result<()> {
+    let lab = Lab::new()?;
+    let redis = Redis::start_in(&lab.gateway, GATEWAY, Some("correct-horse"))?;
+    let password = write(lab.path(), "redis.key", "correct-horse\n")?;
+    let keys = format!("registry = \"{}\"\nregistry_password_file = \"{password}\"", redis.url());
+    let acs = acs::start(&lab.gateway, lab.path(), "acs", &keys)?;
+    for name in ["CPE00001", "CPE00002"] {
+        acs::add(&acs, lab.path(), name, None)?;
+    }
+    let files = acs.kill()?;
+    redis.cli(&["HSET", "{tr111}:cpes", "CPE00001", "of another version"])?;
+    redis.cli(&["HSET", "{tr111}:associations", "no device", "xx"])?;
+    let acs = acs::start_with(&lab.gateway, files, lab.path(), &keys)?;
+    assert_eq!((names(&acs)?, acs.fetch("/readyz")?.0), (vec!["CPE00002".to_owned()], 200));
+    assert_eq!(acs.metrics()?.sum("tr111_acs_alarms_total", &[("alarm", "unreadable_record")]), 2);
+    assert_eq!(acs.json(&["status"])?["acs"]["unreadable_records"], 1);
+    ensure!(acs.print(&["status"])?.contains("1 records CANNOT BE READ"));
+    ensure!(acs.log().contains("CPE00001"), "{}", acs.log());
+    ensure!(acs::add(&acs, lab.path(), "CPE00001", None).is_err(), "written over");
+    acs.print(&["cpe", "remove", "CPE00001"])?;
+    acs::add(&acs, lab.path(), "CPE00001", None)?;
+    assert_eq!(acs.json(&["status"])?["acs"]["unreadable_records"], 0);
+    Ok(())
+}
+
+/// With a key, passwords are encrypted on the disk; without it the CPEs are not taken for nobody.
+#[test]
+fn passwords_are_encrypted_on_the_disk() -> Result<()> {
+    let lab = Lab::new()?;
+    let keys = |digits: &str| -> Result<String> {
+        let file = write(lab.path(), "registry.key", &format!("{digits}\n"))?;
+        Ok(format!("registry_encryption_key_file = \"{file}\""))
+    };
+    let good = keys(&"0123456789abcdef".repeat(4))?;
+    let acs = acs::start(&lab.gateway, lab.path(), "acs", &good)?;
+    acs::add_cpe(&acs, lab.path())?;
+    let files = acs.kill()?;
+    let content = fs::read(files.state().join("registry.redb"))?;
+    let has = |text: &str| content.windows(text.len()).any(|part| part == text.as_bytes());
+    ensure!(has(USERNAME) && !has(PASSWORD) && !has(STUN_PASSWORD));
+
+    let acs = acs::start_with(&lab.gateway, files, lab.path(), "")?;
+    assert_eq!(acs.fetch("/readyz")?.0, 503);
+    ensure!(refused(&acs, &["cpe", "list"])?.contains("registry_encryption_key_file"));
+    let acs = acs::start_with(&lab.gateway, acs.kill()?, lab.path(), &good)?;
+    assert_eq!(names(&acs)?, [USERNAME]);
+    let exported = lab.path().join("export.csv");
+    acs.print(&["cpe", "export", "--with-secrets", &exported.display().to_string()])?;
+    ensure!(fs::read_to_string(exported)?.contains(STUN_PASSWORD));
+
+    let files = acs.kill()?;
+    let error = acs::start_with(&lab.gateway, files, lab.path(), &keys("a secret")?).err().context("started")?;
+    let error = format!("{error:#}");
+    ensure!(error.contains("64 hexadecimal digits") && !error.contains("a secret"), "{error}");
+    Ok(())
+}
+
 /// A password in the URL would be in every listing, so it is refused, and not repeated.
 #[test]
 fn a_password_in_the_url_of_a_redis_is_refused() -> Result<()> {

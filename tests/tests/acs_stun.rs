@@ -16,6 +16,7 @@ use tr111_tests::{
     cpe::{self, STUN_PASSWORD, USERNAME},
     lab::Lab,
     process::{output, text},
+    redis::Redis,
     vectors::{S1, S2, S3, S4, S5, S6, S7, S8, S9, S10, S12, hex},
 };
 
@@ -36,25 +37,29 @@ fn lab() -> Result<Lab> {
     Ok(lab)
 }
 
-struct Client(UdpSocket);
+struct Client {
+    socket: UdpSocket,
+    /// The server.
+    to: SocketAddrV4,
+}
 
 impl Client {
     fn new(lab: &Lab, port: u16) -> Result<Self> {
         let socket = lab.lan.enter(|| UdpSocket::bind((CLIENT, port)))?;
         socket.set_read_timeout(Some(SOON))?;
-        Ok(Self(socket))
+        Ok(Self { socket, to: SERVER })
     }
 
     fn send(&self, request: &[u8]) -> Result<()> {
-        self.0.send_to(request, SERVER)?;
+        self.socket.send_to(request, self.to)?;
         Ok(())
     }
 
     /// The next datagram, which has to come from the server.
     fn receive(&self) -> Result<Vec<u8>> {
         let mut buffer = [0; 1_500];
-        let (length, from) = self.0.recv_from(&mut buffer).context("no answer")?;
-        assert_eq!(from, SERVER.into());
+        let (length, from) = self.socket.recv_from(&mut buffer).context("no answer")?;
+        assert_eq!(from, self.to.into());
         Ok(buffer[..length].to_vec())
     }
 
@@ -66,9 +71,9 @@ impl Client {
     /// Whether nothing comes.
     fn is_silent(&self, request: &[u8]) -> Result<bool> {
         self.send(request)?;
-        self.0.set_read_timeout(Some(SILENCE))?;
-        let is_silent = self.0.recv(&mut [0; 1_500]).is_err();
-        self.0.set_read_timeout(Some(SOON))?;
+        self.socket.set_read_timeout(Some(SILENCE))?;
+        let is_silent = self.socket.recv(&mut [0; 1_500]).is_err();
+        self.socket.set_read_timeout(Some(SOON))?;
         Ok(is_silent)
     }
 }
@@ -248,6 +253,151 @@ fn a_signed_request_is_worth_nothing_to_another_one() -> Result<()> {
     assert_eq!(bindings(&acs)?, [("198.51.100.7:40001".to_owned(), true)]);
     let alarms = acs.metrics()?.sum("tr111_acs_alarms_total", &[("alarm", "replayed_request")]);
     assert_eq!(alarms, 1);
+    Ok(())
+}
+
+/// A signed request from 40001, which moves the binding there; then the alarms of `acs` as often as `count`.
+fn replay(client: &Client, acs: &Agent<'_>, count: u64) -> Result<()> {
+    assert!(client.is_silent(&hex(S4))?);
+    acs.wait_for_metrics("the alarm", |metrics| {
+        metrics.sum("tr111_acs_alarms_total", &[("alarm", "replayed_request")]) == count
+    })?;
+    assert_eq!(bindings(acs)?, [("198.51.100.7:40001".to_owned(), true)]);
+    Ok(())
+}
+
+/// T-67: a signed request is worth nothing to another one after the server was killed, either.
+#[test]
+fn a_signed_request_is_worth_nothing_after_a_restart() -> Result<()> {
+    let lab = lab()?;
+    let acs = acs::start(&lab.gateway, lab.path(), "acs", "")?;
+    acs::add_cpe(&acs, lab.path())?;
+    assert_eq!(Client::new(&lab, 40_001)?.ask(&hex(S4))?, hex(S6));
+    let listed = || bindings(&acs).map(|bindings| (bindings.len() == 1).then_some(()));
+    tr111_tests::wait::wait_for("the binding", SOON, listed)?;
+    // What the binding is may be written some time after the answer.
+    acs.print(&["cpe", "verify", USERNAME])?;
+    let acs = acs::start_with(&lab.gateway, acs.kill()?, lab.path(), "")?;
+    replay(&Client::new(&lab, 40_002)?, &acs, 1)
+}
+
+/// T-67: at a second server of the same Redis a signed request is worth nothing, at once. While the Redis is away, a signed
+/// request is answered, no binding moves, and there is an alarm.
+#[test]
+fn a_signed_request_counts_at_one_server_of_a_redis() -> Result<()> {
+    let lab = lab()?;
+    let mut redis = Redis::start_in(&lab.gateway, *SERVER.ip(), Some("correct-horse"))?;
+    let password = lab.write("redis.key", "correct-horse\n")?;
+    let keys = format!("registry = \"{}\"\nregistry_password_file = \"{password}\"", redis.url());
+    let one = acs::start(&lab.gateway, lab.path(), "one", &keys)?;
+    let other = acs::start(&lab.lan, lab.path(), "other", &keys)?;
+    acs::add_cpe(&one, lab.path())?;
+    assert_eq!(Client::new(&lab, 40_001)?.ask(&hex(S4))?, hex(S6));
+    tr111_tests::wait::wait_for("the binding at the other server", SOON, || {
+        Ok((bindings(&other)? == [("198.51.100.7:40001".to_owned(), true)]).then_some(()))
+    })?;
+    let there = SocketAddrV4::new(CLIENT, 3478);
+    replay(&Client { to: there, ..Client::new(&lab, 40_002)? }, &other, 1)?;
+
+    redis.kill()?;
+    let client = Client::new(&lab, 40_003)?;
+    let signed = |first| {
+        let change = request(first).attribute(Attribute::ConnectionRequestBinding).attribute(Attribute::BindingChange);
+        change.attribute(Attribute::Username(Username(USERNAME.as_bytes()))).sign(&secret(), Variant::A)
+    };
+    for first in [77, 78] {
+        let answer = client.ask(&signed(first))?;
+        assert!(Message::parse(&answer)?.verify(&secret(), Variants::STRICT).is_ok());
+    }
+    one.wait_for_metrics("the alarm", |metrics| {
+        metrics.sum("tr111_acs_alarms_total", &[("alarm", "binding_not_kept")]) == 2
+    })?;
+    assert_eq!(one.metrics()?.sum(STUN, &[("result", "not_kept")]), 2);
+    assert!(bindings(&one)?.contains(&("198.51.100.7:40001".to_owned(), true)));
+    assert!(!bindings(&one)?.contains(&("198.51.100.7:40003".to_owned(), true)));
+
+    // Nor does it count later.
+    redis.resume()?;
+    let mut ids = 79..;
+    let moved = || {
+        let answer = client.ask(&signed(ids.next().context("a new id")?))?;
+        let is_moved = bindings(&one)?.contains(&("198.51.100.7:40003".to_owned(), true));
+        Ok((is_moved && Message::parse(&answer)?.verify(&secret(), Variants::STRICT).is_ok()).then_some(()))
+    };
+    one.wait_for_metrics("a registry that works", |metrics| metrics.value("tr111_registry_up") > 0.5)?;
+    tr111_tests::wait::wait_for("the binding", SOON, moved)?;
+    let late = Client { to: there, ..Client::new(&lab, 40_004)? };
+    assert!(late.is_silent(&signed(77))?);
+    Ok(())
+}
+
+/// A registry that is damaged, or of a newer version: the server answers who names nobody, is silent to its CPEs, is not
+/// ready and says so everywhere; the file stays as it is, until somebody asks for an empty one.
+#[test]
+fn a_registry_that_cannot_be_read_is_no_empty_one() -> Result<()> {
+    let lab = lab()?;
+    let acs = acs::start(&lab.gateway, lab.path(), "acs", "")?;
+    acs::add_cpe(&acs, lab.path())?;
+    let mut files = acs.kill()?;
+    let path = files.state().join("registry.redb");
+    let whole = std::fs::read(&path)?;
+    let newer = {
+        let database = redb::Database::open(&path)?;
+        let transaction = database.begin_write()?;
+        transaction.open_table(redb::TableDefinition::<&str, u64>::new("meta"))?.insert("schema", 99)?;
+        transaction.commit()?;
+        drop(database);
+        std::fs::read(&path)?
+    };
+    for (port, (bytes, words)) in
+        (41_000..).zip([(&whole[..whole.len() / 3], "is damaged"), (&newer, "another version")])
+    {
+        std::fs::write(&path, bytes)?;
+        let acs = acs::start_with(&lab.gateway, files, lab.path(), "")?;
+        let (status, why) = acs.fetch("/readyz")?;
+        assert!(status == 503 && why.contains(words) && why.contains("--start-empty"), "{status} {why}");
+        assert_eq!(acs.fetch("/healthz")?.0, 200);
+        assert!(acs.metrics()?.value("tr111_registry_up") < 0.5);
+        let client = Client::new(&lab, port)?;
+        for request in [S2, S3, S4] {
+            assert!(client.is_silent(&hex(request))?, "{request}");
+        }
+        assert_eq!(client.ask(&hex(S1))?.len(), 56);
+        assert_eq!(acs.metrics()?.sum(STUN, &[("result", "unreadable")]), 3);
+        let password = lab.write("password", "cr-secret-01")?;
+        let credentials = ["--connection-request-username", "u", "--connection-request-password-file", &password];
+        for command in [
+            &["cpe", "list"][..],
+            &[&["cpe", "add", "--stun-username", "CPE00002"][..], &credentials].concat(),
+            &["cpe", "remove", USERNAME],
+            &["cpe", "verify", USERNAME],
+            &["cpe", "export"],
+            &["cpe", "lint"],
+            &["bindings"],
+            &["association", "list"],
+            &["connreq", "send", "--cpe", USERNAME],
+            &["connreq", "send", "--all", "--rate", "10"],
+        ] {
+            let said = acs.ask(command)?;
+            let why = text(&said.stderr);
+            assert!(said.status.code() == Some(1) && why.contains(words), "{command:?}: {:?} {why}", said.status);
+        }
+        assert!(acs.print(&["status"])?.contains(words));
+        assert!(acs.json(&["status"])?["acs"]["registry_unreadable"].as_str().is_some_and(|why| why.contains(words)));
+        files = acs.kill()?;
+        assert_eq!(std::fs::read(&path)?, bytes, "the file was changed");
+        assert_eq!(std::fs::read_dir(files.state())?.count(), 1);
+    }
+
+    let mut command = files.run_acs(&lab.gateway, &["--start-empty"])?;
+    let acs = Agent::start_command(&lab.gateway, files, &mut command, lab.path())?;
+    assert_eq!(acs.fetch("/readyz")?.0, 200);
+    acs::add_cpe(&acs, lab.path())?;
+    let aside = std::fs::read_dir(acs.files().state())?.filter_map(Result::ok).map(|entry| entry.path());
+    let aside: Vec<_> = aside.filter(|path| path.to_string_lossy().contains(".damaged-")).collect();
+    assert_eq!(aside.len(), 1);
+    assert_eq!(std::fs::read(&aside[0])?, newer);
+    assert_eq!(Client::new(&lab, 41_002)?.ask(&hex(S4))?.len(), 80);
     Ok(())
 }
 

@@ -211,6 +211,8 @@ fn a_device_with_a_damaged_store_starts_anew() -> Result<()> {
     fs::write(files.state().join("tr111.redb"), b"no database".repeat(500))?;
     let mut device = start_device_with(&lab, "eth0", "inform", files)?;
     assert!(device.process().stderr().contains("is damaged"), "{}", device.process().stderr());
+    assert!(device.fetch("/readyz")?.1.contains("learned anew"));
+    assert!(device.json(&["status"])?["store_relearned"].as_str().is_some_and(|why| why.contains("is damaged")));
     wait_for_info(&device, GATEWAY_INFO, SERVER)?;
     let aside = fs::read_dir(device.files().state())?.filter_map(Result::ok);
     assert_eq!(aside.filter(|file| file.file_name().to_string_lossy().contains(".damaged-")).count(), 1);

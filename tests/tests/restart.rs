@@ -122,7 +122,7 @@ fn a_lease_that_was_renewed_meanwhile_goes_on() -> Result<()> {
     Ok(())
 }
 
-/// A damaged store is said, moved aside, and what it held is learned anew.
+/// A damaged store is said, moved aside, and what it held is learned anew, which `/readyz` and the status say.
 #[test]
 fn a_damaged_store_is_moved_aside() -> Result<()> {
     let lab = Lab::new()?;
@@ -132,6 +132,10 @@ fn a_damaged_store_is_moved_aside() -> Result<()> {
     fs::write(state.join("tr111.redb"), b"no database".repeat(500))?;
     let mut agent = agent.start_again(&lab, &["lan0"], &[])?;
     assert!(agent.process().stderr().contains("damaged"), "{}", agent.process().stderr());
+    let said = agent.fetch("/readyz")?;
+    assert!(said.0 == 200 && said.1.contains("learned anew") && said.1.contains("is damaged"), "{said:?}");
+    assert!(agent.json(&["status"])?["store_relearned"].as_str().is_some_and(|why| why.contains("is damaged")));
+    assert!(agent.print(&["status"])?.contains("learned anew"));
     let aside = fs::read_dir(&state)?.filter_map(Result::ok);
     assert_eq!(aside.filter(|file| file.file_name().to_string_lossy().contains(".damaged-")).count(), 1);
     Ok(())

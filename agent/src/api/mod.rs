@@ -23,9 +23,10 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
+    extract::{DefaultBodyLimit, Request, State},
     http::{Method, Uri},
-    middleware,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
 };
 use tokio::sync::Semaphore;
 
@@ -60,6 +61,15 @@ fn router(acs: Acs, access: Access) -> Router {
         })
         .layer(DefaultBodyLimit::max(BODY))
         .layer(middleware::from_fn_with_state(Arc::new(Semaphore::new(listener::AT_WORK)), listener::in_time))
+        .layer(middleware::from_fn_with_state(acs.clone(), readable))
         .layer(middleware::from_fn_with_state(access, access::check))
         .with_state(Api { acs, jobs: Jobs::default(), document })
+}
+
+/// Refuses everything but the document while the registry cannot be read.
+async fn readable(State(acs): State<Acs>, request: Request, next: Next) -> Response {
+    match acs.readable() {
+        Err(error) if request.uri().path() != document::PATH => Problem::from(error).into_response(),
+        _ => next.run(request).await,
+    }
 }

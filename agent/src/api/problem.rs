@@ -97,7 +97,7 @@ impl From<acs::Error> for Problem {
                 StatusCode::CONFLICT
             }
             E::Text { .. } | E::Association(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            E::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            E::Unreadable(_) | E::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())
     }
@@ -139,7 +139,10 @@ impl IntoResponses for Always {
                 "A page of another origin asks; or no token is asked for, so the request has to be for this very machine.",
             ),
             (StatusCode::REQUEST_TIMEOUT, "The request came too slowly."),
-            (StatusCode::SERVICE_UNAVAILABLE, "The store does not answer, or there are too many event streams."),
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The store does not answer or cannot be read, or there are too many event streams.",
+            ),
         ])
     }
 }

@@ -170,6 +170,9 @@ pub(crate) struct Acs {
     /// Address of the STUN server; repeat it for several
     #[arg(long, value_name = "IPV4:PORT")]
     listen: Vec<String>,
+    /// Where the file of the registry cannot be read: move it aside, and start without CPEs
+    #[arg(long)]
+    pub(crate) start_empty: bool,
 }
 
 #[cfg(feature = "acs")]

@@ -32,7 +32,7 @@ pub(super) fn device(flags: flags::Device, control: Option<PathBuf>) -> Outcome 
 #[cfg(feature = "acs")]
 pub(super) fn acs(flags: flags::Acs, control: Option<PathBuf>) -> Outcome {
     let values = flags.layers(control.as_ref())?;
-    let acs = Acs::from(&values);
+    let acs = Acs { start_empty: flags.start_empty, ..Acs::from(&values) };
     let reload = move || flags.layers(control.as_ref());
     role::acs::run(&acs, values, reload).map_err(Failure::failed)
 }

@@ -43,11 +43,18 @@ pub(super) fn describe(status: &Status) -> String {
         line("CPEs", format!("{}, {} with a signed binding", acs.cpes, acs.authenticated));
         let failure = acs.registry_failure.as_deref();
         let failure = failure.map(|reason| format!(", NOT KEPT at the moment: {}", printable(reason)));
-        line("registry", format!("{}{}", printable(&acs.registry), failure.unwrap_or_default()));
+        let unreadable = acs.registry_unreadable.as_deref().map(|reason| format!(", NOT READ: {}", printable(reason)));
+        let records = Some(acs.unreadable_records).filter(|&records| records > 0);
+        let records = records.map(|records| format!(", {records} records CANNOT BE READ"));
+        let trouble = [unreadable, records, failure].into_iter().flatten().collect::<String>();
+        line("registry", format!("{}{trouble}", printable(&acs.registry)));
         if let Some(ahead) = acs.clock_ahead_s {
             let ahead = seconds(Duration::from_secs(ahead));
             line("clock", format!("NOT BELIEVED: {ahead} ahead of the last known good time"));
         }
+    }
+    if let Some(reason) = &status.store_relearned {
+        line("store", format!("started empty, everything is learned anew: {}", printable(reason)));
     }
     let table = &status.table;
     // Devices and ACSs have none.
@@ -116,6 +123,7 @@ mod tests {
             table: Table { rows: 1, bindings: 1, max_rows: 65_536 },
             rings: vec![Ring { name: "lan".to_owned(), events: 1, lost: 0 }],
             last_notification: None,
+            store_relearned: None,
             pin_dir: "/sys/fs/bpf/tr111".into(),
             metrics: Some("127.0.0.1:9111".to_owned()),
             tcp_connection_requests: "external".to_owned(),

@@ -13,7 +13,7 @@ use tr111_core::{
     stun::Variants,
 };
 
-use super::{Agent, Values};
+use super::{Agent, TlsFiles, Values};
 use crate::{api, registry::Location};
 
 const SECTION: &str = "acs";
@@ -29,8 +29,14 @@ pub struct Acs {
     pub xdp: Vec<String>,
     /// Where CPEs are kept.
     pub registry: Location,
+    /// A registry that cannot be read is moved aside, and an empty one is made. `--start-empty`, which no file sets.
+    pub start_empty: bool,
     /// File with the password of a Redis.
     pub registry_password_file: Option<PathBuf>,
+    /// Files for TLS with a Redis.
+    pub registry_tls: TlsFiles,
+    /// File with the key under which passwords of CPEs are kept.
+    pub registry_encryption_key_file: Option<PathBuf>,
     /// The HTTP interface.
     pub api: Option<api::Settings>,
     /// The process.
@@ -44,13 +50,20 @@ impl From<&Values> for Acs {
         let cores = || thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
         let threads = usize::try_from(values.integer(SECTION, "threads")).ok().and_then(NonZero::new);
         let agent = Agent::from(values);
-        let password_file = values.text(SECTION, "registry_password_file");
+        let file = |name| Some(values.text(SECTION, name)).filter(|file| !file.is_empty()).map(PathBuf::from);
         Self {
             registry: match values.text(SECTION, "registry").parse() {
                 Ok(address) => Location::Redis(address),
                 Err(_) => Location::Embedded(agent.state_dir.clone()),
             },
-            registry_password_file: Some(password_file).filter(|file| !file.is_empty()).map(PathBuf::from),
+            start_empty: false,
+            registry_password_file: file("registry_password_file"),
+            registry_tls: TlsFiles {
+                ca: file("registry_ca_file"),
+                certificate: file("registry_certificate_file"),
+                key: file("registry_key_file"),
+            },
+            registry_encryption_key_file: file("registry_encryption_key_file"),
             listen: values.texts(SECTION, "listen").iter().map(|text| text.parse().unwrap_or(any)).collect(),
             threads: threads.unwrap_or_else(cores),
             api: api(values, &agent.state_dir),
@@ -117,6 +130,7 @@ impl From<&Values> for AcsKnobs {
                 "drop" => Duplicates::Drop,
                 _ => Duplicates::Replay,
             },
+            ..Settings::default()
         };
         let source_pps = u32::try_from(values.integer(SECTION, "source_pps")).unwrap_or(u32::MAX);
         Self { stun, source_pps, association: association(values) }

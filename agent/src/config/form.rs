@@ -128,7 +128,7 @@ pub fn registry(text: &str) -> Judged {
     match text {
         "embedded" => Ok(text.to_owned()),
         _ => text.parse().map(|_: RedisAddress| text.to_owned()).map_err(|error| match error {
-            BadAddress::Form => "expected \"embedded\" or redis://HOST[:PORT][/DB]".to_owned(),
+            BadAddress::Form => format!("expected \"embedded\", or {error}"),
             BadAddress::Password => error.to_string(),
         }),
     }

@@ -334,9 +334,17 @@ pub const KEYS: &[Key] = &[
     key(ACS, "xdp", Texts(form::interface), Preset::Texts(&[]), Start)
         .help("interfaces at which plain Binding Requests and keep-alives are answered by XDP, before any firewall"),
     key(ACS, "registry", Text(form::registry), Preset::Text("embedded"), Start)
-        .help("where CPEs are kept: embedded (a file in state_dir), or redis://HOST[:PORT][/DB], which servers share"),
+        .help("where CPEs are kept: embedded (a file in state_dir), or redis://HOST[:PORT][/DB], which servers share, or rediss:// for TLS"),
     key(ACS, "registry_password_file", Text(form::any), Preset::Text(""), Start)
         .help("file with the password of the Redis; empty: it asks for none"),
+    key(ACS, "registry_ca_file", Text(form::any), Preset::Text(""), Start)
+        .help("with rediss://, PEM file with the certificates of the authorities that are believed; empty: those of the system"),
+    key(ACS, "registry_certificate_file", Text(form::any), Preset::Text(""), Start)
+        .help("with rediss://, PEM file with our certificate chain, where the Redis asks for one"),
+    key(ACS, "registry_key_file", Text(form::any), Preset::Text(""), Start)
+        .help("PEM file with the private key of acs.registry_certificate_file"),
+    key(ACS, "registry_encryption_key_file", Text(form::any), Preset::Text(""), Start)
+        .help("file with 64 hexadecimal digits, the key under which passwords of CPEs are kept; empty: they are kept in clear"),
     key(ACS, "api", Text(form::address_or_off), Preset::Text("127.0.0.1:8111"), Start)
         .help("address of the HTTP interface; empty: off"),
     key(ACS, "api_token_file", Text(form::any), Preset::Text(""), Start)

@@ -23,7 +23,7 @@ pub use cpe::Cpe;
 #[cfg(feature = "device")]
 pub use device::{Device, DeviceMode};
 pub use gateway::{Agent, Association, Gateway, ManagementServer, Traffic};
-pub use redis_address::RedisAddress;
+pub use redis_address::{RedisAddress, TlsFiles};
 pub use values::{Origin, Values};
 
 /// Why a configuration is refused. Each is one line, with the place that has to be mended.

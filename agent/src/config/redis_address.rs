@@ -1,9 +1,11 @@
 //! Where a Redis is, and how to get in.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 /// What a URL begins with.
 const SCHEME: &str = "redis://";
+/// The same with TLS.
+const TLS_SCHEME: &str = "rediss://";
 const PORT: u16 = 6379;
 
 /// Where a Redis or Valkey is.
@@ -19,13 +21,26 @@ pub struct RedisAddress {
     pub username: Option<String>,
     /// Password.
     pub password: Option<String>,
+    /// TLS, where it is used.
+    pub tls: Option<TlsFiles>,
+}
+
+/// Files in PEM by which the two ends of a TLS connection know each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificates of the authorities that are believed; those of the system where there is none.
+    pub ca: Option<PathBuf>,
+    /// Our chain of certificates, where the other end asks for one.
+    pub certificate: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
 }
 
 /// A text is no address of a Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadAddress {
     /// It has another form.
-    #[error("write redis://HOST[:PORT][/DB]")]
+    #[error("write redis://HOST[:PORT][/DB], or rediss:// for TLS")]
     Form,
     /// It has a password, which would be in every log and listing.
     #[error("no password in it: name a file with the password as acs.registry_password_file")]
@@ -36,7 +51,11 @@ impl FromStr for RedisAddress {
     type Err = BadAddress;
 
     fn from_str(text: &str) -> Result<Self, BadAddress> {
-        let rest = text.strip_prefix(SCHEME).ok_or(BadAddress::Form)?;
+        let (rest, tls) = match (text.strip_prefix(SCHEME), text.strip_prefix(TLS_SCHEME)) {
+            (Some(rest), _) => (rest, None),
+            (None, Some(rest)) => (rest, Some(TlsFiles::default())),
+            (None, None) => return Err(BadAddress::Form),
+        };
         let (username, rest) = match rest.rsplit_once('@') {
             Some((user, _)) if user.contains(':') => return Err(BadAddress::Password),
             Some((user, rest)) => (Some(user).filter(|user| !user.is_empty()).map(str::to_owned), rest),
@@ -55,7 +74,7 @@ impl FromStr for RedisAddress {
         if host.is_empty() || !host.bytes().all(named) {
             return Err(BadAddress::Form);
         }
-        Ok(Self { host: host.to_owned(), port, database, username, password: None })
+        Ok(Self { host: host.to_owned(), port, database, username, password: None, tls })
     }
 }
 
@@ -65,16 +84,24 @@ impl RedisAddress {
     pub fn with_password(self, password: String) -> Self {
         Self { password: Some(password), ..self }
     }
+
+    /// The same with files for TLS. Without TLS they are not needed.
+    #[must_use]
+    pub fn with_tls_files(self, files: TlsFiles) -> Self {
+        let tls = self.tls.map(|_| files);
+        Self { tls, ..self }
+    }
 }
 
 /// Without the password.
 impl fmt::Display for RedisAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port, database, .. } = self;
+        let scheme = if self.tls.is_some() { TLS_SCHEME } else { SCHEME };
         if host.contains(':') {
-            write!(formatter, "[{host}]:{port}/{database}")
+            write!(formatter, "{scheme}[{host}]:{port}/{database}")
         } else {
-            write!(formatter, "{host}:{port}/{database}")
+            write!(formatter, "{scheme}{host}:{port}/{database}")
         }
     }
 }
@@ -93,10 +120,15 @@ mod tests {
     #[test]
     fn an_address_is_read_with_what_it_leaves_out_and_never_with_a_password() {
         let read = |text: &str| text.parse::<RedisAddress>().map(|address| address.to_string());
-        assert_eq!(read("redis://127.0.0.1"), Ok("127.0.0.1:6379/0".to_owned()));
-        assert_eq!(read("redis://acs@cache.example:7000/3"), Ok("cache.example:7000/3".to_owned()));
-        assert_eq!(read("redis://[::1]:7000"), Ok("[::1]:7000/0".to_owned()));
-        assert_eq!(read("redis://[::1]"), Ok("[::1]:6379/0".to_owned()));
+        for (text, whole) in [
+            ("redis://127.0.0.1", "redis://127.0.0.1:6379/0"),
+            ("redis://acs@cache.example:7000/3", "redis://cache.example:7000/3"),
+            ("redis://[::1]:7000", "redis://[::1]:7000/0"),
+            ("redis://[::1]", "redis://[::1]:6379/0"),
+            ("rediss://cache.example", "rediss://cache.example:6379/0"),
+        ] {
+            assert_eq!(read(text).as_deref(), Ok(whole));
+        }
         assert_eq!(read("redis://:secret@127.0.0.1:7000/0"), Err(BadAddress::Password));
         for bad in ["redis://", "http://a", "redis://a:port", "redis://a/b", "redis://a b", "redis://a:0x1"] {
             assert_eq!(read(bad), Err(BadAddress::Form), "{bad}");

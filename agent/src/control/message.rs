@@ -403,6 +403,9 @@ pub struct Status {
     pub rings: Vec<Ring>,
     /// Last notification to the ACS.
     pub last_notification: Option<String>,
+    /// Why the store was started empty, and everything is learned anew; nothing where it was not.
+    #[serde(default)]
+    pub store_relearned: Option<String>,
     /// Directory of what is pinned.
     pub pin_dir: PathBuf,
     /// Address of the metrics.

@@ -1,21 +1,29 @@
-//! The registry in a file of this machine, beside the store of the other roles and under the same rules: each group is on
-//! the disk before anybody is told, a damaged file is moved aside, and a full disk is tried again.
+//! The registry in a file of this machine, beside the store of the other roles: each group is on the disk before anybody is
+//! told, and a full disk is tried again. A file that cannot be read at the start is left as it is, because passwords cannot be
+//! learned anew. One that is damaged while the agent runs is moved aside and written again from memory.
 
 use std::{
+    fs::{self, File},
+    io::{self, ErrorKind},
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
 };
 
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
+};
 use tr111_core::{
-    acs::{Change, Record, Stamp},
+    acs::{Change, Fingerprint, GENERATION, Record, Stamp},
     connreq::next_timestamp,
     short::Short,
     time::UnixTime,
 };
 
-use super::{BindingStore, Error, Failure, Follower, News, Taken, Wanted, Whole, record};
-use crate::store::{self, DecodeError};
+use super::{
+    BindingStore, Encryption, Error, Failure, Follower, News, Taken, Wanted,
+    record::{self, RecordError},
+};
+use crate::store::{self, DeferredFile};
 
 /// Name of the file in `state_dir`.
 pub const FILE: &str = "registry.redb";
@@ -30,6 +38,9 @@ const CPES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("cpes");
 const ASSOCIATIONS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("associations");
 /// Name of a CPE to the last `ts` that was given to it (T-54).
 const TIMESTAMPS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("timestamps");
+/// Signed requests that were accepted, in two generations.
+const SIGNED_RECENT: TableDefinition<'_, u64, ()> = TableDefinition::new("signed_recent");
+const SIGNED_OLDER: TableDefinition<'_, u64, ()> = TableDefinition::new("signed_older");
 /// Name to number.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Layout of the tables.
@@ -47,44 +58,45 @@ pub struct Embedded {
     database: Option<Database>,
     /// What a file holds that cannot be written, until it is read.
     read_only: Option<Database>,
+    /// The file, which stays as it is until all of it is read.
+    deferred: Option<DeferredFile>,
+    /// Signed requests of one generation.
+    generation: u64,
+    encryption: Encryption,
 }
 
 impl Embedded {
-    /// Opens the file in `directory`, which is made if need be.
+    /// Opens the file in `directory`, which is made if need be. Passwords are kept as `encryption` says.
     ///
     /// # Errors
-    /// It cannot be had. A damaged one is no error: it is moved aside, and there is an empty one then.
-    pub fn open(directory: &Path) -> Result<Self, store::Error> {
+    /// It cannot be had, or cannot be read ([`store::Error::is_unreadable`]): the file is as it was then.
+    pub fn open(directory: &Path, encryption: Encryption) -> Result<Self, store::Error> {
         store::create(directory)?;
         let path = directory.join(FILE);
         match open(&path) {
-            Ok(database) => Ok(Self::new(path, Some(database))),
-            Err(store::Error::Damaged { path, reason }) => Self::anew(path, &reason),
+            Ok(Opened { database, file }) => {
+                Ok(Self { deferred: Some(file), ..Self::new(path, Some(database), encryption) })
+            }
             // A full disk, or one that became read-only: what it holds counts all the same.
             Err(error @ (store::Error::System { .. } | store::Error::Database { .. })) if path.exists() => {
                 let copy = panic::catch_unwind(|| store::copy_in_memory(&path)).ok().flatten();
-                let Some(copy) = copy.filter(|copy| number(copy, META_SCHEMA).is_ok()) else { return Err(error) };
+                let Some(copy) = copy else { return Err(error) };
+                layout(&path, &copy)?;
                 tracing::error!(%error, "the registry cannot be written: the agent goes on and tries again");
-                Ok(Self { read_only: Some(copy), ..Self::new(path, None) })
+                Ok(Self { read_only: Some(copy), ..Self::new(path, None, encryption) })
             }
             Err(error) => Err(error),
         }
     }
 
-    fn new(path: PathBuf, database: Option<Database>) -> Self {
-        Self { path, database, read_only: None }
+    fn new(path: PathBuf, database: Option<Database>, encryption: Encryption) -> Self {
+        let generation = GENERATION as u64;
+        Self { path, database, read_only: None, deferred: None, generation, encryption }
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    fn anew(path: PathBuf, reason: &str) -> Result<Self, store::Error> {
-        let aside = store::move_aside(&path)?;
-        tracing::error!(reason, "the registry starts empty; the damaged file is now {}", aside.display());
-        let database = open(&path)?;
-        Ok(Self::new(path, Some(database)))
     }
 
     /// Lets the database do something; afterwards it is to be opened again if that failed.
@@ -106,15 +118,17 @@ impl Embedded {
     fn reopen(&mut self) -> Result<Database, Failure> {
         let unavailable = |error: store::Error| Failure::Unavailable(error.to_string());
         let existed = self.path.exists();
-        match open(&self.path) {
+        match open(&self.path).and_then(|opened| opened.release(&self.path)) {
             Ok(database) if existed => Ok(database),
             Ok(database) => {
                 self.database = Some(database);
                 Err(Failure::Emptied)
             }
-            Err(store::Error::Damaged { reason, .. }) => {
-                let fresh = Self::anew(self.path.clone(), &reason).map_err(unavailable)?;
-                self.database = fresh.database;
+            Err(error @ store::Error::Damaged { .. }) => {
+                let aside = store::move_aside(&self.path).map_err(unavailable)?;
+                tracing::error!(%error, "the registry is written anew from memory; the old file is now {}", aside.display());
+                let opened = open(&self.path).and_then(|opened| opened.release(&self.path));
+                self.database = Some(opened.map_err(unavailable)?);
                 Err(Failure::Emptied)
             }
             Err(error) => Err(unavailable(error)),
@@ -126,20 +140,32 @@ impl BindingStore for Embedded {
     fn load(&mut self, each: &mut dyn FnMut(News)) -> Result<(), Error> {
         let copy = self.read_only.take();
         let Some(database) = self.database.as_ref().or(copy.as_ref()) else { return Ok(()) };
-        match store::guard(&self.path, || read(&self.path, database, each)) {
-            Err(store::Error::Damaged { path, reason }) => {
-                // Whatever was told of it is not there.
-                each(News::Whole(Whole::default()));
-                self.database = None;
-                *self = Self::anew(path, &reason)?;
-                Ok(())
+        let is_in_clear = store::guard(&self.path, || read(&self.path, database, &self.encryption, each))?;
+        if is_in_clear && self.encryption.is_on() && self.deferred.is_some() {
+            match store::guard(&self.path, || encrypt(&self.path, database, &self.encryption)) {
+                Ok(encrypted) => {
+                    tracing::info!("the passwords of the registry are encrypted from now on");
+                    (self.database, self.deferred) = (Some(encrypted), None);
+                    return Ok(());
+                }
+                Err(error) => tracing::error!(%error, "passwords of the registry stay in clear until they are written"),
             }
-            read => Ok(read?),
         }
+        if let Some(Err(error)) = self.deferred.take().map(|file| file.release()) {
+            self.database = None;
+            tracing::error!(%error, "the registry cannot be written: the agent goes on and tries again");
+        }
+        Ok(())
     }
 
     fn commit(&mut self, groups: &[&[Change]]) -> Result<Vec<Result<(), Taken>>, Failure> {
-        self.with(|database| write(database, groups))
+        let encryption = self.encryption.clone();
+        self.with(|database| write(database, groups, &encryption))
+    }
+
+    fn remember(&mut self, requests: &[Fingerprint]) -> Result<Vec<bool>, Failure> {
+        let generation = self.generation;
+        self.with(|database| remember(database, requests, generation))
     }
 
     fn reserve(&mut self, wanted: &[Wanted], now: UnixTime) -> Result<Vec<u64>, Failure> {
@@ -151,32 +177,174 @@ impl BindingStore for Embedded {
     }
 }
 
-fn open(path: &Path) -> Result<Database, store::Error> {
-    let damaged = |reason| store::Error::Damaged { path: path.to_owned(), reason };
+/// A database of a layout that this program knows.
+struct Opened {
+    database: Database,
+    /// Its file, which is as it was.
+    file: DeferredFile,
+}
+
+impl Opened {
+    /// The database, whose file may change from now on.
+    fn release(self, path: &Path) -> Result<Database, store::Error> {
+        self.file.release().map_err(|error| store::classify(path, error))?;
+        Ok(self.database)
+    }
+}
+
+/// Opens the file, which is made if need be.
+fn open(path: &Path) -> Result<Opened, store::Error> {
+    match fs::metadata(path) {
+        // A new file comes into being with its tables, so this one was cut.
+        Ok(metadata) if metadata.len() == 0 => return Err(damaged(path, "it is empty")),
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => create(path)?,
+        Err(error) => return Err(store::classify(path, error)),
+    }
     store::guard(path, || {
-        let database = store::database(path)?;
-        match number(&database, META_SCHEMA).map_err(|error| store::classify(path, error))? {
-            Some(SCHEMA) | None => {}
-            Some(FIRST_SCHEMA) => {
-                let upgraded = upgrade(&database).map_err(|error| store::classify(path, error))?;
-                upgraded.map_err(|error| damaged(error.to_string()))?;
-            }
-            Some(other) => return Err(damaged(format!("layout {other}, not {SCHEMA}"))),
+        let (database, file) = store::deferred(path)?;
+        if layout(path, &database)? == Some(FIRST_SCHEMA) {
+            let upgraded = upgrade(&database).map_err(|error| store::classify(path, error))?;
+            upgraded.map_err(|error| damaged(path, &error.to_string()))?;
         }
-        Ok(database)
+        Ok(Opened { database, file })
     })
 }
 
+/// The layout of the tables, if this program knows it; nothing where there are none.
+fn layout(path: &Path, database: &Database) -> Result<Option<u64>, store::Error> {
+    let classify = |error| store::classify(path, error);
+    match number(database, META_SCHEMA).map_err(classify)? {
+        known @ Some(SCHEMA | FIRST_SCHEMA) => Ok(known),
+        Some(other) => Err(store::other_layout(path, other, SCHEMA)),
+        // An earlier version made it and had nothing to write.
+        None if is_bare(database).map_err(classify)? => Ok(None),
+        None => Err(damaged(path, "it names no layout")),
+    }
+}
+
+fn damaged(path: &Path, reason: &str) -> store::Error {
+    store::Error::Damaged { path: path.to_owned(), reason: reason.to_owned() }
+}
+
+/// Makes the file with its tables, in one step. Another process that does the same at the same time is no error.
+fn create(path: &Path) -> Result<(), store::Error> {
+    make(path, put_in_place, |database| write(database, &[], &Encryption::default()).map(drop)).map(drop)
+}
+
+/// Makes the file anew with everything that is in `database`, and its passwords encrypted: in the old file they would stay in
+/// pages that are free.
+fn encrypt(path: &Path, database: &Database, encryption: &Encryption) -> Result<Database, store::Error> {
+    let replace = |new: &Path, path: &Path| fs::rename(new, path);
+    make(path, replace, |new| {
+        let (from, to) = (database.begin_read()?, new.begin_write()?);
+        copy(&from, &to, CPES, |name, bytes| {
+            // All of them were read a moment ago.
+            let record = record::decode(name, bytes, encryption).ok();
+            record.map_or_else(|| bytes.to_vec(), |record| record::encode(&record, encryption))
+        })?;
+        copy(&from, &to, ASSOCIATIONS, |_, bytes| bytes.to_vec())?;
+        for table in [SIGNED_OLDER, SIGNED_RECENT] {
+            copy_signed(&from, &to, table)?;
+        }
+        let mut timestamps = to.open_table(TIMESTAMPS)?;
+        for entry in from.open_table(TIMESTAMPS)?.iter()? {
+            let (name, timestamp) = entry?;
+            timestamps.insert(name.value(), timestamp.value())?;
+        }
+        let mut numbers = to.open_table(META)?;
+        for entry in from.open_table(META)?.iter()? {
+            let (name, number) = entry?;
+            numbers.insert(name.value(), number.value())?;
+        }
+        drop((timestamps, numbers));
+        Ok(to.commit()?)
+    })
+}
+
+fn copy(
+    from: &redb::ReadTransaction,
+    to: &redb::WriteTransaction,
+    table: TableDefinition<'_, &'static [u8], &'static [u8]>,
+    change: impl Fn(&[u8], &[u8]) -> Vec<u8>,
+) -> Result<(), redb::Error> {
+    let mut copied = to.open_table(table)?;
+    let table = match from.open_table(table) {
+        Ok(table) => table,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    for entry in table.iter()? {
+        let (key, value) = entry?;
+        copied.insert(key.value(), &*change(key.value(), value.value()))?;
+    }
+    Ok(())
+}
+
+fn copy_signed(
+    from: &redb::ReadTransaction,
+    to: &redb::WriteTransaction,
+    table: TableDefinition<'_, u64, ()>,
+) -> Result<(), redb::Error> {
+    let mut copied = to.open_table(table)?;
+    let mut result = Ok(());
+    read_signed(from, table, &mut |news| {
+        if let (News::Signed(Fingerprint(number)), Ok(())) = (news, &result) {
+            result = copied.insert(number, ()).map(drop);
+        }
+    })?;
+    Ok(result?)
+}
+
+/// Makes a database beside the file at `path`, has it filled and put in place by `put`.
+fn make(
+    path: &Path,
+    put: impl FnOnce(&Path, &Path) -> io::Result<()>,
+    fill: impl FnOnce(&Database) -> Result<(), redb::Error>,
+) -> Result<Database, store::Error> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".new-{}", std::process::id()));
+    let new = PathBuf::from(name);
+    // What a process of the same number left when it was killed here.
+    let _ = fs::remove_file(&new);
+    let made = store::guard(&new, || {
+        let database = store::database(&new)?;
+        fill(&database).map_err(|error| store::classify(&new, error))?;
+        let parent = |path: &Path| path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all());
+        put(&new, path).and_then(|()| parent(path)).map_err(|error| store::classify(path, error))?;
+        Ok(database)
+    });
+    let _ = fs::remove_file(&new);
+    made
+}
+
+/// Gives the file `new` the name `path`, if no file has it.
+fn put_in_place(new: &Path, path: &Path) -> io::Result<()> {
+    match fs::hard_link(new, path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        // A file system without links.
+        Err(_) => fs::rename(new, path),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Whether there is no table at all.
+fn is_bare(database: &Database) -> Result<bool, redb::Error> {
+    Ok(database.begin_read()?.list_tables()?.next().is_none())
+}
+
 /// Brings a file of [`FIRST_SCHEMA`] to [`SCHEMA`], all of it or nothing.
-fn upgrade(database: &Database) -> Result<Result<(), DecodeError>, redb::Error> {
+fn upgrade(database: &Database) -> Result<Result<(), RecordError>, redb::Error> {
+    // What was written before had no encryption.
+    let plain = Encryption::default();
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     {
-        let mut tables = Tables::open(&transaction)?;
+        let mut tables = Tables::open(&transaction, &plain)?;
         let mut upgraded = Vec::new();
         for entry in tables.cpes.iter()? {
             let (name, bytes) = entry?;
-            match record::decode(name.value(), bytes.value()) {
+            match record::decode(name.value(), bytes.value(), &plain) {
                 Ok(record) => upgraded.push(record),
                 Err(error) => return Ok(Err(error)),
             }
@@ -201,11 +369,21 @@ fn number(database: &Database, name: &str) -> Result<Option<u64>, redb::Error> {
 }
 
 /// Takes a key and a value.
-type Each<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), DecodeError> + 'a;
+type Each<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), RecordError> + 'a;
 
-fn read(path: &Path, database: &Database, each: &mut dyn FnMut(News)) -> Result<(), store::Error> {
+/// Reads everything, and says whether there are passwords in clear.
+fn read(
+    path: &Path,
+    database: &Database,
+    encryption: &Encryption,
+    each: &mut dyn FnMut(News),
+) -> Result<bool, store::Error> {
     let classify = |error: redb::Error| store::classify(path, error);
-    let damaged = |error: DecodeError| store::Error::Damaged { path: path.to_owned(), reason: error.to_string() };
+    let undecodable = |error| match error {
+        RecordError::Decode(error) => store::Error::record(path, &error),
+        RecordError::Sealed(error) => store::Error::Closed { path: path.to_owned(), reason: error.to_string() },
+    };
+    let mut is_in_clear = false;
     let transaction = database.begin_read().map_err(|error| classify(error.into()))?;
     let rows = |table, each: &mut Each<'_>| {
         let table = match transaction.open_table(table) {
@@ -216,12 +394,13 @@ fn read(path: &Path, database: &Database, each: &mut dyn FnMut(News)) -> Result<
         };
         for entry in table.iter().map_err(|error| classify(error.into()))? {
             let (key, value) = entry.map_err(|error| classify(error.into()))?;
-            each(key.value(), value.value()).map_err(damaged)?;
+            each(key.value(), value.value()).map_err(undecodable)?;
         }
         Ok(())
     };
     rows(CPES, &mut |name, bytes| {
-        each(News::Cpe(record::decode(name, bytes)?.cpe));
+        is_in_clear |= !record::is_sealed(bytes);
+        each(News::Cpe(record::decode(name, bytes, encryption)?.cpe));
         Ok(())
     })?;
     rows(ASSOCIATIONS, &mut |key, value| {
@@ -241,18 +420,59 @@ fn read(path: &Path, database: &Database, each: &mut dyn FnMut(News)) -> Result<
     if let Some(time) = number(database, META_GOOD_TIME).map_err(classify)? {
         each(News::GoodTime(UnixTime(time)));
     }
+    for generation in [SIGNED_OLDER, SIGNED_RECENT] {
+        read_signed(&transaction, generation, each).map_err(classify)?;
+    }
+    Ok(is_in_clear)
+}
+
+fn read_signed(
+    transaction: &redb::ReadTransaction,
+    generation: TableDefinition<'_, u64, ()>,
+    each: &mut dyn FnMut(News),
+) -> Result<(), redb::Error> {
+    let table = match transaction.open_table(generation) {
+        Ok(table) => table,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    for entry in table.iter()? {
+        each(News::Signed(Fingerprint(entry?.0.value())));
+    }
     Ok(())
+}
+
+/// Writes requests into the recent generation. Where it is full, it becomes the older one.
+fn remember(database: &Database, requests: &[Fingerprint], generation: u64) -> Result<Vec<bool>, redb::Error> {
+    let mut transaction = database.begin_write()?;
+    // fsync before an answer leaves.
+    transaction.set_durability(Durability::Immediate)?;
+    let mut known = Vec::with_capacity(requests.len());
+    let is_full = {
+        let older = transaction.open_table(SIGNED_OLDER)?;
+        let mut recent = transaction.open_table(SIGNED_RECENT)?;
+        for &Fingerprint(number) in requests {
+            known.push(older.get(number)?.is_some() || recent.insert(number, ())?.is_some());
+        }
+        recent.len()? >= generation
+    };
+    if is_full {
+        transaction.delete_table(SIGNED_OLDER)?;
+        transaction.rename_table(SIGNED_RECENT, SIGNED_OLDER)?;
+    }
+    transaction.commit()?;
+    Ok(known)
 }
 
 type Outcomes = Vec<Result<(), Taken>>;
 
-fn write(database: &Database, groups: &[&[Change]]) -> Result<Outcomes, redb::Error> {
+fn write(database: &Database, groups: &[&[Change]], encryption: &Encryption) -> Result<Outcomes, redb::Error> {
     let mut transaction = database.begin_write()?;
     // fsync before `commit` returns: power loss costs nothing that was told.
     transaction.set_durability(Durability::Immediate)?;
     let mut outcomes = Outcomes::with_capacity(groups.len());
     {
-        let mut tables = Tables::open(&transaction)?;
+        let mut tables = Tables::open(&transaction, encryption)?;
         tables.numbers.insert(META_SCHEMA, SCHEMA)?;
         for group in groups {
             outcomes.push(tables.write_group(group)?);
@@ -288,15 +508,17 @@ struct Tables<'a> {
     associations: Table<'a>,
     timestamps: redb::Table<'a, &'static [u8], u64>,
     numbers: redb::Table<'a, &'static str, u64>,
+    encryption: &'a Encryption,
 }
 
 impl<'a> Tables<'a> {
-    fn open(transaction: &'a WriteTransaction) -> Result<Self, redb::Error> {
+    fn open(transaction: &'a WriteTransaction, encryption: &'a Encryption) -> Result<Self, redb::Error> {
         Ok(Self {
             cpes: transaction.open_table(CPES)?,
             associations: transaction.open_table(ASSOCIATIONS)?,
             timestamps: transaction.open_table(TIMESTAMPS)?,
             numbers: transaction.open_table(META)?,
+            encryption,
         })
     }
 
@@ -310,7 +532,7 @@ impl<'a> Tables<'a> {
             };
             let before = self.cpes.get(&**name)?.map(|bytes| bytes.value().to_vec());
             // What cannot be read was refused when the file was opened; what came since was written by this program.
-            let known = before.as_deref().and_then(|bytes| record::decode(name, bytes).ok());
+            let known = before.as_deref().and_then(|bytes| record::decode(name, bytes, self.encryption).ok());
             let is_new = before.is_none();
             // Nobody else writes, so nothing has to be numbered.
             let after = match record::apply(change, known, Stamp::default()) {
@@ -325,7 +547,7 @@ impl<'a> Tables<'a> {
             match after {
                 Some(record) if is_new => self.create(&record)?,
                 after => {
-                    let after = after.as_ref().map(record::encode);
+                    let after = after.as_ref().map(|record| record::encode(record, self.encryption));
                     if after == before {
                         continue;
                     }
@@ -353,7 +575,7 @@ impl<'a> Tables<'a> {
     /// Writes a CPE that was not there, and the `ts` that somebody knows of it.
     fn create(&mut self, record: &Record) -> Result<(), redb::Error> {
         let cpe = &record.cpe;
-        self.put(&cpe.name, Some(&record::encode(record)))?;
+        self.put(&cpe.name, Some(&record::encode(record, self.encryption)))?;
         if let Some(last) = cpe.state.last_timestamp {
             self.timestamps.insert(&*cpe.name, last)?;
         }
@@ -402,7 +624,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         first(&directory.path().join(FILE));
         for _ in 0..2 {
-            let mut embedded = Embedded::open(directory.path()).expect("opens");
+            let mut embedded = Embedded::open(directory.path(), Encryption::default()).expect("opens");
             let mut news = Vec::new();
             embedded.load(&mut |one| news.push(one)).expect("reads");
             let cpes: Vec<_> = news
@@ -415,9 +637,93 @@ mod tests {
             assert_eq!(cpes, [(&b"CPE1"[..], &b"stun"[..], true), (b"CPE2", b"stun", true)]);
             assert!(news.contains(&News::Timestamp(Short::from(&b"CPE1"[..]), Some(1_700_000_007))), "{news:?}");
         }
-        let mut embedded = Embedded::open(directory.path()).expect("opens");
+        let mut embedded = Embedded::open(directory.path(), Encryption::default()).expect("opens");
         let wanted = ["CPE1", "CPE2"].map(|name| Wanted { name: Short::from(name.as_bytes()), last: None });
         let given = embedded.reserve(&wanted, UnixTime(1_700_000_000)).expect("reserves");
         assert_eq!(given, [1_700_000_008, 1_700_000_000]);
+    }
+
+    fn is_aside(directory: &Path) -> bool {
+        let mut entries = fs::read_dir(directory).expect("readable").map(|entry| entry.expect("readable").file_name());
+        entries.any(|name| name.to_string_lossy().contains(".damaged-"))
+    }
+
+    /// A file that is damaged or lost while the agent runs is made anew, and the owner of the CPEs is told.
+    #[test]
+    fn a_file_that_is_lost_while_it_is_in_use_is_made_anew() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut store = Embedded::open(directory.path(), Encryption::default()).expect("opens");
+        store.load(&mut |_| {}).expect("reads");
+        for is_damaged in [false, true] {
+            // As after a write that failed: the database has to be opened again.
+            store.database = None;
+            match is_damaged {
+                true => fs::write(store.path(), b"no database".repeat(1_000)).expect("writable"),
+                false => fs::remove_file(store.path()).expect("removable"),
+            }
+            assert_eq!(store.commit(&[&[]]), Err(Failure::Emptied));
+            assert_eq!(store.commit(&[&[]]), Ok(vec![Ok(())]));
+            assert_eq!(is_aside(directory.path()), is_damaged);
+        }
+    }
+
+    /// T-67: signed requests are remembered over a restart, the last generation at least, and two at most.
+    #[test]
+    fn signed_requests_are_remembered_in_bounded_space() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut known = Vec::new();
+        for first in (0..1_000).step_by(70) {
+            let mut store =
+                Embedded { generation: 100, ..Embedded::open(directory.path(), Encryption::default()).expect("opens") };
+            let mut told = Vec::new();
+            store
+                .load(&mut |news| {
+                    if let News::Signed(Fingerprint(number)) = news {
+                        told.push(number)
+                    }
+                })
+                .expect("reads");
+            assert!(told.len() < 200 + 70, "{}", told.len());
+            let last = known.len().saturating_sub(100);
+            assert!(known[last..].iter().all(|number| told.contains(number)));
+            let requests: Vec<_> = (first..first + 70).map(Fingerprint).collect();
+            assert_eq!(store.remember(&requests), Ok(vec![false; 70]));
+            assert_eq!(store.remember(&requests), Ok(vec![true; 70]));
+            assert_eq!(
+                store.remember(&[requests[3], Fingerprint(5_000 + first), Fingerprint(5_000 + first)]),
+                Ok(vec![true, false, true])
+            );
+            known.extend(requests.iter().map(|&Fingerprint(number)| number));
+            known.push(5_000 + first);
+        }
+    }
+
+    /// Two agents do not share the file, before it is read and after.
+    #[test]
+    fn a_second_agent_is_told_that_the_file_is_in_use() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut store = Embedded::open(directory.path(), Encryption::default()).expect("opens");
+        for _ in 0..2 {
+            let second = Embedded::open(directory.path(), Encryption::default());
+            assert!(matches!(second, Err(store::Error::InUse { .. })), "{second:?}");
+            store.load(&mut |_| {}).expect("reads");
+        }
+    }
+
+    /// A file of a newer version that appears while the agent runs is not touched.
+    #[test]
+    fn a_file_of_a_newer_version_is_not_written() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut store = Embedded::open(directory.path(), Encryption::default()).expect("opens");
+        let database = store.database.take().expect("open");
+        store.deferred.take().expect("not read yet").release().expect("writable");
+        let transaction = database.begin_write().expect("begins");
+        transaction.open_table(META).expect("there").insert(META_SCHEMA, SCHEMA + 1).expect("written");
+        transaction.commit().expect("written");
+        drop(database);
+        let before = fs::read(store.path()).expect("readable");
+        let Err(Failure::Unavailable(reason)) = store.commit(&[&[]]) else { panic!("written") };
+        assert!(reason.contains("another version"), "{reason}");
+        assert_eq!(fs::read(store.path()).expect("readable"), before);
     }
 }

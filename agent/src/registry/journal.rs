@@ -2,7 +2,7 @@
 //! come while it wrote.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,12 +14,14 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tr111_core::{
-    acs::{Change, Registry},
+    acs::{Change, Fingerprint, GENERATION, Registry},
     short::Short,
     time::UnixTime,
 };
 
-use super::{BindingStore, Error, Failure, Follower, Location, News, Taken, Wanted, Whole, follow};
+use super::{
+    BindingStore, Encryption, Error, Failure, Follower, Location, News, Taken, Unreadable, Wanted, Whole, follow,
+};
 
 /// Changes that are written together, but for a group that is larger.
 const GROUP: usize = 8_192;
@@ -48,6 +50,9 @@ pub enum Refused {
     /// STUN-21.
     #[error(transparent)]
     Taken(#[from] Taken),
+    /// The store holds something under this name that cannot be read, and that is not written over.
+    #[error("the record of {} cannot be read: {}", String::from_utf8_lossy(&.0.name).escape_debug(), .0.reason)]
+    Unreadable(Unreadable),
     /// The store is away.
     #[error("the registry cannot be written: {0}")]
     Unavailable(String),
@@ -64,6 +69,10 @@ pub struct Opened {
     pub associations: Vec<(Short, Box<[u8]>)>,
     /// The last time that was known to be good.
     pub good_time: Option<UnixTime>,
+    /// Records that cannot be read, which are left alone.
+    pub unreadable: Vec<Unreadable>,
+    /// Signed requests that were accepted, in the order of [`tr111_core::acs::Server::remember`].
+    pub signed: Vec<Fingerprint>,
     /// What others change from now on, and what was lost; for [`follow`].
     pub news: mpsc::Receiver<Vec<News>>,
 }
@@ -85,27 +94,28 @@ struct Threads {
 enum Job {
     Commit(Vec<Change>, oneshot::Sender<Result<(), Refused>>),
     Keep(Vec<Change>),
+    Remember(Remember),
     Reserve(Vec<Wanted>, UnixTime, oneshot::Sender<Result<Vec<u64>, Refused>>),
 }
 
 impl Journal {
-    /// Opens the store at `location` and reads all of it. Names are hashed under a random `seed`. Blocks.
-    pub fn open(location: &Location, seed: u64) -> Result<Opened, Error> {
-        Self::start(location.open()?, seed)
+    /// Opens the store at `location` and reads all of it. Passwords are kept as `encryption` says. Names are hashed under a
+    /// random `seed`. Blocks.
+    pub fn open(location: &Location, encryption: Encryption, seed: u64) -> Result<Opened, Error> {
+        Self::start(location.open(encryption)?, seed)
     }
 
     /// The same with a store that is open.
     pub fn start(mut store: Box<dyn BindingStore>, seed: u64) -> Result<Opened, Error> {
         let mut registry = Registry::new(seed);
-        let mut associations = Vec::new();
+        let (mut associations, mut signed, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
         let mut good_time = None;
         store.load(&mut |news| match news {
             News::Association(key, Some(value)) => associations.push((key, value)),
-            // What was read of a store that turned out damaged.
-            News::Whole(_) => {
-                registry = Registry::new(seed);
-                associations.clear();
-                good_time = None;
+            News::Signed(request) => signed.push(request),
+            News::Unreadable(record) => {
+                unreadable.push(record.clone());
+                follow(&mut registry, News::Unreadable(record));
             }
             News::GoodTime(time) => good_time = Some(time),
             other => drop(follow(&mut registry, other)),
@@ -124,7 +134,7 @@ impl Journal {
         let writer = Writer { store, kept: Kept::default(), failing: None, health: judged, tell, is_ending: ending };
         threads.push(Builder::new().name("registry".to_owned()).spawn(move || writer.run(&waiting))?);
         let journal = Self(Arc::new(Threads { jobs: Some(jobs), health, is_ending, running: threads }));
-        Ok(Opened { journal, registry, associations, good_time, news })
+        Ok(Opened { journal, registry, associations, good_time, unreadable, signed, news })
     }
 
     /// Comes back when `changes` are kept: all of them, or none.
@@ -138,6 +148,20 @@ impl Journal {
     /// Hands in what was learned, to be kept as soon as that can be. Of what waits, only the latest of each CPE does.
     pub fn keep(&self, changes: Vec<Change>) {
         self.send(Job::Keep(changes));
+    }
+
+    /// Remembers signed requests that are accepted, and says of each whether it was remembered before. They are kept when
+    /// this comes back (T-67).
+    ///
+    /// # Errors
+    /// The store is away. They are remembered as soon as that can be.
+    pub async fn remember(&self, requests: Vec<Fingerprint>) -> Result<Vec<bool>, Refused> {
+        self.ask(|done| Job::Remember((requests, Some(done)))).await
+    }
+
+    /// Hands in signed requests that the store lost.
+    pub fn remember_later(&self, requests: Vec<Fingerprint>) {
+        self.send(Job::Remember((requests, None)));
     }
 
     /// Reserves a `ts` for each CPE, in their order. They are kept when this comes back, so that nobody sends them again
@@ -221,15 +245,23 @@ fn hand_over(news: Vec<News>, tell: &mpsc::Sender<Vec<News>>, is_ending: &Atomic
     }
 }
 
-/// Changes that wait for a store that works.
+/// What waits for a store that works.
 #[derive(Debug, Default)]
 struct Kept {
+    /// Signed requests, at most a generation of them: the first ones are forgotten for others.
+    signed: VecDeque<Fingerprint>,
     changes: Vec<Change>,
     /// Where the state of a CPE is among them.
     states: HashMap<Short, usize>,
 }
 
 impl Kept {
+    fn remember(&mut self, requests: Vec<Fingerprint>) {
+        self.signed.extend(requests);
+        let beyond = self.signed.len().saturating_sub(GENERATION);
+        self.signed.drain(..beyond);
+    }
+
     fn extend(&mut self, changes: Vec<Change>) {
         for change in changes {
             if let Change::State(name, _) = &change {
@@ -246,7 +278,7 @@ impl Kept {
         }
     }
 
-    fn clear(&mut self) {
+    fn clear_changes(&mut self) {
         self.changes.clear();
         self.states.clear();
     }
@@ -271,15 +303,18 @@ struct Failing {
 
 /// Changes, and who waits for them.
 type Group = (Vec<Change>, Option<oneshot::Sender<Result<(), Refused>>>);
+/// Signed requests, and who waits for what the store says of them.
+type Remember = (Vec<Fingerprint>, Option<oneshot::Sender<Result<Vec<bool>, Refused>>>);
 /// Timestamps, and who waits for them.
 type Reserve = (Vec<Wanted>, UnixTime, oneshot::Sender<Result<Vec<u64>, Refused>>);
 
 /// Jobs that are done together: first the changes, then timestamps.
 #[derive(Default)]
 struct Batch {
+    signed: Vec<Remember>,
     groups: Vec<Group>,
     reserves: Vec<Reserve>,
-    /// Changes, or timestamps.
+    /// Changes, signed requests and timestamps.
     size: usize,
 }
 
@@ -287,6 +322,11 @@ impl Batch {
     /// Takes a job, or gives it back: changes that come after timestamps belong to the next batch.
     fn push(&mut self, job: Job) -> Option<Job> {
         let group = match job {
+            Job::Remember(remember) => {
+                self.size += remember.0.len();
+                self.signed.push(remember);
+                return None;
+            }
             Job::Reserve(wanted, now, done) => {
                 self.size += wanted.len();
                 self.reserves.push((wanted, now, done));
@@ -320,8 +360,9 @@ impl Writer {
                 Ok(job) => left = batch.push(job),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    if !self.kept.changes.is_empty() {
-                        self.write(Vec::new());
+                    if !(self.kept.changes.is_empty() && self.kept.signed.is_empty()) {
+                        self.failing = None;
+                        self.work(Batch::default());
                     }
                     return;
                 }
@@ -330,39 +371,96 @@ impl Writer {
                 let Ok(job) = jobs.try_recv() else { break };
                 left = batch.push(job);
             }
-            match &self.failing {
-                Some(failing) if Instant::now() < failing.retry => {
-                    let reason = failing.reason.clone();
-                    self.fail(batch, &reason);
-                }
-                _ => {
-                    // An empty write asks whether the store works, which timestamps ask as well.
-                    if !(batch.groups.is_empty() && self.kept.changes.is_empty()) || batch.reserves.is_empty() {
-                        self.write(batch.groups);
+            self.work(batch);
+        }
+    }
+
+    /// Does what is in a batch, and what was kept. Signed requests are first, because their CPEs wait for an answer.
+    fn work(&mut self, batch: Batch) {
+        let Batch { signed, groups, reserves, .. } = batch;
+        // It is time to find out whether the store works again.
+        let is_trial = signed.is_empty() && groups.is_empty() && reserves.is_empty();
+        if !signed.is_empty() {
+            self.remember(signed);
+        }
+        self.catch_up();
+        if is_trial || !(groups.is_empty() && self.kept.changes.is_empty()) {
+            self.write(groups);
+        }
+        if !reserves.is_empty() {
+            self.reserve(reserves);
+        }
+    }
+
+    /// Has the store do something, again where it lost everything and the owner was told. After a failure the store is left
+    /// alone for some time.
+    fn attempt<T>(
+        &mut self,
+        mut work: impl FnMut(&mut dyn BindingStore, &Kept) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        if let Some(failing) = self.failing.as_ref().filter(|failing| Instant::now() < failing.retry) {
+            return Err(Failure::Unavailable(failing.reason.clone()));
+        }
+        let mut done = work(&mut *self.store, &self.kept);
+        if matches!(done, Err(Failure::Emptied)) {
+            self.tell_emptied();
+            done = work(&mut *self.store, &self.kept);
+        }
+        self.judge(done.as_ref().err());
+        done
+    }
+
+    /// Remembers signed requests.
+    fn remember(&mut self, signed: Vec<Remember>) {
+        let requests: Vec<_> = signed.iter().flat_map(|(requests, _)| requests).copied().collect();
+        match self.attempt(|store, _| store.remember(&requests)) {
+            Ok(known) => {
+                let mut known = known.into_iter();
+                for (requests, done) in signed {
+                    let known = known.by_ref().take(requests.len()).collect();
+                    if let Some(done) = done {
+                        let _ = done.send(Ok(known));
                     }
-                    self.reserve(batch.reserves);
                 }
             }
+            Err(failure) => self.fail(Batch { signed, ..Batch::default() }, &failure.to_string()),
+        }
+    }
+
+    /// Remembers the signed requests that were kept.
+    fn catch_up(&mut self) {
+        while !self.kept.signed.is_empty() {
+            let some: Vec<_> = self.kept.signed.iter().take(GROUP).copied().collect();
+            if self.attempt(|store, _| store.remember(&some)).is_err() {
+                return;
+            }
+            self.kept.signed.drain(..some.len());
         }
     }
 
     /// Writes what was kept, then `groups`.
     fn write(&mut self, groups: Vec<Group>) {
-        let mut written: Vec<&[Change]> = vec![&self.kept.changes];
-        written.extend(groups.iter().map(|(changes, _)| changes.as_slice()));
-        let mut outcomes = self.store.commit(&written);
-        if outcomes == Err(Failure::Emptied) {
-            self.tell_emptied();
-            outcomes = self.store.commit(&written);
-        }
-        self.judge(outcomes.as_ref().err());
+        let outcomes = self.attempt(|store, kept| {
+            let mut written: Vec<&[Change]> = vec![&kept.changes];
+            written.extend(groups.iter().map(|(changes, _)| changes.as_slice()));
+            store.commit(&written)
+        });
         match outcomes {
             Ok(outcomes) => {
-                self.kept.clear();
-                for ((_, done), outcome) in groups.into_iter().zip(outcomes.into_iter().skip(1)) {
-                    if let Some(done) = done {
-                        let _ = done.send(outcome.map_err(Refused::Taken));
-                    }
+                self.kept.clear_changes();
+                let unreadable = self.store.unreadable();
+                for ((changes, done), outcome) in groups.into_iter().zip(outcomes.into_iter().skip(1)) {
+                    let Some(done) = done else { continue };
+                    let is_left =
+                        |record: &&Unreadable| changes.iter().any(|change| change.name() == Some(&record.name));
+                    let _ = done.send(match (outcome, unreadable.iter().find(is_left)) {
+                        (Err(taken), _) => Err(Refused::Taken(taken)),
+                        (Ok(()), Some(record)) => Err(Refused::Unreadable(record.clone())),
+                        (Ok(()), None) => Ok(()),
+                    });
+                }
+                if !unreadable.is_empty() {
+                    hand_over(unreadable.into_iter().map(News::Unreadable).collect(), &self.tell, &self.is_ending);
                 }
             }
             Err(failure) => self.fail(Batch { groups, ..Batch::default() }, &failure.to_string()),
@@ -373,13 +471,7 @@ impl Writer {
     fn reserve(&mut self, reserves: Vec<Reserve>) {
         let Some(now) = reserves.iter().map(|(_, now, _)| *now).max() else { return };
         let wanted: Vec<Wanted> = reserves.iter().flat_map(|(wanted, ..)| wanted).cloned().collect();
-        let mut reserved = self.store.reserve(&wanted, now);
-        if reserved == Err(Failure::Emptied) {
-            self.tell_emptied();
-            reserved = self.store.reserve(&wanted, now);
-        }
-        self.judge(reserved.as_ref().err());
-        let mut reserved = reserved.map(Vec::into_iter);
+        let mut reserved = self.attempt(|store, _| store.reserve(&wanted, now)).map(Vec::into_iter);
         for (wanted, _, done) in reserves {
             let some = reserved.as_mut().map(|reserved| reserved.by_ref().take(wanted.len()).collect());
             let _ = done.send(some.map_err(|failure| Refused::Unavailable(failure.to_string())));
@@ -388,6 +480,12 @@ impl Writer {
 
     /// Keeps what nobody waits for, and tells the others.
     fn fail(&mut self, batch: Batch, reason: &str) {
+        for (requests, done) in batch.signed {
+            if let Some(done) = done {
+                let _ = done.send(Err(Refused::Unavailable(reason.to_owned())));
+            }
+            self.kept.remember(requests);
+        }
         for (changes, done) in batch.groups {
             match done {
                 Some(done) => drop(done.send(Err(Refused::Unavailable(reason.to_owned())))),

@@ -12,10 +12,13 @@
 //! * What an operator asks for is answered when the store has it ([`Journal::commit`]).
 //! * What is learned from CPEs is handed in and forgotten ([`Journal::keep`]): while the store is away it waits, the latest of
 //!   each CPE, and is written when the store is back.
+//! * Signed requests of CPEs are remembered before they are answered ([`Journal::remember`]), so that none counts twice, at no
+//!   server (T-67).
 //! * `ts` of Connection Requests are reserved before they are sent ([`Journal::reserve`]), so that neither a second server
 //!   nor this one after a crash gives a CPE the same one twice (T-54).
 
 mod embedded;
+mod encryption;
 mod journal;
 mod record;
 mod redis;
@@ -23,16 +26,20 @@ mod redis;
 use std::{collections::HashSet, fmt, path::PathBuf};
 
 use tr111_core::{
-    acs::{AHEAD, Change, Cpe, Registry, State},
+    acs::{AHEAD, Change, Cpe, Fingerprint, Registry, State},
     short::Short,
     time::UnixTime,
 };
 
 pub use embedded::{Embedded, FILE};
+pub use encryption::{BadKey, Encryption, Sealed};
 pub use journal::{Health, Journal, Opened, Refused};
 pub use redis::Redis;
 
-use crate::{config::RedisAddress, store};
+use crate::{
+    config::{RedisAddress, TlsFiles},
+    store,
+};
 
 /// What a store tells: what it holds, and what others changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,8 +60,21 @@ pub enum News {
     TimestampsReset,
     /// The last time that was known to be good.
     GoodTime(UnixTime),
+    /// A signed request that was accepted. A store that asks for each one ([`BindingStore::remember`]) tells none.
+    Signed(Fingerprint),
+    /// A record cannot be read. What is known here of whom it is about stays.
+    Unreadable(Unreadable),
     /// Some changes were missed. What there is was told before this; nothing else is there.
     Whole(Whole),
+}
+
+/// A record of a store that this program does not read: of another version, under another key, or damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Name of its CPE.
+    pub name: Short,
+    /// Why.
+    pub reason: String,
 }
 
 /// What there is in a store of which changes were missed.
@@ -113,32 +133,61 @@ pub enum Error {
     /// The file cannot be had.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// Redis cannot be had, or holds what this program does not read.
-    #[error("registry redis://{address}: {reason}")]
-    Redis {
+    /// Redis cannot be had.
+    #[error("registry {0}")]
+    Redis(Failure),
+    /// What Redis holds is kept from this program.
+    #[error("registry {address}: {reason}")]
+    Closed {
         /// Where it is, without a password.
         address: String,
         /// Why.
-        reason: String,
+        reason: Sealed,
     },
+    /// There are files for TLS, and no TLS.
+    #[error(
+        "acs.registry_ca_file, acs.registry_certificate_file and acs.registry_key_file are for rediss://, and acs.registry is {0}"
+    )]
+    NoTls(String),
     /// No thread.
     #[error("registry: {0}")]
     System(#[from] std::io::Error),
 }
 
+impl Error {
+    /// The store is there, and this program cannot make out what it holds. Nothing was changed, and no later attempt mends
+    /// that.
+    pub fn is_unreadable(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_unreadable(),
+            Self::Closed { .. } => true,
+            Self::Redis(_) | Self::NoTls(_) | Self::System(_) => false,
+        }
+    }
+}
+
 /// What outlives the process. Every function blocks; a [`Journal`] calls them from a thread of its own.
 pub trait BindingStore: Send + fmt::Debug {
-    /// Tells everything that it holds, as [`News::Cpe`], [`News::Association`], [`News::Timestamp`] and [`News::GoodTime`];
-    /// a CPE before its timestamp.
+    /// Tells everything that it holds, as [`News::Cpe`], [`News::Association`], [`News::Timestamp`], [`News::GoodTime`] and
+    /// [`News::Signed`]; a CPE before its timestamp.
     fn load(&mut self, each: &mut dyn FnMut(News)) -> Result<(), Error>;
 
     /// Writes groups, in their order; each as a whole or, where it would add a CPE of a name that another one has, not at
     /// all. What it says to have written survives a crash.
     fn commit(&mut self, groups: &[&[Change]]) -> Result<Vec<Result<(), Taken>>, Failure>;
 
+    /// Remembers signed requests that are accepted, and says of each whether it was remembered before. What it says to
+    /// remember survives a crash. As many are remembered as [`tr111_core::acs::GENERATION`] says.
+    fn remember(&mut self, requests: &[Fingerprint]) -> Result<Vec<bool>, Failure>;
+
     /// A `ts` for each, that no server used for that CPE before (T-54): the time, or one more than the last one of that
     /// CPE.
     fn reserve(&mut self, wanted: &[Wanted], now: UnixTime) -> Result<Vec<u64>, Failure>;
+
+    /// Records that could not be read, and were left alone, since this was asked last.
+    fn unreadable(&mut self) -> Vec<Unreadable> {
+        Vec::new()
+    }
 
     /// What tells of others' changes from [`BindingStore::load`] on; nothing where there are no others.
     fn follower(&mut self) -> Option<Box<dyn Follower>>;
@@ -169,11 +218,38 @@ impl Location {
         }
     }
 
-    /// Opens the store that is there.
-    pub fn open(&self) -> Result<Box<dyn BindingStore>, Error> {
+    /// The same with files for TLS.
+    ///
+    /// # Errors
+    /// There are some, and this is no place that is reached by TLS: what was to be secret would travel in clear.
+    pub fn with_tls_files(self, files: TlsFiles) -> Result<Self, Error> {
+        match self {
+            Self::Redis(address) if address.tls.is_some() => Ok(Self::Redis(address.with_tls_files(files))),
+            other if files == TlsFiles::default() => Ok(other),
+            other => Err(Error::NoTls(other.to_string())),
+        }
+    }
+
+    /// Moves what cannot be read aside, so that [`Location::open`] finds nothing.
+    pub fn move_aside(&self) -> Result<(), Error> {
+        match self {
+            Self::Embedded(directory) => {
+                let aside = store::move_aside(&directory.join(FILE))?;
+                tracing::warn!("the registry starts empty; the old file is now {}", aside.display());
+                Ok(())
+            }
+            Self::Redis(address) => {
+                let reason = format!("{address}: --start-empty is for the file of an embedded registry");
+                Err(Error::Redis(Failure::Unavailable(reason)))
+            }
+        }
+    }
+
+    /// Opens the store that is there. Passwords are kept as `encryption` says.
+    pub fn open(&self, encryption: Encryption) -> Result<Box<dyn BindingStore>, Error> {
         Ok(match self {
-            Self::Embedded(directory) => Box::new(Embedded::open(directory)?),
-            Self::Redis(address) => Box::new(Redis::open(address.clone())?),
+            Self::Embedded(directory) => Box::new(Embedded::open(directory, encryption)?),
+            Self::Redis(address) => Box::new(Redis::open(address.clone(), encryption)?),
         })
     }
 }
@@ -183,14 +259,14 @@ impl fmt::Display for Location {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded(directory) => directory.join(FILE).display().fmt(formatter),
-            Self::Redis(address) => write!(formatter, "redis://{address}"),
+            Self::Redis(address) => address.fmt(formatter),
         }
     }
 }
 
 /// Brings what a store told into the registry; gives what the store lacks, to be handed in again.
 ///
-/// News of associations and of the time are not for it and are left alone.
+/// News of associations, of the time and of signed requests are not for it and are left alone.
 pub fn follow(registry: &mut Registry, news: News) -> Vec<Change> {
     match news {
         News::Cpe(cpe) => learn(registry, cpe, State::follow),
@@ -202,14 +278,18 @@ pub fn follow(registry: &mut Registry, news: News) -> Vec<Change> {
             let known = registry.number(&name).and_then(|number| registry.get(number));
             return known.map(|known| missing(name, &known.state, &found)).unwrap_or_default();
         }
-        News::Removed(name) => drop(registry.remove(&name)),
+        News::Removed(name) => {
+            registry.remove(&name);
+            registry.set_unreadable(&name, false);
+        }
+        News::Unreadable(record) => registry.set_unreadable(&record.name, true),
         News::Timestamp(name, last) => {
             if let Some(number) = registry.number(&name) {
                 registry.update(number, |state| state.last_timestamp = last);
             }
         }
         News::TimestampsReset => reset_timestamps(registry),
-        News::Association(..) | News::GoodTime(_) => {}
+        News::Association(..) | News::GoodTime(_) | News::Signed(_) => {}
         News::Whole(whole) => {
             let missing = registry.iter_from(0).filter(|(_, cpe)| !whole.names.contains(&cpe.name));
             let missing: Vec<Cpe> = missing.map(|(_, cpe)| cpe.clone()).collect();
@@ -218,6 +298,7 @@ pub fn follow(registry: &mut Registry, news: News) -> Vec<Change> {
             for cpe in removed {
                 registry.remove(&cpe.name);
             }
+            registry.keep_unreadable(|name| whole.names.contains(name));
             return lost.into_iter().map(|cpe| Change::Put(Box::new(cpe))).collect();
         }
     }
@@ -244,6 +325,7 @@ pub fn reset_timestamps(registry: &mut Registry) {
 
 /// Takes a CPE of a store, and its state by `follow` where the CPE is known.
 fn learn(registry: &mut Registry, cpe: Cpe, follow: impl FnOnce(&mut State, &State)) {
+    registry.set_unreadable(&cpe.name, false);
     let Some(number) = registry.number(&cpe.name) else {
         // Its name is free, as was just seen.
         let _ = registry.add(cpe);

@@ -1,5 +1,8 @@
 //! A CPE as bytes: compact and versioned, the same in every store. Timestamps of Connection Requests have a place of their
 //! own there: they change with each request.
+//!
+//! A record without encryption begins with its version. One whose passwords are encrypted begins with [`SEALED`], has the
+//! encrypted passwords, and then a record without passwords.
 
 use std::net::SocketAddrV4;
 
@@ -11,11 +14,27 @@ use tr111_core::{
     time::UnixTime,
 };
 
-use super::Taken;
+use super::{
+    Taken,
+    encryption::{Encryption, Sealed},
+};
 use crate::store::{self, DecodeError};
 
 /// Goes first in a record. [`decode`] reads those of version 1 as well.
 const VERSION: u8 = 2;
+/// First byte of a record whose passwords are encrypted. No version has this number.
+const SEALED: u8 = 0xee;
+
+/// Why a record cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum RecordError {
+    /// Its bytes.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// Its passwords.
+    #[error(transparent)]
+    Sealed(#[from] Sealed),
+}
 
 /// Everything but the name, which is the key.
 #[derive(Debug, Serialize, Deserialize)]
@@ -66,7 +85,24 @@ struct StoredReport<'a> {
     at: u64,
 }
 
-pub(super) fn encode(Record { cpe, author }: &Record) -> Vec<u8> {
+/// STUNPassword and ConnectionRequestPassword.
+type Passwords<'a> = (&'a [u8], &'a [u8]);
+
+pub(super) fn encode(record: &Record, encryption: &Encryption) -> Vec<u8> {
+    let cpe = &record.cpe;
+    let passwords: Passwords<'_> = (&cpe.credentials.stun_password, &cpe.credentials.connection_request_password);
+    // Plain data into memory always serialises.
+    let sealed = encryption.seal(&cpe.name, &postcard::to_stdvec(&passwords).unwrap_or_default());
+    let Some(sealed) = sealed else { return encode_with(passwords, record) };
+    let mut bytes = postcard::to_extend(sealed.as_slice(), vec![SEALED]).unwrap_or_default();
+    bytes.extend(encode_with(Passwords::default(), record));
+    bytes
+}
+
+fn encode_with(
+    (stun_password, connection_request_password): Passwords<'_>,
+    Record { cpe, author }: &Record,
+) -> Vec<u8> {
     let Cpe { name: _, credentials, state } = cpe;
     let seen = |Seen { address, server, since, last_seen }: Seen| StoredSeen {
         address,
@@ -75,9 +111,9 @@ pub(super) fn encode(Record { cpe, author }: &Record) -> Vec<u8> {
         last_seen: last_seen.0,
     };
     let stored = StoredCpe {
-        stun_password: &credentials.stun_password,
+        stun_password,
         connection_request_username: &credentials.connection_request_username,
-        connection_request_password: &credentials.connection_request_password,
+        connection_request_password,
         authenticated: state.authenticated.map(seen),
         tentative: state.tentative.map(seen),
         reported: state.reported.as_deref().map(|told| StoredReport {
@@ -97,8 +133,24 @@ pub(super) fn encode(Record { cpe, author }: &Record) -> Vec<u8> {
     postcard::to_extend(&stored, vec![VERSION]).unwrap_or_default()
 }
 
+/// Whether the passwords of a record are encrypted.
+pub(super) fn is_sealed(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&SEALED)
+}
+
 /// What [`encode`] made. `last_timestamp` is there only where version 1 wrote it.
-pub(super) fn decode(name: &[u8], bytes: &[u8]) -> Result<Record, DecodeError> {
+pub(super) fn decode(name: &[u8], bytes: &[u8], encryption: &Encryption) -> Result<Record, RecordError> {
+    let [SEALED, rest @ ..] = bytes else { return Ok(decode_without(name, bytes)?) };
+    let (sealed, rest): (&[u8], &[u8]) = postcard::take_from_bytes(rest).map_err(DecodeError::from)?;
+    let mut record = decode_without(name, rest)?;
+    let passwords = encryption.open(name, sealed)?;
+    let (stun, connection_request): Passwords<'_> = postcard::from_bytes(&passwords).map_err(DecodeError::from)?;
+    record.cpe.credentials.stun_password = Short::from(stun);
+    record.cpe.credentials.connection_request_password = Short::from(connection_request);
+    Ok(record)
+}
+
+fn decode_without(name: &[u8], bytes: &[u8]) -> Result<Record, DecodeError> {
     let (stored, last_timestamp) = match bytes {
         [VERSION, stored @ ..] => (postcard::from_bytes(stored)?, None),
         _ => {

@@ -10,7 +10,7 @@ use crate::{
     config::{self, Acs, Values},
     control::message::{AcsStatus, Status, Table},
     dataplane::LineRate,
-    registry::{Journal, Opened},
+    registry::{Encryption, Journal, Opened},
     service::{
         Clock, Knobs,
         acs::{self, BindError, Owner, Parts, Places, StunSocket},
@@ -20,6 +20,8 @@ use crate::{
 };
 
 const ROLE: &str = "acs";
+/// What helps where a registry cannot be read.
+const REMEDY: &str = "put a good copy in its place, or start once with --start-empty, which moves it aside";
 /// How long the last changes may take when the agent ends.
 const LAST_GROUP: Duration = Duration::from_secs(5);
 
@@ -49,7 +51,16 @@ async fn serve(
     let knobs = Knobs::new(values);
     let metrics = AcsMetrics::register(&telemetry, ROLE)?;
     let acs = acs::Acs::new(seed(), &knobs.acs(), sockets, endpoints.events.clone(), metrics);
-    acs.open(open_registry(config).await?);
+    match open_registry(config).await {
+        Ok(opened) => acs.open(opened),
+        Err(Error::Registry(error)) if error.is_unreadable() => {
+            let reason = format!("{error}; {REMEDY}");
+            tracing::error!(reason, "the registry cannot be read: no CPE is known, and none can be added");
+            telemetry.set_obstacle(format!("the registry cannot be read: {reason}"));
+            acs.refuse(reason);
+        }
+        Err(error) => return Err(error),
+    }
     acs.count_associations(AssociationMetrics::register(&telemetry)?);
     let status = status(config, endpoints.metrics());
     let places = line_rate(config, &telemetry)?;
@@ -109,7 +120,21 @@ async fn open_registry(config: &Acs) -> Result<Opened, Error> {
         }
         None => config.registry.clone(),
     };
-    let opened = task::spawn_blocking(move || Journal::open(&location, seed())).await;
+    let location = location.with_tls_files(config.registry_tls.clone())?;
+    let encryption = match &config.registry_encryption_key_file {
+        Some(file) => Encryption::read(file).map_err(|error| Error::Key { file: file.clone(), error })?,
+        None => Encryption::default(),
+    };
+    let start_empty = config.start_empty;
+    let open = move || match Journal::open(&location, encryption.clone(), seed()) {
+        Err(error) if start_empty && error.is_unreadable() => {
+            tracing::warn!(%error, "the registry cannot be read, and --start-empty was given");
+            location.move_aside()?;
+            Journal::open(&location, encryption, seed())
+        }
+        opened => opened,
+    };
+    let opened = task::spawn_blocking(open).await;
     Ok(opened.map_err(|error| system("read the registry")(io::Error::other(error)))??)
 }
 
@@ -131,6 +156,7 @@ fn status(config: &Acs, metrics: Option<String>) -> Status {
         table: Table { rows: 0, bindings: 0, max_rows: 0 },
         rings: Vec::new(),
         last_notification: None,
+        store_relearned: None,
         pin_dir: config.agent.pin_dir.clone(),
         metrics,
         tcp_connection_requests: String::new(),
@@ -140,9 +166,11 @@ fn status(config: &Acs, metrics: Option<String>) -> Status {
             listen: config.listen.clone(),
             cpes: 0,
             authenticated: 0,
+            unreadable_records: 0,
             registry: config.registry.to_string(),
             registry_failure: None,
             clock_ahead_s: None,
+            registry_unreadable: None,
         }),
     }
 }

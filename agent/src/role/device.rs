@@ -51,6 +51,7 @@ async fn serve(
     let written = written(&device.management_server)?;
     let sockets = start::sockets(&device.management_server, device.connection_request_listen).await?;
     let telemetry = Arc::new(Telemetry::plain(ROLE)?);
+    store.relearned().into_iter().for_each(|reason| telemetry.set_relearned(reason));
     let metrics = DeviceMetrics::register(&telemetry)?;
     let mode = match device.mode {
         DeviceMode::Inform => Some(Mode::Inform { interval: device.inform_interval }),
@@ -104,6 +105,7 @@ fn status(device: &Device, metrics: Option<String>) -> message::Status {
         table: message::Table { rows: 0, bindings: 0, max_rows: 0 },
         rings: Vec::new(),
         last_notification: None,
+        store_relearned: None,
         pin_dir: device.agent.pin_dir.clone(),
         metrics,
         tcp_connection_requests: start::tcp_connection_requests(

@@ -93,6 +93,7 @@ async fn serve(
     };
 
     let telemetry = Arc::new(Telemetry::new(ROLE, dataplane.counters())?);
+    store.relearned().into_iter().for_each(|reason| telemetry.set_relearned(reason));
     let metrics = endpoints.metrics();
     let knobs = Knobs::new(values);
     let cpe = start::cpe(sockets, &kept, &knobs, &endpoints, &telemetry)?;

@@ -94,6 +94,15 @@ pub enum Error {
     #[cfg(feature = "acs")]
     #[error("{0}")]
     Registry(#[from] registry::Error),
+    /// The key of the registry.
+    #[cfg(feature = "acs")]
+    #[error("acs.registry_encryption_key_file {}: {error}", file.display())]
+    Key {
+        /// The file.
+        file: PathBuf,
+        /// Why it does not serve.
+        error: registry::BadKey,
+    },
     /// The metrics contradict each other.
     #[error("the metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),

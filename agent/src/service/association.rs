@@ -717,6 +717,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                 })
                 .collect(),
             last_notification,
+            store_relearned: self.parts.telemetry.relearned().map(str::to_owned),
             pin_dir: facts.pin_dir.clone(),
             metrics: facts.metrics.clone(),
             tcp_connection_requests: facts.tcp_connection_requests.clone(),

@@ -282,7 +282,8 @@ impl Owner {
                     Some(_) => InterfaceState::Down,
                 };
                 let status = self.parts.status.clone();
-                let mut status = Status { started, uptime_s, last_notification, ..status };
+                let store_relearned = self.parts.telemetry.relearned().map(str::to_owned);
+                let mut status = Status { started, uptime_s, last_notification, store_relearned, ..status };
                 for interface in &mut status.interfaces {
                     state.label().clone_into(&mut interface.state);
                     if let Some(state) = &self.state {

@@ -4,11 +4,15 @@
 //! and each group is on the disk (fsync) before [`Store::committed`] says so. What the thread cannot write it gives
 //! back as a failure; the owner of the table still has everything and hands it in again.
 
+#[cfg(feature = "acs")]
+mod deferred;
 mod record;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+#[cfg(feature = "acs")]
+pub(crate) use deferred::DeferredFile;
 pub use record::{Boot, Boots, DecodeError, Row, Times, decode, decode_row, encode, encode_row};
 pub use writer::{Committed, Group};
 
@@ -101,6 +105,22 @@ pub enum Error {
         /// How that shows.
         reason: String,
     },
+    /// Another version of the program wrote the file.
+    #[error("{} was written by another version of tr111: {reason}", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// How that shows.
+        reason: String,
+    },
+    /// The file is whole, and what it holds is kept from this program.
+    #[error("{} cannot be read: {reason}", path.display())]
+    Closed {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The database refuses.
     #[error("{}: {reason}", path.display())]
     Database {
@@ -109,6 +129,22 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+}
+
+impl Error {
+    /// The file is there and this program cannot make out what it holds. No later attempt mends that.
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Version { .. } | Self::Closed { .. })
+    }
+
+    /// A record of the file at `path` does not decode.
+    pub(crate) fn record(path: &Path, error: &DecodeError) -> Self {
+        let (path, reason) = (path.to_owned(), error.to_string());
+        match error {
+            DecodeError::Version(_) => Self::Version { path, reason },
+            _ => Self::Damaged { path, reason },
+        }
+    }
 }
 
 /// What the store held, as bytes.
@@ -135,6 +171,7 @@ pub struct Store {
     path: PathBuf,
     groups: std::sync::mpsc::Sender<Group>,
     committed: Arc<Mutex<mpsc::UnboundedReceiver<Committed>>>,
+    relearned: Option<String>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -148,9 +185,9 @@ impl Store {
     ) -> Result<(Self, T), Error> {
         create(directory)?;
         let path = directory.join(FILE);
-        let damaged = |reason: String| Error::Damaged { path: path.clone(), reason };
+        let mut relearned = None;
         let opened = open(&path).and_then(|(database, contents)| {
-            let read = sound(contents).map_err(|error| damaged(error.to_string()))?;
+            let read = sound(contents).map_err(|error| Error::record(&path, &error))?;
             Ok((database, read))
         });
         let (database, read) = match opened {
@@ -161,11 +198,12 @@ impl Store {
                 tracing::error!(%error, "the store cannot be written: the agent goes on and tries again");
                 (None, read)
             }
-            Err(error @ Error::Damaged { .. }) => {
+            Err(error) if error.is_unreadable() => {
                 let aside = move_aside(&path)?;
                 tracing::error!(%error, "the store starts empty and the network is learned anew; the old file is now {}", aside.display());
+                relearned = Some(format!("{error}; the old file is now {}", aside.display()));
                 let (database, contents) = open(&path)?;
-                (Some(database), sound(contents).map_err(|error| damaged(error.to_string()))?)
+                (Some(database), sound(contents).map_err(|error| Error::record(&path, &error))?)
             }
             other => other.map(|(database, read)| (Some(database), read))?,
         };
@@ -177,12 +215,17 @@ impl Store {
             .spawn(move || writer.run(&waiting, &done))
             .map_err(|source| Error::System { path: path.clone(), source })?;
         let committed = Arc::new(Mutex::new(committed));
-        Ok((Self { path, groups, committed, thread: Some(thread) }, read))
+        Ok((Self { path, groups, committed, relearned, thread: Some(thread) }, read))
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Why the store started empty, and where the old file is; `None` where it did not.
+    pub fn relearned(&self) -> Option<&str> {
+        self.relearned.as_deref()
     }
 
     /// Hands in a group, to be written as a whole or not at all.
@@ -290,12 +333,28 @@ pub(crate) fn guard<T>(path: &Path, work: impl FnOnce() -> Result<T, Error>) -> 
 /// The database in a file, which is made if need be, with every page of it checked.
 pub(crate) fn database(path: &Path) -> Result<Database, Error> {
     keep_private(path);
+    builder().create(path).map_err(|error| classify(path, error))
+}
+
+/// The database in an existing file, with every page of it checked. The file is not changed before it is released.
+#[cfg(feature = "acs")]
+pub(crate) fn deferred(path: &Path) -> Result<(Database, DeferredFile), Error> {
+    let file = DeferredFile::open(path).map_err(|error| classify(path, error))?;
+    let database = builder().create_with_backend(file.clone()).map_err(|error| classify(path, error))?;
+    Ok((database, file))
+}
+
+fn builder() -> redb::Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
-    builder.create(path).map_err(|error| classify(path, error))
+    builder
 }
 
 fn open_unguarded(path: &Path) -> Result<(Database, Contents), Error> {
+    // The database would take it for a new one.
+    if fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
+        return Err(Error::Damaged { path: path.to_owned(), reason: "it is empty".to_owned() });
+    }
     let database = database(path)?;
     let contents = read(&database).map_err(|error| classify(path, error))?;
     let schema: Result<Option<u32>, _> = contents.meta(meta::SCHEMA);
@@ -303,9 +362,17 @@ fn open_unguarded(path: &Path) -> Result<(Database, Contents), Error> {
     match schema {
         Ok(Some(SCHEMA)) => {}
         Ok(None) if fresh => {}
-        other => return Err(Error::Damaged { path: path.to_owned(), reason: format!("layout {other:?}") }),
+        Ok(Some(other)) => return Err(other_layout(path, other.into(), SCHEMA.into())),
+        Ok(None) => return Err(Error::Damaged { path: path.to_owned(), reason: "it names no layout".to_owned() }),
+        Err(error) => return Err(Error::record(path, &error)),
     }
     Ok((database, contents))
+}
+
+/// The tables of the file at `path` have the layout `found`, where this program reads `known`.
+pub(crate) fn other_layout(path: &Path, found: u64, known: u64) -> Error {
+    let reason = format!("its layout is {found}, where this program reads {known}");
+    Error::Version { path: path.to_owned(), reason }
 }
 
 /// The contents of a file that cannot be written; `None` where they cannot be had that way. They are read from a copy in
@@ -373,8 +440,8 @@ pub(crate) fn classify(path: &Path, error: impl Into<redb::Error>) -> Error {
             }
             _ => Error::System { path, source },
         },
+        error @ redb::Error::UpgradeRequired(_) => Error::Version { path, reason: error.to_string() },
         error @ (redb::Error::Corrupted(_)
-        | redb::Error::UpgradeRequired(_)
         | redb::Error::TableTypeMismatch { .. }
         | redb::Error::TypeDefinitionChanged { .. }
         | redb::Error::RepairAborted) => Error::Damaged { path, reason: error.to_string() },

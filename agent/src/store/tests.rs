@@ -111,13 +111,14 @@ async fn a_damaged_file_is_moved_aside_whole_and_the_store_starts_empty() {
     let mut scribbled = whole.clone();
     let middle = scribbled.len() / 64;
     scribbled[middle..].iter_mut().step_by(97).for_each(|byte| *byte ^= 0x5a);
-    for damaged in [b"no database".repeat(1_000), whole[..whole.len() / 3].to_vec(), scribbled] {
+    for damaged in [Vec::new(), b"no database".repeat(1_000), whole[..whole.len() / 3].to_vec(), scribbled] {
         for old in aside(directory.path()) {
             fs::remove_file(old).expect("removable");
         }
         fs::write(&path, &damaged).expect("writable");
         let (store, found) = contents(directory.path());
         assert_eq!(found, Contents::default());
+        assert!(store.relearned().is_some_and(|reason| reason.contains(".damaged-")), "{:?}", store.relearned());
         let [kept] = aside(directory.path()).try_into().expect("one file aside");
         assert_eq!(fs::read(kept).expect("readable").len(), damaged.len());
         store.commit(group(1, b"learned anew"));

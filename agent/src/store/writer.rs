@@ -78,7 +78,7 @@ impl Writer {
     fn reopen(&self) -> Result<(Database, bool), Error> {
         match open(&self.path) {
             Ok((database, contents)) => Ok((database, contents.meta.is_empty())),
-            Err(Error::Damaged { .. }) => {
+            Err(error) if error.is_unreadable() => {
                 move_aside(&self.path)?;
                 Ok((open(&self.path)?.0, true))
             }

@@ -33,6 +33,10 @@ impl AcsMetrics {
     pub const REPLAYED: &'static str = "replayed_request";
     /// The alarm of a clock that is too far ahead of the last known good time (T-54).
     pub const CLOCK_AHEAD: &'static str = "clock_ahead";
+    /// The alarm of a signed request that could not be remembered, so that its binding stayed as it was.
+    pub const NOT_KEPT: &'static str = "binding_not_kept";
+    /// The alarm of a record of the registry that cannot be read.
+    pub const UNREADABLE: &'static str = "unreadable_record";
 
     /// Adds them to the metrics of the role.
     pub fn register(telemetry: &Telemetry, role: &str) -> Result<Self, prometheus::Error> {
@@ -54,7 +58,7 @@ impl AcsMetrics {
             metrics.stun.with_label_values(&[request, verdict.label()]);
         }
         metrics.requests.with_label_values(&[Self::SENT]);
-        for alarm in [Self::REPLAYED, Self::CLOCK_AHEAD] {
+        for alarm in [Self::REPLAYED, Self::CLOCK_AHEAD, Self::NOT_KEPT, Self::UNREADABLE] {
             metrics.alarms.with_label_values(&[alarm]);
         }
         telemetry.register(Box::new(metrics.cpes.clone()))?;

@@ -75,8 +75,10 @@ fn answer(telemetry: &Telemetry, request: &Request<Incoming>) -> Response<String
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         },
         "/healthz" => text(StatusCode::OK, "ok\n"),
-        "/readyz" if telemetry.is_ready() => text(StatusCode::OK, "ready\n"),
-        "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "programs are not attached yet\n"),
+        "/readyz" => match telemetry.readiness() {
+            Ok(said) => text(StatusCode::OK, format!("{said}\n")),
+            Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        },
         _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n"),
     }
 }

@@ -15,7 +15,7 @@ pub mod log;
 mod mirror;
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -77,6 +77,8 @@ pub struct Telemetry {
     registry: Registry,
     table: Arc<Mutex<TableFacts>>,
     ready: AtomicBool,
+    relearned: OnceLock<String>,
+    obstacle: OnceLock<String>,
     /// From the kernel's time of a frame to the table.
     pub event_latency: Histogram,
     /// Records of a ring that are no event.
@@ -168,6 +170,8 @@ impl Telemetry {
             )?,
             probes_sent: IntCounter::new("unregistered", "Probes that left.")?,
             ready: AtomicBool::new(false),
+            relearned: OnceLock::new(),
+            obstacle: OnceLock::new(),
             table,
             registry,
         };
@@ -200,9 +204,33 @@ impl Telemetry {
         self.ready.store(true, Ordering::Relaxed);
     }
 
-    /// Whether programs are attached and their ring is read.
-    pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed)
+    /// The store started empty, for this `reason`, and everything is learned anew.
+    pub fn set_relearned(&self, reason: &str) {
+        // That happens at the start only.
+        let _ = self.relearned.set(reason.to_owned());
+    }
+
+    /// Why the store started empty; `None` where it did not.
+    pub fn relearned(&self) -> Option<&str> {
+        self.relearned.get().map(String::as_str)
+    }
+
+    /// The agent runs and cannot do its work before somebody restarts it, for this `reason`.
+    pub fn set_obstacle(&self, reason: String) {
+        // The first one says enough.
+        let _ = self.obstacle.set(reason);
+    }
+
+    /// What there is to say of an agent that works, or why it does not.
+    pub fn readiness(&self) -> Result<String, String> {
+        if let Some(obstacle) = self.obstacle.get() {
+            return Err(obstacle.clone());
+        }
+        if !self.ready.load(Ordering::Relaxed) {
+            return Err("programs are not attached yet".to_owned());
+        }
+        let relearned = self.relearned().map(|reason| format!("; everything is learned anew: {reason}"));
+        Ok(format!("ready{}", relearned.unwrap_or_default()))
     }
 
     /// Every counter among the metrics.

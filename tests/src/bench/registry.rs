@@ -1,4 +1,4 @@
-//! The registry of an ACS with a million CPEs: its memory, a restart, a look-up.
+//! The registry of an ACS with a million CPEs: its memory, a restart, a look-up; and a million signed requests in its file.
 
 use std::{
     fs,
@@ -9,9 +9,9 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use tr111::registry::{FILE, Journal, Location};
+use tr111::registry::{Encryption, FILE, Journal, Location};
 use tr111_core::{
-    acs::{Change, Cpe, Credentials, Seen, State},
+    acs::{Change, Cpe, Credentials, Fingerprint, Seen, State},
     short::Short,
     stun::Username,
     time::UnixTime,
@@ -23,6 +23,8 @@ use crate::{acs, agent::Files, lab::Lab, wait::wait_for};
 const MILLION: u32 = 1_000_000;
 /// CPEs that are written together.
 const GROUP: u32 = 8_192;
+/// Signed requests that are remembered together.
+const BATCH: usize = 1_000;
 const ROUNDS: usize = 5;
 /// Coprime to [`MILLION`]: its multiples visit the registry in no order that caches like.
 const STRIDE: u64 = 387_421;
@@ -51,7 +53,7 @@ fn cpe(number: u32) -> Cpe {
 
 fn fill(location: &Location) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let journal = Journal::open(location, 7)?.journal;
+    let journal = Journal::open(location, Encryption::default(), 7)?.journal;
     for first in (0..MILLION).step_by(GROUP as usize) {
         let last = MILLION.min(first + GROUP);
         let changes = (first..last).map(|number| Change::Added(Box::new(cpe(number)))).collect();
@@ -89,15 +91,34 @@ pub(super) fn registry(report: &mut Report) -> Result<()> {
     let note = format!("to /readyz after a SIGKILL; file of {size} MiB, in the page cache");
     report.add(&Row::new("1 M CPEs, ACS: restart", median(&mut times), "s").at_most(10.0).note(note));
 
+    let (size, seconds) = remember()?;
+    let note = format!("{} a second, {BATCH} at a time", number(f64::from(MILLION) / seconds));
+    report.add(&Row::new("1 M signed requests, ACS: file", size, "MB").at_most(35.0).note(note));
+
     let mut rounds = on_core(0, || look_up(&Location::Embedded(state)))?;
     let note = format!("by USERNAME, in no order; slowest of {ROUNDS} rounds {} ns", number(rounds[ROUNDS - 1].ceil()));
     report.add(&Row::new("1 M CPEs, ACS: look-up", median(&mut rounds), "ns").below(1_000.0).note(note));
     Ok(())
 }
 
+/// Megabytes of a registry that remembers a million signed requests, and the seconds that it takes to remember them.
+fn remember() -> Result<(f64, f64)> {
+    let directory = tempfile::tempdir()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let location = Location::Embedded(directory.path().to_owned());
+    let journal = Journal::open(&location, Encryption::default(), 7)?.journal;
+    let start = Instant::now();
+    for first in (0..u64::from(MILLION)).step_by(BATCH) {
+        let requests = (first..first + BATCH as u64).map(|at| Fingerprint(at.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        runtime.block_on(journal.remember(requests.collect()))?;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    Ok((fs::metadata(directory.path().join(FILE))?.len() as f64 / 1e6, seconds))
+}
+
 /// Nanoseconds of a look-up, by rising time of the round.
 fn look_up(location: &Location) -> Result<Vec<f64>> {
-    let registry = Journal::open(location, 7)?.registry;
+    let registry = Journal::open(location, Encryption::default(), 7)?.registry;
     ensure!(registry.len() == MILLION, "not all CPEs are there");
     let names: Vec<String> =
         (0..MILLION).map(|at| name((u64::from(at) * STRIDE % u64::from(MILLION)) as u32)).collect();

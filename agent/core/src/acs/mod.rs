@@ -7,6 +7,7 @@
 //! | [`Registry`] | all of them, found by STUNUsername |
 //! | [`Settings`] | what an operator decides, and the first half of the STUN server: one datagram in, its [`Outcome`] out |
 //! | [`Server`] | the second half: requests that are signed, or name a CPE |
+//! | [`Accepted`] | a signed request that counts as soon as a store remembers its [`Fingerprint`] |
 //! | [`SourceLimit`] | how much one source may send |
 //! | [`ReferenceClock`] | Unix time, as far as the system's clock can be believed |
 //! | [`Record`] | a CPE as a store that several servers share has it |
@@ -35,5 +36,6 @@ pub use limit::SourceLimit;
 pub use merge::{Author, Record, Stamp};
 pub use registry::{Follower, Registry, Taken};
 pub use request::{Challenge, Duplicates, Ends, First, Request, ResponseAddress, Settings};
-pub use server::{Now, Server};
+pub use server::{Judged, Now, Server};
+pub use signed::{Accepted, Fingerprint, GENERATION, Remembered};
 pub use verdict::{Learned, Outcome, Verdict};

@@ -1,6 +1,6 @@
 //! All CPEs of an ACS, in memory.
 
-use std::{fmt, mem};
+use std::{collections::BTreeSet, fmt, mem};
 
 use hashbrown::{HashTable, hash_table};
 use siphasher::sip::SipHasher13;
@@ -31,6 +31,8 @@ pub struct Registry {
     by_name: HashTable<u32>,
     /// CPEs whose binding is authenticated.
     authenticated: u32,
+    /// Names under which a store holds something that cannot be read.
+    unreadable: BTreeSet<Short>,
     follower: Option<Box<dyn Follower>>,
 }
 
@@ -38,7 +40,14 @@ impl Registry {
     /// An empty registry that hashes under a random `seed`: everybody may ask for any name.
     pub fn new(seed: u64) -> Self {
         let hasher = SipHasher13::new_with_keys(seed, seed.rotate_left(32));
-        Self { hasher, cpes: Slab::with_capacity(0), by_name: HashTable::new(), authenticated: 0, follower: None }
+        Self {
+            hasher,
+            cpes: Slab::with_capacity(0),
+            by_name: HashTable::new(),
+            authenticated: 0,
+            unreadable: BTreeSet::new(),
+            follower: None,
+        }
     }
 
     /// Tells `follower` of the settled bindings, those that are there and each change.
@@ -66,7 +75,7 @@ impl Registry {
 
     /// Adds a CPE and gives its number.
     pub fn add(&mut self, cpe: Cpe) -> Result<u32, Taken> {
-        let Self { hasher, cpes, by_name, authenticated, follower } = self;
+        let Self { hasher, cpes, by_name, authenticated, follower, .. } = self;
         let is_authenticated = cpe.state.authenticated.is_some();
         let same = |&id: &u32| cpes[id].name == cpe.name;
         let hash_of = |&id: &u32| hasher.hash(&cpes[id].name);
@@ -86,7 +95,7 @@ impl Registry {
 
     /// Takes a CPE out.
     pub fn remove(&mut self, name: &[u8]) -> Option<Cpe> {
-        let Self { hasher, cpes, by_name, authenticated, follower } = self;
+        let Self { hasher, cpes, by_name, authenticated, follower, .. } = self;
         let found = by_name.find_entry(hasher.hash(name), |&id| *cpes[id].name == *name).ok()?;
         let (id, _) = found.remove();
         let cpe = cpes.remove(id)?;
@@ -127,6 +136,30 @@ impl Registry {
     /// Gives the CPE with a number other credentials. What was learned of it stays.
     pub fn set_credentials(&mut self, number: u32, credentials: Credentials) -> Option<Credentials> {
         self.cpes.get_mut(number).map(|cpe| mem::replace(&mut cpe.credentials, credentials))
+    }
+
+    /// A store holds something under `name` that cannot be read, or no more.
+    pub fn set_unreadable(&mut self, name: &Short, is_unreadable: bool) {
+        if is_unreadable {
+            self.unreadable.insert(name.clone());
+        } else {
+            self.unreadable.remove(name);
+        }
+    }
+
+    /// Forgets unreadable records whose name is not one that `is_there` knows.
+    pub fn keep_unreadable(&mut self, is_there: impl FnMut(&Short) -> bool) {
+        self.unreadable.retain(is_there);
+    }
+
+    /// How many records cannot be read.
+    pub fn unreadable(&self) -> usize {
+        self.unreadable.len()
+    }
+
+    /// Whether a record that cannot be read has this name.
+    pub fn is_unreadable(&self, name: &[u8]) -> bool {
+        !self.unreadable.is_empty() && self.unreadable.contains(&Short::from(name))
     }
 
     /// All CPEs from number `first` on, in the order of their numbers.

@@ -67,6 +67,9 @@ pub struct Settings {
     pub response_address: ResponseAddress,
     /// What becomes of copies.
     pub duplicates: Duplicates,
+    /// Whether the CPEs are known. While the registry cannot be read, requests with USERNAME are ignored: a 430 would tell
+    /// their CPEs that nobody knows them. No operator sets it.
+    pub is_registry_readable: bool,
 }
 
 impl Default for Settings {
@@ -77,6 +80,7 @@ impl Default for Settings {
             variants: Variants::FIELD,
             response_address: ResponseAddress::default(),
             duplicates: Duplicates::default(),
+            is_registry_readable: true,
         }
     }
 }
@@ -118,6 +122,9 @@ impl Settings {
     pub fn judge<'a>(self, ends: Ends, datagram: &'a [u8], answer: &mut Vec<u8>) -> First<'a> {
         First::Settled(match Request::read(ends, datagram, answer) {
             Err(outcome) => outcome,
+            Ok(request) if !self.is_registry_readable && request.username.is_some() => {
+                Outcome::silent(Some(MessageType::BindingRequest), Verdict::Unreadable)
+            }
             Ok(request) if request.needs_registry(self.approach) => return First::Pending(request),
             Ok(request) if self.challenge == Challenge::All => request.refuse(Verdict::Unauthorized, answer),
             Ok(request) => request.grant(self, None, answer),

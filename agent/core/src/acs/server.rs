@@ -1,19 +1,23 @@
 //! The part of the STUN server that knows its CPEs (TR-111 2.2.2).
 
+use std::{collections::BTreeMap, net::SocketAddrV4};
+
 use super::{
-    Registry, Seen, State,
+    Ends, Registry, Seen, State,
     request::{Challenge, Duplicates, Request, Settings},
-    signed::SignedRequests,
+    signed::{Accepted, Fingerprint, Remembered, SignedRequests},
     verdict::{Learned, Outcome, Verdict},
 };
 use crate::{
     secret::SharedSecret,
-    stun::{self, MessageType, Replies, Username, Variant},
+    stun::{self, MessageType, Replies, Variant},
     time::{BootTime, UnixTime},
 };
 
 /// Answers that are remembered for copies of their requests.
 const REPLIES: usize = 1 << 16;
+/// Accepted requests that wait for the store. Beyond, signed requests are ignored: their CPEs ask again.
+const WAITING: usize = 1 << 16;
 
 /// This moment on both clocks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,20 +35,25 @@ pub struct Server {
     settings: Settings,
     replies: Replies,
     signed: SignedRequests,
+    /// Requests that wait for the store, and their sources.
+    waiting: BTreeMap<Fingerprint, SocketAddrV4>,
 }
 
-/// A request that says who signed it, and the secret of that CPE: what is left is to compare.
-struct Claim<'a> {
+/// How far a request comes that needs the registry.
+#[derive(Clone, Debug)]
+pub enum Judged {
+    /// To its end.
+    Settled(Outcome),
+    /// To the store, which has to remember it before the answer leaves ([`Server::conclude`]).
+    Accepted(Accepted),
+}
+
+/// Proof that a CPE signed a request: without it no authenticated binding changes.
+struct Authentic {
     number: u32,
     secret: SharedSecret,
-    username: Username<'a>,
-}
-
-/// A request that its CPE signed: the only one that changes an authenticated binding.
-struct AuthenticRequest<'r, 'a> {
-    request: &'r Request<'a>,
-    claim: Claim<'a>,
     variant: Variant,
+    fingerprint: Fingerprint,
 }
 
 impl Server {
@@ -55,7 +64,18 @@ impl Server {
             settings,
             replies: Replies::new(REPLIES, seed),
             signed: SignedRequests::new(seed),
+            waiting: BTreeMap::new(),
         }
+    }
+
+    /// A signed request was accepted by an earlier process.
+    pub fn remember(&mut self, request: Fingerprint) {
+        self.signed.note(request);
+    }
+
+    /// The signed requests that are remembered here, in the order in which [`Server::remember`] takes them.
+    pub fn remembered(&self) -> impl Iterator<Item = Fingerprint> {
+        self.signed.iter()
     }
 
     /// Its CPEs.
@@ -80,16 +100,38 @@ impl Server {
 
     /// Judges what [`Settings::judge`] could not, and answers it into `answer`. Where `is_limited`, its source sends too
     /// much, and only CPEs that are known to be there are heard.
-    pub fn judge(&mut self, now: Now, request: &Request<'_>, is_limited: bool, answer: &mut Vec<u8>) -> Outcome {
+    pub fn judge(&mut self, now: Now, request: &Request<'_>, is_limited: bool, answer: &mut Vec<u8>) -> Judged {
         let number = request.username.and_then(|username| self.registry.named(username));
+        if number.is_none() && self.is_unreadable(request) {
+            return Judged::Settled(ignored(Verdict::Unreadable));
+        }
         if is_limited && !self.is_known_from(number, request) {
-            return ignored(Verdict::Limited);
+            return Judged::Settled(ignored(Verdict::Limited));
         }
-        if request.message.is_signed() {
-            self.judge_signed(now, request, number, answer)
-        } else {
-            self.judge_unsigned(now, request, number, answer)
+        if !request.message.is_signed() {
+            return Judged::Settled(self.judge_unsigned(now, request, number, answer));
         }
+        match self.judge_signed(now, request, number, answer) {
+            Ok(accepted) => Judged::Accepted(accepted),
+            Err(outcome) => Judged::Settled(outcome),
+        }
+    }
+
+    /// Ends what [`Judged::Accepted`] began, now that it is known whether the request is remembered. `answer` is what
+    /// [`Server::judge`] wrote.
+    pub fn conclude(&mut self, now: Now, accepted: &Accepted, remembered: Remembered, answer: &[u8]) -> Outcome {
+        let Accepted { fingerprint, name, ends, transaction_id, datagram, to } = accepted;
+        self.waiting.remove(fingerprint);
+        self.signed.note(*fingerprint);
+        // It may have been removed meanwhile.
+        let number = self.registry.number(name);
+        let (verdict, learned) = match remembered {
+            Remembered::Before => return replayed(number),
+            Remembered::Now => (Verdict::Authenticated, number.and_then(|number| self.register(now, number, *ends))),
+            Remembered::NotAtAll => (Verdict::NotKept, number.map(|number| self.hold(now, number, *ends))),
+        };
+        self.replies.note(now.boot, ends.source, *transaction_id, datagram, answer);
+        Outcome { message_type: Some(MessageType::BindingRequest), verdict, to: Some(*to), learned }
     }
 
     fn is_known_from(&self, number: Option<u32>, request: &Request<'_>) -> bool {
@@ -97,58 +139,78 @@ impl Server {
         seen.is_some_and(|seen| seen.address.ip() == request.ends.source.ip())
     }
 
+    /// Whether the CPE that a request names is one of which a store holds what cannot be read.
+    fn is_unreadable(&self, request: &Request<'_>) -> bool {
+        let is_unreadable = |name: &[u8]| self.registry.is_unreadable(name);
+        request.username.is_some_and(|username| is_unreadable(username.0) || is_unreadable(username.trimmed()))
+    }
+
     fn state(&self, number: Option<u32>) -> Option<&State> {
         Some(&self.registry.get(number?)?.state)
     }
 
-    /// Once for each transaction, and the same answer to its copies (STUN-27, STUN-28, T-25).
-    fn judge_signed(&mut self, now: Now, request: &Request<'_>, number: Option<u32>, answer: &mut Vec<u8>) -> Outcome {
+    /// Once for each transaction, and the same answer to its copies (STUN-27, STUN-28, T-25). `Err` is an outcome that
+    /// moves no binding.
+    fn judge_signed(
+        &mut self,
+        now: Now,
+        request: &Request<'_>,
+        number: Option<u32>,
+        answer: &mut Vec<u8>,
+    ) -> Result<Accepted, Outcome> {
         match self.replies.look(now.boot, request.ends.source, request.transaction_id(), request.datagram) {
             stun::Seen::New => {}
             stun::Seen::Copy(_) if self.settings.duplicates == Duplicates::Drop => {
-                return ignored(Verdict::CopyIgnored);
+                return Err(ignored(Verdict::CopyIgnored));
             }
             stun::Seen::Copy(reply) => {
                 answer.clear();
                 answer.extend(reply);
                 let to = request.elsewhere(self.settings).unwrap_or(request.ends.source);
-                return Outcome { to: Some(to), ..ignored(Verdict::Copy) };
+                return Err(Outcome { to: Some(to), ..ignored(Verdict::Copy) });
             }
-            stun::Seen::Replayed => return replayed(number),
+            stun::Seen::Replayed => return Err(replayed(number)),
         }
-        let authentic = match self.authenticate(request, number) {
-            Ok(authentic) => authentic,
-            Err(verdict) => return request.refuse(verdict, answer),
-        };
+        let authentic = self.authenticate(request, number).map_err(|verdict| request.refuse(verdict, answer))?;
         // MESSAGE-INTEGRITY does not cover the source: a request that was accepted once proves nothing later (T-67).
-        let id = self.signed.fingerprint(authentic.claim.username.trimmed(), request.transaction_id());
-        if self.signed.contains(now.boot, id) {
-            return replayed(number);
+        let fingerprint = authentic.fingerprint;
+        if self.signed.contains(fingerprint) {
+            return Err(replayed(number));
         }
-        let signer = Some((&authentic.claim.secret, authentic.variant));
-        let mut outcome = request.grant(self.settings, signer, answer);
-        if outcome.verdict == Verdict::Authenticated && request.has_connection_request_binding {
-            self.signed.note(now.boot, id);
-            self.replies.note(now.boot, request.ends.source, request.transaction_id(), request.datagram, answer);
-            outcome.learned = self.register(now, &authentic);
+        match self.waiting.get(&fingerprint) {
+            // The answer to the first copy is on its way.
+            Some(source) if *source == request.ends.source => return Err(ignored(Verdict::CopyIgnored)),
+            Some(_) => return Err(replayed(number)),
+            None => {}
         }
-        outcome
+        let outcome = request.grant(self.settings, Some((&authentic.secret, authentic.variant)), answer);
+        let (Verdict::Authenticated, true, Some(to)) =
+            (outcome.verdict, request.has_connection_request_binding, outcome.to)
+        else {
+            return Err(outcome);
+        };
+        let Some(cpe) = self.registry.get(authentic.number).filter(|_| self.waiting.len() < WAITING) else {
+            return Err(ignored(Verdict::Limited));
+        };
+        self.waiting.insert(fingerprint, request.ends.source);
+        let (name, transaction_id, datagram) = (cpe.name.clone(), request.transaction_id(), request.datagram.into());
+        Ok(Accepted { fingerprint, name, ends: request.ends, transaction_id, datagram, to })
     }
 
     /// In the order of RFC 3489 8.1: who says it signed, whether we know it, whether it did (STUN-25).
-    fn authenticate<'r, 'a>(
-        &self,
-        request: &'r Request<'a>,
-        number: Option<u32>,
-    ) -> Result<AuthenticRequest<'r, 'a>, Verdict> {
-        let username = request.username.ok_or(Verdict::MissingUsername)?;
+    fn authenticate(&self, request: &Request<'_>, number: Option<u32>) -> Result<Authentic, Verdict> {
+        if request.username.is_none() {
+            return Err(Verdict::MissingUsername);
+        }
         // Without a password a CPE has no credentials here (STUN-46).
         let known = number.and_then(|number| Some((number, self.password(number)?)));
         let (number, password) = known.ok_or(Verdict::StaleCredentials)?;
         let secret = SharedSecret::new(password);
         let variant = request.message.verify(&secret, self.settings.variants);
         let variant = variant.map_err(|_| Verdict::IntegrityCheckFailure)?;
-        Ok(AuthenticRequest { request, claim: Claim { number, secret, username }, variant })
+        let digest = request.message.integrity().and_then(|digest| digest.first_chunk());
+        let fingerprint = Fingerprint(u64::from_be_bytes(*digest.ok_or(Verdict::IntegrityCheckFailure)?));
+        Ok(Authentic { number, secret, variant, fingerprint })
     }
 
     /// `STUNPassword`, where there is one.
@@ -158,12 +220,7 @@ impl Server {
     }
 
     /// Records the source of an authentic request (STUN-26).
-    fn register(
-        &mut self,
-        now: Now,
-        AuthenticRequest { request, claim, .. }: &AuthenticRequest<'_, '_>,
-    ) -> Option<Learned> {
-        let (number, ends) = (claim.number, request.ends);
+    fn register(&mut self, now: Now, number: u32, ends: Ends) -> Option<Learned> {
         self.registry.update(number, |state| {
             let same = state.authenticated.filter(|seen| seen.address == ends.source);
             let is_new = same.is_none();
@@ -175,6 +232,16 @@ impl Server {
             state.is_reported_last &= !is_new;
             (is_new || was_asked || moved_here).then_some(Learned::Authenticated { number, is_new })
         })?
+    }
+
+    /// Notes the source of an authentic request that cannot be remembered: a claim like an unsigned one. Where the CPE has
+    /// moved, it has to sign again.
+    fn hold(&mut self, now: Now, number: u32, ends: Ends) -> Learned {
+        self.registry.update(number, |state| {
+            state.must_verify |= state.authenticated.is_none_or(|seen| seen.address != ends.source);
+        });
+        let _ = self.hear(now, ends, number);
+        Learned::NotKept { number }
     }
 
     /// Keep-alives, and requests that have to be signed (STUN-23, STUN-29 to STUN-31).
@@ -205,7 +272,7 @@ impl Server {
                         || (is_elsewhere && settings.challenge >= Challenge::Moved)
                         || settings.challenge >= Challenge::Binding
                 }));
-        let learned = number.and_then(|number| self.hear(now, request, number));
+        let learned = number.and_then(|number| self.hear(now, request.ends, number));
         let outcome = if is_challenged {
             request.refuse(Verdict::Unauthorized, answer)
         } else {
@@ -219,8 +286,7 @@ impl Server {
 
     /// Notes where a CPE says that it is: a sign of life from where it is known to be, else a claim that overrides
     /// nothing (STUN-31, T-65).
-    fn hear(&mut self, now: Now, request: &Request<'_>, number: u32) -> Option<Learned> {
-        let (address, server) = (request.ends.source, request.ends.server);
+    fn hear(&mut self, now: Now, Ends { source: address, server }: Ends, number: u32) -> Option<Learned> {
         let moved = self.registry.update(number, |state| {
             for known in [&mut state.authenticated, &mut state.tentative] {
                 if let Some(seen) = known.as_mut().filter(|seen| seen.address == address) {

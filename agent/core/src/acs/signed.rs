@@ -1,77 +1,111 @@
 //! Which signed requests were accepted, so that none of them counts twice (T-67).
+//!
+//! A classic STUN server gives no nonce, and MESSAGE-INTEGRITY does not cover the source: whoever saw a signed request could
+//! send it again from elsewhere and take the binding along. What is left to him is a request that was signed and never arrived
+//! here.
+//!
+//! The last requests are remembered, whatever the clock says, in two generations of [`GENERATION`]: the recent one is filled,
+//! then it becomes the older one, and the older one before it is forgotten. Whoever keeps requests over a restart does the
+//! same.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{mem, net::SocketAddrV4};
 
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
-use crate::{stun::TransactionId, time::BootTime};
+use super::Ends;
+use crate::{short::Short, stun::TransactionId};
 
-/// How long they are remembered.
-const REMEMBERED: Duration = Duration::from_hours(24);
-/// Most that are remembered, of all CPEs together; beyond, the oldest are forgotten. They take 32 MiB.
-const CAPACITY: usize = 1 << 20;
+/// Requests of one generation: as many are remembered at least, of all CPEs together, and twice as many at most.
+pub const GENERATION: usize = 1 << 20;
 
-/// One request of one CPE, as a number that nobody can aim at.
+/// A signed request as it is remembered: the first eight bytes of its MESSAGE-INTEGRITY. Only who knows the password can make
+/// another request with the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fingerprint(pub u64);
+
+/// A signed request that counts as soon as it is remembered where bindings are kept. Its answer waits for that.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    pub(super) fingerprint: Fingerprint,
+    /// Name of the CPE.
+    pub(super) name: Short,
+    pub(super) ends: Ends,
+    pub(super) transaction_id: TransactionId,
+    pub(super) datagram: Box<[u8]>,
+    /// Where the answer goes.
+    pub(super) to: SocketAddrV4,
+}
+
+impl Accepted {
+    /// What is to be remembered.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// The two ends of the request.
+    pub fn ends(&self) -> Ends {
+        self.ends
+    }
+}
+
+/// Whether an [`Accepted`] request is remembered where bindings are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fingerprint(u64);
+pub enum Remembered {
+    /// From now on: it counts.
+    Now,
+    /// It was before, by another server or an earlier process: it is a replay.
+    Before,
+    /// It is not, because the store is away: it proves nothing.
+    NotAtAll,
+}
 
-/// The requests of the last [`REMEMBERED`].
-///
-/// A classic STUN server gives no nonce, and MESSAGE-INTEGRITY does not cover the source: whoever saw a signed request
-/// could send it again from elsewhere and take the binding along. What is left to him is a request that was signed and
-/// never arrived here.
+/// The requests that this process knows of.
 #[derive(Debug)]
 pub(super) struct SignedRequests {
     hasher: SipHasher13,
-    known: HashTable<u64>,
-    order: VecDeque<(BootTime, u64)>,
-    capacity: usize,
+    recent: HashTable<u64>,
+    older: HashTable<u64>,
+    generation: usize,
 }
 
 impl SignedRequests {
-    /// None yet; hashed under a random `seed`.
+    /// None yet; hashed under a random `seed`, because who has a password chooses what collides.
     pub(super) fn new(seed: u64) -> Self {
-        Self::with_capacity(seed, CAPACITY)
+        Self::with_generation(seed, GENERATION)
     }
 
-    fn with_capacity(seed: u64, capacity: usize) -> Self {
+    fn with_generation(seed: u64, generation: usize) -> Self {
         let hasher = SipHasher13::new_with_keys(seed.rotate_left(17), !seed);
-        Self { hasher, known: HashTable::new(), order: VecDeque::new(), capacity }
-    }
-
-    /// The number of a request.
-    pub(super) fn fingerprint(&self, username: &[u8], TransactionId(id): TransactionId) -> Fingerprint {
-        let mut text = [0; 16 + 256];
-        let length = username.len().min(256);
-        text[..16].copy_from_slice(&id);
-        text[16..16 + length].copy_from_slice(&username[..length]);
-        Fingerprint(self.hasher.hash(&text[..16 + length]))
+        Self { hasher, recent: HashTable::new(), older: HashTable::new(), generation }
     }
 
     /// Whether it was accepted before.
-    pub(super) fn contains(&mut self, now: BootTime, Fingerprint(number): Fingerprint) -> bool {
-        self.forget(now, self.capacity);
-        self.known.find(number, |&known| known == number).is_some()
+    pub(super) fn contains(&self, Fingerprint(number): Fingerprint) -> bool {
+        let hash = self.hash(number);
+        [&self.recent, &self.older].into_iter().any(|known| known.find(hash, |&known| known == number).is_some())
     }
 
-    /// It is accepted.
-    pub(super) fn note(&mut self, now: BootTime, Fingerprint(number): Fingerprint) {
-        self.forget(now, self.capacity - 1);
-        self.known.insert_unique(number, number, |&known| known);
-        self.order.push_back((now, number));
-    }
-
-    /// Drops what is too old, and the oldest beyond `keep`.
-    fn forget(&mut self, now: BootTime, keep: usize) {
-        while let Some(&(noted, number)) = self.order.front()
-            && (self.order.len() > keep || now >= noted + REMEMBERED)
-        {
-            self.order.pop_front();
-            if let Ok(found) = self.known.find_entry(number, |&known| known == number) {
-                found.remove();
-            }
+    /// It was accepted.
+    pub(super) fn note(&mut self, request: Fingerprint) {
+        if self.contains(request) {
+            return;
         }
+        let (Fingerprint(number), hasher) = (request, self.hasher);
+        let hash = |number: &u64| hasher.hash(&number.to_ne_bytes());
+        self.recent.insert_unique(hash(&number), number, hash);
+        if self.recent.len() >= self.generation {
+            self.older = mem::take(&mut self.recent);
+        }
+    }
+
+    /// All of them, those of the older generation first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Fingerprint> {
+        self.older.iter().chain(&self.recent).copied().map(Fingerprint)
+    }
+
+    fn hash(&self, number: u64) -> u64 {
+        self.hasher.hash(&number.to_ne_bytes())
     }
 }
 
@@ -79,27 +113,27 @@ impl SignedRequests {
 mod tests {
     use super::*;
 
-    /// T-67: a request is remembered for 24 hours, for its own CPE, in bounded memory.
+    /// T-67: the last requests are remembered, a generation of them at least, and two at most.
     #[test]
-    fn remembers_for_a_day_and_no_more_than_there_is_room_for() {
-        let mut signed = SignedRequests::with_capacity(7, 2);
-        let at = |hours| BootTime::default() + Duration::from_hours(hours);
-        let number = |signed: &SignedRequests, name: &[u8], id| signed.fingerprint(name, TransactionId([id; 16]));
-        let first = number(&signed, b"CPE57689", 1);
-        signed.note(at(0), first);
-        assert!(signed.contains(at(23), first));
-        let others = number(&signed, b"CPE57690", 1);
-        assert!(!signed.contains(at(23), others));
-        assert!(!signed.contains(at(24), first));
-
-        for id in 2..5 {
-            let request = number(&signed, b"CPE57689", id);
-            signed.note(at(25), request);
+    fn remembers_the_last_requests_in_bounded_memory() {
+        const GENERATION: u64 = 100;
+        let mut signed = SignedRequests::with_generation(7, GENERATION as usize);
+        for number in 0..1_000 {
+            assert!(!signed.contains(Fingerprint(number)));
+            for _ in 0..2 {
+                signed.note(Fingerprint(number));
+            }
+            for last in number.saturating_sub(GENERATION - 1)..=number {
+                assert!(signed.contains(Fingerprint(last)), "{last} of {number}");
+            }
+            assert!(signed.iter().count() < 2 * GENERATION as usize);
         }
-        let known = [2, 3, 4].map(|id| {
-            let request = number(&signed, b"CPE57689", id);
-            signed.contains(at(25), request)
-        });
-        assert_eq!((known, signed.known.len()), ([false, true, true], 2));
+        assert!(!signed.contains(Fingerprint(0)));
+        let mut million = SignedRequests::new(7);
+        (0..1_000_000).for_each(|number| million.note(Fingerprint(number)));
+        let size = million.recent.allocation_size();
+        assert!((15_000_000..=20_000_000).contains(&size), "{size}");
+        assert!(include_str!("../../../../README.md").contains("| in memory of the server | 20 |"));
+        assert_eq!(signed.iter().next().map(|Fingerprint(number)| number / GENERATION), Some(9));
     }
 }

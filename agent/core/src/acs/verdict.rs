@@ -40,11 +40,16 @@ pub enum Verdict {
     NotStun,
     /// From a port that nobody can be answered at: ignored.
     BadSource,
+    /// It names a CPE, and what is kept of the CPE cannot be read: ignored.
+    Unreadable,
+    /// Signed as it should be, and answered with a signature. The binding stays as it is, because the request cannot be
+    /// remembered.
+    NotKept,
 }
 
 impl Verdict {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Answered,
         Self::Authenticated,
         Self::Copy,
@@ -61,6 +66,8 @@ impl Verdict {
         Self::NotARequest,
         Self::NotStun,
         Self::BadSource,
+        Self::Unreadable,
+        Self::NotKept,
     ];
 
     /// The value of the metric's `result` label.
@@ -82,6 +89,8 @@ impl Verdict {
             Self::NotARequest => "not_a_request",
             Self::NotStun => "not_stun",
             Self::BadSource => "bad_source",
+            Self::Unreadable => "unreadable",
+            Self::NotKept => "not_kept",
         }
     }
 
@@ -138,6 +147,11 @@ pub enum Learned {
     },
     /// Somebody sent again what it had signed (T-67).
     Replayed {
+        /// The CPE.
+        number: u32,
+    },
+    /// What it signed cannot be remembered, so its binding stays as it is.
+    NotKept {
         /// The CPE.
         number: u32,
     },

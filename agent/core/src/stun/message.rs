@@ -161,6 +161,11 @@ impl<'a> Message<'a> {
         self.integrity.is_some()
     }
 
+    /// The value of MESSAGE-INTEGRITY, right or wrong.
+    pub fn integrity(&self) -> Option<&'a [u8; DIGEST]> {
+        self.integrity.map(|integrity| integrity.digest)
+    }
+
     /// Compares MESSAGE-INTEGRITY, in constant time, with each of `variants` in turn, and says which one it was.
     pub fn verify(&self, secret: &SharedSecret, variants: Variants) -> Result<Variant, IntegrityError> {
         let Integrity { offset, digest } = self.integrity.ok_or(IntegrityError::Missing)?;

@@ -165,6 +165,7 @@ mod tests {
                 interfaces: Vec::new(),
                 table: Rows { rows: 2, bindings: 2, max_rows: 10 },
                 rings: Vec::new(),
+                store_relearned: None,
                 last_notification: None,
                 pin_dir: "/sys/fs/bpf/tr111".into(),
                 metrics: None,

@@ -15,12 +15,18 @@ pub struct AcsStatus {
     pub cpes: u64,
     /// Those whose binding was signed.
     pub authenticated: u64,
+    /// Records of the registry that cannot be read, and are left alone.
+    #[serde(default)]
+    pub unreadable_records: u64,
     /// Where they are kept.
     pub registry: String,
     /// Why they cannot be kept at the moment; nothing where they are.
     pub registry_failure: Option<String>,
     /// Seconds by which the clock is ahead of the last known good time, where it is not believed; nothing where it is.
     pub clock_ahead_s: Option<u64>,
+    /// Why no CPE is known, though there is a registry: it cannot be read. Nothing where it can.
+    #[serde(default)]
+    pub registry_unreadable: Option<String>,
 }
 
 /// Somebody should look at something.

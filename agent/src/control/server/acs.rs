@@ -41,6 +41,9 @@ pub(super) fn is_for(request: &Request) -> bool {
 impl Connection<'_> {
     /// Answers a request that [`is_for`] an ACS.
     pub(super) async fn answer_for(&mut self, acs: Acs, request: Request, permission: Permission) -> Result<(), Ended> {
+        if let Err(error) = acs.readable() {
+            return self.refuse(Refusal::Failed, &error.to_string()).await;
+        }
         match request {
             Request::Bindings => self.registered_bindings(&acs).await,
             Request::Associations => self.associations(&acs).await,

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use redis::cmd;
-use tr111_core::short::Short;
+use tr111_core::{acs::Change, short::Short};
 
-use super::{Failure, Follower, Link, News, epoch, script};
+use super::{Encryption, Failure, Follower, Link, News, Unreadable, epoch, script};
 use crate::{
     config::RedisAddress,
     registry::{Whole, record},
@@ -19,21 +19,40 @@ const WAIT: usize = 500;
 /// How far somebody read, and of which life of which Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
-    /// Changes when Redis starts: what it wrote last may be lost then.
-    run: String,
     epoch: String,
     sequence: u64,
+    /// That of change number `sequence`; nothing where the stream does not have it any more.
+    token: Option<Vec<u8>>,
 }
 
 impl Mark {
     /// Where Redis is now.
-    pub(super) fn read(link: &mut Link) -> Result<Self, Failure> {
-        let information: String = link.ask(cmd("INFO").arg("server"))?;
-        let run = information.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().to_owned();
+    pub(super) fn read(link: &mut Link, encryption: &Encryption) -> Result<Self, Failure> {
         let _: Option<String> = link.ask(cmd("SET").arg(script::EPOCH).arg(epoch()?).arg("NX"))?;
+        if let Some(id) = encryption.id() {
+            let _: Option<String> = link.ask(cmd("SET").arg(script::KEY).arg(&id).arg("NX"))?;
+        }
         let (epoch, sequence) = position(link)?;
-        Ok(Self { run, epoch: epoch.unwrap_or_default(), sequence })
+        Ok(Self { epoch: epoch.unwrap_or_default(), sequence, token: token(link, sequence)? })
     }
+
+    /// Whether what was read up to here is what Redis has up to here, where it is `now`. A Redis that was restarted may
+    /// have lost changes and given their numbers to others since.
+    fn is_kept(&self, now: &Self, link: &mut Link) -> Result<bool, Failure> {
+        if self.epoch != now.epoch || self.sequence > now.sequence {
+            return Ok(false);
+        }
+        let there = token(link, self.sequence)?;
+        // Where the stream is shorter, the numbers say so later.
+        Ok(there.is_none() || self.token.is_none() || there == self.token)
+    }
+}
+
+/// The token of a change; nothing where the stream does not have it.
+fn token(link: &mut Link, sequence: u64) -> Result<Option<Vec<u8>>, Failure> {
+    let id = format!("{sequence}-0");
+    let entries: Vec<Entry> = link.ask(cmd("XRANGE").arg(script::CHANGES).arg(&id).arg(&id))?;
+    Ok(entries.into_iter().find_map(|(_, mut fields)| fields.remove(script::TOKEN.as_bytes())))
 }
 
 /// The epoch, and the number of the last change.
@@ -44,14 +63,17 @@ fn position(link: &mut Link) -> Result<(Option<String>, u64), Failure> {
 }
 
 /// Reads everything, a page at a time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Scan {
     /// Who reads.
     server: u32,
+    encryption: Encryption,
     /// The next page: of CPEs, then of associations, then of timestamps. Nothing when all is read.
     at: Option<Page>,
     begun: bool,
     associations: HashSet<Short>,
+    /// Names of CPEs of the last page whose passwords are to be encrypted, with a change that changes nothing else.
+    in_clear: Vec<Change>,
 }
 
 /// Fields of a hash, and their values.
@@ -68,8 +90,14 @@ enum Page {
 
 impl Scan {
     /// From the beginning, for the server of this number.
-    pub(super) fn new(server: u32) -> Self {
-        Self { server, ..Self::default() }
+    pub(super) fn new(server: u32, encryption: Encryption) -> Self {
+        let associations = HashSet::new();
+        Self { server, encryption, at: None, begun: false, associations, in_clear: Vec::new() }
+    }
+
+    /// Changes that have the passwords of the last page encrypted.
+    pub(super) fn in_clear(&mut self) -> impl Iterator<Item = Change> {
+        self.in_clear.drain(..)
     }
 
     /// The next page; nothing when all is read. What changes meanwhile may be in it or not, and a CPE may come twice.
@@ -91,7 +119,16 @@ impl Scan {
         news.extend(is_first.then_some(News::TimestampsReset));
         for (name, value) in pairs {
             match page {
-                Page::Cpes(_) => news.extend(cpe(link, self.server, &name, &value)?),
+                Page::Cpes(_) => {
+                    let told = cpe(self.server, &name, &value, &self.encryption);
+                    if let News::Cpe(cpe) | News::Own(cpe) = &told
+                        && self.encryption.is_on()
+                        && !record::is_sealed(&value)
+                    {
+                        self.in_clear.push(Change::State(cpe.name.clone(), Box::new(cpe.state.clone())));
+                    }
+                    news.push(told);
+                }
                 Page::Associations(_) => {
                     let key = Short::from(name.as_slice());
                     if self.associations.insert(key.clone()) {
@@ -116,11 +153,13 @@ impl Scan {
     }
 }
 
-fn cpe(link: &Link, server: u32, name: &[u8], value: &[u8]) -> Result<Option<News>, Failure> {
-    // A program of another version, or another program, wrote into the same database.
-    let decoded = record::decode(name, value);
-    let record = decoded.map_err(|error| Failure::Unavailable(format!("redis://{}: {error}", link.address)))?;
-    Ok(Some(if record.author.server == server { News::Own(record.cpe) } else { News::Cpe(record.cpe) }))
+fn cpe(server: u32, name: &[u8], value: &[u8], encryption: &Encryption) -> News {
+    match record::decode(name, value, encryption) {
+        Ok(record) if record.author.server == server => News::Own(record.cpe),
+        Ok(record) => News::Cpe(record.cpe),
+        // A program of another version, or another program, wrote into the same database.
+        Err(error) => News::Unreadable(Unreadable { name: Short::from(name), reason: error.to_string() }),
+    }
 }
 
 /// Reads everything again.
@@ -137,26 +176,32 @@ pub(super) struct RedisFollower {
     link: Link,
     /// Who follows.
     server: u32,
+    encryption: Encryption,
     /// Nothing where it is not known how far was read.
     mark: Option<Mark>,
     again: Option<Again>,
 }
 
 /// One entry of the stream: its number, its kind, and the name.
-type Entry = (String, HashMap<String, Vec<u8>>);
+type Entry = (String, HashMap<Vec<u8>, Vec<u8>>);
 
 impl RedisFollower {
-    pub(super) fn new(address: RedisAddress, server: u32, mark: Option<Mark>) -> Self {
-        Self { link: Link::new(address), server, mark, again: None }
+    pub(super) fn new(address: RedisAddress, server: u32, encryption: Encryption, mark: Option<Mark>) -> Self {
+        Self { link: Link::new(address), server, encryption, mark, again: None }
+    }
+
+    /// Where Redis is now.
+    fn read_mark(&mut self) -> Result<Mark, Failure> {
+        Mark::read(&mut self.link, &self.encryption)
     }
 
     /// Whether what was read still is what there is, after the connection was lost.
     fn resume(&mut self) -> Result<(), Failure> {
         // Half of everything is nothing.
         self.again = None;
-        let now = Mark::read(&mut self.link)?;
+        let now = self.read_mark()?;
         match &self.mark {
-            Some(mark) if (&mark.run, &mark.epoch) == (&now.run, &now.epoch) && mark.sequence <= now.sequence => {}
+            Some(mark) if mark.is_kept(&now, &mut self.link)? => {}
             Some(_) => self.start_again(now, true),
             None => self.start_again(now, false),
         }
@@ -166,7 +211,7 @@ impl RedisFollower {
     fn start_again(&mut self, mark: Mark, is_lossy: bool) {
         tracing::warn!(is_lossy, "changes of the registry were missed: all of it is read again");
         let whole = Whole { is_lossy, ..Whole::default() };
-        self.again = Some(Again { scan: Scan::new(self.server), whole, mark });
+        self.again = Some(Again { scan: Scan::new(self.server, self.encryption.clone()), whole, mark });
     }
 
     /// The next page of everything.
@@ -190,6 +235,7 @@ impl RedisFollower {
                         *news = News::Found(cpe.clone());
                     }
                 }
+                News::Unreadable(record) => drop(again.whole.names.insert(record.name.clone())),
                 News::Association(key, _) => drop(again.whole.associations.insert(key.clone())),
                 _ => {}
             }
@@ -207,7 +253,7 @@ impl RedisFollower {
             let page: Vec<Entry> = self.link.ask(&page)?;
             let Some((last, _)) = page.last() else { return Ok(removed) };
             from = format!("({last}");
-            let changed = page.iter().filter_map(|(_, fields)| fields.get(script::CPE));
+            let changed = page.iter().filter_map(|(_, fields)| fields.get(script::CPE.as_bytes()));
             removed.extend(changed.map(|name| Short::from(name.as_slice())).filter(|name| !names.contains(name)));
         }
     }
@@ -217,7 +263,7 @@ impl RedisFollower {
         let Some(mark) = self.mark.clone() else { return Ok(Vec::new()) };
         let (epoch, sequence) = position(&mut self.link)?;
         if epoch.as_ref() != Some(&mark.epoch) || sequence < mark.sequence {
-            let now = Mark::read(&mut self.link)?;
+            let now = self.read_mark()?;
             self.start_again(now, true);
             return Ok(Vec::new());
         }
@@ -226,7 +272,7 @@ impl RedisFollower {
         read.arg("COUNT").arg(PAGE).arg("BLOCK").arg(WAIT).arg("STREAMS").arg(script::CHANGES).arg(after);
         let streams: Option<Vec<(String, Vec<Entry>)>> = self.link.ask(&read)?;
         let entries = streams.into_iter().flatten().flat_map(|(_, entries)| entries);
-        let mut last = mark.sequence;
+        let (mut last, mut token) = (mark.sequence, mark.token.clone());
         let mut missed = sequence > last;
         let (mut cpes, mut associations, mut timestamps) = (HashSet::new(), HashSet::new(), Vec::new());
         for (id, mut fields) in entries {
@@ -236,20 +282,21 @@ impl RedisFollower {
                 break;
             }
             last = number;
-            cpes.extend(fields.remove(script::CPE));
-            associations.extend(fields.remove(script::ASSOCIATION));
-            timestamps.extend(fields.remove(script::TIMESTAMP));
+            token = fields.remove(script::TOKEN.as_bytes());
+            cpes.extend(fields.remove(script::CPE.as_bytes()));
+            associations.extend(fields.remove(script::ASSOCIATION.as_bytes()));
+            timestamps.extend(fields.remove(script::TIMESTAMP.as_bytes()));
         }
         if missed {
             // The stream is shorter than the absence was.
-            let now = Mark::read(&mut self.link)?;
+            let now = self.read_mark()?;
             self.start_again(now, false);
             return Ok(Vec::new());
         }
         let mut news = Vec::with_capacity(cpes.len() + associations.len());
         for (name, value) in self.values(script::CPES, cpes)? {
             match value {
-                Some(value) => news.extend(cpe(&self.link, self.server, &name, &value)?),
+                Some(value) => news.push(cpe(self.server, &name, &value, &self.encryption)),
                 None => news.push(News::Removed(Short::from(name.as_slice()))),
             }
         }
@@ -260,7 +307,7 @@ impl RedisFollower {
             [] => News::TimestampsReset,
             name => News::Timestamp(Short::from(name), None),
         }));
-        self.mark = Some(Mark { sequence: last, ..mark });
+        self.mark = Some(Mark { sequence: last, token, ..mark });
         Ok(news)
     }
 

@@ -12,18 +12,18 @@ mod script;
 
 use std::collections::{HashMap, HashSet};
 
-use redis::{Cmd, Connection, FromRedisValue, RedisError, cmd};
+use redis::{Cmd, FromRedisValue, cmd};
 use tr111_core::{
-    acs::{Change, Record, Stamp},
+    acs::{Change, Fingerprint, GENERATION, Record, Stamp},
     short::Short,
     time::UnixTime,
 };
 
 use self::{
-    connect::connect,
+    connect::{ConnectError, Connection},
     follower::{Mark, RedisFollower},
 };
-use super::{BindingStore, Error, Failure, Follower, News, Taken, Wanted, record};
+use super::{BindingStore, Encryption, Error, Failure, Follower, News, Sealed, Taken, Unreadable, Wanted, record};
 use crate::{config::RedisAddress, random};
 
 /// Names in one question and one script. A script holds up every client of Redis for as long as it runs: some milliseconds.
@@ -38,21 +38,28 @@ pub struct Redis {
     connection: Link,
     /// Number of this server among those that share the Redis: that of a process, not 0.
     server: u32,
+    encryption: Encryption,
+    /// Records that could not be read when they were to be changed.
+    unreadable: Vec<Unreadable>,
     /// How far [`BindingStore::load`] read.
     mark: Option<Mark>,
 }
 
 impl Redis {
-    /// Connects to the Redis at `address`.
+    /// Connects to the Redis at `address`. Passwords are kept as `encryption` says.
     ///
     /// # Errors
-    /// It cannot be had. Later it may be away as long as it likes; at the start, an agent that knows nobody would turn everybody
-    /// away.
-    pub fn open(address: RedisAddress) -> Result<Self, Error> {
+    /// It cannot be had, or its passwords are encrypted under another key. Later it may be away as long as it likes; at the
+    /// start, an agent that knows nobody would turn everybody away.
+    pub fn open(address: RedisAddress, encryption: Encryption) -> Result<Self, Error> {
         let mut connection = Link::new(address.clone());
-        connection.ask::<String>(&cmd("PING")).map_err(|failure| unavailable(&address, &failure))?;
+        connection.ask::<String>(&cmd("PING")).map_err(Error::Redis)?;
+        if let Some(reason) = foreign_key(&mut connection, &encryption).map_err(Error::Redis)? {
+            return Err(Error::Closed { address: address.to_string(), reason });
+        }
         let [server] = random::words::<1>()?;
-        Ok(Self { address, connection, server: (server as u32).max(1), mark: None })
+        let server = (server as u32).max(1);
+        Ok(Self { address, connection, server, encryption, unreadable: Vec::new(), mark: None })
     }
 
     /// Writes changes, all of which may be written.
@@ -90,13 +97,18 @@ impl Redis {
                     script::GOOD_TIME,
                 ],
             );
-            write.arg(script::REMEMBERED);
+            write.arg(script::REMEMBERED).arg(&token()?);
             let names: HashSet<&Short> = left.iter().filter_map(|change| change.record()).collect();
             let names: Vec<&Short> = names.into_iter().collect();
             let before = self.values(&names)?;
-            let known = before.iter().map(|(name, bytes)| Ok((name, self.decode(name, bytes)?)));
-            let mut known: HashMap<&Short, Record> = known.collect::<Result<_, Failure>>()?;
-            let revisions = known.values().map(|record| record.cpe.state.revision);
+            let (mut known, mut unreadable) = (HashMap::new(), HashMap::new());
+            for (name, bytes) in &before {
+                match record::decode(name, bytes, &self.encryption) {
+                    Ok(record) => drop(known.insert(name, record)),
+                    Err(error) => drop(unreadable.insert(name, error)),
+                }
+            }
+            let revisions = known.values().map(|record: &Record| record.cpe.state.revision);
             let highest = left.iter().map(|change| change.revision()).chain(revisions).max();
             let stamp = if names.is_empty() { Stamp::default() } else { self.stamp(highest)? };
             let mut is_empty = true;
@@ -110,16 +122,26 @@ impl Redis {
                     put_other(change, &mut put);
                     continue;
                 };
+                match (change, unreadable.remove(name)) {
+                    // What cannot be read may be taken away, too.
+                    (_, None) | (Change::Removed(_), Some(_)) => {}
+                    (Change::Added(_), Some(_)) => return Ok(Err(Taken { name: name.clone() })),
+                    (_, Some(error)) => {
+                        self.unreadable.push(Unreadable { name: name.clone(), reason: error.to_string() });
+                        unreadable.insert(name, error);
+                        continue;
+                    }
+                }
                 match record::apply(change, known.remove(name), stamp) {
                     Ok(Some(record)) => drop(known.insert(name, record)),
                     Ok(None) => drop(gone.insert(name)),
                     Err(taken) => return Ok(Err(taken)),
                 }
             }
-            for name in names {
+            for name in names.into_iter().filter(|name| !unreadable.contains_key(*name)) {
                 let after = known.remove(name);
                 let before = before.get(name).map(Vec::as_slice).unwrap_or_default();
-                let bytes = after.as_ref().map(record::encode).unwrap_or_default();
+                let bytes = after.as_ref().map(|record| record::encode(record, &self.encryption)).unwrap_or_default();
                 if bytes != before {
                     put(script::CPE, name, before, &bytes);
                 }
@@ -164,6 +186,21 @@ impl Redis {
         Ok(Stamp { server: self.server, revision })
     }
 
+    /// Reads everything, and encrypts the passwords that are in clear and should not be. Gives how far was read.
+    fn read(&mut self, each: &mut dyn FnMut(News)) -> Result<Mark, Failure> {
+        let mark = Mark::read(&mut self.connection, &self.encryption)?;
+        let mut scan = follower::Scan::new(self.server, self.encryption.clone());
+        while let Some(news) = scan.step(&mut self.connection)? {
+            let in_clear: Vec<Change> = scan.in_clear().collect();
+            let _ = self.write(&in_clear.iter().collect::<Vec<_>>())?;
+            news.into_iter().for_each(&mut *each);
+        }
+        if let Some(time) = self.connection.ask(cmd("GET").arg(script::GOOD_TIME))? {
+            each(News::GoodTime(UnixTime(time)));
+        }
+        Ok(mark)
+    }
+
     /// What Redis has of CPEs.
     fn values(&mut self, names: &[&Short]) -> Result<HashMap<Short, Vec<u8>>, Failure> {
         if names.is_empty() {
@@ -177,11 +214,6 @@ impl Redis {
         let values: Vec<Option<Vec<u8>>> = self.connection.ask(&question)?;
         let known = names.iter().zip(values).filter_map(|(name, value)| Some(((*name).clone(), value?)));
         Ok(known.collect())
-    }
-
-    fn decode(&self, name: &[u8], bytes: &[u8]) -> Result<Record, Failure> {
-        let address = &self.address;
-        record::decode(name, bytes).map_err(|error| Failure::Unavailable(format!("redis://{address}: {error}")))
     }
 
     /// The first name of those to be added that is there already.
@@ -200,16 +232,7 @@ impl Redis {
 
 impl BindingStore for Redis {
     fn load(&mut self, each: &mut dyn FnMut(News)) -> Result<(), Error> {
-        let unavailable = |failure: Failure| unavailable(&self.address, &failure);
-        let mark = Mark::read(&mut self.connection).map_err(unavailable)?;
-        let mut scan = follower::Scan::new(self.server);
-        while let Some(news) = scan.step(&mut self.connection).map_err(unavailable)? {
-            news.into_iter().for_each(&mut *each);
-        }
-        if let Some(time) = self.connection.ask(cmd("GET").arg(script::GOOD_TIME)).map_err(unavailable)? {
-            each(News::GoodTime(UnixTime(time)));
-        }
-        self.mark = Some(mark);
+        self.mark = Some(self.read(each).map_err(Error::Redis)?);
         Ok(())
     }
 
@@ -236,6 +259,20 @@ impl BindingStore for Redis {
         Ok(outcomes)
     }
 
+    fn remember(&mut self, requests: &[Fingerprint]) -> Result<Vec<bool>, Failure> {
+        let mut known = Vec::with_capacity(requests.len());
+        for batch in requests.chunks(BATCH) {
+            let mut remember = eval(script::REMEMBER, &[script::SIGNED_RECENT, script::SIGNED_OLDER]);
+            remember.arg(GENERATION);
+            for Fingerprint(number) in batch {
+                remember.arg(&number.to_be_bytes());
+            }
+            let batch: Vec<bool> = self.connection.ask(&remember)?;
+            known.extend(batch);
+        }
+        Ok(known)
+    }
+
     fn reserve(&mut self, wanted: &[Wanted], now: UnixTime) -> Result<Vec<u64>, Failure> {
         let mut reserved = Vec::with_capacity(wanted.len());
         for batch in wanted.chunks(BATCH) {
@@ -251,8 +288,13 @@ impl BindingStore for Redis {
         Ok(reserved)
     }
 
+    fn unreadable(&mut self) -> Vec<Unreadable> {
+        std::mem::take(&mut self.unreadable)
+    }
+
     fn follower(&mut self) -> Option<Box<dyn Follower>> {
-        Some(Box::new(RedisFollower::new(self.address.clone(), self.server, self.mark.take())))
+        let encryption = self.encryption.clone();
+        Some(Box::new(RedisFollower::new(self.address.clone(), self.server, encryption, self.mark.take())))
     }
 }
 
@@ -273,10 +315,6 @@ fn eval(script: &str, keys: &[&str]) -> Cmd {
     eval
 }
 
-fn unavailable(address: &RedisAddress, failure: &Failure) -> Error {
-    Error::Redis { address: address.to_string(), reason: failure.to_string() }
-}
-
 /// A connection that is made when it is needed, and made again after whatever went wrong.
 struct Link {
     address: RedisAddress,
@@ -294,12 +332,12 @@ impl Link {
 
     fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, Failure> {
         let address = &self.address;
-        let failed = |error: RedisError| Failure::Unavailable(format!("redis://{address}: {error}"));
+        let failed = |error: ConnectError| Failure::Unavailable(format!("{address}: {error}"));
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => connect(address).map_err(failed)?,
+            None => Connection::open(address).map_err(failed)?,
         };
-        let answer = command.query(&mut connection).map_err(failed)?;
+        let answer = connection.ask(command).map_err(failed)?;
         self.connection = Some(connection);
         Ok(answer)
     }
@@ -309,6 +347,21 @@ impl std::fmt::Debug for Link {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "Link({})", self.address)
     }
+}
+
+/// Why the passwords that Redis holds cannot be read; `None` where they can, or where there are none.
+fn foreign_key(link: &mut Link, encryption: &Encryption) -> Result<Option<Sealed>, Failure> {
+    let (id,): (Option<Vec<u8>>,) = link.ask(cmd("MGET").arg(script::KEY))?;
+    Ok(match (id, encryption.id()) {
+        (Some(_), None) => Some(Sealed::NoKey),
+        (Some(id), Some(ours)) if id != ours => Some(Sealed::WrongKey),
+        _ => None,
+    })
+}
+
+/// Bytes that no other write has.
+fn token() -> Result<[u8; 8], Failure> {
+    random::bytes().map_err(|error| Failure::Unavailable(format!("/dev/urandom: {error}")))
 }
 
 /// Text that no other server comes upon.

@@ -14,8 +14,13 @@ pub(super) const REVISION: &str = "{tr111}:revision";
 pub(super) const SEQUENCE: &str = "{tr111}:sequence";
 /// Stream of names that changed, under the numbers of the changes. What they are now is in the hashes.
 pub(super) const CHANGES: &str = "{tr111}:changes";
+/// Sets of signed requests that were accepted, in two generations.
+pub(super) const SIGNED_RECENT: &str = "{tr111}:signed";
+pub(super) const SIGNED_OLDER: &str = "{tr111}:signed_older";
 /// Random text that is gone when everything was lost.
 pub(super) const EPOCH: &str = "{tr111}:epoch";
+/// Which key the passwords are encrypted under.
+pub(super) const KEY: &str = "{tr111}:key";
 
 /// Kind of a name in [`CHANGES`].
 pub(super) const CPE: &str = "c";
@@ -25,18 +30,21 @@ pub(super) const ASSOCIATION: &str = "a";
 pub(super) const TIMESTAMP: &str = "t";
 /// Kind of [`GOOD_TIME`], which is in no stream.
 pub(super) const TIME: &str = "g";
+/// Random bytes of each entry of [`CHANGES`]: after a loss, another change has the same number.
+pub(super) const TOKEN: &str = "x";
 
 /// Names that [`CHANGES`] remembers. A server that missed more reads everything again.
 pub(super) const REMEMBERED: usize = 1 << 18;
 
-/// Writes values that still are what the writer took them for. For each: kind, name, value before, value after; an empty
-/// one is none. Gives the names of those that another server changed in between. A timestamp only rises or is forgotten.
+/// Writes values that still are what the writer took them for. First how many names are remembered, then a [`TOKEN`], then
+/// for each: kind, name, value before, value after; an empty one is none. Gives the names of those that another server
+/// changed in between. A timestamp only rises or is forgotten.
 pub(super) const WRITE: &str = "
 local missed = {}
 local function put(hash, name, value)
   if value ~= '' then redis.call('HSET', hash, name, value) else redis.call('HDEL', hash, name) end
 end
-for at = 2, #ARGV, 4 do
+for at = 3, #ARGV, 4 do
   local kind, name, before, after = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local is_told = true
   if kind == 'c' and (redis.call('HGET', KEYS[1], name) or '') ~= before then
@@ -60,7 +68,7 @@ for at = 2, #ARGV, 4 do
   end
   if is_told then
     local number = redis.call('INCR', KEYS[4])
-    redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[1], number .. '-0', kind, name)
+    redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[1], number .. '-0', kind, name, 'x', ARGV[2])
   end
 end
 return missed";
@@ -70,10 +78,24 @@ return missed";
 pub(super) const RESERVE: &str = "
 local reserved = {}
 for at = 2, #ARGV, 2 do
-  local last = redis.call('HGET', KEYS[1], ARGV[at]) or '-1'
-  local next = math.max(tonumber(ARGV[1]), tonumber(last) + 1, tonumber(ARGV[at + 1]) + 1)
+  local last = tonumber(redis.call('HGET', KEYS[1], ARGV[at]) or '-1') or -1
+  local next = math.max(tonumber(ARGV[1]), last + 1, tonumber(ARGV[at + 1]) + 1)
   local text = string.format('%.0f', next)
   redis.call('HSET', KEYS[1], ARGV[at], text)
   reserved[#reserved + 1] = text
 end
 return reserved";
+
+/// Remembers signed requests (T-67), and gives 1 for each that was remembered before, else 0. First the size of a generation,
+/// then the requests. A generation that is full becomes the older one.
+pub(super) const REMEMBER: &str = "
+local known = {}
+for at = 2, #ARGV do
+  local is_new = redis.call('SISMEMBER', KEYS[2], ARGV[at]) == 0 and redis.call('SADD', KEYS[1], ARGV[at]) == 1
+  known[#known + 1] = is_new and 0 or 1
+end
+if redis.call('SCARD', KEYS[1]) >= tonumber(ARGV[1]) then
+  redis.call('UNLINK', KEYS[2])
+  redis.call('RENAME', KEYS[1], KEYS[2])
+end
+return known";

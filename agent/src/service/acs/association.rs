@@ -22,7 +22,7 @@ use crate::{
     control::message::{AssociationChange, Happening},
     registry::Whole,
     service::Clock,
-    telemetry::AssociationMetrics,
+    telemetry::{AcsMetrics, AssociationMetrics},
 };
 
 /// How long to sleep where nothing is due.
@@ -161,17 +161,22 @@ impl Acs {
     #[must_use]
     pub(super) fn follow_association(&self, key: &[u8], value: Option<&[u8]>) -> Vec<acs::Change> {
         let now = self.moment();
+        let mut is_readable = true;
         let ((), changes) = self.associate(|associations| match (value, record::device(key)) {
             (Some(value), Some(_)) => {
                 let record = record::decode(key, value);
-                let Some(record) = record else {
-                    return tracing::warn!(key = %key.escape_ascii(), "an association of another version is passed over");
-                };
-                associations.restore(now, record);
+                match record {
+                    Some(record) => associations.restore(now, record),
+                    None => is_readable = false,
+                }
             }
             (None, Some(device)) => associations.remove(&device),
-            (_, None) => tracing::warn!(key = %key.escape_ascii(), "no device is kept under such a key"),
+            (_, None) => is_readable = false,
         });
+        if !is_readable {
+            tracing::error!(key = %key.escape_ascii(), "an association of the registry cannot be read and is left alone");
+            self.alarm(AcsMetrics::UNREADABLE, None, None);
+        }
         let decided = changes.iter().map(kept).collect();
         self.announce(changes);
         decided

@@ -40,6 +40,9 @@ pub enum Error {
     /// A report about an association that is not taken.
     #[error("{0}")]
     Association(association::Refusal),
+    /// The registry cannot be read.
+    #[error("the registry cannot be read: {0}")]
+    Unreadable(String),
     /// The store did not keep it.
     #[error("the store did not keep it: {0}")]
     Store(String),
@@ -58,6 +61,7 @@ impl Error {
             Self::TooLong(_) => "too_long",
             Self::NotSent(_) => "not_sent",
             Self::Association(refusal) => refusal.label(),
+            Self::Unreadable(_) => "unreadable_registry",
             Self::Store(_) => "not_kept",
         }
     }

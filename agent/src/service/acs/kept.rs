@@ -1,6 +1,6 @@
 //! What of an ACS outlives its process, and what several of them share.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::watch;
 use tr111_core::{
@@ -9,13 +9,17 @@ use tr111_core::{
     short::Short,
 };
 
-use super::{Acs, Error, Order, Shared, judge, judge_credentials};
-use crate::registry::{Health, Journal, News, Opened, Refused, Wanted, follow, heal, reset_timestamps};
+use super::{Acs, Error, Order, Shared, describe, judge, judge_credentials};
+use crate::{
+    registry::{Health, Journal, News, Opened, Refused, Unreadable, Wanted, follow, heal, reset_timestamps},
+    telemetry::AcsMetrics,
+};
 
 impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Taken(_) => Self::Taken,
+            refused @ Refused::Unreadable(_) => Self::Store(refused.to_string()),
             Refused::Unavailable(reason) => Self::Store(reason),
         }
     }
@@ -54,14 +58,19 @@ impl Acs {
     /// Has `opened` be the registry: its CPEs are those of this ACS, what changes is kept there, and what other servers
     /// change there is known here.
     pub fn open(&self, opened: Opened) {
-        let Opened { journal, registry, associations, good_time, mut news } = opened;
-        *self.lock().server.registry_mut() = registry;
+        let Opened { journal, registry, associations, good_time, unreadable, signed, mut news } = opened;
+        {
+            let server = &mut self.lock().server;
+            *server.registry_mut() = registry;
+            signed.into_iter().for_each(|request| server.remember(request));
+        }
         self.0.clock.restore(good_time);
         self.heal();
         let health = journal.health();
         // It is opened once.
         let _ = self.0.journal.set(journal);
         self.restore_associations(associations);
+        self.note_unreadable(&unreadable);
         self.note_size();
         tokio::spawn(note_health(Arc::clone(&self.0), health));
         let shared = Arc::downgrade(&self.0);
@@ -71,6 +80,21 @@ impl Acs {
                 Self(shared).take(batch);
             }
         });
+    }
+
+    /// Has nothing be known and nothing be kept from now on, because the registry cannot be read, for this `reason`.
+    pub fn refuse(&self, reason: String) {
+        // It is found out once, at the start.
+        let _ = self.0.unreadable.set(reason);
+        self.0.settings.write().unwrap_or_else(PoisonError::into_inner).is_registry_readable = false;
+    }
+
+    /// Whether the registry could be read.
+    ///
+    /// # Errors
+    /// Says why it could not.
+    pub fn readable(&self) -> Result<(), Error> {
+        self.0.unreadable.get().map_or(Ok(()), |reason| Err(Error::Unreadable(reason.clone())))
     }
 
     /// Comes back when everything that was handed in is kept, or cannot be.
@@ -121,6 +145,7 @@ impl Acs {
         self.note_size();
         let name = match &refused {
             Refused::Taken(taken) => taken.name.clone(),
+            Refused::Unreadable(record) => record.name.clone(),
             Refused::Unavailable(_) => names.first().cloned().unwrap_or_default(),
         };
         Err(NotAdded::new(&name, refused.into()))
@@ -246,7 +271,7 @@ impl Acs {
 
     /// Takes what other servers changed.
     fn take(&self, batch: Vec<News>) {
-        let mut lost = Vec::new();
+        let (mut lost, mut unreadable) = (Vec::new(), Vec::new());
         let latest = self.0.clock.latest();
         for mut news in batch {
             match &mut news {
@@ -256,16 +281,43 @@ impl Acs {
                     }
                 }
                 News::Association(key, value) => lost.extend(self.follow_association(key, value.as_deref())),
-                News::Whole(whole) => lost.extend(self.follow_whole(whole)),
+                News::Whole(whole) => {
+                    lost.extend(self.follow_whole(whole));
+                    self.remember_again(whole.is_lossy);
+                }
+                News::Unreadable(record) => unreadable.push(record.clone()),
                 _ => {}
             }
             // The STUN server has its turn between any two.
             lost.extend(follow(self.lock().server.registry_mut(), news));
         }
         self.note_size();
+        self.note_unreadable(&unreadable);
         if let Some(journal) = self.0.journal.get().filter(|_| !lost.is_empty()) {
             tracing::warn!(records = lost.len(), "the registry lost what is known here, and is told again");
             journal.keep(lost);
+        }
+    }
+
+    /// Raises the alarm for records that cannot be read.
+    fn note_unreadable(&self, records: &[Unreadable]) {
+        let Some(first) = records.first() else { return };
+        tracing::error!(
+            records = records.len(),
+            first = %first.name.escape_ascii(),
+            reason = first.reason,
+            "records of the registry cannot be read and are left alone; remove them, or use the version and the key that wrote them"
+        );
+        for record in records {
+            self.alarm(AcsMetrics::UNREADABLE, Some(describe::text(&record.name)), None);
+        }
+    }
+
+    /// Has a store that lost something remember the signed requests that are remembered here.
+    fn remember_again(&self, is_lossy: bool) {
+        if let Some(journal) = self.0.journal.get().filter(|_| is_lossy) {
+            let requests = self.lock().server.remembered().collect();
+            journal.remember_later(requests);
         }
     }
 }

@@ -21,7 +21,10 @@ use std::sync::{
 };
 
 use tokio::sync::{broadcast, watch};
-use tr111_core::acs::{Approach, Change, Cpe, Credentials, Ends, Learned, Now, Registry, Reported, Server, Settings};
+use tr111_core::{
+    acs::{Approach, Change, Cpe, Credentials, Ends, Learned, Now, Registry, Reported, Server, Settings},
+    short::Short,
+};
 
 use self::send::Order;
 pub use self::{
@@ -61,6 +64,8 @@ struct Shared {
     metrics: AcsMetrics,
     clock: clock::AcsClock,
     journal: kept::Keeper,
+    /// Why no CPE is known: the registry cannot be read.
+    unreadable: OnceLock<String>,
     association: association::Shared,
     /// The bindings that the line-rate path knows, if there is one.
     line_rate: OnceLock<Bindings>,
@@ -97,6 +102,8 @@ pub struct Size {
     pub cpes: u64,
     /// Those whose binding was signed.
     pub authenticated: u64,
+    /// Records that cannot be read.
+    pub unreadable: u64,
 }
 
 impl Acs {
@@ -121,6 +128,7 @@ impl Acs {
             metrics,
             clock: clock::AcsClock::default(),
             journal: kept::Keeper::new(),
+            unreadable: OnceLock::new(),
             association: association::Shared::new(),
             line_rate: OnceLock::new(),
             is_line_rate_allowed: watch::Sender::new(line_rate::is_allowed(knobs.stun)),
@@ -168,7 +176,11 @@ impl Acs {
     pub fn size(&self) -> Size {
         let state = self.lock();
         let registry = state.server.registry();
-        Size { cpes: registry.len().into(), authenticated: registry.authenticated().into() }
+        Size {
+            cpes: registry.len().into(),
+            authenticated: registry.authenticated().into(),
+            unreadable: registry.unreadable() as u64,
+        }
     }
 
     /// Adds a CPE of which nothing is known yet (STUN-20, STUN-21).
@@ -196,11 +208,24 @@ impl Acs {
 
     /// Forgets a CPE.
     pub async fn remove(&self, name: &str) -> Result<(), Error> {
-        let cpe = self.lock().server.registry_mut().remove(name.as_bytes()).ok_or(Error::Unknown)?;
-        let kept = self.keep(Change::Removed(cpe.name.clone())).await;
-        if kept.is_err() {
+        let removed = {
+            let mut state = self.lock();
+            let registry = state.server.registry_mut();
+            let removed = registry.remove(name.as_bytes());
+            if removed.is_none() && !registry.is_unreadable(name.as_bytes()) {
+                return Err(Error::Unknown);
+            }
+            removed
+        };
+        let name = Short::from(name.as_bytes());
+        let kept = self.keep(Change::Removed(name.clone())).await;
+        let mut state = self.lock();
+        let registry = state.server.registry_mut();
+        match (&kept, removed) {
+            (Ok(()), _) => registry.set_unreadable(&name, false),
             // Somebody may have added another one meanwhile.
-            let _ = self.lock().server.registry_mut().add(cpe);
+            (Err(_), Some(cpe)) => drop(registry.add(cpe)),
+            (Err(_), None) => {}
         }
         kept
     }
@@ -269,8 +294,9 @@ impl Acs {
 
     /// Puts knobs into force.
     fn set_knobs(&self, knobs: &AcsKnobs) {
-        *self.0.settings.write().unwrap_or_else(PoisonError::into_inner) = knobs.stun;
-        self.lock().server.set_settings(knobs.stun);
+        let stun = Settings { is_registry_readable: self.readable().is_ok(), ..knobs.stun };
+        *self.0.settings.write().unwrap_or_else(PoisonError::into_inner) = stun;
+        self.lock().server.set_settings(stun);
         self.0.source_pps.store(knobs.source_pps, Ordering::Relaxed);
         self.set_association(knobs.association);
         self.0.is_line_rate_allowed.send_replace(line_rate::is_allowed(knobs.stun));
@@ -294,7 +320,7 @@ impl Acs {
     }
 
     fn note_size(&self) {
-        let Size { cpes, authenticated } = self.size();
+        let Size { cpes, authenticated, .. } = self.size();
         self.0.metrics.cpes.set(i64::try_from(cpes).unwrap_or(i64::MAX));
         self.0.metrics.bindings.set(i64::try_from(authenticated).unwrap_or(i64::MAX));
     }
@@ -307,7 +333,7 @@ impl Acs {
         let is_kept = match learned {
             Learned::Authenticated { .. } => true,
             Learned::Tentative { .. } => cpe.credentials.stun_password.is_empty(),
-            Learned::Replayed { .. } => false,
+            Learned::Replayed { .. } | Learned::NotKept { .. } => false,
         };
         if is_kept {
             self.keep_later(Change::State(cpe.name, Box::new(cpe.state)));
@@ -316,12 +342,8 @@ impl Acs {
             Learned::Authenticated { is_new: false, .. } => return,
             Learned::Authenticated { .. } => true,
             Learned::Tentative { .. } => false,
-            Learned::Replayed { .. } => {
-                self.0.metrics.alarms.with_label_values(&[AcsMetrics::REPLAYED]).inc();
-                let (alarm, from) = (AcsMetrics::REPLAYED.to_owned(), Some(ends.source.to_string()));
-                return self
-                    .tell(|| Happening::Alarm(Alarm { alarm, username: Some(username), from, ..Alarm::default() }));
-            }
+            Learned::Replayed { .. } => return self.alarm(AcsMetrics::REPLAYED, Some(username), Some(ends)),
+            Learned::NotKept { .. } => return self.alarm(AcsMetrics::NOT_KEPT, Some(username), Some(ends)),
         };
         self.tell(|| {
             Happening::BindingChanged(BindingChange {
@@ -331,6 +353,13 @@ impl Acs {
                 authenticated: Some(authenticated),
             })
         });
+    }
+
+    /// Counts and tells an alarm: about which CPE, and by which request.
+    fn alarm(&self, alarm: &str, username: Option<String>, ends: Option<Ends>) {
+        self.0.metrics.alarms.with_label_values(&[alarm]).inc();
+        let (alarm, from) = (alarm.to_owned(), ends.map(|ends| ends.source.to_string()));
+        self.tell(|| Happening::Alarm(Alarm { alarm, username, from, ..Alarm::default() }));
     }
 
     /// Tells watchers, if there are any.
@@ -361,8 +390,10 @@ impl State {
 
     /// Takes down what was learned, and of whom.
     fn lesson(&self, learned: Learned, ends: Ends) -> Option<Lesson> {
-        let (Learned::Authenticated { number, .. } | Learned::Tentative { number } | Learned::Replayed { number }) =
-            learned;
+        let (Learned::Authenticated { number, .. }
+        | Learned::Tentative { number }
+        | Learned::Replayed { number }
+        | Learned::NotKept { number }) = learned;
         let cpe = self.server.registry().get(number)?.clone();
         Some(Lesson { learned, cpe, ends })
     }

@@ -96,11 +96,13 @@ impl Owner {
             acs: status.acs.map(|acs| AcsStatus {
                 cpes: size.cpes,
                 authenticated: size.authenticated,
+                unreadable_records: size.unreadable,
                 registry_failure: match self.parts.acs.health() {
                     Health::Working => None,
                     Health::Failing { reason } => Some(reason),
                 },
                 clock_ahead_s: self.parts.acs.clock_ahead().map(|ahead| ahead.as_secs()),
+                registry_unreadable: self.parts.acs.readable().err().map(|error| error.to_string()),
                 ..acs
             }),
             ..status

@@ -1,39 +1,61 @@
 //! The threads of the STUN server: each has a socket of its own, and they share the registry.
+//!
+//! A thread answers most requests at once. A signed request that would count waits until the store remembers it (T-67). A
+//! task of the runtime answers it then, so that a slow store delays nobody else.
 
-use std::{io, sync::atomic::Ordering, thread};
+use std::{io, iter, mem, sync::atomic::Ordering, thread, time::Duration};
 
-use tr111_core::acs::{First, Outcome, SourceLimit, Verdict};
+use tokio::{runtime, time::timeout};
+use tr111_core::acs::{Accepted, First, Judged, Outcome, Remembered, SourceLimit, Verdict};
 
 use super::{
     Acs, Lesson,
     socket::{BATCH, Buffers, Outgoing, StunSocket},
 };
-use crate::telemetry::StunCounts;
+use crate::{registry::Journal, telemetry::StunCounts};
+
+/// How long the store may take to remember a request, before the request is answered without it. A CPE sends its last copy
+/// after 7.9 s (RFC 3489 9.3).
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What one thread works with.
 #[derive(Debug)]
 struct Worker {
     acs: Acs,
+    runtime: runtime::Handle,
     socket: StunSocket,
     limit: SourceLimit,
     buffers: Buffers,
     answers: Vec<Outgoing>,
+    waiting: Vec<Waiting>,
     /// Memory of answers that were sent.
     spare: Vec<Vec<u8>>,
     lessons: Vec<Lesson>,
     counts: StunCounts,
 }
 
+/// A request that waits for the store, and its answer.
+#[derive(Debug)]
+struct Waiting {
+    accepted: Accepted,
+    answer: Vec<u8>,
+}
+
 impl Acs {
     /// Answers STUN on all sockets, each in a thread of its own, until [`Acs::stop`]. `seed` is for the hash over sources.
+    ///
+    /// # Panics
+    /// There is no runtime here.
     pub fn serve_stun(&self, seed: u64) -> io::Result<()> {
         for socket in &self.0.sockets {
             let mut worker = Worker {
                 acs: self.clone(),
+                runtime: runtime::Handle::current(),
                 socket: socket.clone(),
                 limit: SourceLimit::new(seed, self.source_pps()),
                 buffers: Buffers::new(),
                 answers: Vec::with_capacity(BATCH),
+                waiting: Vec::new(),
                 spare: Vec::with_capacity(BATCH),
                 lessons: Vec::new(),
                 counts: StunCounts::default(),
@@ -41,6 +63,37 @@ impl Acs {
             thread::Builder::new().name("stun".to_owned()).spawn(move || worker.run())?;
         }
         Ok(())
+    }
+
+    /// Answers requests, now that it is known of each whether it is remembered.
+    fn conclude(&self, socket: &StunSocket, waiting: Vec<Waiting>, remembered: impl IntoIterator<Item = Remembered>) {
+        let now = self.now();
+        let (mut answers, mut lessons, mut counts) = (Vec::new(), Vec::new(), StunCounts::default());
+        let mut state = self.lock();
+        for (Waiting { accepted, answer }, remembered) in waiting.into_iter().zip(remembered) {
+            let (outcome, ends) = (state.server.conclude(now, &accepted, remembered, &answer), accepted.ends());
+            counts.count(&outcome);
+            lessons.extend(outcome.learned.and_then(|learned| state.lesson(learned, ends)));
+            answers.extend(outcome.to.map(|to| Outgoing { to, from: *ends.server.ip(), bytes: answer }));
+        }
+        drop(state);
+        socket.send(answers.iter(), false);
+        counts.flush(&self.0.metrics);
+        for lesson in lessons {
+            self.learn(lesson);
+        }
+    }
+}
+
+/// What the store says of requests.
+async fn remember(journal: &Journal, waiting: &[Waiting]) -> Vec<Remembered> {
+    let requests = waiting.iter().map(|waiting| waiting.accepted.fingerprint()).collect();
+    match timeout(PATIENCE, journal.remember(requests)).await {
+        Ok(Ok(known)) => {
+            known.into_iter().map(|known| if known { Remembered::Before } else { Remembered::Now }).collect()
+        }
+        // The journal says why.
+        Ok(Err(_)) | Err(_) => vec![Remembered::NotAtAll; waiting.len()],
     }
 }
 
@@ -74,11 +127,16 @@ impl Worker {
                 First::Settled(outcome) => outcome,
                 First::Pending(request) => {
                     let state = locked.get_or_insert_with(|| self.acs.lock());
-                    let outcome = state.server.judge(now, &request, is_limited, &mut bytes);
-                    if let Some(learned) = outcome.learned {
-                        self.lessons.extend(state.lesson(learned, ends));
+                    match state.server.judge(now, &request, is_limited, &mut bytes) {
+                        Judged::Settled(outcome) => {
+                            self.lessons.extend(outcome.learned.and_then(|learned| state.lesson(learned, ends)));
+                            outcome
+                        }
+                        Judged::Accepted(accepted) => {
+                            self.waiting.push(Waiting { accepted, answer: bytes });
+                            continue;
+                        }
                     }
-                    outcome
                 }
             };
             self.counts.count(&outcome);
@@ -88,6 +146,7 @@ impl Worker {
             }
         }
         drop(locked);
+        self.ask_store();
         // An answer follows from what the registry knows; who reads of it may do so later.
         self.socket.send(self.answers.iter(), false);
         self.spare.extend(self.answers.drain(..).map(|answer| answer.bytes));
@@ -95,5 +154,22 @@ impl Worker {
         for lesson in self.lessons.drain(..) {
             self.acs.learn(lesson);
         }
+    }
+
+    /// Has the store remember the requests that wait for it, and answers them then.
+    fn ask_store(&mut self) {
+        let waiting = mem::take(&mut self.waiting);
+        if waiting.is_empty() {
+            return;
+        }
+        let (acs, socket) = (self.acs.clone(), self.socket.clone());
+        let Some(journal) = acs.0.journal.get().cloned() else {
+            // Memory is all there is.
+            return acs.conclude(&socket, waiting, iter::repeat(Remembered::Now));
+        };
+        self.runtime.spawn(async move {
+            let remembered = remember(&journal, &waiting).await;
+            acs.conclude(&socket, waiting, remembered);
+        });
     }
 }

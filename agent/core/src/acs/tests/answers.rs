@@ -52,6 +52,20 @@ fn lists_what_it_does_not_understand() {
     assert_eq!(lab.ask(&odd).sent, Some((MAPPED, bytes(S5))));
 }
 
+/// While the registry cannot be read, a request that names a CPE is not answered: 430 would send the CPE away. Others are.
+#[test]
+fn ignores_who_names_a_cpe_while_no_cpe_can_be_read() {
+    let mut lab = Lab::with(Settings { is_registry_readable: false, ..Settings::default() });
+    let named = plain().attribute(Attribute::Username(Username(USER))).build();
+    for request in [bytes(S2), bytes(S3), bytes(S4), named] {
+        let answer = lab.ask(&request);
+        assert_eq!((answer.verdict, answer.sent), (Verdict::Unreadable, None));
+    }
+    assert_eq!(lab.told(S1), Some(bytes(S5)));
+    let unnamed = lab.ask(&plain().sign(&secret(), Variant::A));
+    assert_eq!(unnamed.verdict, Verdict::MissingUsername);
+}
+
 /// STUN-1, STUN-4: a request of RFC 5389 is one of RFC 3489 with an id that begins with the cookie.
 #[test]
 fn answers_newer_clients_like_older_ones() {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::{lab::*, seen as seen_at};
 use crate::{
-    acs::{Approach, Challenge, Credentials, Duplicates, Learned, Registry, Settings, Verdict},
+    acs::{
+        Approach, Challenge, Credentials, Duplicates, Judged, Learned, Registry, Remembered, Settings, State, Verdict,
+    },
     identity::tests::bytes,
     stun::Variant,
 };
@@ -58,7 +60,7 @@ fn a_signed_request_counts_once() {
     let mut lab = Lab::new();
     lab.ask(&bytes(S4));
     let known = lab.state().clone();
-    for (pause, port) in [(1, 7), (60, 7), (3_600, 40_001), (80_000, 8)] {
+    for (pause, port) in [(1, 7), (60, 7), (3_600, 40_001), (80_000, 8), (900_000, 9)] {
         lab.pass(Duration::from_secs(pause));
         let replay = lab.ask_from(moved(port), &bytes(S4));
         assert_eq!((replay.verdict, replay.sent), (Verdict::Replayed, None));
@@ -66,6 +68,89 @@ fn a_signed_request_counts_once() {
         assert_eq!(*lab.state(), known);
     }
     assert_eq!(lab.ask_from(moved(7), &signed(41)).learned, NEW);
+}
+
+/// T-67: the answer waits until the store remembers the request. Copies meanwhile are one change; from elsewhere they are
+/// replays.
+#[test]
+fn an_answer_waits_for_the_store() {
+    let mut lab = Lab::new();
+    let (judged, answer) = lab.judge(MAPPED, &bytes(S4), false);
+    let Judged::Accepted(accepted) = judged else { panic!("{judged:?}") };
+    assert_eq!((lab.state().authenticated, lab.ask(&bytes(S4)).verdict), (None, Verdict::CopyIgnored));
+    let replay = lab.ask_from(moved(7), &bytes(S4));
+    assert_eq!((replay.verdict, replay.sent), (Verdict::Replayed, None));
+    let concluded = lab.conclude(&accepted, answer);
+    assert_eq!((concluded.learned, concluded.sent), (NEW, Some((MAPPED, bytes(S6)))));
+    assert_eq!(lab.ask(&bytes(S4)).sent, Some((MAPPED, bytes(S6))));
+    // The CPE may be removed while the store is asked.
+    let (judged, answer) = lab.judge(moved(7), &signed(41), false);
+    let Judged::Accepted(accepted) = judged else { panic!("{judged:?}") };
+    lab.server.registry_mut().remove(USER);
+    assert_eq!(lab.conclude(&accepted, answer).learned, None);
+}
+
+/// T-67: what another server, or an earlier process, accepted is a replay.
+#[test]
+fn a_request_that_the_store_knows_is_a_replay() {
+    let mut lab = Lab::new();
+    lab.remembered = Remembered::Before;
+    for _ in 0..2 {
+        let replay = lab.ask(&bytes(S4));
+        assert_eq!((replay.verdict, replay.sent), (Verdict::Replayed, None));
+        assert_eq!(replay.learned, Some(Learned::Replayed { number: 0 }));
+        lab.remembered = Remembered::Now;
+    }
+    assert_eq!(*lab.state(), State::default());
+    // As a process does that is started again.
+    let mut lab = Lab::new();
+    lab.ask(&bytes(S4));
+    let mut again = Lab::new();
+    lab.server.remembered().for_each(|request| again.server.remember(request));
+    assert_eq!(again.ask_from(moved(7), &bytes(S4)).verdict, Verdict::Replayed);
+}
+
+/// T-67: while the store is away, a signed request is answered and no binding moves; the CPE has to sign again.
+#[test]
+fn nothing_moves_while_the_store_is_away() {
+    let mut lab = Lab::with(Settings { challenge: Challenge::Change, ..Settings::default() });
+    lab.ask(&bytes(S4));
+    let known = lab.state().authenticated;
+    lab.remembered = Remembered::NotAtAll;
+    let elsewhere = lab.ask_from(moved(7), &signed(41));
+    assert_eq!((elsewhere.verdict, elsewhere.learned), (Verdict::NotKept, Some(Learned::NotKept { number: 0 })));
+    let copy = lab.ask_from(moved(7), &signed(41));
+    assert_eq!((copy.verdict, copy.sent), (Verdict::Copy, elsewhere.sent.clone()));
+    assert_eq!(elsewhere.sent.map(|(to, _)| to), Some(moved(7)));
+    assert_eq!((lab.state().authenticated, lab.state().must_verify), (known, true));
+    assert_eq!(lab.ask_from(moved(7), &keep_alive(51).build()).verdict, Verdict::Unauthorized);
+    lab.remembered = Remembered::Now;
+    assert_eq!(lab.ask_from(moved(8), &signed(41)).verdict, Verdict::Replayed);
+    assert_eq!(lab.ask_from(moved(7), &signed(61)).learned, NEW);
+    // Where it is known to be, it is heard of, and has nothing to prove.
+    lab.remembered = Remembered::NotAtAll;
+    lab.pass(Duration::from_secs(30));
+    lab.ask_from(moved(7), &signed(71));
+    let seen = lab.state().authenticated.expect("signed");
+    assert_eq!((seen.last_seen.0 - seen.since.0, lab.state().must_verify), (30, false));
+}
+
+/// A CPE whose record cannot be read is not told that nobody knows it.
+#[test]
+fn a_cpe_whose_record_cannot_be_read_gets_no_answer() {
+    let mut lab = Lab::new();
+    let cpe = lab.server.registry_mut().remove(USER).expect("it is there");
+    lab.server.registry_mut().set_unreadable(&cpe.name, true);
+    for request in [S2, S4] {
+        let answer = lab.ask(&bytes(request));
+        assert_eq!((answer.verdict, answer.sent), (Verdict::Unreadable, None));
+    }
+    // What is known of it counts until the record is read again.
+    lab.server.registry_mut().add(cpe.clone()).expect("a free name");
+    assert_eq!(lab.ask(&bytes(S4)).learned, NEW);
+    lab.server.registry_mut().remove(USER);
+    lab.server.registry_mut().set_unreadable(&cpe.name, false);
+    assert_eq!(lab.ask(&signed(41)).verdict, Verdict::StaleCredentials);
 }
 
 /// STUN-29, STUN-30: a keep-alive is no proof. From where the CPE is known to be it is answered; from elsewhere it has to

@@ -4,7 +4,7 @@ use std::{net::SocketAddrV4, time::Duration};
 
 use super::cpe;
 use crate::{
-    acs::{Cpe, Ends, First, Learned, Now, Outcome, Server, Settings, State, Verdict},
+    acs::{Accepted, Cpe, Ends, First, Judged, Learned, Now, Outcome, Remembered, Server, Settings, State, Verdict},
     identity::tests::bytes,
     stun::{Attribute, Builder, MessageType, Username, Variant},
     time::{BootTime, UnixTime},
@@ -16,6 +16,8 @@ pub use crate::stun::tests::vectors::*;
 pub struct Lab {
     pub server: Server,
     pub now: Now,
+    /// What the store says to accepted requests.
+    pub remembered: Remembered,
 }
 
 /// What came of a datagram.
@@ -27,6 +29,12 @@ pub struct Answer {
     pub learned: Option<Learned>,
 }
 
+impl Answer {
+    fn new(Outcome { verdict, to, learned, .. }: Outcome, answer: Vec<u8>) -> Self {
+        Self { verdict, sent: to.map(|to| (to, answer)), learned }
+    }
+}
+
 impl Lab {
     pub fn new() -> Self {
         Self::with(Settings::default())
@@ -36,7 +44,7 @@ impl Lab {
         let mut server = Server::new(7, settings);
         server.registry_mut().add(cpe("CPE57689")).expect("the first");
         let now = Now { boot: BootTime(1), unix: UnixTime(1_700_000_000) };
-        Self { server, now }
+        Self { server, now, remembered: Remembered::Now }
     }
 
     pub fn cpe(&self) -> &Cpe {
@@ -63,14 +71,27 @@ impl Lab {
     }
 
     pub fn ask_limited(&mut self, source: SocketAddrV4, datagram: &[u8], is_limited: bool) -> Answer {
+        let (judged, answer) = self.judge(source, datagram, is_limited);
+        match judged {
+            Judged::Settled(outcome) => Answer::new(outcome, answer),
+            Judged::Accepted(accepted) => self.conclude(&accepted, answer),
+        }
+    }
+
+    /// Everything before the store is asked.
+    pub fn judge(&mut self, source: SocketAddrV4, datagram: &[u8], is_limited: bool) -> (Judged, Vec<u8>) {
         let mut answer = Vec::new();
         let settings = self.server.settings();
-        let outcome = match settings.judge(Ends { source, server: SERVER }, datagram, &mut answer) {
-            First::Settled(outcome) => outcome,
+        let judged = match settings.judge(Ends { source, server: SERVER }, datagram, &mut answer) {
+            First::Settled(outcome) => Judged::Settled(outcome),
             First::Pending(request) => self.server.judge(self.now, &request, is_limited, &mut answer),
         };
-        let Outcome { verdict, to, learned, .. } = outcome;
-        Answer { verdict, sent: to.map(|to| (to, answer)), learned }
+        (judged, answer)
+    }
+
+    /// Everything after the store answered.
+    pub fn conclude(&mut self, accepted: &Accepted, answer: Vec<u8>) -> Answer {
+        Answer::new(self.server.conclude(self.now, accepted, self.remembered, &answer), answer)
     }
 
     /// Asks by hexadecimal digits, and gives what came back to the sender.
