@@ -49,7 +49,12 @@ pub enum News {
     /// A CPE whose binding this server changed last: what it learned since is not in it.
     Own(Cpe),
     /// A CPE as a store has it that lost something: what is known here may be newer.
-    Found(Cpe),
+    Found {
+        /// It.
+        cpe: Cpe,
+        /// This server changed its binding last.
+        is_own: bool,
+    },
     /// There is no CPE of this name.
     Removed(Short),
     /// An association, or that there is none under this key.
@@ -271,10 +276,10 @@ pub fn follow(registry: &mut Registry, news: News) -> Vec<Change> {
     match news {
         News::Cpe(cpe) => learn(registry, cpe, State::follow),
         News::Own(cpe) => learn(registry, cpe, State::confirm),
-        News::Found(cpe) => {
+        News::Found { cpe, is_own } => {
             let name = cpe.name.clone();
             let found = cpe.state.clone();
-            learn(registry, cpe, State::follow);
+            learn(registry, cpe, if is_own { State::confirm } else { State::follow });
             let known = registry.number(&name).and_then(|number| registry.get(number));
             return known.map(|known| missing(name, &known.state, &found)).unwrap_or_default();
         }

@@ -228,11 +228,12 @@ impl RedisFollower {
             news.retain(|news| !matches!(news, News::Timestamp(..) | News::TimestampsReset));
         }
         for news in &mut news {
+            let is_own = matches!(news, News::Own(_));
             match news {
                 News::Cpe(cpe) | News::Own(cpe) => {
                     again.whole.names.insert(cpe.name.clone());
                     if again.whole.is_lossy {
-                        *news = News::Found(cpe.clone());
+                        *news = News::Found { cpe: cpe.clone(), is_own };
                     }
                 }
                 News::Unreadable(record) => drop(again.whole.names.insert(record.name.clone())),

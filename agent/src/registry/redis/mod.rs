@@ -218,11 +218,17 @@ impl Redis {
 
     /// The first name of those to be added that is there already.
     fn taken(&mut self, changes: &[Change]) -> Result<Option<Taken>, Failure> {
-        let added: Vec<_> = changes.iter().filter(|change| matches!(change, Change::Added(_))).collect();
-        for batch in added.chunks(BATCH) {
-            let names: Vec<&Short> = batch.iter().filter_map(|change| change.record()).collect();
-            let known = self.values(&names)?;
-            if let Some(name) = names.into_iter().find(|name| known.contains_key(*name)) {
+        let (mut added, mut gone) = (Vec::new(), HashSet::new());
+        for change in changes {
+            match change {
+                Change::Removed(name) => drop(gone.insert(name)),
+                Change::Added(cpe) if !gone.contains(&cpe.name) => added.push(&cpe.name),
+                _ => {}
+            }
+        }
+        for names in added.chunks(BATCH) {
+            let known = self.values(names)?;
+            if let Some(&name) = names.iter().find(|name| known.contains_key(**name)) {
                 return Ok(Some(Taken { name: name.clone() }));
             }
         }

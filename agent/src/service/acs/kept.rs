@@ -275,7 +275,7 @@ impl Acs {
         let latest = self.0.clock.latest();
         for mut news in batch {
             match &mut news {
-                News::Cpe(cpe) | News::Own(cpe) | News::Found(cpe) => {
+                News::Cpe(cpe) | News::Own(cpe) | News::Found { cpe, .. } => {
                     if let Some(latest) = latest {
                         cpe.state.heal(latest);
                     }
