@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Changes with every change of a map's layout, of [`crate::event`], [`crate::config`] or [`crate::counter`].
-pub const ABI: u32 = 6;
+pub const ABI: u32 = 7;
 
 /// Bytes of the ring `EVENTS_LAN`: some 2,500 messages. The agent maps it twice, and all of it counts as resident.
 pub const LAN_RING_BYTES: u32 = 1 << 20;

@@ -9,7 +9,7 @@ use crate::{
     frame::{Frame, Octets, Repeat, Step, first_bytes},
     headers::{self, Udp},
     insert::Sum,
-    stun::{self, Demands},
+    stun::{self, BindingForm, Demands},
 };
 
 /// Longest request that is read here: CONNECTION-REQUEST-BINDING with the longest USERNAME, and room for what may be
@@ -154,6 +154,10 @@ pub fn judge<O: Octets + ?Sized, R: Repeat>(
     if signals.damaged || demands.unaligned {
         return Err(Class::MalformedStun);
     }
+    // The socket counts them by form, and answers.
+    if signals.binding_form() == Some(BindingForm::Wrong) {
+        return Err(Class::WrongBinding);
+    }
     // A name without CONNECTION-REQUEST-BINDING has no meaning that could be known here.
     if demands.demanding || (demands.has_username() && !signals.connection_request_binding) {
         return Err(Class::Demanding);
@@ -164,11 +168,17 @@ pub fn judge<O: Octets + ?Sized, R: Repeat>(
     Ok(if demands.has_username() { Question::KeepAlive } else { Question::Plain })
 }
 
+/// The class of a keep-alive whose binding is registered.
+#[inline(always)]
+pub fn keep_alive_class(demands: &Demands) -> Class {
+    if demands.signals.nul_binding { Class::NulKeepAlive } else { Class::KeepAlive }
+}
+
 /// By what the binding of a keep-alive is registered.
 #[inline(always)]
 pub fn binding_key<O: Octets + ?Sized, R: Repeat>(
     octets: &O,
-    demands: &Demands,
+    demands: &mut Demands,
     route: &Route,
     config: &Config,
     repeat: R,

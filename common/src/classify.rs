@@ -9,7 +9,7 @@ use crate::{
     frame::{Frame, Octets, Repeat, Source},
     headers::{self, Segment, Udp, Wanted},
     identity::Refusal,
-    stun::{self, Demands, Signals},
+    stun::{self, BindingForm, Demands, Signals},
 };
 
 /// Finds a datagram towards DHCP servers and relays.
@@ -56,7 +56,25 @@ pub fn judge_stun<O: Octets + ?Sized, R: Repeat>(
         return Err(Class::OtherStun);
     }
     let signals = demands.signals;
-    if signals.connection_request_binding && !signals.damaged { Ok(signals) } else { Err(Class::OtherStun) }
+    if signals.damaged {
+        return Err(Class::OtherStun);
+    }
+    match signals.binding_form() {
+        Some(BindingForm::Exact | BindingForm::Nul) => Ok(signals),
+        Some(BindingForm::Wrong) => Err(Class::WrongBinding),
+        None => Err(Class::OtherStun),
+    }
+}
+
+/// The class of a Binding Request with CONNECTION-REQUEST-BINDING, which the agent `is_told` of or not.
+#[inline(always)]
+pub fn binding_class(signals: Signals, is_told: bool) -> Class {
+    match (is_told, signals.nul_binding) {
+        (true, false) => Class::Binding,
+        (true, true) => Class::NulBinding,
+        (false, false) => Class::BindingRefresh,
+        (false, true) => Class::NulBindingRefresh,
+    }
 }
 
 /// The flow of a datagram.

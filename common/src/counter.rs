@@ -177,6 +177,15 @@ classes! {
     OtherAddress "other_address" NotOurs,
     /// An answer for which the driver leaves no room around the frame.
     NoRoom "no_room" ToSocket,
+    /// As [`Class::Binding`], where the attribute has NUL for the blank at its end.
+    NulBinding "nul_binding" HandedUp,
+    /// As [`Class::BindingRefresh`], where the attribute has NUL for the blank at its end.
+    NulBindingRefresh "nul_binding_refresh" Noted,
+    /// As [`Class::KeepAlive`], where the attribute has NUL for the blank at its end.
+    NulKeepAlive "nul_keep_alive" Answered,
+    /// A Binding Request whose CONNECTION-REQUEST-BINDING has another text or length (STUN-1). On an ACS the socket answers
+    /// it as a request without that attribute.
+    WrongBinding "wrong_binding" Refused,
 }
 
 /// A ring between the programs and the agent.

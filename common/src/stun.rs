@@ -77,6 +77,55 @@ pub const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 /// The value of CONNECTION-REQUEST-BINDING: the space at its end belongs to it.
 pub const CONNECTION_REQUEST_BINDING: [u8; 20] = *b"dslforum.org/TR-111 ";
 
+/// The value of CONNECTION-REQUEST-BINDING as [`BindingForm::Nul`] has it.
+pub const CONNECTION_REQUEST_BINDING_NUL: [u8; 20] = *b"dslforum.org/TR-111\0";
+
+/// How an attribute of type CONNECTION-REQUEST-BINDING is written. Of several in one message the greatest counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BindingForm {
+    /// Another text, or not 20 bytes: it means nothing (STUN-1).
+    Wrong,
+    /// [`CONNECTION_REQUEST_BINDING`], as TR-111 Table 5 has it.
+    Exact,
+    /// [`CONNECTION_REQUEST_BINDING_NUL`], with NUL for the blank at the end. It means the same. Set-top boxes send it that
+    /// copy both texts of a request into fields filled with zeros: their USERNAME has NULs behind it, to 32 bytes.
+    Nul,
+}
+
+impl BindingForm {
+    /// Every form, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Wrong, Self::Exact, Self::Nul];
+
+    /// The value of the metric's `form` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Wrong => "wrong",
+            Self::Exact => "exact",
+            Self::Nul => "nul",
+        }
+    }
+
+    /// The form of the value of `length` bytes at `at`.
+    #[inline(always)]
+    pub fn read<O: Octets + ?Sized>(octets: &O, at: u32, length: u32) -> Self {
+        const START: u64 = u64::from_be_bytes(*b"dslforum");
+        const MIDDLE: u64 = u64::from_be_bytes(*b".org/TR-");
+        const EXACT: u32 = u32::from_be_bytes(*b"111 ");
+        const NUL: u32 = u32::from_be_bytes(*b"111\0");
+        if length != CONNECTION_REQUEST_BINDING.len() as u32
+            || octets.be64(at) != START
+            || octets.be64(at + 8) != MIDDLE
+        {
+            return Self::Wrong;
+        }
+        match octets.be32(at + 16) {
+            EXACT => Self::Exact,
+            NUL => Self::Nul,
+            _ => Self::Wrong,
+        }
+    }
+}
+
 /// Most attributes that one walk reads.
 const ATTRIBUTES_MAXIMUM: u32 = 32;
 
@@ -87,10 +136,30 @@ const ATTRIBUTES_MAXIMUM: u32 = 32;
 pub struct Signals {
     /// CONNECTION-REQUEST-BINDING was there: Connection Requests are expected through this binding (STUN-1).
     pub connection_request_binding: bool,
+    /// It was there as [`BindingForm::Nul`].
+    pub nul_binding: bool,
+    /// An attribute of its type was there with another text or length.
+    pub wrong_binding: bool,
     /// BINDING-CHANGE was there: the binding is another one than before (STUN-2).
     pub binding_change: bool,
     /// Attributes do not lead to the end of the message.
     pub damaged: bool,
+}
+
+impl Signals {
+    /// How CONNECTION-REQUEST-BINDING is written; `None` where there is no attribute of its type.
+    #[inline(always)]
+    pub fn binding_form(self) -> Option<BindingForm> {
+        if self.nul_binding {
+            Some(BindingForm::Nul)
+        } else if self.connection_request_binding {
+            Some(BindingForm::Exact)
+        } else if self.wrong_binding {
+            Some(BindingForm::Wrong)
+        } else {
+            None
+        }
+    }
 }
 
 /// What a Binding Request asks for, as RFC 3489 writes it and no other way: for who may leave all others to the server.
@@ -158,10 +227,20 @@ impl Demands {
         self.username != 0
     }
 
-    /// The hash of USERNAME under `seed`.
+    /// The hash under `seed` of the name in USERNAME, as [`username_hash`] has it of a name that is padded with blanks.
+    ///
+    /// NULs at the end are padding only beside [`BindingForm::Nul`]. In other requests they belong to the name, which then
+    /// is nobody's here, and the server behind the socket decides.
     #[inline(always)]
-    pub fn username_hash<O: Octets + ?Sized, R: Repeat>(&self, octets: &O, seed: u64, repeat: R) -> u64 {
-        username_hash(octets, self.username, self.username_length, seed, repeat)
+    pub fn username_hash<O: Octets + ?Sized, R: Repeat>(&mut self, octets: &O, seed: u64, repeat: R) -> u64 {
+        let mut blanks_at = NOWHERE;
+        let length = self.username_length;
+        if self.signals.nul_binding && length <= USERNAME_MAXIMUM {
+            self.username_length = 0;
+            repeat.repeat(length.div_ceil(4), &mut NameEndStep { demands: self, octets });
+            blanks_at = (self.username_length / 4).wrapping_sub(1);
+        }
+        hash(octets, self.username, self.username_length, blanks_at, seed, repeat)
     }
 }
 
@@ -200,8 +279,10 @@ impl<O: Octets + ?Sized> Step for WalkStep<'_, O> {
             }
             ..=attribute::MANDATORY_MAXIMUM => demands.demanding = true,
             attribute::CONNECTION_REQUEST_BINDING => {
-                let is_it = length == CONNECTION_REQUEST_BINDING.len() as u32 && is_value(self.octets, value);
-                demands.signals.connection_request_binding |= is_it;
+                let form = BindingForm::read(self.octets, value, length);
+                demands.signals.connection_request_binding |= form != BindingForm::Wrong;
+                demands.signals.nul_binding |= form == BindingForm::Nul;
+                demands.signals.wrong_binding |= form == BindingForm::Wrong;
             }
             attribute::BINDING_CHANGE => demands.signals.binding_change |= length == 0,
             _ => {}
@@ -213,13 +294,39 @@ impl<O: Octets + ?Sized> Step for WalkStep<'_, O> {
 /// Bytes of the longest USERNAME: STUNUsername has at most 256 (DM-25).
 pub const USERNAME_MAXIMUM: u32 = 256;
 
+/// Finds the four bytes in which a name ends that has NULs behind it: `username_length` counts up to the last ones that
+/// are not all NUL.
+struct NameEndStep<'a, O: ?Sized> {
+    demands: &'a mut Demands,
+    octets: &'a O,
+}
+
+impl<O: Octets + ?Sized> Step for NameEndStep<'_, O> {
+    #[inline(always)]
+    fn step(&mut self, index: u32) -> bool {
+        if self.octets.be32(self.demands.username + index * 4) != 0 {
+            self.demands.username_length = (index + 1) * 4;
+        }
+        true
+    }
+}
+
+/// No index of four bytes.
+const NOWHERE: u32 = u32::MAX;
+
 /// The hash of a USERNAME of a multiple of four bytes at `at`, under `seed`.
 #[inline(always)]
 pub fn username_hash<O: Octets + ?Sized, R: Repeat>(octets: &O, at: u32, length: u32, seed: u64, repeat: R) -> u64 {
+    hash(octets, at, length, NOWHERE, seed, repeat)
+}
+
+/// The same, with blanks for the NULs at the end of the four bytes with index `blanks_at`.
+#[inline(always)]
+fn hash<O: Octets + ?Sized, R: Repeat>(octets: &O, at: u32, length: u32, blanks_at: u32, seed: u64, repeat: R) -> u64 {
     let mut hash = Hash::new(seed);
     hash.add(length.into());
     let length = if length < USERNAME_MAXIMUM { length } else { USERNAME_MAXIMUM };
-    repeat.repeat(length.div_ceil(4), &mut HashStep { hash: &mut hash, octets, at });
+    repeat.repeat(length.div_ceil(4), &mut HashStep { hash: &mut hash, octets, at, blanks_at });
     hash.value()
 }
 
@@ -227,23 +334,32 @@ struct HashStep<'a, O: ?Sized> {
     hash: &'a mut Hash,
     octets: &'a O,
     at: u32,
+    blanks_at: u32,
 }
 
 impl<O: Octets + ?Sized> Step for HashStep<'_, O> {
     #[inline(always)]
     fn step(&mut self, index: u32) -> bool {
-        self.hash.add(self.octets.be32(self.at + index * 4).into());
+        let word = self.octets.be32(self.at + index * 4);
+        let word = if index == self.blanks_at { with_blanks(word) } else { word };
+        self.hash.add(word.into());
         true
     }
 }
 
-/// Whether the twenty bytes at `at` are the value of CONNECTION-REQUEST-BINDING.
+/// Four bytes, not all of them NUL, with blanks for the NULs at their end.
 #[inline(always)]
-fn is_value<O: Octets + ?Sized>(octets: &O, at: u32) -> bool {
-    const START: u64 = u64::from_be_bytes(*b"dslforum");
-    const MIDDLE: u64 = u64::from_be_bytes(*b".org/TR-");
-    const END: u32 = u32::from_be_bytes(*b"111 ");
-    octets.be64(at) == START && octets.be64(at + 8) == MIDDLE && octets.be32(at + 16) == END
+const fn with_blanks(word: u32) -> u32 {
+    const BLANKS: u32 = u32::from_be_bytes(*b"    ");
+    if word & 0xff != 0 {
+        word
+    } else if word & 0xffff != 0 {
+        word | (BLANKS & 0xff)
+    } else if word & 0x00ff_ffff != 0 {
+        word | (BLANKS & 0xffff)
+    } else {
+        word | (BLANKS & 0x00ff_ffff)
+    }
 }
 
 /// Two fields of a header.

@@ -28,7 +28,7 @@ pub fn answer(packet: &XdpFrame<'_>) -> bool {
         Err(class) => class,
     };
     maps::count(Counter::Packet(Hook::AcsStun, class));
-    matches!(class, Class::Plain | Class::KeepAlive)
+    matches!(class, Class::Plain | Class::KeepAlive | Class::NulKeepAlive)
 }
 
 #[inline(always)]
@@ -60,7 +60,7 @@ fn respond(packet: &XdpFrame<'_>, udp: &Udp, route: &Route, config: &Config) -> 
             if !maps::refresh_binding(&key, now) {
                 return Err(Class::UnregisteredBinding);
             }
-            Class::KeepAlive
+            acs::keep_alive_class(demands)
         }
     };
     let datagram = acs::answer(request, route, changed).datagram();

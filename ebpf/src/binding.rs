@@ -44,8 +44,9 @@ fn binding(packet: &SkbFrame<'_>, scratch: &mut Scratch, config: &Config) -> Res
     packet.mark(config.mark, config.mark_mask);
     let key = classify::flow_key(frame, seen.segment, &seen.udp);
     if !maps::refresh_flow(&key, seen.time, signals.binding_change) {
-        return Ok(Class::BindingRefresh);
+        return Ok(classify::binding_class(signals, false));
     }
-    emit::lan(scratch, Hook::LanBinding, Class::Binding);
-    Ok(Class::Binding)
+    let class = classify::binding_class(signals, true);
+    emit::lan(scratch, Hook::LanBinding, class);
+    Ok(class)
 }

@@ -427,7 +427,7 @@ impl SliceHooks {
         let segment = Segment { ifindex: IFINDEX, vlan: udp.vlan };
         let key = classify::flow_key(frame, segment, &udp);
         let is_new = self.flows.insert(key);
-        Ok(if is_new || signals.binding_change { Class::Binding } else { Class::BindingRefresh })
+        Ok(classify::binding_class(signals, is_new || signals.binding_change))
     }
 }
 

@@ -1,6 +1,8 @@
 //! The vectors of requirements.md H.1, option 125 with code and length, and those of H.2 that are used in more than one
 //! place.
 
+use tr111_core::stun::Attribute;
+
 /// Device 00256D / DEV0001 / STB.
 pub const D1: &str = "7d1b00000de91601063030323536440207444556303030310303535442";
 /// Device 00256D / DEV0001 without a class.
@@ -41,6 +43,25 @@ pub const S10: &str = "010100302122232425262728292a2b2c2d2e2f300001000800019c42c
                       05000800010d96cb00710a000b000800019c42c6336407";
 /// H.2, S12: 433 to a Shared Secret Request over UDP.
 pub const S12: &str = "011200100102030405060708090a0b0c0d0e0f100009000c0000042155736520544c5320";
+
+/// CONNECTION-REQUEST-BINDING as set-top boxes write it, with NUL for the blank at its end.
+pub const NUL_BINDING: Attribute<'_> = Attribute::Other { code: 0xc001, value: b"dslforum.org/TR-111\0" };
+/// Attributes of its type with another text or another length.
+pub const WRONG_BINDINGS: [Attribute<'_>; 3] = [
+    Attribute::Other { code: 0xc001, value: b"dslforum.org/TR-112 " },
+    Attribute::Other { code: 0xc001, value: b"dslforum.org/TR-111\0\0\0\0\0" },
+    Attribute::Other { code: 0xc001, value: b"dslforum.org/TR-" },
+];
+
+/// A name as those boxes write it: padded with NULs to 32 bytes.
+///
+/// # Panics
+/// On a longer name: names are part of the tests.
+pub fn padded_with_nuls(name: &[u8]) -> [u8; 32] {
+    let mut field = [0; 32];
+    field[..name.len()].copy_from_slice(name);
+    field
+}
 
 /// Bytes of hexadecimal digits; blanks are ignored.
 ///

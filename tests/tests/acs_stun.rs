@@ -17,7 +17,7 @@ use tr111_tests::{
     lab::Lab,
     process::{output, text},
     redis::Redis,
-    vectors::{S1, S2, S3, S4, S5, S6, S7, S8, S9, S10, S12, hex},
+    vectors::{NUL_BINDING, S1, S2, S3, S4, S5, S6, S7, S8, S9, S10, S12, WRONG_BINDINGS, hex, padded_with_nuls},
 };
 
 /// The addresses of H.2.
@@ -138,6 +138,43 @@ fn vectors() -> Result<()> {
         let count = |result| metrics.sum(STUN, &[("role", "acs"), ("type", "binding_request"), ("result", result)]);
         assert_eq!(["authenticated", "copy", "unauthorized"].map(count), [1, 8, 1]);
     }
+    Ok(())
+}
+
+/// STUN-1, STUN-23, STUN-26, T-37: a set-top box that writes NUL for the blank of CONNECTION-REQUEST-BINDING and pads its name
+/// with NULs to 32 bytes has its binding, under its name, by a signature over the bytes that it sent. Another text or
+/// length binds nothing. The forms are counted.
+#[test]
+fn a_box_that_pads_with_nuls_is_known() -> Result<()> {
+    let lab = lab()?;
+    let acs = acs::start(&lab.gateway, lab.path(), "acs", "")?;
+    acs::add_cpe(&acs, lab.path())?;
+    let client = Client::new(&lab, 40_001)?;
+    for wrong in WRONG_BINDINGS {
+        let named = request(1).attribute(wrong).attribute(Attribute::Username(Username(USERNAME.as_bytes())));
+        assert_eq!(client.ask(&named.build())?[20..], hex(S5)[20..], "{wrong:?}");
+    }
+    assert_eq!(bindings(&acs)?, []);
+
+    let name = padded_with_nuls(USERNAME.as_bytes());
+    let keep_alive = |first| request(first).attribute(NUL_BINDING).attribute(Attribute::Username(Username(&name)));
+    assert_eq!(client.ask(&keep_alive(2).build())?[20..], hex(S5)[20..]);
+    assert_eq!(bindings(&acs)?, [("198.51.100.7:40001".to_owned(), false)]);
+    let changed = || keep_alive(3).attribute(Attribute::BindingChange);
+    assert_eq!(error(&client.ask(&changed().build())?)?.0, 401);
+    // Two bytes of padding that became blanks are no padding for a signature.
+    let signed = changed().sign(&secret(), Variant::A);
+    let mut repadded = signed.clone();
+    repadded[20 + 24 + 4 + 30..][..2].fill(b' ');
+    assert_eq!(error(&client.ask(&repadded)?)?.0, 431);
+    assert!(Message::parse(&client.ask(&signed)?)?.verify(&secret(), Variants::STRICT).is_ok());
+    assert_eq!(bindings(&acs)?, [("198.51.100.7:40001".to_owned(), true)]);
+    assert_eq!(acs.json(&["bindings"])?["bindings"][0]["username"], USERNAME);
+    assert_eq!(client.ask(&hex(S2))?, hex(S5));
+
+    let metrics = acs.metrics()?;
+    let count = |form| metrics.sum("tr111_stun_binding_forms_total", &[("role", "acs"), ("form", form)]);
+    assert_eq!(["exact", "nul", "wrong"].map(count), [1, 4, 3]);
     Ok(())
 }
 

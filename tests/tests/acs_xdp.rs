@@ -17,6 +17,7 @@ use tr111_tests::{
     cpe::{self, STUN_PASSWORD, USERNAME},
     line_rate::Passing,
     nat::{NatLab, PUBLIC, SERVER},
+    vectors::{NUL_BINDING, WRONG_BINDINGS, padded_with_nuls},
     wait::wait_for,
 };
 
@@ -153,6 +154,39 @@ fn xdp_answers_keep_alives_and_the_socket_the_rest() -> Result<()> {
     acs.print(&["cpe", "remove", USERNAME])?;
     client.ask(&keep_alive([10; 16]).build())?;
     assert_eq!(counted("keep_alive")?, before + 1);
+    Ok(())
+}
+
+/// STUN-1, STUN-29, T-37: the keep-alives of a set-top box that writes NUL for the blank of CONNECTION-REQUEST-BINDING and pads
+/// its name with NULs are answered by XDP once it signed, and counted apart. Another text or length goes to the socket.
+#[test]
+fn a_box_that_pads_with_nuls_is_kept_at_line_rate() -> Result<()> {
+    let lab = Lab::new()?;
+    let acs = lab.acs()?;
+    let name = padded_with_nuls(USERNAME.as_bytes());
+    let with = |id: u8, binding| {
+        Builder::new(MessageType::BindingRequest, TransactionId([id; 16]))
+            .attribute(binding)
+            .attribute(Attribute::Username(Username(&name)))
+    };
+    let counted = |class: &str| anyhow::Ok(acs.metrics()?.packets(HOOK, class));
+    let client = lab.client(40_001)?;
+    let signature = with(1, NUL_BINDING).sign(&SharedSecret::new(STUN_PASSWORD.as_bytes()), Variant::A);
+    assert!(Message::parse(&client.ask(&signature)?)?.is_signed());
+    let since = last_seen(&acs)?;
+    wait_for("a keep-alive that refreshes the binding", SOON, || {
+        let answer = client.ask(&with(2, NUL_BINDING).build())?;
+        assert!(!is_challenge(&answer)?);
+        Ok((last_seen(&acs)? > since).then_some(()))
+    })?;
+    assert!(counted("nul_keep_alive")? > 0);
+    assert_eq!((counted("keep_alive")?, counted("unregistered_binding")?), (0, 0));
+    for wrong in WRONG_BINDINGS {
+        client.ask(&with(3, wrong).build())?;
+    }
+    assert_eq!(counted("wrong_binding")?, 3);
+    let wrong = acs.metrics()?.sum("tr111_stun_binding_forms_total", &[("form", "wrong")]);
+    assert_eq!(wrong, 3);
     Ok(())
 }
 

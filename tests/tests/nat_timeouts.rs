@@ -17,6 +17,7 @@ use tr111_tests::{
     lab::Lab,
     nat::{NatLab, PUBLIC, SERVER},
     process::{output_with_input, run, text},
+    vectors::{NUL_BINDING, WRONG_BINDINGS, padded_with_nuls},
     wait::wait_for,
 };
 
@@ -131,6 +132,34 @@ fn a_binding_for_connection_requests_lives_longer() -> Result<()> {
     let detached = agent.print(&["detach", "--pin-dir", &agent.files().pins().display().to_string()])?;
     ensure!(detached.contains("nft table"), "{detached}");
     assert!(!nat.has_table("inet tr111")? && nat.has_table("ip lab")?);
+    Ok(())
+}
+
+/// STUN-1, STUN-5, T-37: the flow of a set-top box that writes NUL for the blank of CONNECTION-REQUEST-BINDING and pads its name
+/// with NULs lives longer too, and is listed under the name. Another text or length is a flow of somebody else. All of it
+/// is counted.
+#[test]
+fn the_binding_of_a_box_that_pads_with_nuls_lives_longer() -> Result<()> {
+    let nat = Nat::new()?;
+    let agent = nat.start()?;
+    let name = padded_with_nuls(USERNAME);
+    for _ in 0..2 {
+        nat.request(5000, &[NUL_BINDING, Attribute::Username(Username(&name))])?;
+    }
+    for (port, wrong) in (5001..).zip(WRONG_BINDINGS) {
+        nat.request(port, &[wrong, Attribute::Username(Username(&name))])?;
+        ensure!(nat.left(port)? <= 30, "{wrong:?} was extended");
+    }
+    ensure!(nat.left(5000)? > 290, "{} s left", nat.left(5000)?);
+    agent.wait_for_metrics("the extended binding", |metrics| {
+        metrics.sum("tr111_nat_bindings_extended_total", &[]) == 1 && metrics.sum("tr111_nat_bindings", &[]) == 1
+    })?;
+    let binding = only(&agent)?;
+    assert_eq!((&binding["username"], &binding["extended"]), (&"CPE57689".into(), &true.into()));
+    let metrics = agent.metrics()?;
+    let counted = |class| metrics.packets("lan_binding", class);
+    assert_eq!(["nul_binding", "nul_binding_refresh", "wrong_binding"].map(counted), [1, 1, 3]);
+    assert_eq!(["binding", "binding_refresh"].map(counted), [0, 0]);
     Ok(())
 }
 

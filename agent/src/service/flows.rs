@@ -19,7 +19,11 @@ use tr111_common::{
     headers::{self, Wanted},
     stun::USERNAME_MAXIMUM,
 };
-use tr111_core::{association::Association, stun::Message, time::BootTime};
+use tr111_core::{
+    association::Association,
+    stun::{Message, Username},
+    time::BootTime,
+};
 
 use super::Clock;
 use crate::{
@@ -78,7 +82,7 @@ impl Flows {
         let key = classify::flow_key(event.frame, event.segment, &udp);
         let payload = event.frame.get(udp.payload as usize..udp.end as usize)?;
         let message = Message::parse(payload).ok()?;
-        let name = message.username().map(|username| username.0.trim_ascii_end());
+        let name = message.username().map(Username::trimmed);
         let username = name.filter(|name| name.len() <= USERNAME_MAXIMUM as usize).map(Box::from);
         let is_new = !self.heard.contains_key(&key);
         let heard = self.heard.entry(key).or_insert(Heard { username: None, changed: BootTime(event.time) });
@@ -286,6 +290,8 @@ mod tests {
     fn usernames_are_bounded_where_they_come_in() {
         let mut flows = Flows::default();
         assert_eq!(take(&mut flows, b"CPE1    ").as_deref(), Some(b"CPE1".as_slice()));
+        assert_eq!(take(&mut flows, b"CPE1\0\0\0\0").as_deref(), Some(b"CPE1".as_slice()));
+        assert_eq!(take(&mut flows, b"CPE\x001\0\0\0").as_deref(), Some(b"CPE\x001".as_slice()));
         assert_eq!(take(&mut flows, &[0xff; 256]).as_deref(), Some([0xff; 256].as_slice()));
         assert_eq!(take(&mut flows, &[1; 260]), None);
         assert_eq!(take(&mut flows, &[b'x'; 1_400]), None);

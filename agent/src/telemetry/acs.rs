@@ -1,6 +1,7 @@
 //! Metrics of the ACS role.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
+use tr111_common::stun::BindingForm;
 use tr111_core::{
     acs::{Outcome, Verdict},
     stun::MessageType,
@@ -24,6 +25,7 @@ pub struct AcsMetrics {
     /// What is wrong.
     pub alarms: IntCounterVec,
     stun: IntCounterVec,
+    binding_forms: IntCounterVec,
 }
 
 impl AcsMetrics {
@@ -42,6 +44,10 @@ impl AcsMetrics {
     pub fn register(telemetry: &Telemetry, role: &str) -> Result<Self, prometheus::Error> {
         let requests = Opts::new("tr111_connection_requests_total", "UDP Connection Requests, by what became of them.");
         let stun = Opts::new("tr111_stun_messages_total", "STUN messages, by what became of them.");
+        let forms = Opts::new(
+            "tr111_stun_binding_forms_total",
+            "Binding Requests with CONNECTION-REQUEST-BINDING that came to a socket, by how it is written.",
+        );
         let lost = Opts::new("tr111_socket_lost_total", "Datagrams that a socket had no room for.");
         let alarms = Opts::new("tr111_acs_alarms_total", "What somebody should look at, by reason.");
         let metrics = Self {
@@ -52,10 +58,14 @@ impl AcsMetrics {
             lost: IntCounter::with_opts(lost.const_label("socket", "stun"))?,
             alarms: IntCounterVec::new(alarms, &["alarm"])?,
             stun: IntCounterVec::new(stun.const_label("role", role), &["type", "result"])?,
+            binding_forms: IntCounterVec::new(forms.const_label("role", role), &["form"])?,
         };
         let request = MessageType::BindingRequest.label();
         for verdict in Verdict::ALL {
             metrics.stun.with_label_values(&[request, verdict.label()]);
+        }
+        for form in BindingForm::ALL {
+            metrics.binding_forms.with_label_values(&[form.label()]);
         }
         metrics.requests.with_label_values(&[Self::SENT]);
         for alarm in [Self::REPLAYED, Self::CLOCK_AHEAD, Self::NOT_KEPT, Self::UNREADABLE] {
@@ -68,13 +78,21 @@ impl AcsMetrics {
         telemetry.register(Box::new(metrics.lost.clone()))?;
         telemetry.register(Box::new(metrics.alarms.clone()))?;
         telemetry.register(Box::new(metrics.stun.clone()))?;
+        telemetry.register(Box::new(metrics.binding_forms.clone()))?;
         Ok(metrics)
     }
 }
 
 /// What a thread counts between two looks at the metrics.
+#[derive(Debug, Default)]
+pub struct StunCounts {
+    messages: Messages,
+    forms: [u64; BindingForm::ALL.len()],
+}
+
+/// By type and verdict.
 #[derive(Debug)]
-pub struct StunCounts([[u64; Verdict::ALL.len()]; TYPES.len() + 1]);
+struct Messages([[u64; Verdict::ALL.len()]; TYPES.len() + 1]);
 
 const TYPES: [MessageType; 6] = [
     MessageType::BindingRequest,
@@ -85,7 +103,7 @@ const TYPES: [MessageType; 6] = [
     MessageType::SharedSecretErrorResponse,
 ];
 
-impl Default for StunCounts {
+impl Default for Messages {
     fn default() -> Self {
         Self([[0; Verdict::ALL.len()]; TYPES.len() + 1])
     }
@@ -96,18 +114,26 @@ impl StunCounts {
     pub fn count(&mut self, outcome: &Outcome) {
         let position = |wanted| TYPES.iter().position(|&kind| kind == wanted);
         let kind = outcome.message_type.and_then(position).unwrap_or(TYPES.len());
-        self.0[kind][outcome.verdict as usize] += 1;
+        self.messages.0[kind][outcome.verdict as usize] += 1;
+        if let Some(form) = outcome.binding {
+            self.forms[form as usize] += 1;
+        }
     }
 
     /// Adds everything to the metrics, and begins anew.
     pub fn flush(&mut self, metrics: &AcsMetrics) {
-        for (kind, counts) in self.0.iter_mut().enumerate() {
+        for (kind, counts) in self.messages.0.iter_mut().enumerate() {
             let label = TYPES.get(kind).map_or("other", |kind| kind.label());
             for (verdict, count) in Verdict::ALL.into_iter().zip(counts) {
                 if *count > 0 {
                     metrics.stun.with_label_values(&[label, verdict.label()]).inc_by(*count);
                     *count = 0;
                 }
+            }
+        }
+        for (form, count) in BindingForm::ALL.into_iter().zip(&mut self.forms) {
+            if *count > 0 {
+                metrics.binding_forms.with_label_values(&[form.label()]).inc_by(std::mem::take(count));
             }
         }
     }

@@ -61,6 +61,79 @@ fn refuses_values_that_are_nearly_right() {
     }
 }
 
+/// A request with each of these values of CONNECTION-REQUEST-BINDING.
+fn form(values: &[&[u8]]) -> Option<BindingForm> {
+    let attributes: Vec<_> = values.iter().map(|value| (attribute::CONNECTION_REQUEST_BINDING, *value)).collect();
+    signals(&request(&attributes)).expect("a Binding Request").binding_form()
+}
+
+/// STUN-1: NUL for the blank means the same and is told apart; another text or length means nothing, and does no harm
+/// beside the right one.
+#[test]
+fn tells_the_forms_of_the_attribute_apart() {
+    const NUL: &[u8] = &CONNECTION_REQUEST_BINDING_NUL;
+    const EXACT: &[u8] = &CONNECTION_REQUEST_BINDING;
+    assert_eq!(form(&[]), None);
+    assert_eq!(form(&[EXACT]), Some(BindingForm::Exact));
+    assert_eq!(form(&[NUL]), Some(BindingForm::Nul));
+    for wrong in [
+        &b"dslforum.org/TR-111"[..],
+        b"dslforum.org/TR-111\0\0\0\0\0",
+        b"dslforum.org/TR-11\0\0",
+        b"dslforum.org/TR-111\t",
+        b"dslforum.org/TR-112\0",
+        b"Dslforum.org/TR-111\0",
+        b"",
+    ] {
+        assert_eq!(form(&[wrong]), Some(BindingForm::Wrong), "{wrong:?}");
+        assert_eq!(form(&[EXACT, wrong]), Some(BindingForm::Exact), "{wrong:?}");
+        assert_eq!(form(&[wrong, NUL]), Some(BindingForm::Nul), "{wrong:?}");
+    }
+    assert_eq!(form(&[NUL, EXACT]), Some(BindingForm::Nul));
+    let changed = request(&[(attribute::CONNECTION_REQUEST_BINDING, NUL), CHANGE]);
+    assert_eq!(read(&changed), Some((true, true)));
+}
+
+/// T-37: beside NUL for the blank, NULs behind a name are its padding, as blanks are; inside a name, and beside the exact
+/// attribute, they are bytes of it.
+#[test]
+fn nuls_are_padding_where_the_attribute_ends_with_one() {
+    const SEED: u64 = 7;
+    let hash_in = |value: &[u8], name: &[u8]| {
+        let message = request(&[(attribute::CONNECTION_REQUEST_BINDING, value), (attribute::USERNAME, name)]);
+        let mut demands = Demands::default();
+        assert!(demands.read(message.as_slice(), 0, message.len() as u32, PlainLoop));
+        demands.username_hash(message.as_slice(), SEED, PlainLoop)
+    };
+    let nul = |name: &[u8]| hash_in(&CONNECTION_REQUEST_BINDING_NUL, name);
+    let exact = |name: &[u8]| hash_in(&CONNECTION_REQUEST_BINDING, name);
+    let padded = |name: &[u8], length| {
+        let mut padded = Vec::from(name);
+        padded.resize(length, 0);
+        padded
+    };
+    for (name, as_blanks) in [
+        (&b"C"[..], &b"C   "[..]),
+        (b"CP", b"CP  "),
+        (b"CPE", b"CPE "),
+        (b"CPE5", b"CPE5"),
+        (b"CPE57689", b"CPE57689"),
+        (b"CPE\0x", b"CPE\0x   "),
+        (b"CPE\0\0\0\0\0x", b"CPE\0\0\0\0\0x   "),
+        (&[b'x'; 32], &[b'x'; 32]),
+    ] {
+        let expected = exact(as_blanks);
+        assert_eq!(nul(as_blanks), expected, "{name:?}");
+        for length in [name.len().next_multiple_of(4), 32, 256] {
+            assert_eq!(nul(&padded(name, length)), expected, "{name:?} in {length} bytes");
+        }
+        assert_ne!(exact(&padded(name, 36)), expected, "{name:?}");
+        assert_ne!(nul(&padded(name, 260)), expected, "{name:?}: longer than any STUNUsername");
+    }
+    assert_ne!(nul(b"CPE\0x\0\0\0"), nul(b"CPE x\0\0\0"));
+    assert_eq!(nul(&[0; 32]), nul(b""));
+}
+
 /// STUN-3: BINDING-CHANGE without CONNECTION-REQUEST-BINDING is no signal; with a value it is another attribute.
 #[test]
 fn a_change_alone_is_no_signal() {

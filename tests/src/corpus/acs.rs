@@ -109,13 +109,13 @@ pub fn answer(frame: &[u8], config: &Config) -> Result<(Class, Vec<u8>), Class> 
     let class = match acs::judge(payload, payload.len() as u32, &mut demands, PlainLoop)? {
         Question::Plain => Class::Plain,
         Question::KeepAlive => {
-            let asked = acs::binding_key(payload, &demands, &route, config, PlainLoop);
+            let asked = acs::binding_key(payload, &mut demands, &route, config, PlainLoop);
             let registered =
                 NAMES.map(|name| BindingKey::new(name.as_bytes(), endpoint(SOURCE), endpoint(SERVERS[0]), config.seed));
             if !registered.contains(&Some(asked)) {
                 return Err(Class::UnregisteredBinding);
             }
-            Class::KeepAlive
+            acs::keep_alive_class(&demands)
         }
     };
     let datagram = acs::answer(payload, &route, endpoint(place.changed)).datagram();

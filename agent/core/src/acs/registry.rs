@@ -111,9 +111,10 @@ impl Registry {
         self.by_name.find(self.hasher.hash(name), |&id| *self.cpes[id].name == *name).copied()
     }
 
-    /// The number of the CPE that a USERNAME names: by its very bytes, else without the padding (T-37).
+    /// The number of the CPE that a USERNAME names: by its very bytes, else without the padding (T-37): NULs, then also
+    /// blanks.
     pub fn named(&self, username: Username<'_>) -> Option<u32> {
-        self.number(username.0).or_else(|| self.number(username.trimmed()))
+        [username.0, username.without_nuls(), username.trimmed()].into_iter().find_map(|name| self.number(name))
     }
 
     /// The CPE with a number.

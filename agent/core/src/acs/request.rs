@@ -2,6 +2,8 @@
 
 use std::{mem, net::SocketAddrV4};
 
+use tr111_common::stun::BindingForm;
+
 use super::{
     Approach,
     verdict::{Outcome, Verdict},
@@ -101,7 +103,8 @@ pub struct Request<'a> {
     pub(super) message: Message<'a>,
     pub(super) ends: Ends,
     pub(super) username: Option<Username<'a>>,
-    pub(super) has_connection_request_binding: bool,
+    /// How CONNECTION-REQUEST-BINDING is written, where an attribute of its type is.
+    pub(super) binding: Option<BindingForm>,
     /// Without the other one, nobody asks (STUN-3).
     pub(super) has_binding_change: bool,
     response_address: Option<SocketAddrV4>,
@@ -120,15 +123,21 @@ pub enum First<'a> {
 impl Settings {
     /// Judges a datagram, and answers what needs no registry into `answer`.
     pub fn judge<'a>(self, ends: Ends, datagram: &'a [u8], answer: &mut Vec<u8>) -> First<'a> {
-        First::Settled(match Request::read(ends, datagram, answer) {
-            Err(outcome) => outcome,
+        let request = match Request::read(ends, datagram, answer) {
+            Err(outcome) => return First::Settled(outcome),
             Ok(request) if !self.is_registry_readable && request.username.is_some() => {
-                Outcome::silent(Some(MessageType::BindingRequest), Verdict::Unreadable)
+                let silent = Outcome::silent(Some(MessageType::BindingRequest), Verdict::Unreadable);
+                return First::Settled(Outcome { binding: request.binding, ..silent });
             }
             Ok(request) if request.needs_registry(self.approach) => return First::Pending(request),
-            Ok(request) if self.challenge == Challenge::All => request.refuse(Verdict::Unauthorized, answer),
-            Ok(request) => request.grant(self, None, answer),
-        })
+            Ok(request) => request,
+        };
+        let outcome = if self.challenge == Challenge::All {
+            request.refuse(Verdict::Unauthorized, answer)
+        } else {
+            request.grant(self, None, answer)
+        };
+        First::Settled(Outcome { binding: request.binding, ..outcome })
     }
 }
 
@@ -162,18 +171,18 @@ impl<'a> Request<'a> {
             message,
             ends,
             username: None,
-            has_connection_request_binding: false,
+            binding: None,
             has_binding_change: false,
             response_address: None,
             is_understood: true,
         };
         for attribute in request.message.attributes() {
+            request.binding = request.binding.max(attribute.binding_form());
             match attribute {
                 Attribute::Username(username) => request.username = request.username.or(Some(username)),
                 Attribute::ResponseAddress(address) => {
                     request.response_address = request.response_address.or(Some(address));
                 }
-                Attribute::ConnectionRequestBinding => request.has_connection_request_binding = true,
                 Attribute::BindingChange => request.has_binding_change = true,
                 other => request.is_understood &= !other.is_unknown_and_mandatory(),
             }
@@ -188,7 +197,12 @@ impl<'a> Request<'a> {
 
     fn needs_registry(&self, approach: Approach) -> bool {
         self.message.is_signed()
-            || (self.has_connection_request_binding && self.username.is_some() && approach.is_stun())
+            || (self.has_connection_request_binding() && self.username.is_some() && approach.is_stun())
+    }
+
+    /// Whether its source listens for UDP Connection Requests (STUN-1).
+    pub(super) fn has_connection_request_binding(&self) -> bool {
+        self.binding >= Some(BindingForm::Exact)
     }
 
     /// The last checks, and the one Binding Response: to its source, or where it asks for if that is allowed. It is signed
@@ -220,7 +234,7 @@ impl<'a> Request<'a> {
             None => response.build(),
         };
         let to = Some(elsewhere.unwrap_or(source));
-        Outcome { message_type: Some(MessageType::BindingRequest), verdict, to, learned: None }
+        Outcome { message_type: Some(MessageType::BindingRequest), verdict, to, learned: None, binding: None }
     }
 
     /// RESPONSE-ADDRESS, where it is heeded. Where it is not, it is as if it were not there (SEC-7).
@@ -268,5 +282,5 @@ fn refuse(
         message = message.attribute(Attribute::UnknownAttributes(UnknownAttributes::new(&types[..count])));
     }
     *answer = message.build();
-    Outcome { message_type: Some(message_type), verdict, to: Some(to), learned: None }
+    Outcome { message_type: Some(message_type), verdict, to: Some(to), learned: None, binding: None }
 }

@@ -102,36 +102,36 @@ impl Server {
     /// much, and only CPEs that are known to be there are heard.
     pub fn judge(&mut self, now: Now, request: &Request<'_>, is_limited: bool, answer: &mut Vec<u8>) -> Judged {
         let number = request.username.and_then(|username| self.registry.named(username));
-        if number.is_none() && self.is_unreadable(request) {
-            return Judged::Settled(ignored(Verdict::Unreadable));
-        }
-        if is_limited && !self.is_known_from(number, request) {
-            return Judged::Settled(ignored(Verdict::Limited));
-        }
-        if !request.message.is_signed() {
-            return Judged::Settled(self.judge_unsigned(now, request, number, answer));
-        }
-        match self.judge_signed(now, request, number, answer) {
-            Ok(accepted) => Judged::Accepted(accepted),
-            Err(outcome) => Judged::Settled(outcome),
-        }
+        let settled = if number.is_none() && self.is_unreadable(request) {
+            ignored(Verdict::Unreadable)
+        } else if is_limited && !self.is_known_from(number, request) {
+            ignored(Verdict::Limited)
+        } else if request.message.is_signed() {
+            match self.judge_signed(now, request, number, answer) {
+                Ok(accepted) => return Judged::Accepted(accepted),
+                Err(outcome) => outcome,
+            }
+        } else {
+            self.judge_unsigned(now, request, number, answer)
+        };
+        Judged::Settled(Outcome { binding: request.binding, ..settled })
     }
 
     /// Ends what [`Judged::Accepted`] began, now that it is known whether the request is remembered. `answer` is what
     /// [`Server::judge`] wrote.
     pub fn conclude(&mut self, now: Now, accepted: &Accepted, remembered: Remembered, answer: &[u8]) -> Outcome {
-        let Accepted { fingerprint, name, ends, transaction_id, datagram, to } = accepted;
+        let Accepted { fingerprint, name, ends, binding, transaction_id, datagram, to } = accepted;
         self.waiting.remove(fingerprint);
         self.signed.note(*fingerprint);
         // It may have been removed meanwhile.
         let number = self.registry.number(name);
         let (verdict, learned) = match remembered {
-            Remembered::Before => return replayed(number),
+            Remembered::Before => return Outcome { binding: *binding, ..replayed(number) },
             Remembered::Now => (Verdict::Authenticated, number.and_then(|number| self.register(now, number, *ends))),
             Remembered::NotAtAll => (Verdict::NotKept, number.map(|number| self.hold(now, number, *ends))),
         };
         self.replies.note(now.boot, ends.source, *transaction_id, datagram, answer);
-        Outcome { message_type: Some(MessageType::BindingRequest), verdict, to: Some(*to), learned }
+        Outcome { message_type: Some(MessageType::BindingRequest), verdict, to: Some(*to), learned, binding: *binding }
     }
 
     fn is_known_from(&self, number: Option<u32>, request: &Request<'_>) -> bool {
@@ -185,7 +185,7 @@ impl Server {
         }
         let outcome = request.grant(self.settings, Some((&authentic.secret, authentic.variant)), answer);
         let (Verdict::Authenticated, true, Some(to)) =
-            (outcome.verdict, request.has_connection_request_binding, outcome.to)
+            (outcome.verdict, request.has_connection_request_binding(), outcome.to)
         else {
             return Err(outcome);
         };
@@ -194,7 +194,8 @@ impl Server {
         };
         self.waiting.insert(fingerprint, request.ends.source);
         let (name, transaction_id, datagram) = (cpe.name.clone(), request.transaction_id(), request.datagram.into());
-        Ok(Accepted { fingerprint, name, ends: request.ends, transaction_id, datagram, to })
+        let (ends, binding) = (request.ends, request.binding);
+        Ok(Accepted { fingerprint, name, ends, binding, transaction_id, datagram, to })
     }
 
     /// In the order of RFC 3489 8.1: who says it signed, whether we know it, whether it did (STUN-25).

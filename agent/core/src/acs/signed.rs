@@ -12,6 +12,7 @@ use std::{mem, net::SocketAddrV4};
 
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
+use tr111_common::stun::BindingForm;
 
 use super::Ends;
 use crate::{short::Short, stun::TransactionId};
@@ -31,6 +32,8 @@ pub struct Accepted {
     /// Name of the CPE.
     pub(super) name: Short,
     pub(super) ends: Ends,
+    /// How CONNECTION-REQUEST-BINDING is written.
+    pub(super) binding: Option<BindingForm>,
     pub(super) transaction_id: TransactionId,
     pub(super) datagram: Box<[u8]>,
     /// Where the answer goes.

@@ -53,6 +53,15 @@ fn finds_a_padded_username() {
     assert_eq!(registry.named(Username(b"CPE5768\0")), Some(short));
     assert_eq!(registry.named(Username(b"CPE576  ")), Some(padded));
     assert_eq!(registry.named(Username(b"CPE576 \0")), None);
+    let padded_by_nuls = |name: &[u8]| {
+        let mut field = [0; 32];
+        field[..name.len()].copy_from_slice(name);
+        registry.named(Username(&field))
+    };
+    assert_eq!(padded_by_nuls(b"CPE5768"), Some(short));
+    assert_eq!(padded_by_nuls(b"CPE576  "), Some(padded), "blanks before NULs are the name's");
+    assert_eq!(padded_by_nuls(b"CPE5768\0x"), None);
+    assert_eq!(padded_by_nuls(b""), None);
 }
 
 /// T-65: the latest of what is authenticated wins, and nothing unsigned overrides it. Times decide nothing: a clock that was

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddrV4;
 
+use tr111_common::stun::BindingForm;
+
 use crate::stun::{ErrorCode, MessageType};
 
 /// What became of a datagram.
@@ -120,12 +122,14 @@ pub struct Outcome {
     pub to: Option<SocketAddrV4>,
     /// What the registry learned by it.
     pub learned: Option<Learned>,
+    /// How its CONNECTION-REQUEST-BINDING is written, where it is a Binding Request with an attribute of that type.
+    pub binding: Option<BindingForm>,
 }
 
 impl Outcome {
     /// Nothing is sent.
     pub(super) fn silent(message_type: Option<MessageType>, verdict: Verdict) -> Self {
-        Self { message_type, verdict, to: None, learned: None }
+        Self { message_type, verdict, to: None, learned: None, binding: None }
     }
 }
 

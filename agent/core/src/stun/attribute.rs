@@ -2,7 +2,10 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use tr111_common::stun::{ATTRIBUTE_HEADER, CONNECTION_REQUEST_BINDING, MAGIC_COOKIE, attribute as code};
+use tr111_common::stun::{
+    ATTRIBUTE_HEADER, BindingForm, CONNECTION_REQUEST_BINDING, CONNECTION_REQUEST_BINDING_NUL, MAGIC_COOKIE,
+    attribute as code,
+};
 
 use super::{ParseError, TransactionId};
 
@@ -41,6 +44,8 @@ pub enum Attribute<'a> {
     DraftXorMappedAddress(SocketAddrV4),
     /// The request's source listens for UDP Connection Requests (STUN-1).
     ConnectionRequestBinding,
+    /// The same with NUL for the blank at its end ([`BindingForm::Nul`]).
+    ConnectionRequestBindingNul,
     /// The binding changed (STUN-2).
     BindingChange,
     /// An attribute that is none of the above, or has the type of one of TR-111's without its value.
@@ -61,11 +66,24 @@ pub struct ChangeRequest {
     pub port: bool,
 }
 
-/// A USERNAME as it came. Senders pad it with spaces to a multiple of four bytes (T-37).
+/// A USERNAME as it came. Senders pad it with spaces to a multiple of four bytes (T-37), or with NULs to 32 bytes
+/// ([`BindingForm::Nul`]).
+///
+/// Padding is left out only where a name is looked up or shown. MESSAGE-INTEGRITY covers the bytes as they came, so nobody
+/// adds or removes padding of a signed request. No CPE gains by padding: no STUNUsername has a NUL, so names that differ in
+/// NULs at the end are one name, whose password the sender has to know; what is unsigned overrides nothing. So NULs at the
+/// end are padding in every request, also where [`BindingForm::Nul`] is not (a box that pads pads its other requests too).
+/// A NUL inside a name is part of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Username<'a>(pub &'a [u8]);
 
 impl<'a> Username<'a> {
+    /// The bytes without the NULs at their end.
+    pub fn without_nuls(self) -> &'a [u8] {
+        let end = self.0.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        &self.0[..end]
+    }
+
     /// The bytes without the spaces and NULs at their end.
     pub fn trimmed(self) -> &'a [u8] {
         let end = self.0.iter().rposition(|&byte| byte != b' ' && byte != 0).map_or(0, |last| last + 1);
@@ -174,9 +192,19 @@ impl<'a> Attribute<'a> {
             Self::ReflectedFrom(_) => code::REFLECTED_FROM,
             Self::XorMappedAddress(_) => code::XOR_MAPPED_ADDRESS,
             Self::DraftXorMappedAddress(_) => code::XOR_MAPPED_ADDRESS_OPTIONAL,
-            Self::ConnectionRequestBinding => code::CONNECTION_REQUEST_BINDING,
+            Self::ConnectionRequestBinding | Self::ConnectionRequestBindingNul => code::CONNECTION_REQUEST_BINDING,
             Self::BindingChange => code::BINDING_CHANGE,
             Self::Other { code, .. } => code,
+        }
+    }
+
+    /// How CONNECTION-REQUEST-BINDING is written; `None` for attributes of other types.
+    pub fn binding_form(self) -> Option<BindingForm> {
+        match self {
+            Self::ConnectionRequestBinding => Some(BindingForm::Exact),
+            Self::ConnectionRequestBindingNul => Some(BindingForm::Nul),
+            Self::Other { code: code::CONNECTION_REQUEST_BINDING, .. } => Some(BindingForm::Wrong),
+            _ => None,
         }
     }
 
@@ -230,7 +258,11 @@ impl<'a> Attribute<'a> {
                 Ok(address) => Self::DraftXorMappedAddress(masked(address, first_bytes(id))),
                 Err(_) => Self::Other { code, value },
             },
-            code::CONNECTION_REQUEST_BINDING if value == CONNECTION_REQUEST_BINDING => Self::ConnectionRequestBinding,
+            code::CONNECTION_REQUEST_BINDING => match BindingForm::read(value, 0, value.len() as u32) {
+                BindingForm::Exact => Self::ConnectionRequestBinding,
+                BindingForm::Nul => Self::ConnectionRequestBindingNul,
+                BindingForm::Wrong => Self::Other { code, value },
+            },
             code::BINDING_CHANGE if value.is_empty() => Self::BindingChange,
             _ => Self::Other { code, value },
         })
@@ -268,6 +300,7 @@ impl<'a> Attribute<'a> {
             }
             Self::UnknownAttributes(types) => message.extend(types.iter().flat_map(u16::to_be_bytes)),
             Self::ConnectionRequestBinding => message.extend(CONNECTION_REQUEST_BINDING),
+            Self::ConnectionRequestBindingNul => message.extend(CONNECTION_REQUEST_BINDING_NUL),
             Self::BindingChange => {}
             Self::Other { value, .. } => {
                 message.extend(value);

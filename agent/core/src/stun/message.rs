@@ -2,7 +2,7 @@
 
 use std::net::SocketAddrV4;
 
-use tr111_common::stun::{ATTRIBUTE_HEADER, HEADER, attribute as code};
+use tr111_common::stun::{ATTRIBUTE_HEADER, BindingForm, HEADER, attribute as code};
 
 use super::{
     Attribute, ChangeRequest, ErrorCode, IntegrityError, MessageType, ParseError, SharedSecret, TransactionId,
@@ -142,7 +142,12 @@ impl<'a> Message<'a> {
 
     /// Whether the request's source listens for UDP Connection Requests (STUN-1).
     pub fn has_connection_request_binding(&self) -> bool {
-        self.attributes().any(|attribute| attribute == Attribute::ConnectionRequestBinding)
+        self.binding_form() >= Some(BindingForm::Exact)
+    }
+
+    /// How CONNECTION-REQUEST-BINDING is written; `None` where there is no attribute of its type.
+    pub fn binding_form(&self) -> Option<BindingForm> {
+        self.attributes().filter_map(Attribute::binding_form).max()
     }
 
     /// Whether the request tells of a change: BINDING-CHANGE counts only with CONNECTION-REQUEST-BINDING (STUN-3).

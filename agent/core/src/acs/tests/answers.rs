@@ -2,9 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use tr111_common::stun::{BindingForm, attribute};
+
 use super::lab::*;
 use crate::{
-    acs::{Challenge, ResponseAddress, Settings, State, Verdict},
+    acs::{Challenge, Ends, First, Judged, Learned, ResponseAddress, Settings, State, Verdict},
     identity::tests::bytes,
     stun::{Attribute, Builder, ChangeRequest, Message, MessageType, SharedSecret, Username, Variant, Variants},
 };
@@ -121,6 +123,71 @@ fn sends_answers_only_to_who_asked() {
         .attribute(Attribute::Other { code: 0x7777, value: &[] })
         .build();
     assert_eq!(Lab::new().ask(&wrong).sent.expect("an error").0, MAPPED);
+}
+
+/// STUN-1, T-37: a box that writes NUL for the blank and pads its name with NULs is known by that name. Its signature is over
+/// the bytes as they came, and a copy with other padding is neither authentic nor another request.
+#[test]
+fn knows_who_pads_with_nuls() {
+    let mut lab = Lab::new();
+    let mut field = [0; 32];
+    field[..USER.len()].copy_from_slice(USER);
+    let padded = |first| {
+        Builder::new(MessageType::BindingRequest, id(first))
+            .attribute(Attribute::ConnectionRequestBindingNul)
+            .attribute(Attribute::Username(Username(&field)))
+    };
+    let heard = lab.ask(&padded(1).build());
+    assert_eq!((heard.verdict, heard.sent), (Verdict::Answered, Some((MAPPED, bytes(S5)))));
+    assert_eq!(heard.learned, Some(Learned::Tentative { number: 0 }));
+    let signed = padded(2).sign(&secret(), Variant::A);
+    let mut shorter = padded(2).build();
+    let digest = signed[signed.len() - 24..].to_vec();
+    shorter.truncate(shorter.len() - 4);
+    shorter[3] -= 4;
+    shorter[20 + 24 + 3] -= 4;
+    let mut forged = shorter;
+    forged.extend(digest);
+    forged[3] += 24;
+    assert_eq!(lab.ask(&forged).verdict, Verdict::IntegrityCheckFailure);
+    let answer = lab.ask(&signed);
+    assert_eq!(answer.learned, Some(Learned::Authenticated { number: 0, is_new: true }));
+    assert!(Message::parse(&answer.sent.expect("an answer").1).expect("whole").is_signed());
+    assert_eq!(lab.ask_from(moved(40_002), &signed).verdict, Verdict::Replayed);
+}
+
+/// STUN-1: each request is counted by how CONNECTION-REQUEST-BINDING is written, whether the registry is asked or not; with
+/// another text or length it has none.
+#[test]
+fn says_how_the_attribute_is_written() {
+    let code = attribute::CONNECTION_REQUEST_BINDING;
+    let named = Attribute::Username(Username(USER));
+    let wrong = |value| Attribute::Other { code, value };
+    for (attributes, form, is_pending) in [
+        (&[][..], None, false),
+        (&[named], None, false),
+        (&[Attribute::ConnectionRequestBinding], Some(BindingForm::Exact), false),
+        (&[Attribute::ConnectionRequestBinding, named], Some(BindingForm::Exact), true),
+        (&[Attribute::ConnectionRequestBindingNul], Some(BindingForm::Nul), false),
+        (&[Attribute::ConnectionRequestBindingNul, named], Some(BindingForm::Nul), true),
+        (&[wrong(b"dslforum.org/TR-112 "), named], Some(BindingForm::Wrong), false),
+        (&[wrong(b"dslforum.org/TR-111\0\0\0\0\0"), named], Some(BindingForm::Wrong), false),
+        (&[wrong(b""), Attribute::ConnectionRequestBinding, named], Some(BindingForm::Exact), true),
+    ] {
+        let request = attributes.iter().fold(plain(), |request, attribute| request.attribute(*attribute)).build();
+        let mut answer = Vec::new();
+        let ends = Ends { source: MAPPED, server: SERVER };
+        let mut lab = Lab::new();
+        let (outcome, was_pending) = match lab.server.settings().judge(ends, &request, &mut answer) {
+            First::Settled(outcome) => (outcome, false),
+            First::Pending(request) => match lab.server.judge(lab.now, &request, false, &mut answer) {
+                Judged::Settled(outcome) => (outcome, true),
+                Judged::Accepted(accepted) => panic!("{accepted:?}"),
+            },
+        };
+        assert_eq!((outcome.binding, was_pending), (form, is_pending), "{attributes:?}");
+        assert_eq!(answer, bytes(S5), "{attributes:?}");
+    }
 }
 
 /// STUN-24, STUN-25, STUN-13: who signed, whether we know it, whether it did; nothing is recorded of those who did not.

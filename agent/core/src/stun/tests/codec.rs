@@ -1,5 +1,7 @@
 use std::net::SocketAddrV4;
 
+use tr111_common::stun::BindingForm;
+
 use super::vectors::*;
 use crate::{identity::tests::bytes, stun::*};
 
@@ -94,13 +96,20 @@ fn reads_the_requests_of_a_cpe() {
     assert!(message.has_binding_change() && message.is_signed());
 }
 
-/// STUN-1: without the space at the end, or with another length, it is some optional attribute.
+/// STUN-1: with another text or length it is some optional attribute. NUL for the blank at the end is taken, and told apart.
 #[test]
-fn takes_only_the_exact_binding_attribute() {
+fn takes_only_the_binding_attribute_with_a_blank_or_nul_at_its_end() {
     let exact = "c001001464736c666f72756d2e6f72672f54522d31313120";
     let reads = |hexadecimal: &str| Message::parse(&raw(hexadecimal)).unwrap().has_connection_request_binding();
     assert!(reads(exact));
-    assert!(!reads("c001001464736c666f72756d2e6f72672f54522d31313100"));
+    let nul = "c001001464736c666f72756d2e6f72672f54522d31313100";
+    assert!(reads(nul));
+    let form = |hexadecimal: &str| Message::parse(&raw(hexadecimal)).unwrap().binding_form();
+    assert_eq!((form(exact), form(nul)), (Some(BindingForm::Exact), Some(BindingForm::Nul)));
+    assert_eq!((form("c0010000"), form("80220000")), (Some(BindingForm::Wrong), None));
+    let changed = raw(&[nul, "c0020000"].concat());
+    assert!(Message::parse(&changed).unwrap().has_binding_change());
+    assert!(!reads("c001001364736c666f72756d2e6f72672f54522d31313100"));
     assert!(!reads("c001001464736c666f72756d2e6f72672f54522d31313131"));
     assert!(!reads("c001001064736c666f72756d2e6f72672f54522d"));
     assert!(!reads("c001001864736c666f72756d2e6f72672f54522d3131312000000000"));
@@ -262,6 +271,8 @@ fn reads_padding_behind_the_length() {
     assert_eq!(attributes(&exact), [Attribute::Username(Username(b"CPE5768")), CRB]);
     assert_eq!(Username(b"CPE5768 \0").trimmed(), b"CPE5768");
     assert_eq!(Username(b"  ").trimmed(), b"");
+    assert_eq!(Username(b"CPE5768 \0\0").without_nuls(), b"CPE5768 ");
+    assert_eq!(Username(b"\0CPE\0x\0").without_nuls(), b"\0CPE\0x");
 }
 
 /// STUN-11: a Binding Request of RFC 5389 is read like any other; its cookie is part of the id.

@@ -27,6 +27,7 @@ enum Owned {
     Error(u16, Vec<u8>),
     Unknown(Vec<u16>),
     Binding,
+    NulBinding,
     Changed,
     Other(u16, Vec<u8>),
 }
@@ -46,6 +47,7 @@ impl Owned {
             Self::Error(code, reason) => Attribute::ErrorCode(ErrorCode { code: *code, reason }),
             Self::Unknown(codes) => Attribute::UnknownAttributes(UnknownAttributes::new(codes)),
             Self::Binding => Attribute::ConnectionRequestBinding,
+            Self::NulBinding => Attribute::ConnectionRequestBindingNul,
             Self::Changed => Attribute::BindingChange,
             Self::Other(code, value) => Attribute::Other { code: *code, value },
         }
@@ -65,6 +67,8 @@ fn attributes() -> impl Strategy<Value = Owned> {
         (100..700u16, aligned(16)).prop_map(|(code, reason)| Owned::Error(code, reason)),
         vec(any::<u16>(), 0..8).prop_map(Owned::Unknown),
         Just(Owned::Binding),
+        Just(Owned::NulBinding),
+        aligned(8).prop_map(|value| Owned::Other(attribute::CONNECTION_REQUEST_BINDING, value)),
         Just(Owned::Changed),
         (0x4000..0x8000u16, aligned(8)).prop_map(|(code, value)| Owned::Other(code, value)),
     ]
@@ -119,8 +123,10 @@ proptest! {
             .then_some(demands.signals);
         let Ok(message) = Message::parse(&plausible) else { return Ok(()) };
         let expected = (message.message_type() == MessageType::BindingRequest)
-            .then_some((message.has_connection_request_binding(), message.has_binding_change(), false));
-        let seen = |found: Signals| (found.connection_request_binding, found.binding_change, found.damaged);
+            .then_some((message.binding_form(), message.has_connection_request_binding(), message.has_binding_change(), false));
+        let seen = |found: Signals| {
+            (found.binding_form(), found.connection_request_binding, found.binding_change, found.damaged)
+        };
         prop_assert_eq!(found.map(seen), expected);
     }
 
