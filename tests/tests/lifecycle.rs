@@ -67,7 +67,7 @@ fn datagram(device: &Client<'_>, gateway: Mac) -> Packet {
 fn keep_alive_until_found(agent: &Agent<'_>, sign: &str, mut act: impl FnMut() -> Result<()>) -> Result<()> {
     let found = || Ok::<_, Error>(agent.metrics()?.sum("tr111_liveness_signs_total", &[("sign", sign)]));
     let enough = found()? + 2;
-    wait_until(&format!("two signs of life: {sign}"), Duration::from_secs(60), || {
+    wait_until(&format!("two signs of life: {sign}"), Duration::from_mins(1), || {
         act()?;
         Ok(found()? >= enough)
     })

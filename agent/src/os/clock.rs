@@ -56,7 +56,7 @@ mod test {
     /// Nothing where no test set the clock.
     fn setting() -> Option<(i64, bool)> {
         let path = env::var_os(VARIABLE)?;
-        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{VARIABLE}={path:?}: {error}"));
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{VARIABLE}={}: {error}", path.display()));
         let read = || {
             let (ahead, word) = text.trim().split_once(' ')?;
             let is_synchronised = match word {
@@ -66,6 +66,9 @@ mod test {
             };
             Some((ahead.parse().ok()?, is_synchronised))
         };
-        Some(read().unwrap_or_else(|| panic!("{VARIABLE}={path:?}: {text:?} is not `SECONDS (un)synchronised`")))
+        Some(
+            read()
+                .unwrap_or_else(|| panic!("{VARIABLE}={}: {text:?} is not `SECONDS (un)synchronised`", path.display())),
+        )
     }
 }

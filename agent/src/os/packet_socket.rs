@@ -312,7 +312,7 @@ mod tests {
                 LOAD_WORD if k == METADATA_TAG => word = metadata_tag,
                 LOAD_WORD => word = u32::from_be_bytes(*frame[k as usize..].first_chunk().expect("four bytes")),
                 LOAD_HALF => {
-                    word = u32::from(u16::from_be_bytes(*frame[k as usize..].first_chunk().expect("two bytes")))
+                    word = u32::from(u16::from_be_bytes(*frame[k as usize..].first_chunk().expect("two bytes")));
                 }
                 AND => word &= k,
                 JUMP => at += k as usize,
@@ -347,7 +347,7 @@ mod tests {
                 (0..count).rev().map(|number| Ipv4Addr::from(0x0a00_0000 + 7 * number)).collect();
             let filter = from_sources([0, 0], &wanted);
             assert!(filter.len() < 4_096, "{} instructions", filter.len());
-            for source in (0x0a00_0000 - 1..0x0a00_0000 + 7 * count + 1).map(Ipv4Addr::from) {
+            for source in (0x0a00_0000 - 1..=0x0a00_0000 + 7 * count).map(Ipv4Addr::from) {
                 let expected = wanted.contains(&source);
                 assert_eq!(passes(&filter, 0, 0, &ipv4(source)), expected, "{source} among {count}");
                 assert_eq!(passes(&filter, 0, 0, &arp(source)), expected, "{source} among {count}");

@@ -584,12 +584,11 @@ impl<'a> Tables<'a> {
 
     /// Writes the record of a CPE. Where there is none, its `ts` goes too.
     fn put(&mut self, name: &Short, record: Option<&[u8]>) -> Result<(), redb::Error> {
-        match record {
-            Some(record) => drop(self.cpes.insert(&**name, record)?),
-            None => {
-                self.cpes.remove(&**name)?;
-                self.timestamps.remove(&**name)?;
-            }
+        if let Some(record) = record {
+            self.cpes.insert(&**name, record)?;
+        } else {
+            self.cpes.remove(&**name)?;
+            self.timestamps.remove(&**name)?;
         }
         Ok(())
     }
@@ -657,9 +656,10 @@ mod tests {
         for is_damaged in [false, true] {
             // As after a write that failed: the database has to be opened again.
             store.database = None;
-            match is_damaged {
-                true => fs::write(store.path(), b"no database".repeat(1_000)).expect("writable"),
-                false => fs::remove_file(store.path()).expect("removable"),
+            if is_damaged {
+                fs::write(store.path(), b"no database".repeat(1_000)).expect("writable");
+            } else {
+                fs::remove_file(store.path()).expect("removable");
             }
             assert_eq!(store.commit(&[&[]]), Err(Failure::Emptied));
             assert_eq!(store.commit(&[&[]]), Ok(vec![Ok(())]));
@@ -679,7 +679,7 @@ mod tests {
             store
                 .load(&mut |news| {
                     if let News::Signed(Fingerprint(number)) = news {
-                        told.push(number)
+                        told.push(number);
                     }
                 })
                 .expect("reads");

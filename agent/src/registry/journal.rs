@@ -471,9 +471,9 @@ impl Writer {
     fn reserve(&mut self, reserves: Vec<Reserve>) {
         let Some(now) = reserves.iter().map(|(_, now, _)| *now).max() else { return };
         let wanted: Vec<Wanted> = reserves.iter().flat_map(|(wanted, ..)| wanted).cloned().collect();
-        let mut reserved = self.attempt(|store, _| store.reserve(&wanted, now)).map(Vec::into_iter);
+        let mut given = self.attempt(|store, _| store.reserve(&wanted, now)).map(Vec::into_iter);
         for (wanted, _, done) in reserves {
-            let some = reserved.as_mut().map(|reserved| reserved.by_ref().take(wanted.len()).collect());
+            let some = given.as_mut().map(|given| given.by_ref().take(wanted.len()).collect());
             let _ = done.send(some.map_err(|failure| Refused::Unavailable(failure.to_string())));
         }
     }

@@ -151,13 +151,12 @@ pub(super) fn decode(name: &[u8], bytes: &[u8], encryption: &Encryption) -> Resu
 }
 
 fn decode_without(name: &[u8], bytes: &[u8]) -> Result<Record, DecodeError> {
-    let (stored, last_timestamp) = match bytes {
-        [VERSION, stored @ ..] => (postcard::from_bytes(stored)?, None),
-        _ => {
-            let first: FirstStoredCpe<'_> = store::decode(bytes)?;
-            let last_timestamp = first.last_timestamp;
-            (StoredCpe::from(first), last_timestamp)
-        }
+    let (stored, last_timestamp) = if let [VERSION, stored @ ..] = bytes {
+        (postcard::from_bytes(stored)?, None)
+    } else {
+        let first: FirstStoredCpe<'_> = store::decode(bytes)?;
+        let last_timestamp = first.last_timestamp;
+        (StoredCpe::from(first), last_timestamp)
     };
     let seen = |StoredSeen { address, server, since, last_seen }: StoredSeen| Seen {
         address,

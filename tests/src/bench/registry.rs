@@ -113,7 +113,8 @@ fn remember() -> Result<(f64, f64)> {
         runtime.block_on(journal.remember(requests.collect()))?;
     }
     let seconds = start.elapsed().as_secs_f64();
-    Ok((fs::metadata(directory.path().join(FILE))?.len() as f64 / 1e6, seconds))
+    let kilobytes = u32::try_from(fs::metadata(directory.path().join(FILE))?.len() / 1_000)?;
+    Ok((f64::from(kilobytes) / 1e3, seconds))
 }
 
 /// Nanoseconds of a look-up, by rising time of the round.

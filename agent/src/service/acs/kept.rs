@@ -62,7 +62,9 @@ impl Acs {
         {
             let server = &mut self.lock().server;
             *server.registry_mut() = registry;
-            signed.into_iter().for_each(|request| server.remember(request));
+            for request in signed {
+                server.remember(request);
+            }
         }
         self.0.clock.restore(good_time);
         self.heal();

@@ -83,8 +83,12 @@ impl World {
     /// Those that are not cut off write, and then hear.
     fn exchange(&mut self) {
         let online: Vec<usize> = (0..self.servers.len()).filter(|&at| !self.servers[at].is_cut_off).collect();
-        online.iter().for_each(|&at| self.write(at));
-        online.iter().for_each(|&at| self.hear(at));
+        for &at in &online {
+            self.write(at);
+        }
+        for at in online {
+            self.hear(at);
+        }
     }
 
     fn port(&self, server: usize) -> Option<u16> {
@@ -204,11 +208,10 @@ proptest! {
                 Step::Report(server, port) if !world.servers[server].is_cut_off => {
                     world.report(server, &format!("cpe.example:{port}"), time);
                 }
-                Step::Report(..) => {}
                 Step::Verify(server) => world.verify(server),
                 Step::Write(server) if !world.servers[server].is_cut_off => world.write(server),
                 Step::Hear(server) if !world.servers[server].is_cut_off => world.hear(server),
-                Step::Write(_) | Step::Hear(_) => {}
+                Step::Report(..) | Step::Write(_) | Step::Hear(_) => {}
                 Step::CutOff(server) => world.servers[server].is_cut_off ^= true,
                 Step::Exchange => world.exchange(),
             }
