@@ -56,8 +56,9 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
         pin_dir = Some(status.pin_dir);
     }
     let pin_dir = pin_dir.unwrap_or_else(|| Agent::from(&Values::default()).pin_dir);
-    if !dataplane::has_tcx() {
-        detached.interfaces.extend(take_filters_off(&pin_dir)?);
+    // An agent that was stopped took its own off.
+    if detached.agent.is_none() && !dataplane::has_tcx() {
+        detached.interfaces.extend(take_filters_off(&pin_dir, args.pin_dir.is_some())?);
     }
     let Unpinned { removed, left } = unpin(&pin_dir)?;
     (detached.pins, detached.other_namespaces) = (removed, left);
@@ -73,11 +74,14 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
     if json { output::write_json(&detached) } else { output::write(describe(&detached).as_bytes()) }
 }
 
-/// Takes off the filters of kernels before 6.6, which no pin holds: those of the interfaces that `pin_dir` names; without
-/// such a directory, those of all interfaces.
-fn take_filters_off(pin_dir: &Path) -> Result<Vec<String>, Failure> {
+/// Takes off the filters of kernels before 6.6, which no pin holds: those of the interfaces that `pin_dir` names. Without
+/// such a directory nothing says whose a filter is: it takes off those of all interfaces, unless the user named the
+/// directory, because another gateway may have its own elsewhere.
+fn take_filters_off(pin_dir: &Path, is_named: bool) -> Result<Vec<String>, Failure> {
     let interfaces: Vec<String> = if let Some(interfaces) = dataplane::pinned_interfaces(pin_dir) {
         interfaces
+    } else if is_named {
+        Vec::new()
     } else {
         let all = if_nameindex().map_err(Failure::failed)?;
         all.iter().map(|interface| interface.name().to_string_lossy().into_owned()).collect()
