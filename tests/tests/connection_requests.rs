@@ -16,7 +16,8 @@ use tr111_core::{
 };
 use tr111_tests::{
     agent::{Agent, Files, SOON},
-    cpe::{DEVICE, MANAGEMENT, PASSWORD, USERNAME, get, request, start, unix_now, wait_for_count, watch},
+    clock::TestClock,
+    cpe::{DEVICE, MANAGEMENT, PASSWORD, USERNAME, command, get, request, start, unix_now, wait_for_count, watch},
     lab::Lab,
     process::Process,
     wait::pass,
@@ -39,7 +40,9 @@ fn event(line: &str) -> Result<Value> {
 fn a_signed_request_wakes_the_device_once_and_nothing_is_sent_back() -> Result<()> {
     let lab = Lab::new()?;
     lab.lan.ip("addr add 10.111.2.5/16 dev eth0")?;
-    let device = start(&lab, Files::new(lab.path(), "device")?, "")?;
+    let (clock, files) = (TestClock::new(lab.path(), "clock")?, Files::new(lab.path(), "device")?);
+    let mut command = command(&lab, &files, "")?;
+    let device = Agent::start_command(&lab.lan, files, clock.give(&mut command), lab.path())?;
     let acs = lab.gateway.enter(|| UdpSocket::bind("10.111.0.1:3478"))?;
     let own = device.json(&["bindings"])?;
     assert_eq!(own["bindings"][0]["address"], "10.111.2.5:7547", "{own}");
