@@ -29,6 +29,8 @@ pub const NEIGHBOURS_MAXIMUM: u32 = 131_072;
 pub const FLOWS_MAXIMUM: u32 = 65_536;
 /// Interfaces whose last reply is noted; the least recently used goes first.
 pub const REPLIES_MAXIMUM: u32 = 256;
+/// Ports of LAN bridges: four bridges that are full (`BR_MAX_PORTS`).
+pub const BRIDGE_PORTS_MAXIMUM: u32 = 4_096;
 /// Sources of Connection Requests on the WAN whose budget is kept.
 pub const WAN_BUDGETS_MAXIMUM: u32 = 16_384;
 /// Hardware addresses, and Ethernet sources, whose budget is kept.
@@ -72,6 +74,10 @@ pub mod map {
     pub const FLOWS: &str = "FLOWS";
     /// Kernel index of an interface to boot time in nanoseconds: the last reply of a marked exchange.
     pub const REPLIES: &str = "REPLIES";
+    /// The same of a reply that a LAN bridge forwards from another server, where those do not count.
+    pub const FOREIGN_REPLIES: &str = "FOREIGN_REPLIES";
+    /// Kernel index of a port of a LAN bridge to that of the bridge.
+    pub const BRIDGE_PORTS: &str = "BRIDGE_PORTS";
     /// [`super::ListenerKey`] to the [`super::Endpoint`] that is its CHANGED-ADDRESS.
     pub const LISTENERS: &str = "LISTENERS";
     /// IPv4 addresses from which nobody else sends, this machine's own and broadcast addresses, to 1.
@@ -88,6 +94,8 @@ pub mod program {
     pub const LAN_INGRESS_TC: &str = "lan_ingress_tc";
     /// TC, LAN egress.
     pub const LAN_EGRESS: &str = "lan_egress";
+    /// TC, egress of a port of a LAN bridge: what comes from another port.
+    pub const LAN_PORT: &str = "lan_port";
     /// TC, LAN ingress: Binding Requests.
     pub const LAN_BINDING: &str = "lan_binding";
     /// XDP, WAN ingress.
@@ -145,8 +153,11 @@ pub struct Mark {
     pub maximum_size: u16,
     /// DHCP message type of the request.
     pub message_type: u8,
+    /// DHCP message types of the replies to it that a port of the bridge forwarded, one bit each: a bridge floods a reply
+    /// to several ports.
+    pub answered: u8,
     /// Always 0.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
     /// The client.
     pub client: ClientKey,
     /// Ethernet source of the request.
@@ -332,7 +343,8 @@ layout! {
     ExchangeKey { segment 0, chaddr 8, xid 24, htype 28, reserved 29, } 32 aligned 8;
     ClientKey { segment 0, hash 8, client_id_length 16, htype 18, reserved 19, } 24 aligned 8;
     Mark {
-        time 0, identified 8, identity_length 9, maximum_size 10, message_type 12, reserved 13, client 16, source 40,
+        time 0, identified 8, identity_length 9, maximum_size 10, message_type 12, answered 13, reserved 14, client 16,
+        source 40,
         reserved_too 46, identity 48,
     } 200 aligned 8;
     LastAck {
@@ -348,7 +360,7 @@ layout! {
     ListenerKey { ifindex 0, mac 4, port 10, address 12, } 16 aligned 4;
     BindingKey { username 0, source 8, server 16, } 24 aligned 8;
     Config {
-        seed 0, budget 8, dialect 24, lenient_oui 25, gateway_slot 26, reserved 27, enterprises 32, stun_ports 48,
+        seed 0, budget 8, dialect 24, lenient_oui 25, gateway_slot 26, accept_foreign_server 27, reserved 28, enterprises 32, stun_ports 48,
         mark 64, mark_mask 68, wan_connreq_interval 72, lan_dhcp_interval 80, relay_budget 88,
     } 104 aligned 8;
     Rate { interval 0, burst 8, reserved 12, } 16 aligned 8;

@@ -29,8 +29,10 @@ pub struct Config {
     pub lenient_oui: u8,
     /// Which of the two entries of the map `GATEWAY` holds the Gateway Identity, so that it changes in one step.
     pub gateway_slot: u8,
+    /// Not 0: replies of DHCP servers behind a port of a LAN bridge count (T-26).
+    pub accept_foreign_server: u8,
     /// Always 0.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 4],
     /// Accepted enterprise numbers; 0 for none (T-23).
     pub enterprises: [u32; 4],
     /// UDP ports on which STUN servers are expected, up to the first 0.
@@ -78,7 +80,8 @@ impl Default for Config {
             dialect: Dialect::Auto as u8,
             lenient_oui: 0,
             gateway_slot: 0,
-            reserved: [0; 5],
+            accept_foreign_server: 0,
+            reserved: [0; 4],
             enterprises: [DSL_FORUM, 0, 0, 0],
             stun_ports: [0; PORTS],
             mark: 0,

@@ -20,13 +20,17 @@ pub enum Hook {
     WanIngress,
     /// The ACS's interfaces, XDP.
     AcsStun,
+    /// Egress of a port of a LAN bridge, TC.
+    LanPort,
 }
 
 impl Hook {
     /// Every hook, in the order of their numbers.
-    pub const ALL: [Self; 5] = [Self::LanIngress, Self::LanEgress, Self::LanBinding, Self::WanIngress, Self::AcsStun];
+    pub const ALL: [Self; 6] =
+        [Self::LanIngress, Self::LanEgress, Self::LanBinding, Self::WanIngress, Self::AcsStun, Self::LanPort];
     /// Those of a gateway.
-    pub const GATEWAY: [Self; 4] = [Self::LanIngress, Self::LanEgress, Self::LanBinding, Self::WanIngress];
+    pub const GATEWAY: [Self; 5] =
+        [Self::LanIngress, Self::LanEgress, Self::LanBinding, Self::WanIngress, Self::LanPort];
 
     /// The value of the `hook` label, and the name of the program.
     pub const fn label(self) -> &'static str {
@@ -36,6 +40,7 @@ impl Hook {
             Self::LanBinding => "lan_binding",
             Self::WanIngress => "wan_ingress",
             Self::AcsStun => "acs_stun",
+            Self::LanPort => "lan_port",
         }
     }
 }
@@ -186,6 +191,11 @@ classes! {
     /// A Binding Request whose CONNECTION-REQUEST-BINDING has another text or length (STUN-1). On an ACS the socket answers
     /// it as a request without that attribute.
     WrongBinding "wrong_binding" Refused,
+    /// At a port of a bridge: a DHCP message that the bridge's own hooks or another port have seen, or a reply that carries a
+    /// Gateway Identity.
+    Repeated "repeated" Noted,
+    /// At a port of a bridge: the reply of another DHCP server to a client that identified itself, where those do not count.
+    ForeignServer "foreign_server" NotOurs,
 }
 
 /// A ring between the programs and the agent.

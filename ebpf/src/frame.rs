@@ -369,6 +369,13 @@ impl SkbFrame<'_> {
         }
     }
 
+    /// Kernel index of the interface that the frame came in by; of the frames of this machine's own, 0.
+    #[inline(always)]
+    pub fn came_by(&self) -> u32 {
+        // SAFETY: the context is the `__sk_buff` that the kernel gave.
+        unsafe { (*self.ctx.skb.skb).ingress_ifindex }
+    }
+
     /// Puts a VLAN tag of type 0x8100 into metadata; one that is there moves into the frame.
     #[inline(always)]
     pub fn push_tag(&self, tag: u16) {

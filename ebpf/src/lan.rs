@@ -12,7 +12,7 @@ use tr111_common::{
     classify::{self, Request},
     config::Config,
     counter::{Class, Counter, Hook, Outcome},
-    dhcp4::{Fixed, MessageType},
+    dhcp4::{self, Fixed, MessageType},
     frame::{Frame as _, Octets as _, first_bytes},
     headers::{self, ETHERNET_SOURCE, Segment, Udp},
     words::WORD,
@@ -59,6 +59,52 @@ pub fn egress(packet: &SkbFrame<'_>) {
     maps::count(Counter::Packet(Hook::LanEgress, class));
 }
 
+/// Egress of a port of a LAN bridge: counts the frame, and takes a DHCP message that came by another port for one that the
+/// bridge received or sent itself. `false`: the frame is to be dropped.
+#[inline(always)]
+pub fn forwarded(packet: &SkbFrame<'_>) -> bool {
+    let class = match classify::find_reply(packet, packet.metadata_tag()) {
+        Ok(_) if packet.stride() != 0 => Class::Merged,
+        Ok(udp) => on_forwarded(packet, udp),
+        Err(class) => class,
+    };
+    maps::count(Counter::Packet(Hook::LanPort, class));
+    !matches!(class, Class::Policed)
+}
+
+#[inline(always)]
+fn on_forwarded(packet: &SkbFrame<'_>, udp: Udp) -> Class {
+    let (Some(scratch), Some(config)) = (maps::scratch(), maps::config()) else { return Class::OtherPort };
+    let Some(bridge) = maps::bridge_of(packet.ifindex()) else { return Class::OtherPort };
+    // What came by none of its ports has passed the egress hook of the bridge.
+    if maps::bridge_of(packet.came_by()) != Some(bridge) {
+        return Class::Repeated;
+    }
+    let (Ok(class) | Err(class)) = seen::look(packet, udp, scratch).and_then(|()| {
+        scratch.seen.segment.ifindex = bridge;
+        if scratch.frame.octet(udp.payload) == dhcp4::BOOTREQUEST {
+            forwarded_request(packet, scratch, config)
+        } else {
+            reply::<FORWARDED>(packet, scratch, config)
+        }
+    });
+    class
+}
+
+/// A request to a server behind another port: one whose renewals were not seen would lose its row with its first lease.
+#[inline(always)]
+fn forwarded_request(packet: &SkbFrame<'_>, scratch: &mut Scratch, config: &Config) -> Result<Class, Class> {
+    // The first bit of an Ethernet address on the wire: what goes to a group, goes to the bridge as well.
+    const GROUP: u8 = 1;
+    if config.accept_foreign_server == 0 {
+        return Err(Class::OtherMessage);
+    }
+    if scratch.frame.octet(0) & GROUP != 0 {
+        return Err(Class::Repeated);
+    }
+    request(packet, scratch, config)
+}
+
 #[inline(always)]
 fn on_request<P: Packet>(packet: &P, udp: Udp) -> Class {
     let (Some(scratch), Some(config)) = (maps::scratch(), maps::config()) else { return Class::OtherPort };
@@ -70,7 +116,8 @@ fn on_request<P: Packet>(packet: &P, udp: Udp) -> Class {
 #[inline(always)]
 fn on_reply(packet: &SkbFrame<'_>, udp: Udp) -> Class {
     let (Some(scratch), Some(config)) = (maps::scratch(), maps::config()) else { return Class::OtherPort };
-    let (Ok(class) | Err(class)) = seen::look(packet, udp, scratch).and_then(|()| reply(packet, scratch, config));
+    let (Ok(class) | Err(class)) =
+        seen::look(packet, udp, scratch).and_then(|()| reply::<SENT>(packet, scratch, config));
     debug!(packet.context(), "lan_egress: class {}, {} bytes", class as u8, packet.len());
     class
 }
@@ -122,20 +169,43 @@ fn request<P: Packet>(packet: &P, scratch: &mut Scratch, config: &Config) -> Res
     Ok(class)
 }
 
+/// A reply that the interface sends.
+const SENT: bool = false;
+/// A reply that the bridge forwards from one port to another.
+const FORWARDED: bool = true;
+
 // As above.
 #[inline(never)]
-fn reply(packet: &SkbFrame<'_>, scratch: &mut Scratch, config: &Config) -> Result<Class, Class> {
+fn reply<const IS_FORWARDED: bool>(
+    packet: &SkbFrame<'_>,
+    scratch: &mut Scratch,
+    config: &Config,
+) -> Result<Class, Class> {
     let fixed = classify::reply_fixed(&scratch.frame, &scratch.seen.udp)?;
     if !find_mark(scratch, &fixed) {
         return Err(Class::Unmarked);
     }
+    if IS_FORWARDED && config.accept_foreign_server == 0 {
+        maps::note_foreign_reply(scratch.seen.segment.ifindex, scratch.seen.time);
+        return Err(Class::ForeignServer);
+    }
     walk(packet, scratch, config);
+    if IS_FORWARDED && scratch.walk.identity.has_gateway_part() {
+        return Err(Class::Repeated);
+    }
     let class = classify::judge_reply(&scratch.seen.udp, &scratch.walk);
+    // The bridge floods a reply to several ports. Each copy gets the identity, and the first one counts.
+    let is_repeated = IS_FORWARDED && is_answered(scratch, &fixed);
     if let Some(message) = takes_identity(class)
         && scratch.mark.identified != 0
     {
         let result = insert::gateway_identity(packet, scratch);
-        maps::count(Counter::Insertion(message, result));
+        if !is_repeated {
+            maps::count(Counter::Insertion(message, result));
+        }
+    }
+    if is_repeated {
+        return Err(Class::Repeated);
     }
     match class {
         Class::Ack => keep_ack(scratch, &fixed),
@@ -157,6 +227,14 @@ fn find_mark(scratch: &mut Scratch, fixed: &Fixed) -> bool {
     maps::find_exchange(&classify::exchange_key(scratch.seen.segment, fixed), &mut scratch.mark)
 }
 
+/// Whether a reply of this message type was forwarded since the last request of its exchange.
+// As above.
+#[inline(never)]
+fn is_answered(scratch: &mut Scratch, fixed: &Fixed) -> bool {
+    let key = classify::exchange_key(scratch.seen.segment, fixed);
+    maps::note_answer(&key, scratch.walk.message_type)
+}
+
 /// Builds the mark of an exchange, with the identity as it came: the agent may need it when the ring lost the request.
 #[inline(always)]
 fn keep_mark(scratch: &mut Scratch, client: &ClientKey, identified: bool) {
@@ -166,6 +244,7 @@ fn keep_mark(scratch: &mut Scratch, client: &ClientKey, identified: bool) {
     mark.identity_length = 0;
     mark.maximum_size = walk.maximum_size;
     mark.message_type = walk.message_type;
+    mark.answered = 0;
     mark.client = *client;
     mark.source = frame.mac(ETHERNET_SOURCE);
     let length = walk.joined.length() as usize;

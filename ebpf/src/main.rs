@@ -11,6 +11,9 @@
 //! There the Gateway Identity goes into OFFER and ACK, in the kernel, so it works beside any DHCP server.
 //! What matters goes to the agent through `EVENTS_LAN` with its frame.
 //!
+//! What a LAN bridge forwards from port to port passes neither of the two. `lan_port`, at the egress of each port, does for
+//! such replies what `lan_egress` does, and for unicast requests what `lan_ingress` does; broadcasts reach the bridge itself.
+//!
 //! `lan_binding` sets the packet mark of flows that carry CONNECTION-REQUEST-BINDING, so that a rule of the agent's can
 //! give them a longer NAT timeout. `wan_ingress` counts what comes back: Connection Requests and STUN answers.
 //!
@@ -63,6 +66,12 @@ pub fn lan_ingress_tc(ctx: TcContext) -> i32 {
 pub fn lan_egress(ctx: TcContext) -> i32 {
     lan::egress(&frame::SkbFrame::new(&ctx));
     NEXT
+}
+
+/// Egress of a port of a LAN bridge: replies of DHCP servers behind other ports, and unicast requests to them.
+#[classifier]
+pub fn lan_port(ctx: TcContext) -> i32 {
+    at_tc(lan::forwarded(&frame::SkbFrame::new(&ctx)))
 }
 
 /// LAN ingress: Binding Requests of devices. At TC, because XDP cannot set a mark.

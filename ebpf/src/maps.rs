@@ -7,10 +7,10 @@ use aya_ebpf::{
 };
 use tr111_common::{
     abi::{
-        BINDINGS_MAXIMUM, BUDGETS_MAXIMUM, BindingKey, Budget, ClientKey, EXCHANGES_MAXIMUM, Endpoint, ExchangeKey,
-        FLOW_SAMPLE_NANOSECONDS, FLOWS_MAXIMUM, Flow, FlowKey, LAN_RING_BYTES, LAST_ACKS_MAXIMUM, LISTENERS_MAXIMUM,
-        LastAck, ListenerKey, Mark, NEIGHBOURS_MAXIMUM, NEWCOMERS_MAXIMUM, Neighbour, NeighbourKey,
-        OWN_ADDRESSES_MAXIMUM, REPLIES_MAXIMUM, STICKY_MAXIMUM, WAN_BUDGETS_MAXIMUM,
+        BINDINGS_MAXIMUM, BRIDGE_PORTS_MAXIMUM, BUDGETS_MAXIMUM, BindingKey, Budget, ClientKey, EXCHANGES_MAXIMUM,
+        Endpoint, ExchangeKey, FLOW_SAMPLE_NANOSECONDS, FLOWS_MAXIMUM, Flow, FlowKey, LAN_RING_BYTES,
+        LAST_ACKS_MAXIMUM, LISTENERS_MAXIMUM, LastAck, ListenerKey, Mark, NEIGHBOURS_MAXIMUM, NEWCOMERS_MAXIMUM,
+        Neighbour, NeighbourKey, OWN_ADDRESSES_MAXIMUM, REPLIES_MAXIMUM, STICKY_MAXIMUM, WAN_BUDGETS_MAXIMUM,
     },
     config::Config,
     counter::{COUNTER_SLOTS, Counter},
@@ -75,6 +75,15 @@ static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(FLOWS_MAX
 /// Not pinned: it says what this agent's programs saw.
 #[map]
 static REPLIES: LruHashMap<u32, u64> = LruHashMap::with_max_entries(REPLIES_MAXIMUM, 0);
+
+/// As above.
+#[map]
+static FOREIGN_REPLIES: LruHashMap<u32, u64> = LruHashMap::with_max_entries(REPLIES_MAXIMUM, 0);
+
+/// Not pinned: each agent fills its own before it attaches.
+#[map]
+static BRIDGE_PORTS: HashMap<u32, u32> =
+    HashMap::with_max_entries(BRIDGE_PORTS_MAXIMUM, 1 /* BPF_F_NO_PREALLOC */);
 
 /// What follows is the ACS's; the other roles have it with room for one entry.
 #[map]
@@ -306,13 +315,44 @@ pub fn refresh_flow(key: &FlowKey, now: u64, has_changed: bool) -> bool {
 /// Notes that a reply of a marked exchange leaves by an interface.
 #[inline(always)]
 pub fn note_reply(ifindex: u32, now: u64) {
-    if let Some(last) = REPLIES.get_ptr_mut(ifindex) {
+    // Only memory can be missing, and then the agent raises an alarm that is none.
+    note_time(&REPLIES, ifindex, now);
+}
+
+/// Notes that a bridge forwards a reply of another server to a marked exchange.
+#[inline(always)]
+pub fn note_foreign_reply(ifindex: u32, now: u64) {
+    note_time(&FOREIGN_REPLIES, ifindex, now);
+}
+
+#[inline(always)]
+fn note_time(times: &LruHashMap<u32, u64>, ifindex: u32, now: u64) {
+    if let Some(last) = times.get_ptr_mut(ifindex) {
         // SAFETY: the map gave a live pointer to an aligned word.
         unsafe { *last = now };
         return;
     }
-    // Only memory can be missing, and then the agent raises an alarm that is none.
-    let _ = REPLIES.insert(ifindex, now, 0);
+    let _ = times.insert(ifindex, now, 0);
+}
+
+/// The kernel index of the LAN bridge that an interface is a port of.
+#[inline(always)]
+pub fn bridge_of(ifindex: u32) -> Option<u32> {
+    // SAFETY: the kernel keeps an entry's memory while a program runs.
+    unsafe { BRIDGE_PORTS.get(ifindex) }.copied()
+}
+
+/// Notes that a reply of some message type was forwarded; whether one was before, since the last request of its exchange.
+#[inline(always)]
+pub fn note_answer(key: &ExchangeKey, message_type: u8) -> bool {
+    let Some(mark) = EXCHANGES.get_ptr_mut(key) else { return false };
+    let bit = 1u8 << (message_type & 7);
+    // SAFETY: the map gave a live pointer to a byte. The copies that a bridge floods leave one after the other on one CPU.
+    unsafe {
+        let was_there = (*mark).answered & bit != 0;
+        (*mark).answered |= bit;
+        was_there
+    }
 }
 
 /// The CHANGED-ADDRESS of the STUN server, if it listens there.

@@ -380,6 +380,8 @@ impl SliceHooks {
                 headers::find_udp(frame, metadata_tag, Wanted::Any).map(|udp| classify::judge_wan(frame, &udp, config))
             }
             Hook::AcsStun => acs::answer(frame, config).map(|(class, _)| class),
+            // Here no interface is a port of a bridge.
+            Hook::LanPort => classify::find_reply(frame, metadata_tag).and(Err(Class::OtherPort)),
         };
         verdict.unwrap_or_else(|class| class)
     }

@@ -66,6 +66,7 @@ impl Association {
             relay_budget: self.relay_budget,
             dialect: self.dialect as u8,
             lenient_oui: u8::from(self.lenient_oui),
+            accept_foreign_server: u8::from(self.accept_foreign_server),
             enterprises: self.enterprises,
             ..Kernel::default()
         }
@@ -214,6 +215,8 @@ impl From<&Values> for Association {
 pub struct Gateway {
     /// Interfaces that face the devices, at least one.
     pub lan: Vec<String>,
+    /// Watch the ports of those that are bridges.
+    pub bridge_ports: bool,
     /// Interfaces that face the ACS.
     pub wan: Vec<String>,
     /// Binding Requests and Connection Requests on their way.
@@ -306,6 +309,7 @@ impl TryFrom<&Values> for Gateway {
         let serial_number = Some(text("serial_number")).filter(|serial| !serial.is_empty());
         Ok(Self {
             lan: values.texts(SECTION, "lan").to_vec(),
+            bridge_ports: values.boolean(SECTION, "bridge_ports"),
             wan: values.texts(SECTION, "wan").to_vec(),
             traffic: values.into(),
             identity: GatewayIdentity {

@@ -178,6 +178,8 @@ const AGENT: &str = "agent";
 pub const KEYS: &[Key] = &[
     key(GATEWAY, "lan", Texts(form::interface), Preset::Texts(&[]), Start)
         .help("interfaces that face the devices; of a bridge, the bridge itself, not its ports"),
+    key(GATEWAY, "bridge_ports", Boolean, Preset::Boolean(true), Start)
+        .help("watch what a bridge in lan forwards from port to port: the replies of a DHCP server behind a port"),
     key(GATEWAY, "wan", Texts(form::interface), Preset::Texts(&[]), Start).help("interfaces that face the ACS"),
     key(GATEWAY, "manufacturer_oui", Text(form::oui), Preset::Unset, Start)
         .help("DeviceInfo.ManufacturerOUI of this gateway: six hexadecimal digits"),

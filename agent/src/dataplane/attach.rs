@@ -89,6 +89,8 @@ pub enum Side {
     Wan,
     /// CPEs, where this machine is their STUN server.
     Cpes,
+    /// The devices, as a port of a LAN bridge.
+    Port,
 }
 
 impl Side {
@@ -98,6 +100,7 @@ impl Side {
             Self::Lan => "lan",
             Self::Wan => "wan",
             Self::Cpes => "cpes",
+            Self::Port => "port",
         }
     }
 }
@@ -273,7 +276,7 @@ impl<'a> Attacher<'a> {
     }
 
     /// Attaches the programs of a side to an interface, or gives the links that are there the new programs.
-    fn interface(&mut self, interface: &'a str, side: Side, wanted: XdpMode) -> Result<Attachment, Error> {
+    pub(super) fn interface(&mut self, interface: &'a str, side: Side, wanted: XdpMode) -> Result<Attachment, Error> {
         let place = Place::find(interface)?;
         let programs = match side {
             Side::Lan => {
@@ -290,6 +293,10 @@ impl<'a> Attacher<'a> {
             Side::Wan => {
                 let mode = self.ingress(place, &WAN, wanted)?;
                 vec![ProgramMode { program: program::WAN_INGRESS, mode }]
+            }
+            Side::Port => {
+                self.classifier(place, program::LAN_PORT)?;
+                vec![ProgramMode { program: program::LAN_PORT, mode: Mode::Tc }]
             }
             Side::Cpes => {
                 let mode = self.line_rate(place, wanted)?;

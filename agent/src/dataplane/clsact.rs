@@ -22,11 +22,12 @@ const LAST: u16 = u16::MAX;
 const HANDLE_MAJOR: u16 = 0x7472;
 
 /// The TC programs, and in which direction.
-const PROGRAMS: [(&str, Direction); 4] = [
+const PROGRAMS: [(&str, Direction); 5] = [
     (program::LAN_INGRESS_TC, Direction::Ingress),
     (program::LAN_BINDING, Direction::Ingress),
     (program::LAN_EGRESS, Direction::Egress),
     (program::WAN_INGRESS_TC, Direction::Ingress),
+    (program::LAN_PORT, Direction::Egress),
 ];
 
 /// The direction of a program, and the handle of its filter.

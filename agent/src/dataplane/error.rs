@@ -50,6 +50,16 @@ pub enum Error {
     /// No such interface.
     #[error("there is no interface {0} here; `ip link` lists those that exist")]
     NoInterface(String),
+    /// A bridge and a port of it are to be watched as LAN or WAN interfaces.
+    #[error(
+        "{port} is a port of the bridge {bridge}, and both are named: each message would count twice; name the bridge alone"
+    )]
+    BridgeAndPort {
+        /// Name of the bridge.
+        bridge: String,
+        /// Name of its port.
+        port: String,
+    },
     /// Another agent has the interface.
     #[error(
         "another tr111 agent is attached to {interface} and goes on undisturbed; stop it first, or name another interface"

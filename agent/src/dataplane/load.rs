@@ -38,9 +38,13 @@ impl Purpose {
 
     fn classifiers(self) -> &'static [&'static str] {
         match self {
-            Self::Gateway => {
-                &[program::LAN_INGRESS_TC, program::LAN_EGRESS, program::LAN_BINDING, program::WAN_INGRESS_TC]
-            }
+            Self::Gateway => &[
+                program::LAN_INGRESS_TC,
+                program::LAN_EGRESS,
+                program::LAN_PORT,
+                program::LAN_BINDING,
+                program::WAN_INGRESS_TC,
+            ],
             Self::Acs => &[],
         }
     }

@@ -41,6 +41,8 @@ struct Maps {
     last_acks: HashMap<MapData, PodClient, PodLastAck>,
     flows: HashMap<MapData, PodFlowKey, PodFlow>,
     replies: HashMap<MapData, u32, u64>,
+    foreign_replies: HashMap<MapData, u32, u64>,
+    bridge_ports: HashMap<MapData, u32, u32>,
     seed: u64,
 }
 
@@ -75,6 +77,8 @@ impl Marks {
             last_acks: loaded.take_map(map::LAST_ACK)?.try_into().map_err(wrong(map::LAST_ACK))?,
             flows: loaded.take_map(map::FLOWS)?.try_into().map_err(wrong(map::FLOWS))?,
             replies: loaded.take_map(map::REPLIES)?.try_into().map_err(wrong(map::REPLIES))?,
+            foreign_replies: loaded.take_map(map::FOREIGN_REPLIES)?.try_into().map_err(wrong(map::FOREIGN_REPLIES))?,
+            bridge_ports: loaded.take_map(map::BRIDGE_PORTS)?.try_into().map_err(wrong(map::BRIDGE_PORTS))?,
             sticky: loaded.take_map(map::STICKY)?.try_into().map_err(wrong(map::STICKY))?,
             exchanges: loaded.take_map(map::EXCHANGES)?.try_into().map_err(wrong(map::EXCHANGES))?,
         };
@@ -204,6 +208,25 @@ impl Marks {
     /// When a reply to a client with an identity last left by an interface, boot time in nanoseconds.
     pub fn last_reply(&self, ifindex: u32) -> Option<u64> {
         self.lock().replies.get(&ifindex, 0).ok()
+    }
+
+    /// When a LAN bridge last forwarded a reply of another server to a client with an identity, boot time in nanoseconds.
+    pub fn last_foreign_reply(&self, ifindex: u32) -> Option<u64> {
+        self.lock().foreign_replies.get(&ifindex, 0).ok()
+    }
+
+    /// Tells the programs that an interface is a port of a LAN bridge, both by kernel index.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel refuses, as for a full map.
+    pub fn add_port(&self, port: u32, bridge: u32) -> Result<(), Error> {
+        let result = self.lock().bridge_ports.insert(port, bridge, 0);
+        result.map_err(|source| Error::Map { name: map::BRIDGE_PORTS, source })
+    }
+
+    /// Ends what [`Marks::add_port`] began. An interface that is no port is no error.
+    pub fn remove_port(&self, port: u32) {
+        let _ = self.lock().bridge_ports.remove(&port);
     }
 
     /// The flows that carry Binding Requests with CONNECTION-REQUEST-BINDING.

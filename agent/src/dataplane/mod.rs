@@ -15,6 +15,7 @@ mod netns;
 mod order;
 mod pins;
 mod pod;
+mod ports;
 pub mod preflight;
 mod ring;
 mod verifier;
@@ -39,6 +40,7 @@ pub use self::{
     marks::Marks,
     order::{Filters, INTERVAL as ORDER_INTERVAL, Standing},
     pins::{Pins, Unpinned, pinned_interfaces, unpin},
+    ports::{Bridges, Port},
     ring::LanRing,
     verifier::{LogDepth, Refusal, Verification},
 };
@@ -50,6 +52,8 @@ pub struct Options {
     pub lan: Vec<String>,
     /// WAN interfaces, by name.
     pub wan: Vec<String>,
+    /// Ports of LAN bridges that are there; `None` where ports are not watched.
+    pub ports: Option<Vec<Port>>,
     /// How `lan_ingress` attaches.
     pub xdp_mode: XdpMode,
     /// Where TC programs run among those of others.
@@ -73,6 +77,8 @@ pub struct Dataplane {
     /// The TC programs, and what is around them.
     watched: Vec<Watched>,
     wan: Vec<String>,
+    /// Ports of LAN bridges are watched.
+    follows_ports: bool,
     attachments: Vec<Attachment>,
     /// What was not there at the start.
     missing: Vec<(String, Side)>,
@@ -117,7 +123,11 @@ impl Dataplane {
         let wan = options.wan.iter().map(|name| (name.as_str(), Side::Wan));
         let (present, missing): (Vec<_>, Vec<_>) = lan.chain(wan).partition(|(name, _)| attach::ifindex(name).is_ok());
         let mut attacher = Attacher::new(&mut loaded, pins, &mut held, options.tc_order);
-        let attachments = attacher.all(present, options.xdp_mode)?;
+        // Ports before their bridges: a request that is seen must find its reply watched.
+        let wanted = options.ports.as_deref().unwrap_or_default();
+        let at_ports: Vec<_> = wanted.iter().filter_map(|port| first_port(&mut attacher, &marks, port)).collect();
+        let mut attachments = attacher.all(present, options.xdp_mode)?;
+        attachments.extend(at_ports);
         let watched = attacher.seats.into_iter().map(Watched::from).collect();
         if let Some(pins) = pins {
             pins.tidy(attachments.iter().map(Attachment::place));
@@ -132,6 +142,7 @@ impl Dataplane {
             tc_order: options.tc_order,
             watched,
             wan: options.wan.clone(),
+            follows_ports: options.ports.is_some(),
             attachments,
             missing: missing.into_iter().map(|(name, side)| (name.to_owned(), side)).collect(),
             counters,
@@ -151,6 +162,28 @@ impl Dataplane {
         let mut attachments = attacher.all([(interface, side)], self.xdp_mode)?;
         self.watched.extend(attacher.seats.into_iter().map(Watched::from));
         attachments.pop().ok_or_else(|| Error::NoInterface(interface.to_owned()))
+    }
+
+    /// Attaches to a port of a LAN bridge.
+    ///
+    /// # Errors
+    /// What is missing, in words for who runs the agent.
+    pub fn attach_port(&mut self, port: &Port) -> Result<Attachment, Error> {
+        let mut attacher = Attacher::new(&mut self.loaded, self.pins.as_ref(), &mut self.held, self.tc_order);
+        let attachment = attach_port(&mut attacher, &self.marks, port)?;
+        self.watched.extend(attacher.seats.into_iter().map(Watched::from));
+        Ok(attachment)
+    }
+
+    /// Takes off what is attached to a port.
+    pub fn release_port(&mut self, port: &Port) {
+        self.release(&port.name);
+        self.marks.remove_port(port.ifindex);
+    }
+
+    /// Whether ports of LAN bridges are watched.
+    pub fn follows_ports(&self) -> bool {
+        self.follows_ports
     }
 
     /// Takes off what is attached to an interface, or was while it was there.
@@ -204,6 +237,19 @@ impl Dataplane {
     pub fn loaded_mut(&mut self) -> &mut Loaded {
         &mut self.loaded
     }
+}
+
+/// Attaches to a port of a LAN bridge at the start. One that cannot be watched is tried again with the next change around it.
+fn first_port<'a>(attacher: &mut Attacher<'a>, marks: &Marks, port: &'a Port) -> Option<Attachment> {
+    let attached = attach_port(attacher, marks, port);
+    attached.inspect_err(|error| warn!(port = port.name, %error, "a port of a LAN bridge is not watched")).ok()
+}
+
+fn attach_port<'a>(attacher: &mut Attacher<'a>, marks: &Marks, port: &'a Port) -> Result<Attachment, Error> {
+    // The program has to know the bridge with the first frame.
+    marks.add_port(port.ifindex, port.bridge)?;
+    let attached = attacher.interface(&port.name, Side::Port, XdpMode::Tc);
+    attached.inspect_err(|_| marks.remove_port(port.ifindex))
 }
 
 /// Refuses interfaces that another agent has, before anything is taken or loaded for them. Some may not be there yet:

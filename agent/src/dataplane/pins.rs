@@ -55,10 +55,11 @@ pub(super) const MAPS: [&str; 14] = [
 ];
 
 /// Programs whose links outlive the agent, or on kernels without TCX the programs themselves.
-const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 7] = [
     program::LAN_INGRESS,
     program::LAN_INGRESS_TC,
     program::LAN_EGRESS,
+    program::LAN_PORT,
     program::LAN_BINDING,
     program::WAN_INGRESS,
     program::WAN_INGRESS_TC,

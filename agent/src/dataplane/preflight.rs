@@ -3,7 +3,8 @@
 use tr111_common::abi::program;
 
 use super::{
-    Direction, Error, Loaded, LogDepth, Neighbours, Purpose, TcOrder, Verification, chain::Chain, clsact, kernel,
+    Bridges, Direction, Error, Loaded, LogDepth, Neighbours, Purpose, TcOrder, Verification, chain::Chain, clsact,
+    kernel,
 };
 use crate::os::netlink::{AttachedXdp, Netlink};
 
@@ -124,6 +125,47 @@ pub async fn interface(name: &str, is_needed: bool, order: TcOrder) -> Vec<Findi
             findings.push(Finding::new(&check, Verdict::Warning, detail, hint));
         }
     }
+    findings
+}
+
+/// What the configuration says of bridges.
+#[derive(Clone, Copy, Debug)]
+pub struct BridgeRules {
+    /// Their ports are watched.
+    pub bridge_ports: bool,
+    /// Replies of other DHCP servers count.
+    pub accept_foreign_server: bool,
+}
+
+/// The bridges among the LAN interfaces: their ports, which may not be named themselves, and what becomes of the replies of a
+/// DHCP server behind one.
+pub async fn bridges(lan: &[String], wan: &[String], rules: BridgeRules) -> Vec<Finding> {
+    let Ok(netlink) = Netlink::route() else { return Vec::new() };
+    let Ok(links) = netlink.links().await else { return Vec::new() };
+    let bridges = Bridges::new(links);
+    let mut findings = Vec::new();
+    if let Err(error) = bridges.refuse_ports(lan.iter().chain(wan).map(String::as_str)) {
+        findings.push(Finding::new("bridges", Verdict::Failure, error.to_string(), ""));
+    }
+    let found = lan.iter().filter(|name| bridges.find(name).is_some());
+    findings.extend(found.map(|bridge| {
+        let ports: Vec<_> = bridges.ports([bridge.as_str()]).into_iter().map(|port| port.name).collect();
+        let ports = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
+        let (becomes, hint) = match rules {
+            BridgeRules { bridge_ports: false, .. } => (
+                "is not watched",
+                "a DHCP server in a container on a port counts with gateway.bridge_ports = true and \
+                 gateway.association.accept_foreign_server = true",
+            ),
+            BridgeRules { accept_foreign_server: false, .. } => (
+                "does not count",
+                "a DHCP server in a container on a port counts with gateway.association.accept_foreign_server = true",
+            ),
+            _ => ("counts", ""),
+        };
+        let detail = format!("ports: {ports}; what a DHCP server behind one of them sends to the others {becomes}");
+        Finding::new(&format!("bridge {bridge}"), Verdict::Good, detail, hint)
+    }));
     findings
 }
 

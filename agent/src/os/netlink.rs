@@ -51,6 +51,9 @@ const TICK: Duration = Duration::from_millis(10);
 mod attribute {
     pub(super) const IFLA_ADDRESS: u16 = 1;
     pub(super) const IFLA_IFNAME: u16 = 3;
+    pub(super) const IFLA_MASTER: u16 = 10;
+    pub(super) const IFLA_LINKINFO: u16 = 18;
+    pub(super) const IFLA_INFO_KIND: u16 = 1;
     pub(super) const IFLA_XDP: u16 = 43;
     pub(super) const IFLA_XDP_ATTACHED: u16 = 2;
     pub(super) const IFLA_XDP_PROG_ID: u16 = 4;
@@ -220,6 +223,10 @@ pub struct Link {
     pub mac: Option<[u8; 6]>,
     /// It is up and has a carrier.
     pub is_up: bool,
+    /// It is a Linux bridge.
+    pub is_bridge: bool,
+    /// Kernel index of the bridge, bond or other device that it is a part of.
+    pub master: Option<u32>,
     /// The XDP program that is attached to it.
     pub xdp: Option<AttachedXdp>,
 }
@@ -244,6 +251,10 @@ impl Link {
             name: String::from_utf8_lossy(name).into_owned(),
             mac: message.value(attribute::IFLA_ADDRESS).and_then(|address| address.try_into().ok()),
             is_up: flags & needed == needed,
+            is_bridge: message.value(attribute::IFLA_LINKINFO).is_some_and(|info| {
+                nested_value(&info, attribute::IFLA_INFO_KIND).is_some_and(|kind| kind.starts_with(b"bridge\0"))
+            }),
+            master: message.number(attribute::IFLA_MASTER),
             xdp: message.value(attribute::IFLA_XDP).and_then(|value| AttachedXdp::read(&value)),
         })
     }
@@ -680,7 +691,15 @@ mod tests {
     async fn the_loopback_interface_has_its_name_index_and_address() {
         let netlink = Netlink::route().expect("netlink");
         let lo = netlink.link_by_name("lo").await.expect("an answer").expect("lo");
-        let expected = Link { ifindex: 1, name: "lo".to_owned(), mac: Some([0; 6]), is_up: true, xdp: None };
+        let expected = Link {
+            ifindex: 1,
+            name: "lo".to_owned(),
+            mac: Some([0; 6]),
+            is_up: true,
+            is_bridge: false,
+            master: None,
+            xdp: None,
+        };
         assert_eq!(lo, expected);
         assert_eq!(netlink.link_by_index(1).await.expect("an answer").as_ref(), Some(&expected));
         assert!(netlink.links().await.expect("a dump").contains(&expected));

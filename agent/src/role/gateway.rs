@@ -1,6 +1,6 @@
 //! The gateway: LAN ring to table, table to clients, metrics and log.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, io, sync::Arc};
 
 use nix::net::if_::if_nametoindex;
 use tokio::{sync::mpsc, time::timeout};
@@ -12,8 +12,9 @@ use super::{
 use crate::{
     config::{self, Gateway, Values},
     control::message,
-    dataplane::{self, Dataplane, Pins},
+    dataplane::{self, Bridges, Dataplane, Pins},
     nat::{self, Nat, TableError},
+    os::netlink::Netlink,
     service::{
         Clock, InterfaceState, Knobs, Lan, Model, Prober, Search,
         association::{Ended, Facts, Owner, Parts},
@@ -53,6 +54,8 @@ async fn serve(
     // Everything that may be taken is taken before anything is attached.
     let pins = Pins::open(&agent.pin_dir)?;
     dataplane::refuse_second_agent(&gateway.lan, pins.as_ref())?;
+    let bridges = bridges().await.map_err(system("read the interfaces by netlink"))?;
+    bridges.refuse_ports(gateway.lan.iter().chain(&gateway.wan).map(String::as_str))?;
     let endpoints = Endpoints::take(ROLE, agent).await?;
     let names = gateway.lan.iter().chain(&gateway.wan).cloned();
     let indices: HashMap<String, u32> = (STAND_IN..)
@@ -68,6 +71,7 @@ async fn serve(
     let options = dataplane::Options {
         lan: gateway.lan.clone(),
         wan: gateway.wan.clone(),
+        ports: gateway.bridge_ports.then(|| bridges.ports(gateway.lan.iter().map(String::as_str))),
         xdp_mode: agent.xdp_mode,
         tc_order: agent.tc_order,
         config: gateway.traffic.complete(gateway.association.kernel(kept.seed.unwrap_or_else(seed))),
@@ -136,7 +140,7 @@ async fn serve(
         "gateway runs"
     );
 
-    let keep = Lan::new(dataplane).keep(network, told);
+    let keep = Lan::new(dataplane, bridges).keep(network, told);
     let (ended, dataplane) = tokio::join!(owner.run(ring, asked, changes), keep);
     let ended = ended.map_err(system("wait for events"))?;
     if dataplane.is_pinned() && !agent.detach_on_exit && matches!(ended, Ended::Stopped) {
@@ -156,4 +160,9 @@ async fn serve(
     }
     served.close().await;
     Ok(())
+}
+
+/// The bridges of this moment.
+async fn bridges() -> io::Result<Bridges> {
+    Ok(Bridges::new(Netlink::route()?.links().await?))
 }

@@ -31,22 +31,28 @@ impl GatewayAlarm {
 }
 
 /// Why no reply may have been seen at an interface, the likely causes first. `in_front`: programs that run before
-/// `lan_egress`.
-pub(super) fn why_no_replies(interface: &str, in_front: &[String]) -> String {
+/// `lan_egress`. `forwards_foreign`: the interface is a bridge, and forwarded replies of another server.
+pub(super) fn why_no_replies(interface: &str, in_front: &[String], forwards_foreign: bool) -> String {
+    let foreign = forwards_foreign.then(|| {
+        format!(
+            "another DHCP server answers them from port to port of {interface}, and its replies do not count \
+             (gateway.association.accept_foreign_server)"
+        )
+    });
     let in_front = (!in_front.is_empty()).then(|| {
         format!("{} runs before lan_egress at TC egress and ends the chain (agent.tc_order)", in_front.join(", "))
     });
     let causes = [
         "the DHCP server does not run, or does not answer these clients".to_owned(),
         "another DHCP server answers them past this machine, as one in a container on a port of the bridge does \
-         (gateway.association.accept_foreign_server)"
+         (gateway.bridge_ports and gateway.association.accept_foreign_server)"
             .to_owned(),
         "the replies leave by another interface (gateway.lan names the one that has the gateway's address)".to_owned(),
         format!(
             "the network device merges datagrams (`ethtool -K {interface} rx-gro-list off rx-udp-gro-forwarding off`)"
         ),
     ];
-    let causes: Vec<String> = in_front.into_iter().chain(causes).collect();
+    let causes: Vec<String> = foreign.into_iter().chain(in_front).chain(causes).collect();
     format!(
         "clients with an identity ask, and no reply to them was seen for a minute; likely causes, in this order: {}",
         causes.join("; ")

@@ -29,7 +29,7 @@ use super::{
     knobs::Knobs,
     management::{Management, Subject},
     prober::Target,
-    replies::Replies,
+    replies::{self, Replies},
     search::Order,
     timer::Timer,
 };
@@ -519,7 +519,18 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         match change {
             LanChange::Addresses(addresses) => self.addresses(addresses),
             LanChange::Interface { name, state, attached } => self.interface(&name, state, attached),
+            LanChange::Port { name, attached } => self.port(&name, attached),
             LanChange::Standing(standing) => self.stand(standing),
+        }
+    }
+
+    /// A port of a LAN bridge is watched, or not any more.
+    fn port(&mut self, name: &str, attached: Option<Attachment>) {
+        let is_port = |known: &Interface| known.side == dataplane::Side::Port.label() && known.name == name;
+        self.parts.facts.interfaces.retain(|(_, known)| !is_port(known));
+        match attached {
+            Some(attachment) => self.parts.facts.interfaces.push((attachment.ifindex, attachment.into())),
+            None => self.alarm(GatewayAlarm::Displaced, name, None),
         }
     }
 
@@ -560,11 +571,16 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
     fn look_for_replies(&mut self) {
         let overdue = self.replies.overdue(Clock::now(), |ifindex| self.parts.programs.last_reply(ifindex));
         let lan = self.parts.facts.interfaces.iter().filter(|(_, known)| known.side == dataplane::Side::Lan.label());
+        let forwards_foreign = |ifindex| {
+            let last = self.parts.programs.last_foreign_reply(ifindex);
+            last.is_some_and(|last| last + replies::MEMORY > Clock::now())
+        };
         let judge = |(ifindex, interface): &(u32, Interface)| {
             let egress = interface.hooks.iter().find(|hook| hook.program == Hook::LanEgress.label());
             let in_front = egress.map(|hook| hook.in_front.as_slice()).unwrap_or_default();
             let is_overdue = overdue.contains(ifindex);
-            (interface.name.clone(), is_overdue.then(|| alarms::why_no_replies(&interface.name, in_front)))
+            let why = || alarms::why_no_replies(&interface.name, in_front, forwards_foreign(*ifindex));
+            (interface.name.clone(), is_overdue.then(why))
         };
         let judged: Vec<_> = lan.map(judge).collect();
         for (name, detail) in judged {

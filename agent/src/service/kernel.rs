@@ -51,6 +51,8 @@ pub trait Programs {
     fn neighbour(&self, key: &NeighbourKey) -> Option<Neighbour>;
     /// When a reply to a client with an identity last left by an interface.
     fn last_reply(&self, ifindex: u32) -> Option<BootTime>;
+    /// When a LAN bridge last forwarded a reply of another server, which does not count, to a client with an identity.
+    fn last_foreign_reply(&self, ifindex: u32) -> Option<BootTime>;
     /// How the last exchange of every client ended.
     fn last_acks(&self) -> Vec<(ClientKey, LastAck)>;
     /// The flows that carry Binding Requests with CONNECTION-REQUEST-BINDING.
@@ -101,6 +103,10 @@ impl Programs for Marks {
 
     fn last_reply(&self, ifindex: u32) -> Option<BootTime> {
         Self::last_reply(self, ifindex).map(BootTime)
+    }
+
+    fn last_foreign_reply(&self, ifindex: u32) -> Option<BootTime> {
+        Self::last_foreign_reply(self, ifindex).map(BootTime)
     }
 
     fn last_acks(&self) -> Vec<(ClientKey, LastAck)> {

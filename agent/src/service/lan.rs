@@ -1,6 +1,8 @@
 //! Keeps the programs on the LAN interfaces, which may go and come back: a bridge that is made anew, a USB adapter, a
 //! driver that is loaded again. The name is what lasts; the kernel index is another one each time.
 
+use std::collections::BTreeMap;
+
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval},
@@ -12,7 +14,7 @@ use super::{
     network::{InterfaceState, Link, NetworkChange},
 };
 use crate::{
-    dataplane::{Attachment, Dataplane, Direction, Filters, ORDER_INTERVAL, Standing},
+    dataplane::{Attachment, Bridges, Dataplane, Direction, Filters, ORDER_INTERVAL, Port, Side, Standing},
     os::netlink::Netlink,
 };
 
@@ -28,6 +30,13 @@ pub enum LanChange {
         /// How it is.
         state: InterfaceState,
         /// What was attached to it just now.
+        attached: Option<Attachment>,
+    },
+    /// A port of a LAN bridge is watched, or not any more.
+    Port {
+        /// Its name.
+        name: String,
+        /// What is attached to it.
         attached: Option<Attachment>,
     },
     /// Others are around the TC programs of an interface, or not any more.
@@ -50,11 +59,16 @@ struct Known {
 pub struct Lan {
     dataplane: Dataplane,
     interfaces: Vec<Known>,
+    bridges: Bridges,
+    /// The ports that are watched.
+    ports: Vec<Port>,
+    /// Why a port is not, as it was told, by kernel index.
+    complaints: BTreeMap<u32, String>,
 }
 
 impl Lan {
-    /// As [`Dataplane::start`] left them.
-    pub fn new(dataplane: Dataplane) -> Self {
+    /// As [`Dataplane::start`] left them, with the `bridges` that it was told of.
+    pub fn new(dataplane: Dataplane, bridges: Bridges) -> Self {
         let known = |one: &Attachment| Known {
             name: one.interface.clone(),
             ifindex: Some(one.ifindex),
@@ -67,8 +81,13 @@ impl Lan {
             state: InterfaceState::Missing,
             complaint: String::new(),
         };
-        let interfaces = dataplane.attachments().iter().map(known).chain(dataplane.missing().iter().map(missing));
-        Self { interfaces: interfaces.collect(), dataplane }
+        let (ports, attached): (Vec<_>, Vec<_>) =
+            dataplane.attachments().iter().partition(|attachment| attachment.side == Side::Port);
+        let named = attached.iter().map(|attachment| attachment.interface.as_str());
+        let mut watched = bridges.ports(named);
+        watched.retain(|port| ports.iter().any(|attachment| attachment.ifindex == port.ifindex));
+        let interfaces = attached.into_iter().map(known).chain(dataplane.missing().iter().map(missing)).collect();
+        Self { interfaces, bridges, ports: watched, complaints: BTreeMap::new(), dataplane }
     }
 
     /// Works until nobody listens any more, and gives the programs back.
@@ -111,12 +130,67 @@ impl Lan {
     fn follow(&mut self, change: NetworkChange) -> Vec<LanChange> {
         match change {
             NetworkChange::Addresses(own) => vec![LanChange::Addresses(own.iter().map(|own| own.address).collect())],
-            NetworkChange::LinkGone { ifindex } => self.gone(|known| known == ifindex),
-            NetworkChange::Link(link) => self.link(&link),
+            NetworkChange::LinkGone { ifindex } => {
+                self.bridges.remove(ifindex);
+                let changes = self.gone(|known| known == ifindex);
+                self.and_ports(changes)
+            }
+            NetworkChange::Link(link) => {
+                let changes = self.link(&link);
+                self.bridges.update(link);
+                self.and_ports(changes)
+            }
             NetworkChange::Links(links) => {
                 let mut changes = self.gone(|known| links.iter().all(|link| link.ifindex != known));
                 changes.extend(links.iter().flat_map(|link| self.link(link)));
-                changes
+                self.bridges = Bridges::new(links);
+                self.and_ports(changes)
+            }
+        }
+    }
+
+    /// Adds what changes with the interfaces at the ports of LAN bridges: each of those that carry programs has its ports
+    /// watched.
+    fn and_ports(&mut self, mut changes: Vec<LanChange>) -> Vec<LanChange> {
+        if !self.dataplane.follows_ports() {
+            return changes;
+        }
+        let attached = self.interfaces.iter().filter(|known| known.ifindex.is_some());
+        let wanted = self.bridges.ports(attached.map(|known| known.name.as_str()));
+        for port in self.ports.extract_if(.., |port| !wanted.contains(port)) {
+            info!(port = port.name, "no port of a LAN bridge any more");
+            self.dataplane.release_port(&port);
+            changes.push(LanChange::Port { name: port.name, attached: None });
+        }
+        self.complaints.retain(|ifindex, _| wanted.iter().any(|port| port.ifindex == *ifindex));
+        for port in wanted {
+            if !self.ports.contains(&port) {
+                changes.extend(self.port(port));
+            }
+        }
+        changes
+    }
+
+    /// Watches a port. One that cannot be watched is tried again with the next change around it.
+    fn port(&mut self, port: Port) -> Option<LanChange> {
+        let is_named = self.interfaces.iter().any(|known| known.name == port.name);
+        let attached =
+            if is_named { Err(self.bridges.both_are_named(&port)) } else { self.dataplane.attach_port(&port) };
+        match attached {
+            Ok(attachment) => {
+                info!(port = port.name, "a port of a LAN bridge");
+                self.complaints.remove(&port.ifindex);
+                let name = port.name.clone();
+                self.ports.push(port);
+                Some(LanChange::Port { name, attached: Some(attachment) })
+            }
+            Err(error) => {
+                let complaint = error.to_string();
+                if self.complaints.get(&port.ifindex) != Some(&complaint) {
+                    warn!(port = port.name, %error, "a port of a LAN bridge is not watched");
+                    self.complaints.insert(port.ifindex, complaint);
+                }
+                None
             }
         }
     }

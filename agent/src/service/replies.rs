@@ -12,7 +12,7 @@ use tr111_core::time::BootTime;
 /// How long a request may be without a reply.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How long after its last request an interface is still waited for.
-const MEMORY: Duration = Duration::from_hours(1);
+pub(super) const MEMORY: Duration = Duration::from_hours(1);
 
 /// Requests of clients with an identity that had no reply yet, by the kernel index of their interface.
 #[derive(Debug)]

@@ -116,6 +116,10 @@ impl Programs for Maps {
         self.neighbours.lock().expect("nobody panics").get(key).copied()
     }
 
+    fn last_foreign_reply(&self, _: u32) -> Option<BootTime> {
+        None
+    }
+
     fn last_reply(&self, _: u32) -> Option<BootTime> {
         None
     }

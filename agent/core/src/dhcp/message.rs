@@ -60,7 +60,9 @@ impl<'a> Message<'a> {
         match event.hook {
             Hook::LanIngress => Self::parse_request(event.frame, event.metadata_tag),
             Hook::LanEgress => Self::parse_reply(event.frame, event.metadata_tag),
-            Hook::LanBinding | Hook::WanIngress | Hook::AcsStun => Err(MessageError::Class(Class::OtherMessage)),
+            Hook::LanBinding | Hook::WanIngress | Hook::AcsStun | Hook::LanPort => {
+                Err(MessageError::Class(Class::OtherMessage))
+            }
         }
     }
 
