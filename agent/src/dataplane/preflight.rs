@@ -149,7 +149,8 @@ pub async fn bridges(lan: &[String], wan: &[String], rules: BridgeRules) -> Vec<
     }
     let found = lan.iter().filter(|name| bridges.find(name).is_some());
     findings.extend(found.map(|bridge| {
-        let ports: Vec<_> = bridges.ports([bridge.as_str()]).into_iter().map(|port| port.name).collect();
+        let mut ports: Vec<_> = bridges.ports([bridge.as_str()]).into_iter().map(|port| port.name).collect();
+        ports.sort_unstable();
         let ports = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
         let (becomes, hint) = match rules {
             BridgeRules { bridge_ports: false, .. } => (

@@ -100,7 +100,9 @@ impl Families {
 
         let policed = "Frames dropped because they were above the rate that the operator set.";
         let policed = families.counter("tr111_policed_packets_total", policed, &["hook", "class"])?;
-        for (hook, class) in [(Hook::LanIngress, "dhcp"), (Hook::WanIngress, Class::ConnectionRequest.label())] {
+        let hooks =
+            [(Hook::LanIngress, "dhcp"), (Hook::LanPort, "dhcp"), (Hook::WanIngress, Class::ConnectionRequest.label())];
+        for (hook, class) in hooks {
             let count = kernel.read(Counter::Packet(hook, Class::Policed));
             policed.with_label_values(&[hook.label(), class]).inc_by(count);
         }
