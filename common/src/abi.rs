@@ -76,6 +76,10 @@ pub mod map {
     pub const REPLIES: &str = "REPLIES";
     /// The same of a reply that a LAN bridge forwards from another server, where those do not count.
     pub const FOREIGN_REPLIES: &str = "FOREIGN_REPLIES";
+    /// Kernel index of an interface to boot time in nanoseconds: the last DHCP datagrams that were merged and not told apart.
+    pub const MERGED: &str = "MERGED";
+    /// The program [`super::program::LAN_MERGED`].
+    pub const TURNS: &str = "TURNS";
     /// Kernel index of a port of a LAN bridge to that of the bridge.
     pub const BRIDGE_PORTS: &str = "BRIDGE_PORTS";
     /// [`super::ListenerKey`] to the [`super::Endpoint`] that is its CHANGED-ADDRESS.
@@ -92,6 +96,8 @@ pub mod program {
     pub const LAN_INGRESS: &str = "lan_ingress";
     /// TC, LAN ingress: the same classifier where XDP cannot attach.
     pub const LAN_INGRESS_TC: &str = "lan_ingress_tc";
+    /// TC, LAN ingress: merged datagrams. A tail call of [`LAN_INGRESS_TC`] leads to it.
+    pub const LAN_MERGED: &str = "lan_merged";
     /// TC, LAN egress.
     pub const LAN_EGRESS: &str = "lan_egress";
     /// TC, egress of a port of a LAN bridge: what comes from another port.

@@ -52,6 +52,13 @@ impl<const N: usize> Words<N> {
         core::array::from_fn(|at| self.0[at / WORD].0[at % WORD])
     }
 
+    /// Replaces the byte at `at`, or another one where there is none: for the kernel programs, as reads are.
+    #[inline(always)]
+    pub fn put(&mut self, at: u32, byte: u8) {
+        let at = at as usize;
+        self.0[(at / WORD) & Self::MASK].0[at % WORD] = byte;
+    }
+
     /// Replaces the byte at `at`, if there is one.
     pub fn set(&mut self, at: usize, byte: u8) {
         if let Some(word) = self.0.get_mut(at / WORD) {

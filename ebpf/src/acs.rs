@@ -14,7 +14,7 @@ use tr111_common::{
     headers::Udp,
     words::WORD,
 };
-use tr111_ebpf::frame::{KernelLoop, Length, Packet as _, XdpFrame};
+use tr111_ebpf::frame::{Copied, KernelLoop, Length, Packet as _, XdpFrame};
 
 /// Words of the longest request that is read here.
 const REQUEST_WORDS: usize = REQUEST_MAXIMUM / WORD;
@@ -43,7 +43,7 @@ fn respond(packet: &XdpFrame<'_>, udp: &Udp, route: &Route, config: &Config) -> 
     if !route.is_answerable() || maps::is_own_address(route.source.address) {
         return Err(Class::BadSource);
     }
-    let Scratch { frame: request, demands, .. } = maps::scratch().ok_or(Class::NoRoom)?;
+    let Scratch { frame: Copied { words: request, .. }, demands, .. } = maps::scratch().ok_or(Class::NoRoom)?;
     let length = Length::<REQUEST_WORDS>::new(udp.end.wrapping_sub(udp.payload)).ok_or(Class::OtherStun)?;
     if !packet.read(udp.payload, length, request) {
         return Err(Class::OtherStun);

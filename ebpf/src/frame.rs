@@ -126,10 +126,49 @@ pub trait Packet: Frame {
     }
 }
 
-/// A frame of which there is a copy: single words come from that, longer pieces from the frame itself by one call.
+/// A copy of a frame.
+#[repr(C)]
+pub struct Copied {
+    /// Its bytes.
+    pub words: Words<FRAME_WORDS>,
+    /// By how many bytes the payload stands further back in the frame itself: not 0 where the copy is of a datagram that the
+    /// kernel merged with others. It lies in a map with the copy, because on the stack each value is a walk of its own for
+    /// the verifier.
+    pub shift: u32,
+}
+
+impl Octets for Copied {
+    #[inline(always)]
+    fn octet(&self, at: u32) -> u8 {
+        self.words.octet(at)
+    }
+
+    #[inline(always)]
+    fn be16(&self, at: u32) -> u16 {
+        self.words.be16(at)
+    }
+
+    #[inline(always)]
+    fn be32(&self, at: u32) -> u32 {
+        self.words.be32(at)
+    }
+
+    #[inline(always)]
+    fn be64(&self, at: u32) -> u64 {
+        self.words.be64(at)
+    }
+
+    #[inline(always)]
+    fn four(&self, at: u32) -> [u8; 4] {
+        self.words.four(at)
+    }
+}
+
+/// A frame of which there is a copy: single words come from that, longer pieces of the payload from the frame itself by one
+/// call.
 pub struct Captured<'a, P> {
     /// The copy.
-    pub copy: &'a Words<FRAME_WORDS>,
+    pub copy: &'a Copied,
     /// The frame.
     pub packet: &'a P,
 }
@@ -165,6 +204,7 @@ impl<P: Packet> Source for Captured<'_, P> {
     #[inline(always)]
     fn copy_to(&self, at: u32, length: u32, to: &mut Words<GATHERED_WORDS>, place: u32) -> bool {
         let place = Place::<{ GATHERED_MAXIMUM as usize / WORD }>::new(place);
+        let at = at + self.copy.shift;
         Length::<32>::new(length).is_some_and(|length| self.packet.read_to(at, length, to, place))
     }
 }
@@ -346,6 +386,12 @@ impl<'a> SkbFrame<'a> {
 }
 
 impl SkbFrame<'_> {
+    /// The context, for a tail call.
+    #[inline(always)]
+    pub fn program_context(&self) -> &TcContext {
+        self.ctx
+    }
+
     /// The kernel's context, for helpers that change the frame.
     #[inline(always)]
     pub fn skb(&self) -> *mut __sk_buff {

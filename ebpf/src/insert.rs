@@ -84,7 +84,7 @@ fn compose(packet: &SkbFrame<'_>, scratch: &mut Scratch) -> Result<(), Insertion
     let skipped = plan.shape as u32;
     let (mut old, mut new) = (Sum::default(), Sum::default());
     // Bytes behind END mean nothing (RFC 2132 3.2), so the new ones take their place, whatever they are.
-    add(&mut old, frame, plan.at, (plan.at + length.bytes()).min(seen.udp.end));
+    add(&mut old, &frame.words, plan.at, (plan.at + length.bytes()).min(seen.udp.end));
     add(&mut new, tail, skipped, skipped + length.bytes());
     *sum = new.without(old);
     let is_odd = |at| (at ^ seen.udp.payload) & 1 != 0;

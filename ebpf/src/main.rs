@@ -61,6 +61,12 @@ pub fn lan_ingress_tc(ctx: TcContext) -> i32 {
     at_tc(lan::ingress_at_tc(&frame::SkbFrame::new(&ctx)))
 }
 
+/// LAN ingress at TC: datagrams that the kernel merged, behind `lan_ingress_tc` by a tail call.
+#[classifier]
+pub fn lan_merged(ctx: TcContext) -> i32 {
+    at_tc(lan::merged(&frame::SkbFrame::new(&ctx)))
+}
+
 /// LAN egress: replies of DHCP servers on this machine, or behind its relay.
 #[classifier]
 pub fn lan_egress(ctx: TcContext) -> i32 {

@@ -1,9 +1,13 @@
 //! The maps, and the safe ways to use them.
 
-use crate::{insert::Change, seen::Seen};
+use crate::{
+    insert::Change,
+    seen::{Parts, Seen},
+};
 use aya_ebpf::{
+    helpers::bpf_ktime_get_boot_ns,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
 use tr111_common::{
     abi::{
@@ -16,11 +20,10 @@ use tr111_common::{
     counter::{COUNTER_SLOTS, Counter},
     dhcp4::Walk,
     event::Header,
-    frame::FRAME_WORDS,
     insert::GatewayOption,
     stun::Demands,
-    words::Words,
 };
+use tr111_ebpf::frame::{Copied, SkbFrame};
 
 /// Events for the agent.
 #[map]
@@ -85,6 +88,14 @@ static FOREIGN_REPLIES: LruHashMap<u32, u64> = LruHashMap::with_max_entries(REPL
 static BRIDGE_PORTS: HashMap<u32, u32> =
     HashMap::with_max_entries(BRIDGE_PORTS_MAXIMUM, 1 /* BPF_F_NO_PREALLOC */);
 
+/// When datagrams were last merged at an interface and not told apart. As above.
+#[map]
+static MERGED: LruHashMap<u32, u64> = LruHashMap::with_max_entries(REPLIES_MAXIMUM, 0);
+
+/// The program for merged datagrams. Pinned, because the kernel empties it when nobody but programs has it.
+#[map]
+static TURNS: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
 /// What follows is the ACS's; the other roles have it with room for one entry.
 #[map]
 static LISTENERS: HashMap<ListenerKey, Endpoint> = HashMap::with_max_entries(LISTENERS_MAXIMUM, 0);
@@ -113,7 +124,7 @@ pub struct Scratch {
     /// Header of the event.
     pub header: Header,
     /// The frame.
-    pub frame: Words<FRAME_WORDS>,
+    pub frame: Copied,
     /// What is known of it besides.
     pub seen: Seen,
     /// The walk over its options.
@@ -122,6 +133,8 @@ pub struct Scratch {
     pub demands: Demands,
     /// What a reply gains.
     pub change: Change,
+    /// The walk over the datagrams of a merged frame.
+    pub parts: Parts,
     /// The mark that an exchange gets.
     pub mark: Mark,
     /// The record that an ACK leaves.
@@ -323,6 +336,20 @@ pub fn note_reply(ifindex: u32, now: u64) {
 #[inline(always)]
 pub fn note_foreign_reply(ifindex: u32, now: u64) {
     note_time(&FOREIGN_REPLIES, ifindex, now);
+}
+
+/// Notes that datagrams were merged at an interface, and not told apart.
+#[inline(always)]
+pub fn note_merged(ifindex: u32) {
+    // SAFETY: the helper takes nothing and reads a clock.
+    note_time(&MERGED, ifindex, unsafe { bpf_ktime_get_boot_ns() });
+}
+
+/// Ends the program and goes on with `lan_merged`, unless there is none or the kernel allows no further turn.
+#[inline(always)]
+pub fn go_on_with_parts(packet: &SkbFrame<'_>) {
+    // SAFETY: what the program that ends holds lies in maps, and has no destructor.
+    unsafe { TURNS.tail_call(packet.program_context(), 0) };
 }
 
 #[inline(always)]

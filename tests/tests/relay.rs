@@ -1,18 +1,20 @@
 //! A network between the device and the gateway: ISC's dhcrelay adds option 82, and the gateway answers the relay.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeSet, net::Ipv4Addr, net::UdpSocket, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use nix::sys::socket::{setsockopt, sockopt};
 use tr111_tests::{
     agent::{Agent, SOON},
     client::{Client, mac_text},
-    frame::{Received, kind},
+    frame::{Message, Packet, Received, kind},
     host::{dhcrelay, dnsmasq, kea, udhcpc},
     lab::{GATEWAY, Lab, POOL},
+    metrics::Metrics,
     namespace::Namespace,
-    process::{Process, run},
+    process::{Process, output, run, text},
     tshark::Capture,
-    vectors::{D1, D2, hex},
+    vectors::{D1, D2, hex, identity},
     wire::Wire,
 };
 
@@ -123,4 +125,133 @@ fn a_relayed_device_is_never_probed() -> Result<()> {
     }
     assert!(probed.contains(&direct) && !probed.contains(&relayed), "{probed:?}");
     Ok(())
+}
+
+/// The DISCOVER of a client behind the relay, all of one length.
+fn relayed_discover(wire: &Wire, number: u8) -> Message {
+    let mut client = Client::new(wire, number, identity("00256D", &format!("DEV{number:04}"), ""));
+    Message { giaddr: UPLINK, ..client.message(kind::DISCOVER) }
+}
+
+/// DISCOVERs that the programs saw, over budget or not, and frames whose datagrams were not told apart.
+fn discovers(metrics: &Metrics) -> (u64, u64) {
+    let count = |class| metrics.packets("lan_ingress", class);
+    (count("discover") + count("over_budget"), count("merged"))
+}
+
+/// T-28: as many datagrams of one flow as the kernel merges into a frame are one message each, with an event each. Of more,
+/// those that fit the bound are, and the frame is counted as `merged` besides.
+#[test]
+fn each_datagram_of_a_merged_frame_has_an_event() -> Result<()> {
+    const GRO_MAXIMUM: u8 = 64;
+    const BOUND: u64 = 66;
+    let (lab, _host) = network()?;
+    let agent = Agent::start(&lab, &["lan0"], &["--xdp-mode", "tc"])?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    let relay = lab.lan.enter(|| UdpSocket::bind((UPLINK, 67)))?;
+    let send = |count: u8| -> Result<()> {
+        let messages: Vec<Vec<u8>> = (0..count).map(|number| relayed_discover(&wire, number).bytes()).collect();
+        // The kernel leaves it to the interface to cut the datagram, and a veth does not cut.
+        setsockopt(&relay, sockopt::UdpGsoSegment, &i32::try_from(messages[0].len())?)?;
+        relay.send_to(&messages.concat(), (GATEWAY, 67))?;
+        Ok(())
+    };
+    send(GRO_MAXIMUM)?;
+    let sent = u64::from(GRO_MAXIMUM);
+    let metrics = agent.wait_for_metrics("every DISCOVER", |metrics| discovers(metrics).0 >= sent)?;
+    assert_eq!(discovers(&metrics), (sent, 0));
+    assert_eq!(metrics.sum("tr111_ring_events_total", &[]), sent);
+
+    send(100)?;
+    let metrics = agent.wait_for_metrics("the bound", |metrics| discovers(metrics).1 > 0)?;
+    assert_eq!(discovers(&metrics), (sent + BOUND, 1));
+
+    // What is pinned goes on without an agent.
+    let files = agent.kill()?;
+    send(GRO_MAXIMUM)?;
+    let mut command = files.run_gateway(&lab.gateway, &["lan0"], &["--xdp-mode", "tc"])?;
+    let agent = Agent::start_command(&lab.gateway, files, &mut command, lab.path())?;
+    assert_eq!(discovers(&agent.metrics()?), (2 * sent + BOUND, 1));
+    Ok(())
+}
+
+/// T-28: the same where the kernel merges what a relay sends in a burst (`rx-gro-list`, `rx-udp-gro-forwarding`).
+#[test]
+fn merged_datagrams_of_a_relay_are_seen_one_by_one() -> Result<()> {
+    for feature in ["rx-udp-gro-forwarding", "rx-gro-list"] {
+        bursts_are_seen(feature).context(feature)?;
+    }
+    Ok(())
+}
+
+fn bursts_are_seen(feature: &str) -> Result<()> {
+    const BURST: u8 = 200;
+    let (lab, _host) = network()?;
+    for feature in ["gro", feature] {
+        run(lab.gateway.command("ethtool").args(["-K", "lan0", feature, "on"]))?;
+    }
+    // A frame waits 10 ms for others of its flow.
+    run(lab.gateway.command("sh").args(["-c", "echo 10000000 > /sys/class/net/lan0/gro_flush_timeout"]))?;
+    let agent = Agent::start(&lab, &["lan0"], &["--xdp-mode", "tc"])?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    let (relay, gateway) = (lab.lan.mac("eth0")?, lab.gateway.mac("lan0")?);
+    let mut rounds = 0;
+    while rounds == 0 || !has_merged(&lab)? && rounds < 20 {
+        rounds += 1;
+        for number in 0..BURST {
+            let packet = Packet {
+                to: gateway,
+                source: UPLINK,
+                destination: GATEWAY,
+                ports: (67, 67),
+                ..Packet::from_client(relay, relayed_discover(&wire, number).bytes())
+            };
+            wire.send(&packet.bytes())?;
+        }
+        let sent = u64::from(BURST) * rounds;
+        let metrics = agent.wait_for_metrics("every DISCOVER", |metrics| discovers(metrics).0 == sent)?;
+        assert_eq!((discovers(&metrics).1, metrics.packets("lan_ingress", "oversize")), (0, 0));
+    }
+    assert!(has_merged(&lab)?, "the kernel merged nothing in {rounds} rounds");
+    Ok(())
+}
+
+/// Merged replies to a relay leave as they are, each without the Gateway Identity. The alarm `merged` says so, and names the
+/// setting and the interface that has it; so does `check`.
+#[test]
+fn merged_replies_are_an_alarm_that_names_the_setting() -> Result<()> {
+    const SETTING: &str = "`ethtool -K lan0 rx-gro-list off rx-udp-gro-forwarding off`";
+    let (lab, _host) = network()?;
+    let agent = Agent::start(&lab, &["lan0"], &[])?;
+    let check = || Ok::<_, anyhow::Error>(text(&output(&mut agent.command(&["check", "--lan", "lan0"])?)?.stdout));
+    assert!(!check()?.contains("ethtool"));
+    run(lab.gateway.command("ethtool").args(["-K", "lan0", "rx-gro-list", "on"]))?;
+    let findings = check()?;
+    let line = findings.lines().find(|line| line.contains(SETTING)).with_context(|| findings.clone())?;
+    assert!(line.starts_with("warning") && line.contains("rx-gro-list)"), "{line}");
+
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    let reply = relayed_discover(&wire, 1).bytes();
+    let server = lab.gateway.enter(|| UdpSocket::bind((GATEWAY, 67)))?;
+    setsockopt(&server, sockopt::UdpGsoSegment, &i32::try_from(reply.len())?)?;
+    server.send_to(&reply.repeat(3), (UPLINK, 67))?;
+    let raised =
+        |metrics: &Metrics| metrics.sum("tr111_gateway_alarms", &[("alarm", "merged"), ("interface", "lan0")]) == 1;
+    let metrics = agent.wait_for_metrics("the alarm", raised)?;
+    assert_eq!(metrics.packets("lan_egress", "merged"), 1);
+    let status = agent.json(&["status"])?;
+    let detail = status["alarms"][0]["detail"].as_str().context("no detail")?;
+    assert!(detail.contains(SETTING), "{detail}");
+    assert!(agent.log().contains("merged"), "{}", agent.log());
+    Ok(())
+}
+
+/// Whether IPv4 of the gateway took more datagrams than frames.
+fn has_merged(lab: &Lab) -> Result<bool> {
+    let printed = run(lab.gateway.command("nstat").args(["-asz", "IpInReceives", "IpExtInNoECTPkts"]))?;
+    let count = |name: &str| -> Result<u64> {
+        let line = printed.lines().find(|line| line.starts_with(name)).context(name.to_owned())?;
+        Ok(line.split_whitespace().nth(1).context("a number")?.parse()?)
+    };
+    Ok(count("IpExtInNoECTPkts")? > count("IpInReceives")?)
 }

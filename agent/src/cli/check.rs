@@ -78,11 +78,13 @@ pub(super) fn run(args: &Args, control: Option<&PathBuf>, json: bool) -> Outcome
     for interface in lan {
         findings.extend(runtime.block_on(preflight::interface(interface, !is_any, agent.tc_order)));
     }
+    let wan = values.texts("gateway", "wan");
+    findings.extend(wan.iter().filter_map(|name| preflight::merges(&format!("interface {name}"), name)));
     let rules = BridgeRules {
         bridge_ports: values.boolean("gateway", "bridge_ports"),
         accept_foreign_server: values.boolean("gateway.association", "accept_foreign_server"),
     };
-    findings.extend(runtime.block_on(preflight::bridges(lan, values.texts("gateway", "wan"), rules)));
+    findings.extend(runtime.block_on(preflight::bridges(lan, wan, rules)));
     let failures = findings.iter().filter(|finding| finding.verdict == Verdict::Failure).count();
     let report = Report { findings: findings.into_iter().map(show).collect(), configuration: configuration(&values) };
     if json {

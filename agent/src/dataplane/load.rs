@@ -2,7 +2,7 @@
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
-    maps::{Map, MapError},
+    maps::{Map, MapError, ProgramArray},
     programs::{Program, ProgramError, SchedClassifier, Xdp},
 };
 use tr111_common::abi::{map, program};
@@ -40,6 +40,7 @@ impl Purpose {
         match self {
             Self::Gateway => &[
                 program::LAN_INGRESS_TC,
+                program::LAN_MERGED,
                 program::LAN_EGRESS,
                 program::LAN_PORT,
                 program::LAN_BINDING,
@@ -141,7 +142,20 @@ impl Loaded {
         for program in purpose.programs() {
             self.load_program(program)?.map_err(|Refusal { reason, .. }| Error::Verifier { program, reason })?;
         }
+        if purpose == Purpose::Gateway {
+            self.connect_merged()?;
+        }
         Ok(self)
+    }
+
+    /// Lets `lan_ingress_tc` go on with `lan_merged`.
+    fn connect_merged(&mut self) -> Result<(), Error> {
+        let wrong = |source| Error::Map { name: map::TURNS, source };
+        let merged = self.classifier(program::LAN_MERGED)?.fd().and_then(|fd| Ok(fd.try_clone()?));
+        let merged = merged.map_err(|error| Error::Load(error.into()))?;
+        // The object keeps the map, which the kernel empties when nobody but programs has it.
+        let turns = self.ebpf.map_mut(map::TURNS).ok_or(Error::Missing(map::TURNS))?;
+        ProgramArray::try_from(turns).and_then(|mut turns| turns.set(0, &merged, 0)).map_err(wrong)
     }
 
     /// Loads one program. The instructions that its verification walked; 0 where the kernel does not tell.

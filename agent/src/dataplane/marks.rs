@@ -42,6 +42,7 @@ struct Maps {
     flows: HashMap<MapData, PodFlowKey, PodFlow>,
     replies: HashMap<MapData, u32, u64>,
     foreign_replies: HashMap<MapData, u32, u64>,
+    merged: HashMap<MapData, u32, u64>,
     bridge_ports: HashMap<MapData, u32, u32>,
     seed: u64,
 }
@@ -78,6 +79,7 @@ impl Marks {
             flows: loaded.take_map(map::FLOWS)?.try_into().map_err(wrong(map::FLOWS))?,
             replies: loaded.take_map(map::REPLIES)?.try_into().map_err(wrong(map::REPLIES))?,
             foreign_replies: loaded.take_map(map::FOREIGN_REPLIES)?.try_into().map_err(wrong(map::FOREIGN_REPLIES))?,
+            merged: loaded.take_map(map::MERGED)?.try_into().map_err(wrong(map::MERGED))?,
             bridge_ports: loaded.take_map(map::BRIDGE_PORTS)?.try_into().map_err(wrong(map::BRIDGE_PORTS))?,
             sticky: loaded.take_map(map::STICKY)?.try_into().map_err(wrong(map::STICKY))?,
             exchanges: loaded.take_map(map::EXCHANGES)?.try_into().map_err(wrong(map::EXCHANGES))?,
@@ -213,6 +215,11 @@ impl Marks {
     /// When a LAN bridge last forwarded a reply of another server to a client with an identity, boot time in nanoseconds.
     pub fn last_foreign_reply(&self, ifindex: u32) -> Option<u64> {
         self.lock().foreign_replies.get(&ifindex, 0).ok()
+    }
+
+    /// When DHCP datagrams were last merged at an interface and not told apart, boot time in nanoseconds.
+    pub fn last_merged(&self, ifindex: u32) -> Option<u64> {
+        self.lock().merged.get(&ifindex, 0).ok()
     }
 
     /// Tells the programs that an interface is a port of a LAN bridge, both by kernel index.

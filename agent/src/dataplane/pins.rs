@@ -37,7 +37,7 @@ use super::{
 };
 
 /// Maps that outlive the agent. Scratch space does not.
-pub(super) const MAPS: [&str; 14] = [
+pub(super) const MAPS: [&str; 15] = [
     map::EVENTS_LAN,
     map::COUNTERS,
     map::CONFIG,
@@ -52,6 +52,7 @@ pub(super) const MAPS: [&str; 14] = [
     map::DHCP_BUDGETS,
     map::WAN_BUDGETS,
     map::FLOWS,
+    map::TURNS,
 ];
 
 /// Programs whose links outlive the agent, or on kernels without TCX the programs themselves.

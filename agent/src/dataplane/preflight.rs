@@ -6,7 +6,10 @@ use super::{
     Bridges, Direction, Error, Loaded, LogDepth, Neighbours, Purpose, TcOrder, Verification, chain::Chain, clsact,
     kernel,
 };
-use crate::os::netlink::{AttachedXdp, Netlink};
+use crate::os::{
+    ethtool,
+    netlink::{AttachedXdp, Netlink},
+};
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +128,19 @@ pub async fn interface(name: &str, is_needed: bool, order: TcOrder) -> Vec<Findi
             findings.push(Finding::new(&check, Verdict::Warning, detail, hint));
         }
     }
+    findings.extend(merges(&check, name));
     findings
+}
+
+/// What it means that an interface merges datagrams; `None` where it does not.
+pub fn merges(check: &str, interface: &str) -> Option<Finding> {
+    let features = ethtool::merging(interface).ok().filter(|features| !features.is_empty())?;
+    let detail = format!("merges datagrams of a flow ({})", features.join(", "));
+    let hint = format!(
+        "requests are told apart again; replies that come in here and leave by a LAN interface get no Gateway Identity: \
+         `ethtool -K {interface} rx-gro-list off rx-udp-gro-forwarding off`"
+    );
+    Some(Finding::new(check, Verdict::Warning, detail, hint))
 }
 
 /// What the configuration says of bridges.
@@ -147,6 +162,8 @@ pub async fn bridges(lan: &[String], wan: &[String], rules: BridgeRules) -> Vec<
     if let Err(error) = bridges.refuse_ports(lan.iter().chain(wan).map(String::as_str)) {
         findings.push(Finding::new("bridges", Verdict::Failure, error.to_string(), ""));
     }
+    let ports = bridges.ports(lan.iter().map(String::as_str));
+    findings.extend(ports.iter().filter_map(|port| merges(&format!("port {}", port.name), &port.name)));
     let found = lan.iter().filter(|name| bridges.find(name).is_some());
     findings.extend(found.map(|bridge| {
         let mut ports: Vec<_> = bridges.ports([bridge.as_str()]).into_iter().map(|port| port.name).collect();

@@ -15,17 +15,20 @@ pub enum GatewayAlarm {
     NoReplies,
     /// A program of somebody else runs before one of ours and may end the chain, or ours was taken off.
     Displaced,
+    /// The kernel merges DHCP datagrams before the programs, which cannot tell them apart.
+    Merged,
 }
 
 impl GatewayAlarm {
     /// Every alarm.
-    pub const ALL: [Self; 2] = [Self::NoReplies, Self::Displaced];
+    pub const ALL: [Self; 3] = [Self::NoReplies, Self::Displaced, Self::Merged];
 
     /// The value of the metric's `alarm` label, and the word in events and status.
     pub const fn label(self) -> &'static str {
         match self {
             Self::NoReplies => "no_replies",
             Self::Displaced => "displaced",
+            Self::Merged => "merged",
         }
     }
 }
@@ -56,6 +59,17 @@ pub(super) fn why_no_replies(interface: &str, in_front: &[String], forwards_fore
     format!(
         "clients with an identity ask, and no reply to them was seen for a minute; likely causes, in this order: {}",
         causes.join("; ")
+    )
+}
+
+/// What merged datagrams mean, and what to do: `merging` are the interfaces of this machine that merge.
+pub(super) fn why_merged(merging: &[String]) -> String {
+    let interfaces = if merging.is_empty() { vec!["IF".to_owned()] } else { merging.to_vec() };
+    let command = |interface: &String| format!("`ethtool -K {interface} rx-gro-list off rx-udp-gro-forwarding off`");
+    let commands = interfaces.iter().map(command).collect::<Vec<_>>().join(", ");
+    format!(
+        "DHCP datagrams were merged into one frame and not told apart: their devices may lack rows and the Gateway Identity; \
+         where they come in: {commands}"
     )
 }
 
@@ -119,6 +133,11 @@ impl Alarms {
                 self.standing.remove(&key).map(|standing| told(true, standing.detail))
             }
         }
+    }
+
+    /// Whether an alarm stands.
+    pub(super) fn stands(&self, alarm: GatewayAlarm, interface: &str) -> bool {
+        self.standing.contains_key(&(alarm, interface.to_owned()))
     }
 
     /// Those that stand, for clients.

@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
+use nix::net::if_::if_nameindex;
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
     time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
@@ -38,6 +39,7 @@ use crate::{
     control::message::{self, Device, Happening, Interface, NatBinding, Status},
     dataplane::{self, Attachment, Standing},
     nat::Nat,
+    os::ethtool,
     store::{Committed, Store, encode, encode_row, meta},
     telemetry::{KernelCounters, Telemetry, log::Log},
 };
@@ -53,6 +55,8 @@ const LOSSES: Duration = Duration::from_secs(1);
 /// At most so often replies whose requests never came make it look for what it missed: who sends requests above its
 /// budget can cause them, and a look at every record takes some 100 ms.
 const UNMATCHED: Duration = Duration::from_secs(10);
+/// How long the alarm stands after datagrams that were merged and not told apart.
+const MERGED: Duration = Duration::from_mins(10);
 /// At most so often the log tells of devices that are denied: anybody on the LAN can be one, all the time.
 const DENIALS: Duration = Duration::from_secs(10);
 
@@ -216,6 +220,17 @@ impl Subject for Table {
     }
 }
 
+/// The interfaces of this machine that merge datagrams.
+fn merging_interfaces() -> Vec<String> {
+    let interfaces = if_nameindex().ok();
+    let names =
+        interfaces.iter().flat_map(|interfaces| interfaces.to_slice()).filter_map(|one| one.name().to_str().ok());
+    names
+        .filter(|name| ethtool::merging(name).is_ok_and(|merging| !merging.is_empty()))
+        .map(ToOwned::to_owned)
+        .collect()
+}
+
 /// The core's settings.
 pub fn settings(association: &config::Association, traffic: &config::Traffic, seed: u64) -> Settings {
     Settings {
@@ -328,6 +343,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                 _ = losses.tick() => {
                     self.look_for_losses();
                     self.look_for_replies();
+                    self.look_for_merged();
                 }
                 change = network.recv(), if network_is_watched => match change {
                     Some(change) => self.lan_changed(change),
@@ -530,7 +546,10 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         self.parts.facts.interfaces.retain(|(_, known)| !is_port(known));
         match attached {
             Some(attachment) => self.parts.facts.interfaces.push((attachment.ifindex, attachment.into())),
-            None => self.alarm(GatewayAlarm::Displaced, name, None),
+            None => {
+                self.alarm(GatewayAlarm::Displaced, name, None);
+                self.alarm(GatewayAlarm::Merged, name, None);
+            }
         }
     }
 
@@ -563,6 +582,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         }
         if matches!(state, InterfaceState::Detached | InterfaceState::Gone) {
             self.alarm(GatewayAlarm::Displaced, name, None);
+            self.alarm(GatewayAlarm::Merged, name, None);
             self.replies.forget(ifindex);
         }
     }
@@ -585,6 +605,25 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         let judged: Vec<_> = lan.map(judge).collect();
         for (name, detail) in judged {
             self.alarm(GatewayAlarm::NoReplies, &name, detail);
+        }
+    }
+
+    /// Looks for LAN interfaces where datagrams are merged and not told apart.
+    fn look_for_merged(&mut self) {
+        let now = Clock::now();
+        let mut judged = Vec::new();
+        for (ifindex, interface) in &self.parts.facts.interfaces {
+            let is_lan =
+                [dataplane::Side::Lan, dataplane::Side::Port].iter().any(|side| side.label() == interface.side);
+            let last = self.parts.programs.last_merged(*ifindex).filter(|_| is_lan);
+            let is_merged = last.is_some_and(|last| last + MERGED > now);
+            if is_merged != self.alarms.stands(GatewayAlarm::Merged, &interface.name) {
+                let why = || alarms::why_merged(&merging_interfaces());
+                judged.push((interface.name.clone(), is_merged.then(why)));
+            }
+        }
+        for (name, detail) in judged {
+            self.alarm(GatewayAlarm::Merged, &name, detail);
         }
     }
 

@@ -53,6 +53,8 @@ pub trait Programs {
     fn last_reply(&self, ifindex: u32) -> Option<BootTime>;
     /// When a LAN bridge last forwarded a reply of another server, which does not count, to a client with an identity.
     fn last_foreign_reply(&self, ifindex: u32) -> Option<BootTime>;
+    /// When DHCP datagrams were last merged at an interface and not told apart.
+    fn last_merged(&self, ifindex: u32) -> Option<BootTime>;
     /// How the last exchange of every client ended.
     fn last_acks(&self) -> Vec<(ClientKey, LastAck)>;
     /// The flows that carry Binding Requests with CONNECTION-REQUEST-BINDING.
@@ -107,6 +109,10 @@ impl Programs for Marks {
 
     fn last_foreign_reply(&self, ifindex: u32) -> Option<BootTime> {
         Self::last_foreign_reply(self, ifindex).map(BootTime)
+    }
+
+    fn last_merged(&self, ifindex: u32) -> Option<BootTime> {
+        Self::last_merged(self, ifindex).map(BootTime)
     }
 
     fn last_acks(&self) -> Vec<(ClientKey, LastAck)> {

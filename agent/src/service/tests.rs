@@ -120,6 +120,10 @@ impl Programs for Maps {
         None
     }
 
+    fn last_merged(&self, _: u32) -> Option<BootTime> {
+        None
+    }
+
     fn last_reply(&self, _: u32) -> Option<BootTime> {
         None
     }
