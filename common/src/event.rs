@@ -54,7 +54,7 @@ pub struct Event<'a> {
     pub metadata_tag: Option<u16>,
     /// What the program took the frame for.
     pub class: Class,
-    /// Where the program is attached.
+    /// Where the program is attached; of what a port of a bridge forwards, the hook of the bridge that did not see it.
     pub hook: crate::counter::Hook,
     /// The frame.
     pub frame: &'a [u8],

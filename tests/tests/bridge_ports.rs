@@ -3,6 +3,7 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context, Result};
+use aya::programs::{LinkOrder, TcAttachType, tc::TcAttachOptions};
 use nix::sys::signal::Signal;
 use tr111_tests::{
     agent::{Agent, Files, SOON, attached_programs},
@@ -13,6 +14,7 @@ use tr111_tests::{
     metrics::Metrics,
     namespace::Namespace,
     process::{Process, output, text},
+    testing::Testing,
     vectors::{D1, D2, G1, hex},
     wait::wait_until,
     wire::Wire,
@@ -182,6 +184,34 @@ fn ports_come_and_go() -> Result<()> {
     }
     wait_for_ports(&lab, &agent, &["port0"])?;
     assert!(agent.print(&["status"])?.contains("port0 (port): up, lan_port tc"));
+    Ok(())
+}
+
+/// A program of somebody else that ends the chain at a port runs behind the agent's, which takes its place again; `status` and
+/// `check` name it.
+#[test]
+fn a_program_that_ends_the_chain_at_a_port_runs_behind() -> Result<()> {
+    const OTHER: &str = "test_accept";
+    let lab = Lab::bridged()?;
+    let container = container(&lab)?;
+    let _server = serve(&lab, &container)?;
+    let file = lab.write("gateway.toml", ACCEPTING)?;
+    let agent = Agent::start(&lab, &["br-lan"], &["--config", &file])?;
+    let mut other = Testing::load()?;
+    let program = other.classifier(OTHER)?;
+    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+    lab.gateway.enter(|| program.attach_with_options("port0", TcAttachType::Egress, first))?;
+    // Chains are looked at every 10 s.
+    wait_until("its place", 3 * SOON, || Ok(attached_programs(&lab.gateway, "port0")? == ["lan_port", OTHER]))?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    assert_eq!(Client::new(&wire, 1, hex(D1)).bind()?.option(125), Some(&hex(G1)[2..]));
+    agent.wait_for_rows(1, SOON)?;
+    wait_until("neighbours", SOON, || {
+        Ok(agent.print(&["status"])?.contains("port0 (port): up, lan_port tc in front of test_accept"))
+    })?;
+    let check = text(&output(&mut agent.command(&["check", "--lan", "br-lan"])?)?.stdout);
+    let line = check.lines().find(|line| line.contains("port port0")).with_context(|| check.clone())?;
+    assert!(line.contains("test_accept runs behind lan_port"), "{line}");
     Ok(())
 }
 

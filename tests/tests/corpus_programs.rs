@@ -29,6 +29,7 @@ fn verdict(programs: &mut Programs, frames: &[Frame], frame: &Frame, ingress: Pr
             (Hook::WanIngress, Program::IngressTc) => Program::WanTc,
             (Hook::WanIngress, _) => Program::WanXdp,
             (Hook::AcsStun, _) => bail!("it is answered"),
+            (Hook::LanPort, _) => bail!("no frame comes by another port"),
         };
         let bytes = step.bytes()?;
         let verdict = programs.run(program, &bytes).with_context(|| format!("{} in {program:?}", step.name))?;

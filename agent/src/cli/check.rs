@@ -84,7 +84,7 @@ pub(super) fn run(args: &Args, control: Option<&PathBuf>, json: bool) -> Outcome
         bridge_ports: values.boolean("gateway", "bridge_ports"),
         accept_foreign_server: values.boolean("gateway.association", "accept_foreign_server"),
     };
-    findings.extend(runtime.block_on(preflight::bridges(lan, wan, rules)));
+    findings.extend(runtime.block_on(preflight::bridges(lan, wan, rules, agent.tc_order)));
     let failures = findings.iter().filter(|finding| finding.verdict == Verdict::Failure).count();
     let report = Report { findings: findings.into_iter().map(show).collect(), configuration: configuration(&values) };
     if json {

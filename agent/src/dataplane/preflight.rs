@@ -153,8 +153,8 @@ pub struct BridgeRules {
 }
 
 /// The bridges among the LAN interfaces: their ports, which may not be named themselves, and what becomes of the replies of a
-/// DHCP server behind one.
-pub async fn bridges(lan: &[String], wan: &[String], rules: BridgeRules) -> Vec<Finding> {
+/// DHCP server behind one. `order`: where TC programs are to run among those of others.
+pub async fn bridges(lan: &[String], wan: &[String], rules: BridgeRules, order: TcOrder) -> Vec<Finding> {
     let Ok(netlink) = Netlink::route() else { return Vec::new() };
     let Ok(links) = netlink.links().await else { return Vec::new() };
     let bridges = Bridges::new(links);
@@ -163,7 +163,12 @@ pub async fn bridges(lan: &[String], wan: &[String], rules: BridgeRules) -> Vec<
         findings.push(Finding::new("bridges", Verdict::Failure, error.to_string(), ""));
     }
     let ports = bridges.ports(lan.iter().map(String::as_str));
-    findings.extend(ports.iter().filter_map(|port| merges(&format!("port {}", port.name), &port.name)));
+    for port in ports.iter().filter(|_| rules.bridge_ports) {
+        let (check, direction, program) = (format!("port {}", port.name), Direction::Egress, program::LAN_PORT);
+        let neighbours = neighbours(&port.name, port.ifindex, direction, program, order).await;
+        findings.extend(tell_of_neighbours(&check, direction, program, &neighbours));
+        findings.extend(merges(&check, &port.name));
+    }
     let found = lan.iter().filter(|name| bridges.find(name).is_some());
     findings.extend(found.map(|bridge| {
         let mut ports: Vec<_> = bridges.ports([bridge.as_str()]).into_iter().map(|port| port.name).collect();
