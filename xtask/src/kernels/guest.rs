@@ -22,7 +22,7 @@ use crate::{
 /// How long a guest may take: it is emulated, and another one runs beside it.
 const LIMIT: Duration = Duration::from_mins(15);
 /// Programs that `tr111 check` asks the verifier for: those of a gateway, and that of an ACS.
-const PROGRAMS: usize = 7;
+const PROGRAMS: usize = 9;
 
 /// Modules that the kernel does not load on demand in every version. Those that are built in are no error, and what is
 /// missing the tests say.
@@ -270,7 +270,9 @@ ok       kernel                  Linux 6.1.0-44-amd64 x86_64
 ok       program lan_ingress     accepted (9772 instructions verified)
 ok       program wan_ingress     accepted (2293 instructions verified)
 ok       program lan_ingress_tc  accepted (9976 instructions verified)
+ok       program lan_merged      accepted (19004 instructions verified)
 ok       program lan_egress      accepted (7381 instructions verified)
+ok       program lan_port        accepted (12301 instructions verified)
 ok       program lan_binding     accepted (2785 instructions verified)
 ok       program wan_ingress_tc  accepted (2328 instructions verified)
 ok       program acs_stun        accepted (10001 instructions verified)
