@@ -15,7 +15,8 @@ pub fn may_tell(source: u64, now: u64, config: &Config) -> bool {
 
 /// The same of a DHCP message, and behind it from what its client may bring by that source. The source writes the
 /// client's address, so that it spends its own budget first, and never that of a client elsewhere.
-#[inline(always)]
+// A function of its own: the verifier walks what follows once, however many ways through the budgets lead there.
+#[inline(never)]
 pub fn may_tell_dhcp(source: u64, fixed: &Fixed, now: u64, config: &Config) -> bool {
     let rate = if is_relayed(fixed) { &config.relay_budget } else { &config.budget };
     let mut client = Hash::new(config.seed);
