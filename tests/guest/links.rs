@@ -122,18 +122,28 @@ fn a_vlan_of_a_filtering_bridge() -> Result<()> {
 /// A server in a container on a port of a bridge, whose replies never pass the bridge's own hooks.
 #[test]
 fn a_server_behind_a_port_of_a_bridge() -> Result<()> {
+    a_server_behind_a_port(&Lab::bridged()?)
+}
+
+/// The same where all ports are untagged members of the bridge's own VLAN.
+#[test]
+fn a_server_behind_a_port_of_a_filtering_bridge() -> Result<()> {
     let lab = Lab::bridged()?;
+    lab.gateway.ip("link set br-lan type bridge vlan_filtering 1")?;
+    a_server_behind_a_port(&lab)
+}
+
+fn a_server_behind_a_port(lab: &Lab) -> Result<()> {
     let container = Namespace::new("container")?;
     lab.gateway.connect("ctr0", &container, "eth0")?;
     lab.gateway.ip("link set ctr0 master br-lan")?;
     container.ip("addr add 10.111.0.2/16 dev eth0")?;
     let _server = dnsmasq(&container, "eth0", (POOL, POOL_END), lab.path(), &[])?;
     let file = lab.write("gateway.toml", "[gateway.association]\naccept_foreign_server = true\n")?;
-    let agent = Agent::start(&lab, &["br-lan"], &["--config", &file])?;
+    let agent = Agent::start(lab, &["br-lan"], &["--config", &file])?;
     let wire = Wire::open(&lab.lan, "eth0")?;
     let mut client = Client::new(&wire, 1, hex(D1));
-    let ack = client.bind()?;
-    assert_eq!(ack.option(125), Some(&hex(G1)[2..]));
+    assert_eq!(client.bind()?.option(125), Some(&hex(G1)[2..]));
     assert_eq!(agent.wait_for_rows(1, SOON)?[0].bindings[0].interface, "br-lan");
     assert_eq!(agent.metrics()?.packets("lan_port", "ack"), 1);
     client.release()?;

@@ -149,26 +149,26 @@ fn each_datagram_of_a_merged_frame_has_an_event() -> Result<()> {
     let agent = Agent::start(&lab, &["lan0"], &["--xdp-mode", "tc"])?;
     let wire = Wire::open(&lab.lan, "eth0")?;
     let relay = lab.lan.enter(|| UdpSocket::bind((UPLINK, 67)))?;
-    let send = |count: u8| -> Result<()> {
+    let burst = |count: u8| -> Result<()> {
         let messages: Vec<Vec<u8>> = (0..count).map(|number| relayed_discover(&wire, number).bytes()).collect();
         // The kernel leaves it to the interface to cut the datagram, and a veth does not cut.
         setsockopt(&relay, sockopt::UdpGsoSegment, &i32::try_from(messages[0].len())?)?;
         relay.send_to(&messages.concat(), (GATEWAY, 67))?;
         Ok(())
     };
-    send(GRO_MAXIMUM)?;
+    burst(GRO_MAXIMUM)?;
     let sent = u64::from(GRO_MAXIMUM);
     let metrics = agent.wait_for_metrics("every DISCOVER", |metrics| discovers(metrics).0 >= sent)?;
     assert_eq!(discovers(&metrics), (sent, 0));
     assert_eq!(metrics.sum("tr111_ring_events_total", &[]), sent);
 
-    send(100)?;
+    burst(100)?;
     let metrics = agent.wait_for_metrics("the bound", |metrics| discovers(metrics).1 > 0)?;
     assert_eq!(discovers(&metrics), (sent + BOUND, 1));
 
     // What is pinned goes on without an agent.
     let files = agent.kill()?;
-    send(GRO_MAXIMUM)?;
+    burst(GRO_MAXIMUM)?;
     let mut command = files.run_gateway(&lab.gateway, &["lan0"], &["--xdp-mode", "tc"])?;
     let agent = Agent::start_command(&lab.gateway, files, &mut command, lab.path())?;
     assert_eq!(discovers(&agent.metrics()?), (2 * sent + BOUND, 1));

@@ -241,15 +241,15 @@ impl Dataplane {
 
 /// Attaches to a port of a LAN bridge at the start. One that cannot be watched is tried again with the next change around it.
 fn first_port<'a>(attacher: &mut Attacher<'a>, marks: &Marks, port: &'a Port) -> Option<Attachment> {
-    let attached = attach_port(attacher, marks, port);
-    attached.inspect_err(|error| warn!(port = port.name, %error, "a port of a LAN bridge is not watched")).ok()
+    let result = attach_port(attacher, marks, port);
+    result.inspect_err(|error| warn!(port = port.name, %error, "a port of a LAN bridge is not watched")).ok()
 }
 
 fn attach_port<'a>(attacher: &mut Attacher<'a>, marks: &Marks, port: &'a Port) -> Result<Attachment, Error> {
     // The program has to know the bridge with the first frame.
     marks.add_port(port.ifindex, port.bridge)?;
-    let attached = attacher.interface(&port.name, Side::Port, XdpMode::Tc);
-    attached.inspect_err(|_| marks.remove_port(port.ifindex))
+    let result = attacher.interface(&port.name, Side::Port, XdpMode::Tc);
+    result.inspect_err(|_| marks.remove_port(port.ifindex))
 }
 
 /// Refuses interfaces that another agent has, before anything is taken or loaded for them. Some may not be there yet:

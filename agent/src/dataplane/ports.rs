@@ -59,10 +59,11 @@ impl Bridges {
     ///
     /// # Errors
     /// [`Error::BridgeAndPort`]
-    pub fn refuse_ports<'a>(&self, named: impl IntoIterator<Item = &'a str> + Clone) -> Result<(), Error> {
-        let is_named = |port: &Port| named.clone().into_iter().any(|name| name == port.name);
-        match self.ports(named.clone()).into_iter().find(is_named) {
-            Some(port) => Err(self.both_are_named(&port)),
+    pub fn refuse_ports<'a>(&self, named: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+        let named: Vec<&str> = named.into_iter().collect();
+        let ports = self.ports(named.iter().copied());
+        match ports.iter().find(|port| named.contains(&port.name.as_str())) {
+            Some(port) => Err(self.both_are_named(port)),
             None => Ok(()),
         }
     }

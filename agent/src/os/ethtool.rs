@@ -66,7 +66,7 @@ fn ask(interface: &str, words: &mut [u32]) -> io::Result<()> {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     for (to, from) in room.iter_mut().zip(interface.bytes()) {
-        *to = from as libc::c_char;
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
     // Any socket of this network namespace will do.

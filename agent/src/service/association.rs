@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
-use nix::net::if_::if_nameindex;
+use nix::net::if_::{Interfaces, if_nameindex};
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
     time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
@@ -223,8 +223,7 @@ impl Subject for Table {
 /// The interfaces of this machine that merge datagrams.
 fn merging_interfaces() -> Vec<String> {
     let interfaces = if_nameindex().ok();
-    let names =
-        interfaces.iter().flat_map(|interfaces| interfaces.to_slice()).filter_map(|one| one.name().to_str().ok());
+    let names = interfaces.iter().flat_map(Interfaces::to_slice).filter_map(|one| one.name().to_str().ok());
     names
         .filter(|name| ethtool::merging(name).is_ok_and(|merging| !merging.is_empty()))
         .map(ToOwned::to_owned)
@@ -544,12 +543,11 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
     fn port(&mut self, name: &str, attached: Option<Attachment>) {
         let is_port = |known: &Interface| known.side == dataplane::Side::Port.label() && known.name == name;
         self.parts.facts.interfaces.retain(|(_, known)| !is_port(known));
-        match attached {
-            Some(attachment) => self.parts.facts.interfaces.push((attachment.ifindex, attachment.into())),
-            None => {
-                self.alarm(GatewayAlarm::Displaced, name, None);
-                self.alarm(GatewayAlarm::Merged, name, None);
-            }
+        if let Some(attachment) = attached {
+            self.parts.facts.interfaces.push((attachment.ifindex, attachment.into()));
+        } else {
+            self.alarm(GatewayAlarm::Displaced, name, None);
+            self.alarm(GatewayAlarm::Merged, name, None);
         }
     }
 
