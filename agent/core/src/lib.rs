@@ -10,6 +10,7 @@
 //! * [`dhcp`]: DHCP messages, read from frames and built into frames.
 //! * [`association`]: from DHCP exchanges to the ManageableDevice table (TR-111 1.2.1).
 //! * [`binding`]: the NAT binding on which the CPE hears UDP Connection Requests (TR-111 2.2.1).
+//! * [`budget`]: how often something may be done in somebody's name.
 //! * [`device`]: the device's side of the exchange, and what it learns of its gateway (TR-111 1.2.2).
 //! * [`digest`]: HTTP digest authentication of TCP Connection Requests (TR-069 3.2.2).
 //! * [`model`]: the data model (TR-111 1.2.6) by path, with TR-069's types and faults.
@@ -23,6 +24,7 @@ pub mod acs;
 pub mod arp;
 pub mod association;
 pub mod binding;
+pub mod budget;
 pub mod connreq;
 pub mod device;
 pub mod dhcp;

@@ -138,6 +138,8 @@ fn one_client_has_one_row() {
     for number in 0..100u32 {
         lan.join(&Client::new(1, &format!("S{number}")), ip(1), HOUR);
     }
+    assert_eq!(lan.core.rows(), 1);
+    lan.pass_s(60);
     assert_eq!(lan.rows().into_keys().collect::<Vec<_>>(), ["S99"]);
 }
 

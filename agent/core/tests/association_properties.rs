@@ -155,8 +155,12 @@ fn sorted(mut rows: BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
-    // Everybody answers, so nobody goes for silence.
-    let mut lan = Lan::with(Settings { probe_interval: Duration::from_mins(1), ..Settings::default() });
+    // Everybody answers, so nobody goes for silence; and nobody waits.
+    let mut lan = Lan::with(Settings {
+        probe_interval: Duration::from_mins(1),
+        change_interval: Duration::ZERO,
+        ..Settings::default()
+    });
     let mut model = Model::default();
     let mut last: Option<(Vec<u8>, MessageType, Ipv4Addr)> = None;
     for step in steps {
@@ -249,7 +253,7 @@ proptest! {
         steps in prop::collection::vec((0..CLIENTS, 0u8..3, 1u8..5, 0u8..8, prop::collection::vec((0usize..400, any::<u8>()), 0..3)), 1..60),
         max_rows in 1u32..4,
     ) {
-        let mut lan = Lan::with(Settings { max_rows, max_identities_per_mac: 2, max_exchanges: 3, ..Settings::default() });
+        let mut lan = Lan::with(Settings { max_rows, max_identities_per_mac: 2, max_exchanges: 3, change_burst: 1, ..Settings::default() });
         let mut acknowledged = false;
         for (number, serial, host, kind, changes) in steps {
             let sender = client(number, Some(serial));

@@ -82,6 +82,84 @@ fn after_a_reboot_with_a_clock_that_is_behind_leases_end() {
     assert_eq!(lan.changes(), ["-A expired"]);
 }
 
+/// Two rows as an agent finds them after a loss of power in which their leases ended: nothing of the kernel is there any
+/// more, and the renewal of the first was not written.
+fn after_a_loss_of_power() -> Lan {
+    let mut lan = probing();
+    for number in 1..=2 {
+        lan.join(&Client::new(number, &format!("S{number}")), ip(number), 600);
+    }
+    lan.off.insert(Client::silent(2).mac);
+    lan.changes();
+    let (records, next) = (lan.records(), lan.core.next_instance());
+    lan.now = lan.now + Duration::from_secs(700);
+    lan.restart_with(records, next);
+    lan
+}
+
+/// T-30: what the store lacks after a loss of power is asked for. A device that is there keeps its row, with a lease that
+/// is no longer than the last one; the others go as expired.
+#[test]
+fn after_a_loss_of_power_a_lease_that_has_ended_is_asked_for_before_its_row_goes() {
+    let mut lan = after_a_loss_of_power();
+    lan.pass_s(0);
+    assert_eq!((lan.changes(), lan.core.rows()), (vec![], 2));
+    lan.pass_s(60 + 3 + 60);
+    assert_eq!(lan.changes(), ["-S2 expired"]);
+    assert_eq!(lan.rows().into_keys().collect::<Vec<_>>(), ["S1"]);
+    let asked = lan.probes.iter().filter(|(_, mac)| *mac == Client::silent(2).mac || *mac == EVERYBODY).count();
+    assert_eq!(asked, 3, "{:?}", lan.probes);
+    let ends = lan.core.record(1).unwrap().bindings[0].lease_expires.unwrap();
+    let left = ends.since(lan.now).unwrap();
+    assert!((400..600).contains(&left.as_secs()), "{left:?}");
+    lan.pass(left + Duration::from_secs(2));
+    assert_eq!(lan.changes(), ["-S1 expired"]);
+}
+
+/// A device that answers no ARP is searched for as ever, and one that renews needs no answer.
+#[test]
+fn after_a_loss_of_power_other_signs_of_life_count_too() {
+    let mut lan = after_a_loss_of_power();
+    lan.off.insert(Client::silent(1).mac);
+    lan.talkers.insert(ip(1));
+    lan.renew(&Client::new(2, "S2"), ip(2), 600);
+    lan.off.remove(&Client::silent(2).mac);
+    lan.pass_s(200);
+    assert_eq!((lan.changes(), lan.core.rows()), (vec![], 2));
+    lan.pass_s(410);
+    assert_eq!(lan.changes(), ["-S2 expired"]);
+}
+
+/// What the programs recorded is as new as the store, or newer: after a SIGKILL nothing is doubtful.
+#[test]
+fn a_lease_that_has_ended_by_the_programs_record_goes_at_once() {
+    let mut lan = probing();
+    let client = Client::new(1, "A");
+    lan.join(&client, ip(1), 600);
+    lan.changes();
+    let ack = lan.last_ack(&client, MessageType::Request, ip(1), 600);
+    let (records, next) = (lan.records(), lan.core.next_instance());
+    lan.now = lan.now + Duration::from_secs(700);
+    lan.restart_with(records, next);
+    lan.reconcile(&client, &ack);
+    lan.pass_s(0);
+    assert_eq!(lan.changes(), ["-A expired"]);
+}
+
+/// Behind a relay nobody can be asked.
+#[test]
+fn after_a_loss_of_power_a_lease_behind_a_relay_is_over_at_its_end() {
+    let mut lan = probing();
+    let client = Client { relay: Some(ip(200)), ..Client::new(1, "A") };
+    lan.join(&client, ip(1), 600);
+    lan.changes();
+    let (records, next) = (lan.records(), lan.core.next_instance());
+    lan.now = lan.now + Duration::from_secs(700);
+    lan.restart_with(records, next);
+    lan.pass_s(0);
+    assert_eq!(lan.changes(), ["-A expired"]);
+}
+
 /// T-30: everybody is asked for within one probe interval, spread over it; who is gone goes.
 #[test]
 fn after_a_restart_everybody_is_asked_for() {
@@ -197,11 +275,17 @@ fn renewals_are_put_out() {
     lan.renew(&client, ip(100), 100);
     let expected = lan.core.record(1).unwrap().bindings.remove(0);
     assert_eq!(expected.lease_expires, Some(lan.now + Duration::from_secs(100)));
-    assert_eq!(lan.outputs, [Output::BindingRenewed { instance: 1, binding: expected }]);
+    assert_eq!(lan.outputs, [Output::BindingRenewed { instance: 1, binding: expected, changed: false }]);
     lan.pass_s(10);
     lan.outputs.clear();
     lan.inform(&client, ip(100));
-    assert!(matches!(&lan.outputs[..], [Output::BindingRenewed { binding, .. }] if binding.last_seen == lan.now));
+    let [Output::BindingRenewed { binding, changed: false, .. }] = &lan.outputs[..] else {
+        panic!("{:?}", lan.outputs)
+    };
+    assert_eq!(binding.last_seen, lan.now);
+    lan.outputs.clear();
+    lan.renew(&client, ip(101), 100);
+    assert!(matches!(&lan.outputs[..], [.., Output::BindingRenewed { changed: true, .. }]), "another address");
 }
 
 /// T-29: an ACK that the ring lost makes the row that it would have made.

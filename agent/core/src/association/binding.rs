@@ -81,6 +81,11 @@ impl RemovalReason {
         }
     }
 
+    /// Whether a client can make its binding go for this reason whenever it likes.
+    pub(super) const fn is_up_to_client(self) -> bool {
+        matches!(self, Self::Released | Self::Declined | Self::Refused | Self::IdentityChanged)
+    }
+
     /// The word for it in JSON and metrics.
     pub const fn label(self) -> &'static str {
         match self {
@@ -122,6 +127,14 @@ pub struct Binding {
 }
 
 impl Binding {
+    /// Whether nothing but times differs, and who sent the request.
+    pub(super) fn differs_in_time_only(&self, other: &Self) -> bool {
+        let Self { client, mac, client_id, sender: _, ip, source, lease_expires: _, server, relayed, last_seen: _ } =
+            self;
+        (*client, *mac, client_id, *ip) == (other.client, other.mac, &other.client_id, other.ip)
+            && (*source, *server, *relayed) == (other.source, other.server, other.relayed)
+    }
+
     /// Where the client is.
     pub fn segment(&self) -> Segment {
         self.client.segment

@@ -22,11 +22,13 @@ pub enum IdentityResult {
     RowCap,
     /// Accepted, but the operator denies it a row (GW-16).
     Denied,
+    /// Accepted, but its client had used up its changes, and too many such clients wait already (SEC-8).
+    ChangeCap,
 }
 
 impl IdentityResult {
     /// Every result.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Accepted,
         Self::Refused(Refusal::Absent),
         Self::Refused(Refusal::WrongEnterprise),
@@ -40,6 +42,7 @@ impl IdentityResult {
         Self::MacCap,
         Self::RowCap,
         Self::Denied,
+        Self::ChangeCap,
     ];
 
     /// The value of the metric's `result` label.
@@ -52,6 +55,7 @@ impl IdentityResult {
             Self::MacCap => "mac_cap",
             Self::RowCap => "row_cap",
             Self::Denied => "denied",
+            Self::ChangeCap => "change_cap",
         }
     }
 
@@ -117,6 +121,8 @@ remarks! {
     AddressReassigned "address_reassigned",
     /// An INFORM from an address that is leased to another client, or for which another client answers.
     AddressConflict "address_conflict",
+    /// A row, or the row of another identity, that waits because its client had used up its changes (SEC-8).
+    ChangeDelayed "change_delayed",
     /// More requests without an answer than are remembered; the oldest went.
     ExchangeEvicted "exchange_evicted",
     /// An event whose frame is no DHCP message to the agent.

@@ -44,6 +44,13 @@ impl Keys {
         self.words([high, low, bytes.len() as u64])
     }
 
+    /// Who sends frames on a segment.
+    pub(super) fn sender(&self, segment: Segment, sender: [u8; 6]) -> u64 {
+        let mut bytes = [0; 8];
+        bytes[..sender.len()].copy_from_slice(&sender);
+        self.words([pack(segment), u64::from_ne_bytes(bytes)])
+    }
+
     pub(super) fn identity(&self, identity: &DeviceIdentity) -> u64 {
         let parts = [
             identity.manufacturer_oui.as_str().as_bytes(),

@@ -27,6 +27,7 @@ impl Association {
         self.down.retain(|(down, _)| ![ifindex, was].contains(down));
         if was != ifindex {
             self.forget_claims(was);
+            self.forget_changes(was);
         }
         let behind = self.table.iter().filter(|(_, held)| held.binding.segment().ifindex == was);
         let ids: Vec<u32> = behind.map(|(id, _)| id).collect();
@@ -48,7 +49,7 @@ impl Association {
     /// came later, and the binding goes.
     fn relocate(&mut self, id: u32, ifindex: u32) -> bool {
         let held = self.table.held(id);
-        let (before, grace) = (held.binding.clone(), held.grace);
+        let (before, grace, is_doubtful) = (held.binding.clone(), held.grace, held.is_doubtful);
         let segment = Segment { ifindex, ..before.segment() };
         let client = ClientKey { segment, ..before.client };
         if self.table.client(&client).is_some() || self.table.holder(segment, before.ip).is_some() {
@@ -58,6 +59,9 @@ impl Association {
         let (left, neighbour) = (before.client, before.neighbour());
         self.table.replace(id, Binding { client, ..before });
         self.table.start_grace(id, grace);
+        if is_doubtful {
+            self.table.doubt(id);
+        }
         let reason = RemovalReason::Disconnected;
         self.outputs.extend([Output::Unstick { client: left, reason }, Output::Stick(client)]);
         self.unwatch(neighbour);

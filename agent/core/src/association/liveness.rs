@@ -15,6 +15,9 @@ use crate::{arp, time::BootTime};
 pub(super) const ANSWER: Duration = Duration::from_secs(1);
 /// The part of the interval by which clients differ, so that those who came together are not probed together.
 const JITTER: u32 = 8;
+/// How long the lease of a station lasts that is there although its lease had ended by the store, where a reboot made the
+/// length of that lease unknown.
+const LEASE: Duration = Duration::from_hours(24);
 
 /// What is known of a binding's station.
 #[derive(Clone, Copy, Debug)]
@@ -125,7 +128,19 @@ impl Association {
     /// What the kernel knows of a client's station.
     pub(super) fn seen(&mut self, now: BootTime, id: u32, at: BootTime, mac: Option<[u8; 6]>) {
         self.table.liveness_mut(id).remember(mac);
-        let is_inquired = self.table.held(id).liveness.inquired;
+        let held = self.table.held(id);
+        let is_inquired = held.liveness.inquired;
+        if held.is_doubtful {
+            // Without an ARP message, `at` is when the address began to be watched.
+            if mac.is_some() && held.binding.lease_expires.is_some_and(|end| at > end) {
+                self.confirm(now, id);
+            } else {
+                if is_inquired {
+                    self.silent(now, id);
+                }
+                return;
+            }
+        }
         if !self.hear(now, id, at) && is_inquired {
             self.silent(now, id);
         }
@@ -157,6 +172,9 @@ impl Association {
             return;
         }
         self.counts.count_sign(sign);
+        if self.table.held(id).is_doubtful {
+            self.confirm(now, id);
+        }
         self.table.heard(id, now);
         let due = self.silent_from(&self.table.held(id).binding, now);
         self.table.liveness_mut(id).rest(now, due);
@@ -171,6 +189,7 @@ impl Association {
                 self.counts.count_probe(ProbeResult::Unanswered);
                 (count, since)
             }
+            Stage::Searched if self.table.held(id).is_doubtful => return self.remove(id, RemovalReason::Expired),
             Stage::Searched => return self.remove(id, RemovalReason::Disconnected),
         };
         let most = self.settings.probe_count.max(1);
@@ -194,6 +213,28 @@ impl Association {
         // unicast (RFC 1122 2.3.2.1).
         let mac = if lost == 0 && most > 1 { answered.unwrap_or(own) } else { arp::EVERYBODY };
         self.outputs.push_back(Output::Probe { client, mac, ip });
+    }
+
+    /// Whether the station of a binding is probed when it is silent.
+    pub(super) fn is_probed(&self, id: u32) -> bool {
+        self.silent_from(&self.table.held(id).binding, BootTime::default()) != BootTime::NEVER
+    }
+
+    /// A station is there although its lease had ended by the store: the renewal was not written. The new lease is no
+    /// longer than the one before.
+    fn confirm(&mut self, now: BootTime, id: u32) {
+        let binding = &self.table.held(id).binding;
+        let length = binding.lease_expires.and_then(|end| end.since(binding.last_seen));
+        let length = length.filter(|length| !length.is_zero()).unwrap_or(LEASE);
+        self.settle_doubt(id, Some(now + length));
+    }
+
+    /// The end of a lease that was doubtful is known.
+    pub(super) fn settle_doubt(&mut self, id: u32, lease_expires: Option<BootTime>) {
+        if self.table.held(id).is_doubtful {
+            self.table.settle_doubt(id, lease_expires);
+            self.schedule(id);
+        }
     }
 
     /// When a station that was heard at `heard` counts as silent.

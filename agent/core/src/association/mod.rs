@@ -11,6 +11,7 @@
 //! * [`Input::Tick`] lets expire what is due, and looks after devices that are silent (GW-8, GW-11).
 
 mod binding;
+mod changes;
 mod claim;
 mod counts;
 mod deny;
@@ -45,7 +46,7 @@ use tr111_common::{
     headers::Segment,
 };
 
-use self::{claim::Claim, exchange::Exchanges, keys::Keys, table::Table};
+use self::{changes::Changes, claim::Claim, exchange::Exchanges, keys::Keys, table::Table};
 use crate::{dhcp::Message, identity::DeviceIdentity, time::BootTime};
 
 /// What happens to the core.
@@ -163,6 +164,9 @@ pub enum Output {
         instance: u32,
         /// The binding as it is now.
         binding: Binding,
+        /// More than times changed, and the client had a change left. Else the change may be kept later: until then the
+        /// map `LAST_ACK` has it.
+        changed: bool,
     },
     /// An undetermined request carried an identity after all: mark its exchange for the egress program.
     MarkExchange(ExchangeKey),
@@ -230,6 +234,7 @@ pub struct Association {
     table: Table,
     exchanges: Exchanges,
     claims: Vec<Claim>,
+    changes: Changes,
     /// The latest time that it was told.
     now: BootTime,
     local_addresses: Vec<Ipv4Addr>,
@@ -247,6 +252,7 @@ impl Association {
             table: Table::new(keys, settings.max_rows),
             exchanges: Exchanges::new(keys),
             claims: Vec::new(),
+            changes: Changes::new(keys, &settings),
             now: BootTime::default(),
             local_addresses: Vec::new(),
             down: Vec::new(),
@@ -294,7 +300,7 @@ impl Association {
     pub fn next_deadline(&self) -> Option<BootTime> {
         let forget = self.exchanges.oldest_time().map(|oldest| oldest + self.settings.exchange_age);
         let claim = self.claims.iter().map(|claim| claim.due).min();
-        [self.table.next_deadline(), forget, claim].into_iter().flatten().min()
+        [self.table.next_deadline(), forget, claim, self.changes.next_deadline()].into_iter().flatten().min()
     }
 
     /// The rows, in the order of their instance numbers.
@@ -320,6 +326,11 @@ impl Association {
     /// Number of bindings.
     pub fn bindings(&self) -> u32 {
         self.table.bindings()
+    }
+
+    /// The clients whose row, or whose row of another identity, waits because they had used up their changes.
+    pub fn waiting(&self) -> impl ExactSizeIterator<Item = &ClientKey> {
+        self.changes.waiting()
     }
 
     /// What was counted.
@@ -374,6 +385,7 @@ impl Association {
             self.wake(now, id);
         }
         self.settle_claims(now);
+        self.settle_changes(now);
         let age = u64::try_from(self.settings.exchange_age.as_nanos()).unwrap_or(u64::MAX);
         if let Some(time) = now.0.checked_sub(age) {
             self.exchanges.forget_until(BootTime(time));

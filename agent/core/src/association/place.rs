@@ -23,7 +23,15 @@ impl Association {
         let holder = found.holder.filter(|holder| Some(*holder) != current);
         if let Some(id) = current {
             if self.table.is_of(id, &identity) {
+                self.changes.forget(&client);
                 self.displace(holder, &identity, &binding, false);
+                self.replace(id, binding);
+                return;
+            }
+            if let Some(due) = self.exhausted_until(&binding).filter(|_| !self.is_denied(&identity, &binding.mac)) {
+                // The row stays that of the identity which it has, until the next one gets its turn.
+                self.wait(message, identity, binding.clone(), due);
+                self.displace(holder, &self.table.identity_of(id).clone(), &binding, false);
                 self.replace(id, binding);
                 return;
             }
@@ -38,18 +46,21 @@ impl Association {
         };
         match refusal {
             None => {
-                if let Some((id, _)) = displaced {
-                    self.unwatch(self.table.held(id).binding.neighbour());
-                }
-                self.put_in(&found, identity, binding);
-                if current.is_none() {
-                    self.outputs.push_back(Output::Stick(client));
+                let is_known = self.changes.forget(&client) || current.is_some();
+                if let Some(due) = self.exhausted_until(&binding).filter(|_| current.is_none()) {
+                    self.wait_for_row(message, identity, binding, due, is_known);
+                } else {
+                    if let Some((id, _)) = displaced {
+                        self.unwatch(self.table.held(id).binding.neighbour());
+                    }
+                    self.put_in(&found, identity, binding);
+                    self.outputs.extend(Some(Output::Stick(client)).filter(|_| !is_known));
                 }
             }
             Some(result) => {
                 self.counts.count_identity(message, result);
                 self.outputs.push_back(Output::DeviceRefused { identity, binding, result });
-                if current.is_some() {
+                if self.changes.forget(&client) || current.is_some() {
                     self.outputs.push_back(Output::Unstick { client, reason: RemovalReason::IdentityChanged });
                 }
             }
@@ -71,21 +82,25 @@ impl Association {
         let before = &self.table.held(id).binding;
         let (neighbour, is_moved) =
             (before.neighbour(), before.mac != binding.mac || before.neighbour() != binding.neighbour());
+        let changed = !before.differs_in_time_only(&binding) && self.exhausted_until(&binding).is_none();
+        if changed {
+            self.changes.charge(self.now, &binding);
+        }
         self.table.replace(id, binding);
         if is_moved {
             self.table.liveness_mut(id).forget_station();
             self.unwatch(neighbour);
             self.watch(id);
         }
-        self.renewed(id, seen);
+        self.renewed(id, seen, changed);
     }
 
-    /// An ACK at `seen` told something of a binding.
-    pub(super) fn renewed(&mut self, id: u32, seen: BootTime) {
+    /// An ACK at `seen` told something of a binding: more than times, if it `changed`.
+    pub(super) fn renewed(&mut self, id: u32, seen: BootTime, changed: bool) {
         self.revive(id, seen);
         self.schedule(id);
         let (instance, binding) = (self.table.instance_of(id), self.table.held(id).binding.clone());
-        self.outputs.push_back(Output::BindingRenewed { instance, binding });
+        self.outputs.push_back(Output::BindingRenewed { instance, binding, changed });
     }
 
     /// The address of a binding is watched.
@@ -139,7 +154,9 @@ impl Association {
 
     /// Why a binding that is not there yet may not enter (SEC-8).
     fn refusal(&self, found: &Found, binding: &Binding, replaces: bool) -> Option<IdentityResult> {
-        let bindings = self.table.bindings() - u32::from(replaces);
+        // Clients that wait are known to the programs as those with a binding are.
+        let waiting = u32::try_from(self.changes.rowless()).unwrap_or(u32::MAX);
+        let bindings = self.table.bindings().saturating_add(waiting) - u32::from(replaces);
         if found.row.is_none() && (self.table.rows() >= self.settings.max_rows || self.table.is_out_of_instances())
             || bindings >= self.settings.max_rows.saturating_mul(BINDINGS_PER_ROW)
         {
@@ -174,6 +191,7 @@ impl Association {
     /// Removes a binding, and with the last its row; the client is forgotten by the programs.
     pub(super) fn remove(&mut self, id: u32, reason: RemovalReason) {
         let client = self.table.held(id).binding.client;
+        self.changes.forget(&client);
         self.take_out(id, reason);
         self.outputs.push_back(Output::Unstick { client, reason });
     }
@@ -181,6 +199,9 @@ impl Association {
     fn take_out(&mut self, id: u32, reason: RemovalReason) {
         let removed = self.table.remove(id);
         let (instance, binding) = (removed.instance, removed.binding);
+        if reason.is_up_to_client() {
+            self.changes.charge(self.now, &binding);
+        }
         // A newcomer may have the address already (`place`).
         let neighbour = binding.neighbour().filter(|_| self.table.holder(binding.segment(), binding.ip).is_none());
         match removed.row {
@@ -214,7 +235,10 @@ impl Association {
     /// When a binding goes by itself, and why.
     fn end_of(&self, id: u32) -> (BootTime, RemovalReason) {
         let held = self.table.held(id);
-        let lease = held.binding.lease_expires.map_or(BootTime::NEVER, |end| end + self.settings.expiry_guard);
+        let lease = match held.binding.lease_expires {
+            Some(end) if !held.is_doubtful => end + self.settings.expiry_guard,
+            _ => BootTime::NEVER,
+        };
         let age = match (held.binding.source, self.settings.inform_maximum_age) {
             (Source::Inform, Some(age)) => held.binding.last_seen + age,
             _ => BootTime::NEVER,

@@ -10,7 +10,7 @@ use tr111_common::{
 use super::{Association, Output, RemovalReason, exchange::Exchange};
 use crate::{
     dhcp::{HardwareAddress, Lease},
-    identity,
+    identity::{self, DeviceIdentity},
     time::BootTime,
 };
 
@@ -26,7 +26,8 @@ impl Association {
         let (given, server) = (Ipv4Addr::from(ack.address), Ipv4Addr::from(ack.server));
         let current = self.table.client(&client);
         let holder = self.table.holder(client.segment, given);
-        let is_known = [current, holder].into_iter().flatten().any(|id| self.table.held(id).binding.last_seen >= seen);
+        let held = [current, holder].into_iter().flatten().map(|id| &self.table.held(id).binding);
+        let is_known = held.chain(self.changes.binding_of(&client)).any(|binding| binding.last_seen >= seen);
         let server = Some(server).filter(|server| !server.is_unspecified());
         let relayed = ack.giaddr != [0; 4];
         let is_foreign = !relayed && server.is_some_and(|server| !self.is_own_server(server));
@@ -37,13 +38,21 @@ impl Association {
         };
         if let Some(id) = current {
             self.table.recall_sender(id, ack.source);
+            // The record is as new as the store, or newer: nothing is doubtful any more.
+            self.settle_doubt(id, self.table.held(id).binding.lease_expires);
+        }
+        let option: Vec<u8> = ack.identity.bytes().take(ack.identity_length.into()).collect();
+        let identity = identity::decode_device(&option, &self.settings.kernel).ok().map(|decoded| decoded.identity);
+        if let (Some(id), Some(identity)) = (current, &identity)
+            && self.awaits_identity(id, seen, identity)
+        {
+            self.place(message, identity.clone(), self.table.held(id).binding.clone());
+            return;
         }
         // A lease that is over makes no row; but a client that is known has no other lease than this.
         if is_known || is_foreign || (is_over && current.is_none()) {
             return;
         }
-        let option: Vec<u8> = ack.identity.bytes().take(ack.identity_length.into()).collect();
-        let identity = identity::decode_device(&option, &self.settings.kernel).ok().map(|decoded| decoded.identity);
         let mac = HardwareAddress::new(ack.chaddr.first(), ack.hlen);
         // The programs keep only a hash of the client identifier.
         let client_id = current.and_then(|id| self.table.held(id).binding.client_id.clone());
@@ -69,12 +78,24 @@ impl Association {
         }
     }
 
+    /// Whether the binding is that of the ACK at `seen`, and its row is that of another identity: the one of the ACK
+    /// waited for its turn when the agent ended.
+    fn awaits_identity(&self, id: u32, seen: BootTime, identity: &DeviceIdentity) -> bool {
+        let binding = &self.table.held(id).binding;
+        let is_waiting = self.changes.identity_of(&binding.client) == Some(identity);
+        binding.last_seen == seen && !self.table.is_of(id, identity) && !is_waiting
+    }
+
     /// The lease of a client had ended before anybody heard of it. A client without a row leaves a record that may go.
     fn lease_ended(&mut self, seen: BootTime, client: ClientKey, ip: Ipv4Addr, reason: RemovalReason) {
         match self.table.client(&client) {
             Some(id) if self.table.held(id).binding.ip == ip && !self.is_newer(id, seen) => self.remove(id, reason),
             Some(_) => {}
-            None => self.outputs.push_back(Output::Ended(client)),
+            None => match self.changes.binding_of(&client) {
+                Some(binding) if binding.ip == ip && binding.last_seen <= seen => self.give_up_row(client, reason),
+                Some(_) => {}
+                None => self.outputs.push_back(Output::Ended(client)),
+            },
         }
     }
 }

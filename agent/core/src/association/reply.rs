@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use tr111_common::{abi::ClientKey, classify, dhcp4::MessageType, event::Event};
 
-use super::{Association, Binding, Remark, Source, exchange::Exchange};
+use super::{Association, Binding, Remark, RemovalReason, Source, exchange::Exchange};
 use crate::{
     dhcp::{Lease, Message},
     identity::DeviceIdentity,
@@ -35,8 +35,15 @@ impl Association {
             return;
         }
         let Some(exchange) = self.exchanges.take(id) else { return };
-        let Some(id) = self.table.client(&exchange.client) else { return };
+        let client = exchange.client;
+        let Some(id) = self.table.client(&client) else {
+            if self.changes.binding_of(&client).is_some_and(|binding| binding.last_seen <= seen) {
+                self.give_up_row(client, RemovalReason::Refused);
+            }
+            return;
+        };
         if self.table.held(id).binding.source == Source::Request && !self.is_newer(id, seen) {
+            self.changes.forget(&client);
             self.table.start_grace(id, seen + self.settings.nak_grace);
             self.schedule(id);
         }
@@ -102,18 +109,17 @@ impl Association {
         let (source, sender) = (Source::Request, Some(sender));
         let binding =
             Binding { client, mac, client_id, sender, ip, source, lease_expires, server, relayed, last_seen: seen };
-        if let Some(identity) = identity {
+        if let Some(identity) = identity.or_else(|| self.known_identity(&client)) {
             self.place(message, identity, binding);
-        } else if let Some(id) = self.table.client(&client) {
-            self.renewed_without_identity(message, id, binding);
         }
     }
 
-    /// T-9: a client that stops giving its identity keeps its row, as long as it renews.
-    fn renewed_without_identity(&mut self, message: MessageType, id: u32, binding: Binding) {
+    /// T-9: a client that stops giving its identity keeps its row, as long as it renews; or the one for which it waits.
+    fn known_identity(&mut self, client: &ClientKey) -> Option<DeviceIdentity> {
+        let of_row = || self.table.client(client).map(|id| self.table.identity_of(id));
+        let identity = self.changes.identity_of(client).or_else(of_row)?.clone();
         self.counts.count_remark(Remark::RenewWithoutIdentity);
-        let identity = self.table.identity_of(id).clone();
-        self.place(message, identity, binding);
+        Some(identity)
     }
 
     /// GW-17: INFORM and its ACK are the whole exchange. The address is the client's own word, no server gave it. Where
@@ -127,13 +133,15 @@ impl Association {
         let holder = self.table.holder(exchange.client.segment, ip);
         let same_host = holder.filter(|id| self.table.held(*id).binding.mac == exchange.mac);
         let current = self.table.client(&exchange.client).or(same_host);
-        let Some(identity) = self.identity_for(&exchange) else { return };
+        let identity = exchange.identity.clone().or_else(|| self.known_identity(&exchange.client));
+        let Some(identity) = identity else { return };
 
         if let Some(id) = current.filter(|id| self.table.held(*id).is_leased()) {
             // The lease outweighs the INFORM, and goes on with the same address.
             if self.table.is_of(id, &identity) {
+                self.changes.forget(&self.table.held(id).binding.client);
                 self.table.touch(id, seen);
-                self.renewed(id, seen);
+                self.renewed(id, seen, false);
             } else {
                 let binding = Binding { last_seen: seen, ..self.table.held(id).binding.clone() };
                 self.place(exchange.message, identity, binding);
@@ -157,15 +165,5 @@ impl Association {
         let binding =
             Binding { client, mac, client_id, sender, ip, source, lease_expires, server, relayed, last_seen: seen };
         self.place(message, identity, binding);
-    }
-
-    /// The identity that an INFORM gave, else that of its client's binding (T-9).
-    fn identity_for(&mut self, exchange: &Exchange) -> Option<DeviceIdentity> {
-        if exchange.identity.is_some() {
-            return exchange.identity.clone();
-        }
-        let id = self.table.client(&exchange.client)?;
-        self.counts.count_remark(Remark::RenewWithoutIdentity);
-        Some(self.table.identity_of(id).clone())
     }
 }

@@ -4,9 +4,7 @@ use std::net::Ipv4Addr;
 
 use tr111_common::{abi::ClientKey, classify, counter::Class, dhcp4::Walk, event::Event};
 
-use super::{
-    Association, Binding, IdentityResult, Output, Remark, RemovalReason, Source, exchange::Exchange, table::Held,
-};
+use super::{Association, Binding, IdentityResult, Output, Remark, RemovalReason, Source, exchange::Exchange};
 use crate::{
     dhcp::Message,
     identity::{self, DeviceIdentity, IdentityError},
@@ -88,14 +86,13 @@ impl Association {
 
     /// RELEASE ends the binding of its client, if it names that client's address and server (GW-10, T-7).
     pub(super) fn release(&mut self, event: &Event<'_>, message: &Message<'_>) {
-        let fits = |held: &Held| held.binding.ip == message.ciaddr();
+        let fits = |binding: &Binding| binding.ip == message.ciaddr();
         self.end(event, message, fits, RemovalReason::Released, Remark::ReleaseMismatch);
     }
 
     /// DECLINE: the client does not take the address that it was given (T-7).
     pub(super) fn decline(&mut self, event: &Event<'_>, message: &Message<'_>) {
-        let fits =
-            |held: &Held| held.binding.source == Source::Request && message.requested_ip() == Some(held.binding.ip);
+        let fits = |binding: &Binding| binding.source == Source::Request && message.requested_ip() == Some(binding.ip);
         self.end(event, message, fits, RemovalReason::Declined, Remark::DeclineMismatch);
     }
 
@@ -103,12 +100,14 @@ impl Association {
         &mut self,
         event: &Event<'_>,
         message: &Message<'_>,
-        fits: impl Fn(&Held) -> bool,
+        fits: impl Fn(&Binding) -> bool,
         reason: RemovalReason,
         mismatch: Remark,
     ) {
         let client = self.client_of(event, message);
-        let Some(id) = self.table.client(&client) else {
+        let id = self.table.client(&client);
+        let held = id.map(|id| &self.table.held(id).binding);
+        let Some(binding) = held.or_else(|| self.changes.binding_of(&client)) else {
             // Clients without an identity come and go; only one that names a binding's address is remarkable.
             let named = if reason == RemovalReason::Declined { message.requested_ip() } else { Some(message.ciaddr()) };
             if named.is_some_and(|ip| self.is_held(event, ip)) {
@@ -116,18 +115,19 @@ impl Association {
             }
             return;
         };
-        if self.is_newer(id, BootTime(event.time)) {
+        if binding.last_seen > BootTime(event.time) {
             return;
         }
-        let held = self.table.held(id);
-        let same_server = match (held.binding.server, message.server_id()) {
+        let same_server = match (binding.server, message.server_id()) {
             (Some(granted), Some(named)) => granted == named,
             _ => true,
         };
-        if same_server && is_from(&held.binding, message) && fits(held) {
+        if !same_server || !is_from(binding, message) || !fits(binding) {
+            self.counts.count_remark(mismatch);
+        } else if let Some(id) = id {
             self.remove(id, reason);
         } else {
-            self.counts.count_remark(mismatch);
+            self.give_up_row(client, reason);
         }
     }
 

@@ -23,7 +23,8 @@ impl Association {
 
     /// Puts back what was kept. Clients are told to the programs, and nobody is told of new rows.
     ///
-    /// Leases that are over go with the next [`super::Input::Tick`], and stations are asked for within a probe
+    /// Leases that are over go with the next [`super::Input::Tick`], unless no [`super::Input::LastAck`] tells that the store
+    /// has all renewals: after a loss of power it may lack the last ones. Then the station is asked first. Stations are asked for within a probe
     /// interval. Who is denied a row meanwhile, what is more than a row may hold now (the oldest stay), and what
     /// contradicts the table or an earlier record, is left out: a client or an address has one binding, an identity one
     /// row, and a row without a binding is none. A number that is taken is replaced.
@@ -57,10 +58,14 @@ impl Association {
                 return;
             }
             let client = binding.client;
+            let is_over = binding.lease_expires.is_some_and(|end| end + self.settings.expiry_guard <= now);
             // Without a row the number is taken, and the row gets another.
             let inserted = self.table.insert(&found, record.identity.clone(), binding);
             self.watch(inserted.id);
             self.review(inserted.id, now);
+            if is_over && self.is_probed(inserted.id) {
+                self.table.doubt(inserted.id);
+            }
             self.schedule(inserted.id);
             self.outputs.push_back(Output::Stick(client));
         }

@@ -33,6 +33,12 @@ pub struct Settings {
     pub probe_count: u32,
     /// Let ACKs of DHCP servers that are not this gateway's make rows (T-26).
     pub accept_foreign_server: bool,
+    /// Changes that a client may make at once: a RELEASE, a DECLINE, another identity, another address. Each of them
+    /// is written to the disk. Its Ethernet source may make eight times as many.
+    pub change_burst: u32,
+    /// The time in which it earns one more; zero: there is no limit. A client that has used up its changes waits for
+    /// its next row, or for the row of its next identity.
+    pub change_interval: Duration,
     /// Most requests that wait for their answer; the oldest goes first.
     pub max_exchanges: u32,
     /// How long a request waits for its answer.
@@ -54,6 +60,8 @@ impl Default for Settings {
             probe_interval: Duration::ZERO,
             probe_count: 3,
             accept_foreign_server: false,
+            change_burst: 8,
+            change_interval: Duration::from_mins(1),
             max_exchanges: abi::EXCHANGES_MAXIMUM,
             exchange_age: Duration::from_mins(1),
             kernel: Config::default(),

@@ -37,6 +37,8 @@ pub(super) struct Held {
     pub(super) binding: Binding,
     /// After a NAK, when the binding goes unless an ACK comes (T-8); else never.
     pub(super) grace: BootTime,
+    /// The lease had ended by what the store had, which may lack a renewal. Nobody knows before the station was asked.
+    pub(super) is_doubtful: bool,
     pub(super) liveness: Liveness,
     row: u32,
     previous: u32,
@@ -245,7 +247,15 @@ impl Table {
         });
         let (hashes, previous) = (&found.hashes, self.rows[row].last);
         let liveness = Liveness::heard(seen);
-        let id = self.held.insert(Held { binding, grace: BootTime::NEVER, liveness, row, previous, next: NONE });
+        let id = self.held.insert(Held {
+            binding,
+            grace: BootTime::NEVER,
+            is_doubtful: false,
+            liveness,
+            row,
+            previous,
+            next: NONE,
+        });
         match self.held.get_mut(previous) {
             Some(previous) => previous.next = id,
             None => self.rows[row].first = id,
@@ -275,7 +285,7 @@ impl Table {
         let keys = self.keys;
         let (old, new) = (hashes(keys, &self.held[id].binding), hashes(keys, &binding));
         let held = &mut self.held[id];
-        held.grace = BootTime::NEVER;
+        (held.grace, held.is_doubtful) = (BootTime::NEVER, false);
         let row = &mut self.rows[held.row];
         row.last_seen = row.last_seen.max(binding.last_seen);
         held.binding = binding;
@@ -300,6 +310,17 @@ impl Table {
         held.binding.last_seen = held.binding.last_seen.max(now);
         let row = &mut self.rows[held.row];
         row.last_seen = row.last_seen.max(now);
+    }
+
+    /// Notes that it has to be found out whether a binding's lease has ended.
+    pub(super) fn doubt(&mut self, id: u32) {
+        self.held[id].is_doubtful = true;
+    }
+
+    /// Notes when the lease of a binding ends that was doubtful.
+    pub(super) fn settle_doubt(&mut self, id: u32, lease_expires: Option<BootTime>) {
+        let held = &mut self.held[id];
+        (held.is_doubtful, held.binding.lease_expires) = (false, lease_expires);
     }
 
     /// Notes who sent the requests of a binding, where a restart forgot it.

@@ -475,7 +475,8 @@ impl Lan {
         assert_eq!(self.restored + self.added - self.removed, core.rows());
         assert!(core.next_instance() > last_instance);
         assert_eq!(self.neighbours.keys().copied().collect::<HashSet<_>>(), stations, "exactly these are watched");
-        assert_eq!(self.sticky, clients, "the programs know exactly the clients with a binding");
+        clients.extend(core.waiting());
+        assert_eq!(self.sticky, clients, "the programs know exactly the clients with a binding, and those that wait");
         let added: u64 = Source::ALL.into_iter().map(|source| core.counts().additions(source)).sum();
         let removed: u64 = RemovalReason::ALL.into_iter().map(|reason| core.counts().removals(reason)).sum();
         assert_eq!((added, removed), (u64::from(self.added), u64::from(self.removed)));
