@@ -5,11 +5,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tr111_common::counter::Hook;
 use tr111_tests::{
-    agent::{Agent, SOON},
+    agent::{Agent, Device, SOON},
     client::{Client, mac_text},
     corpus,
     frame::{Packet, kind},
     lab::{GATEWAY, Lab, POOL},
+    metrics::Metrics,
     responder::Responder,
     vectors::{D1, G1, hex, identity},
     wait::{pass, wait_for},
@@ -160,6 +161,38 @@ fn forged_messages_take_nothing_from_a_client() -> Result<()> {
     ensure!(metrics.sum("tr111_policed_packets_total", &[]) > 0, "the flood was not held to its rate");
     victim.release()?;
     agent.wait_for_rows(0, SOON)?;
+    Ok(())
+}
+
+/// SEC-8: a device that gives another identity each time changes its row a few times, and then waits for its turn, which is
+/// counted and shown. When the agent is killed meanwhile, the newest identity is not lost.
+#[test]
+fn a_device_of_many_identities_waits_for_its_turn() -> Result<()> {
+    const IDENTITIES: u32 = 40;
+    let lab = Lab::new()?;
+    let file = lab.write("gateway.toml", "[gateway.association]\nmac_budget_pps = 0\n")?;
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 120)?;
+    let agent = Agent::start(&lab, &["lan0"], &["--config", &file])?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    let name = |number: u32| identity("00256D", &format!("FAKE{number}"), "");
+    let mut device = Client::new(&wire, 66, name(0));
+    device.bind()?;
+    for number in 1..IDENTITIES {
+        device.options = name(number);
+        device.renew()?;
+    }
+    let delayed = |metrics: &Metrics| metrics.sum("tr111_identity_remarks_total", &[("remark", "change_delayed")]);
+    let metrics = agent.wait_for_metrics("all renewals", |metrics| delayed(metrics) >= u64::from(IDENTITIES) - 9)?;
+    assert_eq!(metrics.sum("tr111_table_changes_total", &[]), 9 + 8);
+    let status = agent.json(&["status"])?;
+    assert_eq!((&status["table"]["rows"], &status["table"]["waiting"]), (&1.into(), &1.into()));
+    let rows = agent.devices()?;
+    assert_eq!(rows[0].identity(), "00256D/FAKE8/");
+
+    let files = agent.kill()?;
+    let mut command = files.run_gateway(&lab.gateway, &["lan0"], &["--config", &file])?;
+    let agent = Agent::start_command(&lab.gateway, files, &mut command, lab.path())?;
+    assert_eq!(agent.devices()?.iter().map(Device::identity).collect::<Vec<_>>(), ["00256D/FAKE39/"]);
     Ok(())
 }
 

@@ -9,9 +9,10 @@ use anyhow::Result;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tr111_tests::{
-    agent::{Agent, Device, SOON},
+    agent::{Agent, Device, SOON, binary},
     client::Client,
     lab::{GATEWAY, Lab, POOL},
+    process::run,
     responder::Responder,
     vectors::{D1, D2, hex},
     wait::{pass, wait_for, wait_until},
@@ -119,6 +120,49 @@ fn a_lease_that_was_renewed_meanwhile_goes_on() -> Result<()> {
     assert_eq!(agent.devices()?.iter().map(|row| row.instance).collect::<Vec<_>>(), [1]);
     let changes = agent.metrics()?.sum("tr111_table_changes_total", &[]);
     assert_eq!(changes, 0, "the row went and came");
+    Ok(())
+}
+
+/// T-30: after a loss of power the store lacks the renewals that waited, and nothing of the kernel is there. A device that
+/// answers ARP keeps its row, and only one that does not loses it.
+#[test]
+fn after_a_loss_of_power_a_device_is_asked_for_before_its_row_goes() -> Result<()> {
+    const LEASE: u32 = 8;
+    let lab = Lab::new()?;
+    let server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, LEASE)?;
+    let keys = "[agent]\nstore_interval_ms = 600000\n[gateway.association]\nprobe_interval_s = 1\nprobe_count = 2\n";
+    let options = ["--config", &lab.write("gateway.toml", keys)?];
+    let agent = Agent::start(&lab, &["lan0"], &options)?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    let (mut there, mut gone) = (Client::new(&wire, 1, hex(D1)), Client::new(&wire, 2, hex(D2)));
+    let ack = there.bind()?;
+    // The host answers for the device.
+    lab.lan.ip(&format!("addr add {}/16 dev eth0", ack.yiaddr))?;
+    agent.wait_for_rows(1, SOON)?;
+    gone.bind()?;
+    let before = Instant::now();
+    let ends = |rows: &[Device]| rows.iter().map(|row| row.bindings[0].lease_expires.clone()).collect::<Vec<_>>();
+    let first = ends(&agent.wait_for_rows(2, SOON)?);
+    server.change(|behaviour| behaviour.lease = 600);
+    there.renew()?;
+    gone.renew()?;
+    wait_until("both renewals", SOON, || {
+        let now = ends(&agent.devices()?);
+        Ok(now.iter().zip(&first).all(|(now, first)| now > first))
+    })?;
+
+    let files = agent.kill()?;
+    let mut detach = lab.gateway.command(binary()?);
+    run(detach.args(["detach", "--pin-dir"]).arg(files.pins()).arg("--control").arg(files.control()))?;
+    let end = before + Duration::from_secs(u64::from(LEASE) + 2);
+    wait_until("the end of the stored leases", Duration::from_secs(20), || Ok(Instant::now() >= end))?;
+    let mut command = files.run_gateway(&lab.gateway, &["lan0"], &options)?;
+    let agent = Agent::start_command(&lab.gateway, files, &mut command, lab.path())?;
+    let rows = agent.wait_for_rows(1, Duration::from_secs(30))?;
+    assert_eq!((rows[0].instance, rows[0].identity().as_str()), (1, "00256D/DEV0001/STB"));
+    let changes =
+        |labels: &[(&str, &str)]| Ok::<_, anyhow::Error>(agent.metrics()?.sum("tr111_table_changes_total", labels));
+    assert_eq!((changes(&[])?, changes(&[("reason", "expired")])?), (1, 1));
     Ok(())
 }
 

@@ -146,6 +146,31 @@ fn a_lease_that_has_ended_by_the_programs_record_goes_at_once() {
     assert_eq!(lan.changes(), ["-A expired"]);
 }
 
+/// A renewal that was not written is in the programs' record, which is read behind what waited in the ring: until then, no
+/// lease ends.
+#[test]
+fn no_lease_ends_before_the_programs_records_are_read() {
+    for relay in [None, Some(ip(200))] {
+        let mut lan = probing();
+        let client = Client { relay, ..Client::new(1, "A") };
+        lan.join(&client, ip(1), 600);
+        lan.changes();
+        let (records, next) = (lan.records(), lan.core.next_instance());
+        lan.pass_s(300);
+        let ack = lan.last_ack(&client, MessageType::Request, ip(1), 600);
+        lan.pass_s(400);
+        lan.restart_with(records, next);
+        lan.changes();
+        lan.send(&Client::new(2, "B"), MessageType::Discover, |b| b);
+        lan.reconcile(&client, &ack);
+        lan.pass_s(100);
+        assert_eq!((lan.changes(), lan.core.devices().next().map(|row| row.instance)), (vec![], Some(1)));
+        lan.off.insert(client.mac);
+        lan.pass_s(110);
+        assert_eq!(lan.changes().len(), 1, "the lease of the record ends");
+    }
+}
+
 /// Behind a relay nobody can be asked.
 #[test]
 fn after_a_loss_of_power_a_lease_behind_a_relay_is_over_at_its_end() {

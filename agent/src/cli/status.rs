@@ -9,7 +9,7 @@ use super::{
 };
 use crate::control::{
     ClientError,
-    message::{Hook, Reply, Request, StandingAlarm, Status},
+    message::{Hook, Reply, Request, StandingAlarm, Status, Table},
 };
 
 pub(super) fn run(reach: &Reach, json: bool) -> Outcome {
@@ -59,7 +59,12 @@ pub(super) fn describe(status: &Status) -> String {
     let table = &status.table;
     // Devices and ACSs have none.
     if table.max_rows > 0 {
-        line("table", format!("{} of at most {} rows, {} bindings", table.rows, table.max_rows, table.bindings));
+        let waiting = match table.waiting {
+            0 => String::new(),
+            waiting => format!(", {waiting} clients that changed too often wait for their next row"),
+        };
+        let Table { rows, bindings, max_rows, .. } = table;
+        line("table", format!("{rows} of at most {max_rows} rows, {bindings} bindings{waiting}"));
     }
     for ring in &status.rings {
         line("ring", format!("{}: {} events, {} lost", ring.name, ring.events, ring.lost));
@@ -99,7 +104,7 @@ fn tell_of_cpe(status: &Status, line: &mut impl FnMut(&str, String)) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::message::{Interface, Ring, Table};
+    use crate::control::message::{Interface, Ring};
 
     #[test]
     fn json_has_the_keys_of_the_documentation() {
@@ -120,7 +125,7 @@ mod tests {
                     behind: vec!["cil_from_netdev".to_owned()],
                 }],
             }],
-            table: Table { rows: 1, bindings: 1, max_rows: 65_536 },
+            table: Table { rows: 1, bindings: 1, max_rows: 65_536, waiting: 3 },
             rings: vec![Ring { name: "lan".to_owned(), events: 1, lost: 0 }],
             last_notification: None,
             store_relearned: None,
@@ -142,7 +147,7 @@ mod tests {
             "interfaces": [{"name": "lan0", "side": "lan", "state": "up", "hooks": [
                 {"program": "lan_ingress", "mode": "native", "in_front": [], "behind": ["cil_from_netdev"]}
             ]}],
-            "table": {"rows": 1, "bindings": 1, "max_rows": 65_536},
+            "table": {"rows": 1, "bindings": 1, "max_rows": 65_536, "waiting": 3},
             "rings": [{"name": "lan", "events": 1, "lost": 0}], "last_notification": null
         });
         for (key, expected) in documented.as_object().expect("an object") {
@@ -150,6 +155,9 @@ mod tests {
         }
         assert!(describe(&status).contains("lan0 (lan): up, lan_ingress native in front of cil_from_netdev"));
         assert!(describe(&status).contains("displaced on lan0 since 2026-01-01T00:00:00Z: a reason"));
+        assert!(
+            describe(&status).contains("1 of at most 65536 rows, 1 bindings, 3 clients that changed too often wait")
+        );
         assert!(describe(&status).contains("1m 30s ago"));
     }
 }

@@ -369,6 +369,9 @@ pub const KEYS: &[Key] = &[
     key(ACS_ASSOCIATION, "max_kept_rows", Integer(1, UNSIGNED_INT), Preset::Integer(4_000_000), Live)
         .help("most rows of all tables that are kept; the oldest table is forgotten for a new one"),
     key(AGENT, "state_dir", Text(form::path), Preset::Text("/var/lib/tr111"), Start).help("directory of the store"),
+    key(AGENT, "store_interval_ms", Integer(0, 86_400_000), Preset::Integer(100), Live)
+        .unit("ms")
+        .help("how long renewals of leases wait to be written to the store together; nothing else waits"),
     key(AGENT, "pin_dir", Text(form::path), Preset::Text("/sys/fs/bpf/tr111"), Start)
         .help("directory in a bpffs for what outlives the agent; two agents on one box use two"),
     key(AGENT, "control", Text(form::path), Preset::Text("/run/tr111/control.sock"), Start).help("the control socket"),

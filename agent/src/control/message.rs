@@ -468,6 +468,9 @@ pub struct Table {
     pub bindings: u64,
     /// Rows that it takes.
     pub max_rows: u64,
+    /// Clients that changed too often, and wait for their next row.
+    #[serde(default)]
+    pub waiting: u64,
 }
 
 /// A ring between the programs and the agent.

@@ -153,7 +153,7 @@ fn status(config: &Acs, metrics: Option<String>) -> Status {
         started: String::new(),
         uptime_s: 0,
         interfaces: Vec::new(),
-        table: Table { rows: 0, bindings: 0, max_rows: 0 },
+        table: Table { rows: 0, bindings: 0, max_rows: 0, waiting: 0 },
         rings: Vec::new(),
         last_notification: None,
         store_relearned: None,

@@ -102,7 +102,7 @@ fn status(device: &Device, metrics: Option<String>) -> message::Status {
         started: String::new(),
         uptime_s: 0,
         interfaces: vec![interface],
-        table: message::Table { rows: 0, bindings: 0, max_rows: 0 },
+        table: message::Table { rows: 0, bindings: 0, max_rows: 0, waiting: 0 },
         rings: Vec::new(),
         last_notification: None,
         store_relearned: None,

@@ -277,6 +277,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         }
         let (telemetry, model) = (&parts.telemetry, parts.model.clone());
         let mut management = Management::new(model, &mut kept, store, core.rows(), telemetry, parts.events.clone());
+        management.set_store_interval(parts.knobs.store_interval());
         // What was left out of the table goes from the store as well.
         for (row, bindings) in instances {
             if core.device(row).is_none_or(|device| device.bindings.count() != bindings) {
@@ -417,7 +418,8 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         self.handle(Input::Tick);
         self.management.settle(&self.table).await;
         let bindings = || self.table.core.devices().flat_map(|row| row.bindings);
-        let clients: HashSet<_> = bindings().map(|held| held.client).collect();
+        let waiting = self.table.core.waiting().copied();
+        let clients: HashSet<_> = bindings().map(|held| held.client).chain(waiting).collect();
         self.parts.programs.retain_sticky(|client| clients.contains(client));
         let neighbours: HashSet<_> = bindings().filter_map(Binding::neighbour).collect();
         self.parts.programs.retain_watched(|neighbour| neighbours.contains(neighbour));
@@ -507,9 +509,12 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             | Output::DeviceRemoved { instance, .. }
             | Output::BindingAdded { instance, .. }
             | Output::BindingRemoved { instance, .. }
-            | Output::BindingRenewed { instance, .. } = output
+            | Output::BindingRenewed { instance, changed: true, .. } = output
             {
                 self.management.row(*instance);
+            }
+            if let Output::BindingRenewed { instance, changed: false, .. } = output {
+                self.management.row_renewed(*instance);
             }
             if let Output::DeviceRefused { identity, binding, result: IdentityResult::Denied } = output
                 && now >= self.next_denial
@@ -736,6 +741,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         }
         self.parts.log.set(self.parts.knobs.log());
         self.management.set_knobs(self.parts.knobs.cpe());
+        self.management.set_store_interval(self.parts.knobs.store_interval());
         self.handle(Input::Settings(settings(
             &self.parts.knobs.association(),
             &self.parts.knobs.traffic(),
@@ -760,6 +766,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                 rows: self.table.core.rows().into(),
                 bindings: self.table.core.bindings().into(),
                 max_rows: self.table.core.settings().max_rows.into(),
+                waiting: self.table.core.waiting().len() as u64,
             },
             rings: Ring::ALL
                 .into_iter()

@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use tokio::sync::{broadcast, mpsc};
 use tr111_common::dhcp4::MessageType;
 use tr111_core::{
-    device::{Device, GatewayInfo, Input, Output, Settings, State, attributes},
+    device::{Device, GatewayInfo, Input, Lease, Output, Settings, State, attributes},
     dhcp::Message,
     model::Side,
     time::BootTime,
@@ -63,6 +63,8 @@ pub struct Owner {
     /// For ARP, while an address is checked.
     arp: Option<PacketSocket>,
     state: Option<LinkState>,
+    /// What the store has, or has next; of a lease that was renewed since, an earlier end.
+    stored: State,
 }
 
 /// The device, as the data model and the store see it.
@@ -98,9 +100,11 @@ impl Owner {
         let known = known.unwrap_or_default();
         let core = parts.device.as_ref().map(|settings| Device::new(settings, known.clone()));
         let (telemetry, model) = (&parts.telemetry, parts.model.clone());
-        let management = Management::new(model, &mut kept, store, 0, telemetry, parts.events.clone());
+        let mut management = Management::new(model, &mut kept, store, 0, telemetry, parts.events.clone());
+        management.set_store_interval(parts.knobs.store_interval());
+        let stored = known.clone();
         let knowledge = Knowledge { core, kept: known };
-        Self { parts, knowledge, management, socket: None, arp: None, state: None }
+        Self { parts, knowledge, management, socket: None, arp: None, state: None, stored }
     }
 
     /// Hears Connection Requests from now on.
@@ -218,7 +222,7 @@ impl Owner {
             Output::Declined(address) => {
                 tracing::warn!(%address, "another station has this address: declined");
             }
-            Output::Keep(_) => self.management.changed(),
+            Output::Keep(state) => self.keep(now, state),
             Output::Configure(address) => {
                 tracing::info!(address = %address.address, prefix = address.prefix_length, "the lease brings an address");
                 if let Err(error) = self.parts.link.configure(ifindex, address).await {
@@ -238,6 +242,17 @@ impl Owner {
                 self.parts.metrics.gateway.set(i64::from(new != GatewayInfo::default()));
                 self.management.gateway_info_changed(now, &old, &new);
             }
+        }
+    }
+
+    /// Keeps what the device knows. A renewal may wait, if the lease as it is stored lasts until then.
+    fn keep(&mut self, now: BootTime, state: State) {
+        let latest = now + self.parts.knobs.store_interval();
+        if is_renewal(&self.stored, &state) && self.stored.lease.as_ref().is_some_and(|lease| lease.end > latest) {
+            self.management.renewed();
+        } else {
+            self.management.changed();
+            self.stored = state;
         }
     }
 
@@ -327,10 +342,18 @@ impl Owner {
     }
 
     /// Puts the knobs into force.
-    fn apply(&self) {
+    fn apply(&mut self) {
         self.parts.log.set(self.parts.knobs.log());
         self.management.set_knobs(self.parts.knobs.cpe());
+        self.management.set_store_interval(self.parts.knobs.store_interval());
     }
+}
+
+/// Whether only the times of a lease differ.
+fn is_renewal(before: &State, after: &State) -> bool {
+    let (Some(old), Some(new)) = (&before.lease, &after.lease) else { return false };
+    let lease = Lease { renew: new.renew, rebind: new.rebind, end: new.end, ..old.clone() };
+    State { lease: Some(lease), ..before.clone() } == *after
 }
 
 /// Whether a knob is one of this role.

@@ -1,5 +1,5 @@
 //! Between the owner of a role and the store: changes gather for a moment, go to the disk as one group, and only
-//! then is anybody told of them.
+//! then is anybody told of them. Renewals wait longer ([`Renewals`]).
 //!
 //! A group that cannot be written stays to be written. Watchers are told all the same then, because a gateway with a
 //! full disk still has devices; who asked to set something is told that it failed, and it is undone.
@@ -21,6 +21,7 @@ use super::{
     kept::{StoredCpe, StoredNotification, StoredState, stored_parameters},
     management::Subject,
     parameters::{Written, fault},
+    renewals::{ROLE, Renewals},
 };
 use crate::{
     control::message,
@@ -67,7 +68,16 @@ struct Gathered {
     /// Sequence numbers of notifications that came or went.
     notifications: BTreeSet<u64>,
     parameters: bool,
+    /// Something changed that goes with every group.
+    is_touched: bool,
     told: Vec<Told>,
+}
+
+impl Gathered {
+    fn is_empty(&self) -> bool {
+        let Self { rows, notifications, parameters, is_touched, told } = self;
+        rows.is_empty() && notifications.is_empty() && told.is_empty() && !parameters && !is_touched
+    }
 }
 
 /// What the store is to hold.
@@ -95,6 +105,7 @@ pub(super) struct Keeper {
     boots: Boots,
     boot: u32,
     gathered: Gathered,
+    renewals: Renewals,
     in_flight: Option<Gathered>,
     due: Option<Instant>,
     /// The last attempt failed, and the log says so.
@@ -113,6 +124,7 @@ impl Keeper {
             boots: kept.boots.clone(),
             boot: kept.boot,
             gathered: Gathered::default(),
+            renewals: Renewals::new(),
             in_flight: None,
             due: None,
             is_failing: false,
@@ -132,6 +144,32 @@ impl Keeper {
         self.linger();
     }
 
+    /// How long renewals wait to be written.
+    pub(super) fn set_store_interval(&mut self, interval: Duration) {
+        self.renewals.set_interval(interval);
+    }
+
+    /// Leases in a row, or that of the role, were renewed.
+    pub(super) fn renewed(&mut self, row: u32) {
+        if !self.gathered.rows.contains(&row) {
+            self.renewals.add(row);
+        }
+    }
+
+    /// Lets no renewal wait any longer.
+    pub(super) fn flush(&mut self) {
+        let renewed = self.renewals.take_all();
+        self.gather_renewed(renewed);
+        if !self.gathered.is_empty() {
+            self.linger();
+        }
+    }
+
+    fn gather_renewed(&mut self, mut renewed: BTreeSet<u32>) {
+        self.gathered.is_touched |= renewed.remove(&ROLE);
+        self.gathered.rows.append(&mut renewed);
+    }
+
     /// A notification came or went.
     pub(super) fn notification(&mut self, sequence: u64) {
         self.gathered.notifications.insert(sequence);
@@ -146,6 +184,7 @@ impl Keeper {
 
     /// Something changed that goes with every group.
     pub(super) fn touch(&mut self) {
+        self.gathered.is_touched = true;
         self.linger();
     }
 
@@ -178,7 +217,9 @@ impl Keeper {
     /// Waits for what comes next, as it stands now. Cancel-safe, and borrows nothing.
     pub(super) fn next(&self) -> impl Future<Output = Step> + Send + use<> {
         let committed = self.in_flight.is_some().then(|| self.store.committed());
-        let due = self.due;
+        // A store that failed is tried again at its time.
+        let renewals = self.renewals.due().filter(|_| self.due.is_none() || !self.is_failing);
+        let due = [self.due, renewals].into_iter().flatten().min();
         async move {
             match (committed, due) {
                 (Some(committed), _) => return Step::Done(committed.await),
@@ -192,6 +233,11 @@ impl Keeper {
     /// Hands what gathered to the store.
     pub(super) fn write(&mut self, whole: &Whole<'_>) {
         self.due = None;
+        let renewed = self.renewals.take_due(&self.gathered.rows);
+        self.gather_renewed(renewed);
+        if self.gathered.is_empty() {
+            return;
+        }
         self.next_in_flight = whole.subject.next_instance();
         let gathered = std::mem::take(&mut self.gathered);
         if let Some(boot) = self.boots.get_mut(&self.boot) {
@@ -259,6 +305,7 @@ impl Keeper {
                 self.gathered.rows.append(&mut group.rows);
                 self.gathered.notifications.append(&mut group.notifications);
                 self.gathered.parameters = true;
+                self.gathered.is_touched |= group.is_touched;
                 self.due = Some(Instant::now() + RETRY);
             }
             Committed::Emptied => {
@@ -312,6 +359,6 @@ impl Keeper {
 
     /// Whether anything is not on the disk yet.
     pub(super) fn is_behind(&self) -> bool {
-        self.in_flight.is_some() || self.due.is_some()
+        self.in_flight.is_some() || self.due.is_some() || !self.renewals.is_empty()
     }
 }

@@ -1,5 +1,7 @@
 //! The configuration of an agent that runs: what is in force, and what may change.
 
+use std::time::Duration;
+
 use crate::{
     config::{
         self, Association, Cpe, Origin, Traffic, Values,
@@ -40,6 +42,11 @@ impl Knobs {
     /// `[gateway.binding]` and `[gateway.police]` as they are now.
     pub fn traffic(&self) -> Traffic {
         (&self.values).into()
+    }
+
+    /// How long renewals wait to be written.
+    pub fn store_interval(&self) -> Duration {
+        Duration::from_millis(self.values.integer("agent", "store_interval_ms").unsigned_abs())
     }
 
     /// The directives of the log.

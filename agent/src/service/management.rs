@@ -3,7 +3,7 @@
 
 mod connection_requests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use prometheus::IntCounter;
 use tokio::{
@@ -26,6 +26,7 @@ use super::{
     keeper::{Keeper, LAST_GROUP, Step, Told, Undo, Whole},
     notifier::{self, Notifier},
     parameters::{View, fault},
+    renewals::ROLE,
 };
 use crate::{
     control::message::{self, NatBinding},
@@ -199,6 +200,7 @@ impl Management {
 
     /// Waits until everything is on the disk, for a while.
     pub(super) async fn finish(&mut self, subject: &dyn Subject) {
+        self.keeper.flush();
         let written = async {
             while self.keeper.is_behind() {
                 let step = self.keeper.next().await;
@@ -213,6 +215,21 @@ impl Management {
     /// What the role has to keep changed.
     pub(super) fn changed(&mut self) {
         self.keeper.touch();
+    }
+
+    /// How long renewals wait to be written.
+    pub(super) fn set_store_interval(&mut self, interval: Duration) {
+        self.keeper.set_store_interval(interval);
+    }
+
+    /// A lease of the role was renewed, and nothing else changed.
+    pub(super) fn renewed(&mut self) {
+        self.keeper.renewed(ROLE);
+    }
+
+    /// Leases in a row were renewed, and nothing else changed.
+    pub(super) fn row_renewed(&mut self, instance: u32) {
+        self.keeper.renewed(instance);
     }
 
     /// A row changed, came or went.

@@ -29,6 +29,7 @@ mod parameters;
 #[cfg(feature = "gateway")]
 mod prober;
 #[cfg(feature = "gateway")]
+mod renewals;
 mod replies;
 #[cfg(feature = "gateway")]
 mod search;

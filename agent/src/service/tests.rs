@@ -390,6 +390,50 @@ async fn a_row_is_on_the_disk_before_anybody_is_told() {
     assert_eq!((kept.rows.len(), kept.next_instance), (1, 2));
 }
 
+/// When the lease of the only row ends, as a power failure would leave it at this moment.
+fn stored_lease(lab: &Lab) -> BootTime {
+    let copy = tempfile::tempdir().expect("a directory");
+    fs::copy(lab.directory.path().join(store::FILE), copy.path().join(store::FILE)).expect("readable");
+    let (_store, kept) = open_store(copy.path(), lan).expect("a store");
+    kept.rows[0].bindings[0].lease_expires.expect("a lease")
+}
+
+/// A renewal waits for the store's interval, and nothing else does; when the agent stops, nothing waits.
+#[tokio::test]
+async fn a_renewal_waits_for_the_interval_of_the_store_and_is_written_when_the_agent_stops() {
+    let mut lab = start();
+    let interval = |value: &str| vec![("agent.store_interval_ms".to_owned(), value.to_owned())];
+    lab.ask(|reply| Ask::Tune { settings: interval("3600000"), reply }).await.expect("in range");
+    lab.lease().await;
+    assert!(matches!(lab.told().await, Happening::DeviceAdded(_)));
+    let first = stored_lease(&lab);
+    let renew = async |lab: &Lab, events: u64| {
+        lab.lease().await;
+        while !lab.telemetry.render().expect("encodes").contains(&format!("_latency_seconds_count {events}\n")) {
+            tokio::task::yield_now().await;
+        }
+    };
+    renew(&lab, 4).await;
+    let limit = "InternetGatewayDevice.ManagementServer.ManageableDeviceNotificationLimit";
+    let parameters = vec![(limit.to_owned(), "30".to_owned())];
+    lab.ask(|reply| Ask::Set { parameters, by_acs: false, reply }).await.expect("written at once");
+    assert_eq!(stored_lease(&lab), first);
+
+    let lab = lab.restart().await;
+    let second = stored_lease(&lab);
+    assert!(second > first);
+    lab.ask(|reply| Ask::Tune { settings: interval("3600000"), reply }).await.expect("in range");
+    renew(&lab, 2).await;
+    assert_eq!(stored_lease(&lab), second);
+    lab.ask(|reply| Ask::Tune { settings: interval("0"), reply }).await.expect("in range");
+    let written = async {
+        while stored_lease(&lab) == second {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, written).await.expect("a shorter interval counts at once");
+}
+
 /// GW-13, DM-2: additions and removals are told in order. They wait for their acknowledgement, also over a restart.
 #[tokio::test]
 async fn notifications_wait_for_their_acknowledgement_over_a_restart() {

@@ -2,6 +2,7 @@
 //! the one table; design.md section 6 says what each has to hold.
 
 mod against;
+mod flash;
 mod flood;
 mod generator;
 mod idle;
@@ -39,7 +40,7 @@ pub struct Section {
 }
 
 /// Every section, in the order in which they run.
-pub const SECTIONS: [Section; 18] = [
+pub const SECTIONS: [Section; 19] = [
     Section {
         name: "programs",
         about: "frames that are not ours, and DISCOVER, at LAN ingress",
@@ -49,6 +50,7 @@ pub const SECTIONS: [Section; 18] = [
     Section { name: "records", about: "records of the ring to rows", measure: rows::records },
     Section { name: "table", about: "a million rows in the core", measure: rows::table },
     Section { name: "store", about: "a million rows from the store", measure: rows::store },
+    Section { name: "flash", about: "bytes that renewals and changes of identity write", measure: flash::flash },
     Section {
         name: "verification",
         about: "UDP Connection Requests, accepted and refused",

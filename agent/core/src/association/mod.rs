@@ -234,6 +234,8 @@ pub struct Association {
     table: Table,
     exchanges: Exchanges,
     claims: Vec<Claim>,
+    /// Clients whose lease had ended by the store, and that nobody can ask.
+    unasked: Vec<ClientKey>,
     changes: Changes,
     /// The latest time that it was told.
     now: BootTime,
@@ -252,6 +254,7 @@ impl Association {
             table: Table::new(keys, settings.max_rows),
             exchanges: Exchanges::new(keys),
             claims: Vec::new(),
+            unasked: Vec::new(),
             changes: Changes::new(keys, &settings),
             now: BootTime::default(),
             local_addresses: Vec::new(),
@@ -272,7 +275,10 @@ impl Association {
                 self.event(seen, event);
             }
             Input::LocalAddresses(addresses) => self.local_addresses = addresses,
-            Input::Tick => self.expire(now),
+            Input::Tick => {
+                self.settle_unasked();
+                self.expire(now);
+            }
             Input::Settings(settings) => self.set_settings(now, settings),
             Input::LinkDown { ifindex } => self.link_down(now, ifindex),
             Input::LinkUp { ifindex, was } => self.link_up(now, ifindex, was),

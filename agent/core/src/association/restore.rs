@@ -23,11 +23,12 @@ impl Association {
 
     /// Puts back what was kept. Clients are told to the programs, and nobody is told of new rows.
     ///
-    /// Leases that are over go with the next [`super::Input::Tick`], unless no [`super::Input::LastAck`] tells that the store
-    /// has all renewals: after a loss of power it may lack the last ones. Then the station is asked first. Stations are asked for within a probe
-    /// interval. Who is denied a row meanwhile, what is more than a row may hold now (the oldest stay), and what
-    /// contradicts the table or an earlier record, is left out: a client or an address has one binding, an identity one
-    /// row, and a row without a binding is none. A number that is taken is replaced.
+    /// Leases that are over go with the next [`super::Input::Tick`], if a [`super::Input::LastAck`] shows that the store
+    /// lacks no renewal. Without one, as after a loss of power, the station is asked first; where nobody can be asked, the
+    /// lease is over. Stations are asked for within a probe interval. Who is denied a row meanwhile, what is more than a
+    /// row may hold now (the oldest stay), and what contradicts the table or an earlier record, is left out: a client or
+    /// an address has one binding, an identity one row, and a row without a binding is none. A number that is taken is
+    /// replaced.
     ///
     /// At start: first [`super::Input::LocalAddresses`], then this, then every [`super::Input::LastAck`], the newest
     /// first, then the ring. A grace after a NAK (T-8) is not kept: liveness and the lease decide.
@@ -35,6 +36,15 @@ impl Association {
         self.table.skip_instances(next_instance);
         for record in records {
             self.restore_row(now, record);
+        }
+    }
+
+    /// Every [`super::Input::LastAck`] was read: what is doubtful now and cannot be asked has ended.
+    pub(super) fn settle_unasked(&mut self) {
+        for client in std::mem::take(&mut self.unasked) {
+            if let Some(id) = self.table.client(&client) {
+                self.settle_doubt(id, self.table.held(id).binding.lease_expires);
+            }
         }
     }
 
@@ -63,8 +73,9 @@ impl Association {
             let inserted = self.table.insert(&found, record.identity.clone(), binding);
             self.watch(inserted.id);
             self.review(inserted.id, now);
-            if is_over && self.is_probed(inserted.id) {
+            if is_over {
                 self.table.doubt(inserted.id);
+                self.unasked.extend(Some(client).filter(|_| !self.is_probed(inserted.id)));
             }
             self.schedule(inserted.id);
             self.outputs.push_back(Output::Stick(client));

@@ -163,7 +163,7 @@ mod tests {
                 started: "2026-01-01T00:00:00Z".to_owned(),
                 uptime_s: 90,
                 interfaces: Vec::new(),
-                table: Rows { rows: 2, bindings: 2, max_rows: 10 },
+                table: Rows { rows: 2, bindings: 2, max_rows: 10, waiting: 0 },
                 rings: Vec::new(),
                 store_relearned: None,
                 last_notification: None,

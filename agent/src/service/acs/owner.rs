@@ -92,7 +92,7 @@ impl Owner {
             started: self.clock.rfc3339(self.parts.started),
             uptime_s: Clock::now().since(self.parts.started).unwrap_or_default().as_secs(),
             interfaces: self.parts.interfaces.as_ref().map(|told| told.borrow().clone()).unwrap_or_default(),
-            table: Table { rows: size.cpes, bindings, max_rows: status.table.max_rows },
+            table: Table { rows: size.cpes, bindings, ..status.table },
             acs: status.acs.map(|acs| AcsStatus {
                 cpes: size.cpes,
                 authenticated: size.authenticated,
