@@ -13,7 +13,7 @@ use crate::{
     lab::{GATEWAY, Lab, POOL},
     responder::Responder,
     vectors::identity,
-    wait::{wait_for, wait_until},
+    wait::wait_until,
     wire::Wire,
 };
 
@@ -21,6 +21,8 @@ use crate::{
 const LEASE: u32 = 3_600;
 const INTERVAL: u32 = 600;
 const CLIENTS: u32 = 1_000;
+/// Coprime to it.
+const STRIDE: u32 = 387;
 /// Intervals in which each client renews once.
 const SHARES: u32 = LEASE / 2 / INTERVAL;
 /// Renewals one by one, at the default interval.
@@ -49,9 +51,8 @@ pub(super) fn flash(report: &mut Report) -> Result<()> {
         client.bind()?;
         clients.push(client);
     }
-    let rows = || disk.agent.metrics();
-    wait_for("all rows", PATIENCE, || {
-        Ok((rows()?.sum("tr111_manageable_devices", &[]) == CLIENTS.into()).then_some(()))
+    wait_until("all rows", PATIENCE, || {
+        Ok(disk.agent.metrics()?.sum("tr111_manageable_devices", &[]) == u64::from(CLIENTS))
     })?;
 
     disk.rest()?;
@@ -63,10 +64,11 @@ pub(super) fn flash(report: &mut Report) -> Result<()> {
 
     for share in 0..SHARES {
         disk.set_interval(INTERVAL * 1_000)?;
-        let events = disk.events()? + 2 * u64::from(CLIENTS.div_ceil(SHARES) - u32::from(share > CLIENTS % SHARES));
+        let mut events = disk.events()?;
         // Clients renew in no order that the table has.
-        for at in (0..CLIENTS).filter(|at| at % SHARES == share) {
-            clients[(at * 387 % CLIENTS) as usize].renew()?;
+        for at in (share..CLIENTS).step_by(SHARES as usize) {
+            clients[(at * STRIDE % CLIENTS) as usize].renew()?;
+            events += 2;
         }
         wait_until("the agent to hear of the renewals", PATIENCE, || Ok(disk.events()? >= events))?;
         // The end of the interval.
