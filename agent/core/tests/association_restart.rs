@@ -9,6 +9,7 @@ use tr111_common::{abi::LastAck, dhcp4::MessageType};
 use tr111_core::{
     arp::EVERYBODY,
     association::{Binding, Output, Record, RemovalReason, Settings, Source},
+    time::BootTime,
 };
 
 const HOUR: u32 = 3_600;
@@ -82,6 +83,32 @@ fn after_a_reboot_with_a_clock_that_is_behind_leases_end() {
     assert_eq!(lan.changes(), ["-A expired"]);
 }
 
+/// T-30: everybody is asked for within one probe interval, spread over it; who is gone goes.
+#[test]
+fn after_a_restart_everybody_is_asked_for() {
+    let mut lan = probing();
+    for number in 0..100 {
+        lan.inform(&Client::new(number, &format!("S{number}")), ip(number));
+    }
+    for number in 50..100 {
+        lan.off.insert(Client::silent(number).mac);
+    }
+    let (records, next) = (lan.records(), lan.core.next_instance());
+    lan.now = lan.now + Duration::from_hours(1);
+    // A map that was made anew: nothing was heard since the last ACK.
+    lan.restart_with(records.clone(), next);
+    for record in &records {
+        let neighbour = record.bindings[0].neighbour().unwrap();
+        lan.neighbours.insert(neighbour, (record.last_seen, None));
+    }
+    lan.pass_s(30);
+    let asked: std::collections::HashSet<_> =
+        lan.probes.iter().map(|(_, mac)| *mac).filter(|mac| *mac != EVERYBODY).collect();
+    assert!((25..75).contains(&asked.len()), "about half were probed by now: {}", asked.len());
+    lan.pass_s(34 + 60);
+    assert_eq!(lan.core.rows(), 50);
+}
+
 /// Two rows as an agent finds them after a loss of power in which their leases ended: nothing of the kernel is there any
 /// more, and the renewal of the first was not written.
 fn after_a_loss_of_power() -> Lan {
@@ -128,6 +155,26 @@ fn after_a_loss_of_power_other_signs_of_life_count_too() {
     assert_eq!((lan.changes(), lan.core.rows()), (vec![], 2));
     lan.pass_s(410);
     assert_eq!(lan.changes(), ["-S2 expired"]);
+}
+
+/// T-31: a reboot leaves no length of a lease that was over before it. A device that is there has its row for a day then.
+#[test]
+fn after_a_reboot_a_device_that_is_there_keeps_its_row() {
+    let mut lan = after_a_loss_of_power();
+    let (mut records, next) = (lan.records(), lan.core.next_instance());
+    for record in &mut records {
+        (record.first_seen, record.last_seen) = (BootTime::default(), BootTime::default());
+        record.bindings[0].last_seen = BootTime::default();
+        record.bindings[0].lease_expires = Some(BootTime::default());
+    }
+    lan.restart_with(records, next);
+    lan.changes();
+    lan.pass_s(200);
+    assert_eq!(lan.changes(), ["-S2 expired"]);
+    lan.pass(Duration::from_hours(23));
+    assert_eq!(lan.changes(), [""; 0]);
+    lan.pass(Duration::from_hours(1));
+    assert_eq!(lan.changes(), ["-S1 expired"]);
 }
 
 /// What the programs recorded is as new as the store, or newer: after a SIGKILL nothing is doubtful.
@@ -183,32 +230,6 @@ fn after_a_loss_of_power_a_lease_behind_a_relay_is_over_at_its_end() {
     lan.restart_with(records, next);
     lan.pass_s(0);
     assert_eq!(lan.changes(), ["-A expired"]);
-}
-
-/// T-30: everybody is asked for within one probe interval, spread over it; who is gone goes.
-#[test]
-fn after_a_restart_everybody_is_asked_for() {
-    let mut lan = probing();
-    for number in 0..100 {
-        lan.inform(&Client::new(number, &format!("S{number}")), ip(number));
-    }
-    for number in 50..100 {
-        lan.off.insert(Client::silent(number).mac);
-    }
-    let (records, next) = (lan.records(), lan.core.next_instance());
-    lan.now = lan.now + Duration::from_hours(1);
-    // A map that was made anew: nothing was heard since the last ACK.
-    lan.restart_with(records.clone(), next);
-    for record in &records {
-        let neighbour = record.bindings[0].neighbour().unwrap();
-        lan.neighbours.insert(neighbour, (record.last_seen, None));
-    }
-    lan.pass_s(30);
-    let asked: std::collections::HashSet<_> =
-        lan.probes.iter().map(|(_, mac)| *mac).filter(|mac| *mac != EVERYBODY).collect();
-    assert!((25..75).contains(&asked.len()), "about half were probed by now: {}", asked.len());
-    lan.pass_s(34 + 60);
-    assert_eq!(lan.core.rows(), 50);
 }
 
 /// T-32: numbers of rows that went before the restart are not given out again.

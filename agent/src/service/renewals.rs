@@ -1,91 +1,116 @@
 //! Renewals that wait to be written.
 //!
 //! A transaction of the store writes tens of kilobytes, however small the change is. A renewal changes nothing but the end of
-//! a lease, and whoever renews too often would wear out a flash memory. So renewals wait for others, and a row that is
-//! renewed again and again is written once a minute. After a kill the programs' records tell of what waited; after a loss of
-//! power, the agent asks for devices whose lease has ended by the store; when the agent stops, nothing waits any longer.
+//! a lease, and whoever renews too often would wear out a flash memory. So renewals wait for others, and those of a row
+//! that was written within the last minute wait for a common transaction once a minute. After a kill the programs' records
+//! tell of what waited; after a loss of power, the agent asks for devices whose lease has ended by the store; when the
+//! agent stops, nothing waits any longer.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::Instant;
-use tr111_core::{budget::Budgets, time::BootTime};
+use tr111_core::budget::Budgets;
 
 use super::Clock;
 
 /// Stands for what a role has besides rows, whose numbers begin at 1.
 pub(super) const ROLE: u32 = 0;
-/// The renewals of one row are written at most so often.
+/// How often renewals of rows are written that are renewed more often than that.
 const PERIOD: Duration = Duration::from_mins(1);
+
+/// Rows that wait together.
+#[derive(Debug, Default)]
+struct Waiting {
+    rows: BTreeSet<u32>,
+    due: Option<Instant>,
+}
+
+impl Waiting {
+    /// Lets a row wait, for `at_most`.
+    fn add(&mut self, row: u32, at_most: Duration) {
+        self.rows.insert(row);
+        self.due.get_or_insert_with(|| Instant::now() + at_most);
+    }
+
+    /// Lets nothing wait longer than `at_most` from now on.
+    fn hurry(&mut self, at_most: Duration) {
+        let latest = Instant::now() + at_most;
+        self.due = self.due.map(|due| due.min(latest));
+    }
+
+    fn take(&mut self) -> BTreeSet<u32> {
+        std::mem::take(self).rows
+    }
+
+    /// The rows, if their time has come and they are not in `written`.
+    fn take_due(&mut self, written: &BTreeSet<u32>) -> BTreeSet<u32> {
+        if !self.rows.is_empty() {
+            self.rows.retain(|row| !written.contains(row));
+        }
+        let is_due = self.due.is_some_and(|due| due <= Instant::now());
+        if is_due || self.rows.is_empty() { self.take() } else { BTreeSet::new() }
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Renewals {
     interval: Duration,
-    rows: BTreeSet<u32>,
+    soon: Waiting,
+    /// Rows that were written not long ago.
+    later: Waiting,
     budgets: Budgets,
-    due: Option<Instant>,
 }
 
 impl Renewals {
     pub(super) fn new() -> Self {
         let budgets = Budgets::new(1, PERIOD);
-        Self { interval: Duration::ZERO, rows: BTreeSet::new(), budgets, due: None }
+        Self { interval: Duration::ZERO, soon: Waiting::default(), later: Waiting::default(), budgets }
     }
 
     /// How long renewals wait for others.
     pub(super) fn set_interval(&mut self, interval: Duration) {
         self.interval = interval;
-        let latest = Instant::now() + interval;
-        self.due = self.due.map(|due| due.min(latest));
+        self.soon.hurry(interval);
+        self.later.hurry(interval.max(PERIOD));
     }
 
     /// Leases in a row were renewed.
     pub(super) fn add(&mut self, row: u32) {
-        if self.rows.insert(row) {
-            self.wait_for(row, Clock::now());
+        if self.soon.rows.contains(&row) || self.later.rows.contains(&row) {
+            return;
         }
-    }
-
-    fn wait_for(&mut self, row: u32, now: BootTime) {
-        let budget = self.budgets.ready(row.into(), now).since(now).unwrap_or_default();
-        let due = Instant::now() + self.interval.max(budget);
-        self.due = Some(self.due.map_or(due, |before| before.min(due)));
+        let now = Clock::now();
+        if row != ROLE && self.budgets.ready(row.into(), now) > now {
+            self.later.add(row, self.interval.max(PERIOD));
+        } else {
+            self.soon.add(row, self.interval);
+        }
     }
 
     /// When to take what is due.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.due
+        [self.soon.due, self.later.due].into_iter().flatten().min()
     }
 
     /// Whether any waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.soon.rows.is_empty() && self.later.rows.is_empty()
     }
 
     /// The rows that are to be written now. Those in `written` are written anyway.
     pub(super) fn take_due(&mut self, written: &BTreeSet<u32>) -> BTreeSet<u32> {
-        if !self.rows.is_empty() {
-            self.rows.retain(|row| !written.contains(row));
-        }
-        if self.rows.is_empty() {
-            self.due = None;
-        }
-        if self.due.is_none_or(|due| due > Instant::now()) {
-            return BTreeSet::new();
-        }
+        let mut due = self.soon.take_due(written);
+        due.append(&mut self.later.take_due(written));
         let now = Clock::now();
-        let is_due = |row: &u32| *row == ROLE || self.budgets.ready((*row).into(), now) <= now;
-        let (due, later): (BTreeSet<u32>, BTreeSet<u32>) = self.rows.iter().partition(|row| is_due(row));
         due.iter().for_each(|row| self.budgets.spend((*row).into(), now));
-        self.due = None;
-        later.iter().for_each(|row| self.wait_for(*row, now));
-        self.rows = later;
         due
     }
 
     /// All rows that wait.
     pub(super) fn take_all(&mut self) -> BTreeSet<u32> {
-        self.due = None;
-        std::mem::take(&mut self.rows)
+        let mut all = self.soon.take();
+        all.append(&mut self.later.take());
+        all
     }
 }
 
@@ -116,19 +141,34 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_row_that_is_renewed_again_and_again_is_written_once_a_minute() {
+    async fn rows_that_are_renewed_again_and_again_are_written_together_once_a_minute() {
         let mut renewals = Renewals::new();
-        renewals.add(1);
-        assert_eq!(renewals.take_due(&BTreeSet::new()), [1].into());
+        for row in [1, 2] {
+            renewals.add(row);
+            assert_eq!(renewals.take_due(&BTreeSet::new()), [row].into());
+        }
         renewals.add(1);
         let due = renewals.due().expect("it waits");
         assert!(due > Instant::now() + PERIOD / 2);
-        // Others do not wait for it, nor does it wait longer for others.
         renewals.add(2);
-        assert_eq!(renewals.take_due(&BTreeSet::new()), [2].into());
-        assert!(renewals.due().is_some_and(|again| again < due + Duration::from_secs(1)));
+        assert_eq!(renewals.due(), Some(due), "for the same transaction");
+        // Others do not wait for it.
+        renewals.add(3);
+        assert_eq!(renewals.take_due(&BTreeSet::new()), [3].into());
+        assert_eq!(renewals.due(), Some(due));
+        assert_eq!(renewals.take_due(&[2].into()), [].into());
         assert_eq!(renewals.take_all(), [1].into());
         assert_eq!((renewals.due(), renewals.is_empty()), (None, true));
+    }
+
+    /// What a role has besides rows is small, and has no budget.
+    #[tokio::test]
+    async fn a_role_waits_for_the_interval_alone() {
+        let mut renewals = Renewals::new();
+        for _ in 0..2 {
+            renewals.add(ROLE);
+            assert_eq!(renewals.take_due(&BTreeSet::new()), [ROLE].into());
+        }
     }
 
     #[tokio::test]
