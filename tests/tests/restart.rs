@@ -123,6 +123,35 @@ fn a_lease_that_was_renewed_meanwhile_goes_on() -> Result<()> {
     Ok(())
 }
 
+/// T-29, T-30: a renewal that waits to be written is in the programs' record when the agent is killed, and in the store when
+/// it is stopped.
+#[test]
+fn a_renewal_that_waits_survives_the_end_of_the_agent() -> Result<()> {
+    const LEASE: u32 = 6;
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        let lab = Lab::new()?;
+        let server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, LEASE)?;
+        let options = ["--config", &lab.write("gateway.toml", "[agent]\nstore_interval_ms = 600000\n")?];
+        let mut agent = Agent::start(&lab, &["lan0"], &options)?;
+        let wire = Wire::open(&lab.lan, "eth0")?;
+        let mut device = Client::new(&wire, 1, hex(D1));
+        device.bind()?;
+        let before = Instant::now();
+        let first = agent.wait_for_rows(1, SOON)?;
+        server.change(|behaviour| behaviour.lease = 600);
+        device.renew()?;
+        let shown = wait_for("the renewal", SOON, || Ok(Some(agent.devices()?).filter(|rows| *rows != first)))?;
+        agent.process().signal(signal)?;
+        agent.process().wait(SOON)?;
+        let end = before + Duration::from_secs(u64::from(LEASE) + 2);
+        wait_until("the end of the stored lease", SOON, || Ok(Instant::now() >= end))?;
+        let agent = agent.start_again(&lab, &["lan0"], &options)?;
+        assert_eq!(agent.devices()?, shown);
+        assert_eq!(agent.metrics()?.sum("tr111_table_changes_total", &[]), 0);
+    }
+    Ok(())
+}
+
 /// T-30: after a loss of power the store lacks the renewals that waited, and nothing of the kernel is there. A device that
 /// answers ARP keeps its row, and only one that does not loses it.
 #[test]

@@ -109,7 +109,7 @@ fn a_row_is_bounded_over_a_restart_too() {
     assert_eq!(row.bindings.iter().map(|binding| binding.ip).collect::<Vec<_>>(), [ip(1), ip(2)]);
     // A limit that comes while the agent runs puts nobody out.
     let smaller = Settings { max_bindings_per_row: 1, ..lan.core.settings().clone() };
-    lan.handle(Input::Settings(smaller));
+    lan.handle(Input::Settings(Box::new(smaller)));
     assert_eq!(lan.core.bindings(), 2);
     lan.release(&Client::new(1, "A"), ip(1));
     lan.join(&Client::new(3, "A"), ip(3), HOUR);
@@ -251,7 +251,7 @@ fn settings_may_change_while_it_runs() {
     let mut changed = Settings { max_rows: 1, inform_maximum_age: age, ..lan.core.settings().clone() };
     // The seed is what clients are known by, so it stays.
     changed.kernel.seed += 1;
-    lan.handle(Input::Settings(changed));
+    lan.handle(Input::Settings(Box::new(changed)));
     lan.inform(&Client::new(1, "S1"), ip(1));
     lan.inform(&Client::new(4, "S4"), ip(4));
     assert_eq!(lan.core.rows(), 3);
@@ -296,7 +296,7 @@ fn a_denied_device_gets_no_row() {
     assert_eq!(count(&lan), 3);
     assert_eq!(lan.changes(), ["+D", "+B2"]);
 
-    lan.handle(Input::Settings(settings(&["00256D/D"])));
+    lan.handle(Input::Settings(Box::new(settings(&["00256D/D"]))));
     assert_eq!(lan.changes(), ["-D denied"]);
     lan.renew(&Client::new(1, "A"), ip(1), HOUR);
     lan.renew(&Client::new(4, "D"), ip(4), HOUR);

@@ -300,11 +300,11 @@ fn probing_may_be_switched() {
     }
     lan.pass_s(1_000);
     assert_eq!((lan.core.rows(), lan.probes.len()), (100, 0));
-    lan.handle(Input::Settings(settings()));
+    lan.handle(Input::Settings(Box::new(settings())));
     assert_eq!(lan.probes.len(), 0);
     lan.pass_s(30 + 63);
     assert!((20..80).contains(&lan.core.rows()), "about half are gone: {} are left", lan.core.rows());
-    lan.handle(Input::Settings(Settings { nak_grace: Duration::ZERO, ..settings() }));
+    lan.handle(Input::Settings(Box::new(Settings { nak_grace: Duration::ZERO, ..settings() })));
     lan.pass_s(WINDOW_S - 93);
     assert_eq!(lan.core.rows(), 0, "another setting starts nothing anew");
 }

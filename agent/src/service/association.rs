@@ -742,11 +742,8 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         self.parts.log.set(self.parts.knobs.log());
         self.management.set_knobs(self.parts.knobs.cpe());
         self.management.set_store_interval(self.parts.knobs.store_interval());
-        self.handle(Input::Settings(settings(
-            &self.parts.knobs.association(),
-            &self.parts.knobs.traffic(),
-            self.table.seed,
-        )));
+        let settings = settings(&self.parts.knobs.association(), &self.parts.knobs.traffic(), self.table.seed);
+        self.handle(Input::Settings(Box::new(settings)));
         let written = self.parts.programs.set_config(&self.table.core.settings().kernel);
         self.parts.note_write("config", written);
     }

@@ -102,7 +102,9 @@ impl Renewals {
         let mut due = self.soon.take_due(written);
         due.append(&mut self.later.take_due(written));
         let now = Clock::now();
-        due.iter().for_each(|row| self.budgets.spend((*row).into(), now));
+        for row in &due {
+            self.budgets.spend((*row).into(), now);
+        }
         due
     }
 

@@ -30,9 +30,9 @@ const SINGLE: u32 = 20;
 /// Longer than the default interval and a transaction.
 const APART: Duration = Duration::from_millis(400);
 /// How long a device changes its identity again and again, and how often.
-const WINDOW: Duration = Duration::from_secs(120);
+const WINDOW: Duration = Duration::from_mins(2);
 const CHANGES_A_SECOND: u32 = 8;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Renewals of 1,000 clients, and a device that changes its identity all the time.
 pub(super) fn flash(report: &mut Report) -> Result<()> {

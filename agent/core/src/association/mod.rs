@@ -59,7 +59,7 @@ pub enum Input<'a> {
     /// Time has passed.
     Tick,
     /// The operator changed settings. A smaller table keeps the rows that it has.
-    Settings(Settings),
+    Settings(Box<Settings>),
     /// A LAN interface lost its carrier or its programs, or is gone. Once is enough.
     LinkDown {
         /// Its kernel index.
@@ -279,7 +279,7 @@ impl Association {
                 self.settle_unasked();
                 self.expire(now);
             }
-            Input::Settings(settings) => self.set_settings(now, settings),
+            Input::Settings(settings) => self.set_settings(now, *settings),
             Input::LinkDown { ifindex } => self.link_down(now, ifindex),
             Input::LinkUp { ifindex, was } => self.link_up(now, ifindex, was),
             Input::LastAck { client, ack } => self.last_ack(now, client, ack),
