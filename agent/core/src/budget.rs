@@ -26,6 +26,11 @@ impl Budgets {
         Self { interval, reserve, full: BTreeMap::new(), forget_above: FORGET_ABOVE }
     }
 
+    /// Whether every bucket was full when it was last looked at.
+    pub fn are_full(&self) -> bool {
+        self.full.is_empty()
+    }
+
     /// When the bucket of `key` has a token; `now` where it has one already.
     pub fn ready(&self, key: u64, now: BootTime) -> BootTime {
         let Some(full) = self.full.get(&key) else { return now };

@@ -367,3 +367,30 @@ async fn receive(socket: Option<&PacketSocket>, frame: &mut [u8]) -> io::Result<
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tr111_core::device::Address;
+
+    use super::*;
+
+    #[test]
+    fn a_renewal_changes_nothing_but_the_times_of_a_lease() {
+        let lease = |end: u64, last: u8| Lease {
+            address: Address { address: Ipv4Addr::new(10, 0, 0, last), prefix_length: 24, router: None },
+            server: Ipv4Addr::new(10, 0, 0, 1),
+            station: [2, 0, 0, 0, 0, 1],
+            renew: BootTime(end / 2),
+            rebind: BootTime(end / 8 * 7),
+            end: BootTime(end),
+        };
+        let state = |lease| State { lease, ..State::default() };
+        let before = state(Some(lease(800, 5)));
+        assert!(is_renewal(&before, &state(Some(lease(1_600, 5)))));
+        assert!(!is_renewal(&before, &state(Some(lease(1_600, 6)))), "another address");
+        assert!(!is_renewal(&before, &State { mac: [2; 6], ..state(Some(lease(1_600, 5))) }), "another interface");
+        assert!(!is_renewal(&before, &state(None)) && !is_renewal(&state(None), &before));
+    }
+}
