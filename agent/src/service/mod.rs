@@ -28,7 +28,6 @@ mod notifier;
 mod parameters;
 #[cfg(feature = "gateway")]
 mod prober;
-#[cfg(feature = "gateway")]
 mod renewals;
 mod replies;
 #[cfg(feature = "gateway")]
