@@ -618,7 +618,9 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         for (ifindex, interface) in &self.parts.facts.interfaces {
             let is_lan =
                 [dataplane::Side::Lan, dataplane::Side::Port].iter().any(|side| side.label() == interface.side);
-            let last = self.parts.programs.last_merged(*ifindex).filter(|_| is_lan);
+            let has_programs =
+                [InterfaceState::Up, InterfaceState::Down].iter().any(|state| state.label() == interface.state);
+            let last = self.parts.programs.last_merged(*ifindex).filter(|_| is_lan && has_programs);
             let is_merged = last.is_some_and(|last| last + MERGED > now);
             if is_merged != self.alarms.stands(GatewayAlarm::Merged, &interface.name) {
                 let why = || alarms::why_merged(&merging_interfaces());

@@ -71,6 +71,7 @@ struct Maps {
     sticky: Arc<Mutex<Vec<ClientKey>>>,
     config: Arc<Mutex<Option<Config>>>,
     neighbours: Arc<Mutex<HashMap<NeighbourKey, Neighbour>>>,
+    merged: Arc<Mutex<Option<BootTime>>>,
 }
 
 impl Programs for Maps {
@@ -120,8 +121,8 @@ impl Programs for Maps {
         None
     }
 
-    fn last_merged(&self, _: u32) -> Option<BootTime> {
-        None
+    fn last_merged(&self, ifindex: u32) -> Option<BootTime> {
+        self.merged.lock().expect("nobody panics").filter(|_| ifindex == LAN)
     }
 
     fn last_reply(&self, _: u32) -> Option<BootTime> {
@@ -305,6 +306,38 @@ async fn an_interface_that_stays_away_takes_its_devices_with_it() {
     let Happening::DeviceRemoved(removal) = lab.told().await else { panic!("not a removal") };
     assert_eq!(removal.reason, "disconnected");
     assert_eq!(lab.ask(Ask::Status).await.interfaces[0].state, "gone");
+}
+
+/// Datagrams that were merged and not told apart are an alarm, in an event and in `status`, until ten minutes after the last.
+/// The alarm of an interface that has gone ends at once.
+#[tokio::test]
+async fn merged_datagrams_are_an_alarm_for_ten_minutes() {
+    let mut lab = start();
+    let maps = lab.maps.clone();
+    let merged = |time| *maps.merged.lock().expect("nobody panics") = Some(time);
+    let told = async |lab: &mut Lab| match lab.told().await {
+        Happening::Alarm(told) => (told.alarm, told.interface, told.cleared),
+        other => panic!("{other:?}"),
+    };
+    let expected = |cleared| ("merged".to_owned(), Some("lan0".to_owned()), cleared);
+    let now = Clock::now();
+    merged(now);
+    assert_eq!(told(&mut lab).await, expected(false));
+    let alarms = lab.ask(Ask::Status).await.alarms;
+    assert!(alarms[0].detail.contains("rx-gro-list off rx-udp-gro-forwarding off"), "{alarms:?}");
+    // A machine that runs for a shorter time has not seen any.
+    if let Some(earlier) = now.0.checked_sub(600_000_000_000) {
+        merged(BootTime(earlier));
+        assert_eq!(told(&mut lab).await, expected(true));
+        merged(Clock::now());
+        assert_eq!(told(&mut lab).await, expected(false));
+    }
+    let gone = LanChange::Interface { name: "lan0".to_owned(), state: InterfaceState::Gone, attached: None };
+    lab.network.send(gone).await.expect("the owner reads");
+    assert_eq!(told(&mut lab).await, expected(true));
+    // The programs' record of it outlives the interface. It is looked at every second.
+    let again = tokio::time::timeout(Duration::from_millis(2_500), lab.watcher.recv()).await;
+    assert!(again.is_err(), "{again:?}");
 }
 
 #[tokio::test]
