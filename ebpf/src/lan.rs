@@ -90,7 +90,13 @@ pub fn merged(packet: &SkbFrame<'_>) -> bool {
 pub fn egress(packet: &SkbFrame<'_>) {
     let class = match classify::find_reply(packet, packet.metadata_tag()) {
         // Replies that a relay of this machine forwards; the identity would have to go into each of them.
-        Ok(_) if packet.stride() != 0 => unseparated(packet),
+        Ok(udp) if packet.stride() != 0 => {
+            if is_reply(packet, &udp) {
+                unseparated(packet)
+            } else {
+                Class::OtherMessage
+            }
+        }
         Ok(udp) => on_reply(packet, udp),
         Err(class) => class,
     };
@@ -102,7 +108,6 @@ pub fn egress(packet: &SkbFrame<'_>) {
 #[inline(always)]
 pub fn forwarded(packet: &SkbFrame<'_>) -> bool {
     let class = match classify::find_reply(packet, packet.metadata_tag()) {
-        Ok(_) if packet.stride() != 0 => unseparated(packet),
         Ok(udp) => on_forwarded(packet, udp),
         Err(class) => class,
     };
@@ -110,7 +115,13 @@ pub fn forwarded(packet: &SkbFrame<'_>) -> bool {
     !matches!(class, Class::Policed)
 }
 
-/// Notes merged datagrams that are not told apart.
+/// Whether the first of merged datagrams is a server's message.
+#[inline(always)]
+fn is_reply(packet: &SkbFrame<'_>, udp: &Udp) -> bool {
+    packet.load::<2>(udp.payload as usize).is_some_and(|[op, _]| op == dhcp4::BOOTREPLY)
+}
+
+/// Notes merged datagrams that should be told apart and are not.
 #[inline(always)]
 fn unseparated(packet: &SkbFrame<'_>) -> Class {
     maps::note_merged(packet.ifindex());
@@ -125,6 +136,9 @@ fn on_forwarded(packet: &SkbFrame<'_>, udp: Udp) -> Class {
     if maps::bridge_of(packet.came_by()) != Some(bridge) {
         return Class::Repeated;
     }
+    if packet.stride() != 0 {
+        return on_forwarded_and_merged(packet, &udp, config);
+    }
     let (Ok(class) | Err(class)) = seen::look(packet, udp, scratch).and_then(|()| {
         scratch.seen.segment.ifindex = bridge;
         if scratch.frame.octet(udp.payload) == dhcp4::BOOTREQUEST {
@@ -136,15 +150,28 @@ fn on_forwarded(packet: &SkbFrame<'_>, udp: Udp) -> Class {
     class
 }
 
+#[inline(always)]
+fn on_forwarded_and_merged(packet: &SkbFrame<'_>, udp: &Udp, config: &Config) -> Class {
+    if config.accept_foreign_server == 0 {
+        return Class::OtherMessage;
+    }
+    let is_to_group = packet.load::<2>(0).is_some_and(|[first, _]| is_group(first));
+    if is_to_group && !is_reply(packet, udp) { Class::Repeated } else { unseparated(packet) }
+}
+
+/// By the first byte of an Ethernet address. What goes to a group, goes to the bridge as well.
+#[inline(always)]
+fn is_group(first: u8) -> bool {
+    first & 1 != 0
+}
+
 /// A request to a server behind another port: one whose renewals were not seen would lose its row with its first lease.
 #[inline(always)]
 fn forwarded_request(packet: &SkbFrame<'_>, scratch: &mut Scratch, config: &Config) -> Result<Class, Class> {
-    // The first bit of an Ethernet address on the wire: what goes to a group, goes to the bridge as well.
-    const GROUP: u8 = 1;
     if config.accept_foreign_server == 0 {
         return Err(Class::OtherMessage);
     }
-    if scratch.frame.octet(0) & GROUP != 0 {
+    if is_group(scratch.frame.octet(0)) {
         return Err(Class::Repeated);
     }
     request(packet, scratch, config)

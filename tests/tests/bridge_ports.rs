@@ -1,21 +1,27 @@
 //! A DHCP server behind a port of the LAN bridge: its replies go from port to port, and the bridge's own hooks never see them.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::{Ipv4Addr, UdpSocket},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use aya::programs::{LinkOrder, TcAttachType, tc::TcAttachOptions};
-use nix::sys::signal::Signal;
+use nix::sys::{
+    signal::Signal,
+    socket::{setsockopt, sockopt},
+};
 use tr111_tests::{
     agent::{Agent, Files, SOON, attached_programs},
     client::Client,
-    frame::{Received, kind},
+    frame::{Message, Received, kind},
     host::{dnsmasq, udhcpc},
     lab::{Lab, POOL},
     metrics::Metrics,
     namespace::Namespace,
     process::{Process, output, text},
     testing::Testing,
-    vectors::{D1, D2, G1, hex},
+    vectors::{D1, D2, G1, hex, identity},
     wait::wait_until,
     wire::Wire,
 };
@@ -212,6 +218,51 @@ fn a_program_that_ends_the_chain_at_a_port_runs_behind() -> Result<()> {
     let check = text(&output(&mut agent.command(&["check", "--lan", "br-lan"])?)?.stdout);
     let line = check.lines().find(|line| line.contains("port port0")).with_context(|| check.clone())?;
     assert!(line.contains("test_accept runs behind lan_port"), "{line}");
+    Ok(())
+}
+
+/// Sends datagrams of one length as one frame, as an interface that merges would hand them on: a veth does not cut them.
+fn send_merged(from: &Namespace, ports: (u16, u16), messages: &[Vec<u8>]) -> Result<()> {
+    let socket = from.enter(|| -> Result<UdpSocket> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, ports.0))?;
+        socket.set_broadcast(true)?;
+        setsockopt(&socket, sockopt::BindToDevice, &"eth0".into())?;
+        Ok(socket)
+    })?;
+    setsockopt(&socket, sockopt::UdpGsoSegment, &i32::try_from(messages[0].len())?)?;
+    socket.send_to(&messages.concat(), (Ipv4Addr::BROADCAST, ports.1))?;
+    Ok(())
+}
+
+/// Merged requests that the bridge floods are told apart at the bridge, and nothing is wrong with the copies at the ports.
+/// Merged replies cannot be told apart there, which is an alarm.
+#[test]
+fn merged_datagrams_at_ports_are_an_alarm_only_where_something_is_missed() -> Result<()> {
+    let lab = Lab::bridged()?;
+    let container = container(&lab)?;
+    lab.gateway.ip("link set ctr0 master br-lan")?;
+    lab.lan.ip("addr add 10.111.0.3/16 dev eth0")?;
+    let file = lab.write("gateway.toml", ACCEPTING)?;
+    let agent = Agent::start(&lab, &["br-lan"], &["--config", &file])?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    let requests: Vec<_> = (1..=3)
+        .map(|number| Client::new(&wire, number, identity("00256D", &format!("DEV{number}"), "")))
+        .map(|mut client| client.message(kind::DISCOVER))
+        .collect();
+    let bytes: Vec<_> = requests.iter().map(Message::bytes).collect();
+    send_merged(&lab.lan, (68, 67), &bytes)?;
+    let metrics = agent.wait_for_metrics("requests", |metrics| metrics.packets("lan_ingress", "discover") == 3)?;
+    assert_eq!([metrics.packets("lan_port", "merged"), metrics.packets("lan_port", "repeated")], [0, 2]);
+
+    let replies: Vec<_> = bytes.iter().map(|request| [&[2], &request[1..]].concat()).collect();
+    send_merged(&container, (67, 68), &replies)?;
+    let alarm = |metrics: &Metrics, interface| {
+        metrics.sum("tr111_gateway_alarms", &[("alarm", "merged"), ("interface", interface)])
+    };
+    let metrics =
+        agent.wait_for_metrics("the alarm", |metrics| alarm(metrics, "port0") + alarm(metrics, "port1") == 2)?;
+    assert_eq!(metrics.packets("lan_port", "merged"), 2);
+    assert_eq!([alarm(&metrics, "br-lan"), alarm(&metrics, "ctr0")], [0; 2]);
     Ok(())
 }
 
