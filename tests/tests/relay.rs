@@ -231,7 +231,9 @@ fn merged_replies_are_an_alarm_that_names_the_setting() -> Result<()> {
     assert!(line.starts_with("warning") && line.contains("rx-gro-list)"), "{line}");
 
     let wire = Wire::open(&lab.lan, "eth0")?;
-    let reply = relayed_discover(&wire, 1).bytes();
+    let mut reply = relayed_discover(&wire, 1).bytes();
+    // BOOTREPLY
+    reply[0] = 2;
     let server = lab.gateway.enter(|| UdpSocket::bind((GATEWAY, 67)))?;
     setsockopt(&server, sockopt::UdpGsoSegment, &i32::try_from(reply.len())?)?;
     server.send_to(&reply.repeat(3), (UPLINK, 67))?;
