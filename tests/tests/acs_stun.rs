@@ -15,6 +15,7 @@ use tr111_tests::{
     agent::{Agent, SOON},
     cpe::{self, STUN_PASSWORD, USERNAME},
     lab::Lab,
+    metrics::Metrics,
     process::{output, text},
     redis::Redis,
     vectors::{NUL_BINDING, S1, S2, S3, S4, S5, S6, S7, S8, S9, S10, S12, WRONG_BINDINGS, hex, padded_with_nuls},
@@ -249,6 +250,31 @@ fn nobody_gets_what_another_one_asked_for() -> Result<()> {
         client.send(&hex(S1))?;
     }
     acs.wait_for_metrics("the limit", |metrics| metrics.sum(STUN, &[("result", "limited")]) >= 80)?;
+    Ok(())
+}
+
+/// SEC-7: a CPE that is known to be at an address is heard there though others spend the address's limit, and neither it nor
+/// whoever spoofs it floods the registry.
+#[test]
+fn a_known_cpe_has_a_limit_of_its_own() -> Result<()> {
+    let lab = lab()?;
+    let acs = acs::start(&lab.gateway, lab.path(), "acs", "threads = 1\nsource_pps = 10")?;
+    acs::add_cpe(&acs, lab.path())?;
+    let client = Client::new(&lab, 40_001)?;
+    assert_eq!(client.ask(&hex(S4))?, hex(S6));
+    let limited = |metrics: &Metrics| metrics.sum(STUN, &[("result", "limited")]);
+    let stranger = Client::new(&lab, 40_002)?;
+    for _ in 0..1_000 {
+        stranger.send(&hex(S1))?;
+    }
+    acs.wait_for_metrics("the limit of the address", |metrics| limited(metrics) >= 900)?;
+    assert_eq!(client.ask(&hex(S2))?, hex(S5), "the neighbour's flood");
+
+    let before = limited(&acs.metrics()?);
+    for _ in 0..1_000 {
+        client.send(&hex(S2))?;
+    }
+    acs.wait_for_metrics("the limit of the CPE", |metrics| limited(metrics) >= before + 800)?;
     Ok(())
 }
 

@@ -332,7 +332,7 @@ pub const KEYS: &[Key] = &[
         .help("copies of a request within 10 s get its answer again, or are ignored"),
     key(ACS, "source_pps", Integer(0, 1_000_000), Preset::Integer(500), Live)
         .unit("requests/s")
-        .help("Binding Requests a second of one source address; CPEs that are known to be there are heard beyond; 0: no limit"),
+        .help("Binding Requests a second of one source address; beyond it, each CPE that is known to be there is heard 20 times a second, and all of them together four times the limit; 0: no limit"),
     key(ACS, "xdp", Texts(form::interface), Preset::Texts(&[]), Start)
         .help("interfaces at which plain Binding Requests and keep-alives are answered by XDP, before any firewall"),
     key(ACS, "registry", Text(form::registry), Preset::Text("embedded"), Start)

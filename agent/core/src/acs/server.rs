@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddrV4};
 
 use super::{
-    Ends, Registry, Seen, State,
+    Ends, Registry, Seen, SourceLimit, State,
     request::{Challenge, Duplicates, Request, Settings},
     signed::{Accepted, Fingerprint, Remembered, SignedRequests},
     verdict::{Learned, Outcome, Verdict},
@@ -98,13 +98,19 @@ impl Server {
         self.settings = settings;
     }
 
-    /// Judges what [`Settings::judge`] could not, and answers it into `answer`. Where `is_limited`, its source sends too
-    /// much, and only CPEs that are known to be there are heard.
-    pub fn judge(&mut self, now: Now, request: &Request<'_>, is_limited: bool, answer: &mut Vec<u8>) -> Judged {
+    /// Judges what [`Settings::judge`] could not, and answers it into `answer`. With `beyond`, its source
+    /// sends too much, and only CPEs that are known to be there are heard, within that limit.
+    pub fn judge(
+        &mut self,
+        now: Now,
+        request: &Request<'_>,
+        beyond: Option<&mut SourceLimit>,
+        answer: &mut Vec<u8>,
+    ) -> Judged {
         let number = request.username.and_then(|username| self.registry.named(username));
         let settled = if number.is_none() && self.is_unreadable(request) {
             ignored(Verdict::Unreadable)
-        } else if is_limited && !self.is_known_from(number, request) {
+        } else if beyond.is_some_and(|limit| !self.admits_known(now, limit, number, request)) {
             ignored(Verdict::Limited)
         } else if request.message.is_signed() {
             match self.judge_signed(now, request, number, answer) {
@@ -134,9 +140,12 @@ impl Server {
         Outcome { message_type: Some(MessageType::BindingRequest), verdict, to: Some(*to), learned, binding: *binding }
     }
 
-    fn is_known_from(&self, number: Option<u32>, request: &Request<'_>) -> bool {
+    /// Whether a CPE that is known to be at the source of a request may send it, though others there send too much.
+    fn admits_known(&self, now: Now, limit: &mut SourceLimit, number: Option<u32>, request: &Request<'_>) -> bool {
+        let source = *request.ends.source.ip();
         let seen = self.state(number).and_then(|state| state.authenticated);
-        seen.is_some_and(|seen| seen.address.ip() == request.ends.source.ip())
+        let known = number.filter(|_| seen.is_some_and(|seen| *seen.address.ip() == source));
+        known.is_some_and(|number| limit.admits_known(now.boot, source, number))
     }
 
     /// Whether the CPE that a request names is one of which a store holds what cannot be read.

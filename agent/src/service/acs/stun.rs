@@ -127,7 +127,8 @@ impl Worker {
                 First::Settled(outcome) => outcome,
                 First::Pending(request) => {
                     let state = locked.get_or_insert_with(|| self.acs.lock());
-                    match state.server.judge(now, &request, is_limited, &mut bytes) {
+                    let beyond = is_limited.then_some(&mut self.limit);
+                    match state.server.judge(now, &request, beyond, &mut bytes) {
                         Judged::Settled(outcome) => {
                             self.lessons.extend(outcome.learned.and_then(|learned| state.lesson(learned, ends)));
                             outcome

@@ -6,7 +6,7 @@ use tr111_common::stun::{BindingForm, attribute};
 
 use super::lab::*;
 use crate::{
-    acs::{Challenge, Ends, First, Judged, Learned, ResponseAddress, Settings, State, Verdict},
+    acs::{Challenge, Ends, First, Judged, Learned, ResponseAddress, Settings, SourceLimit, State, Verdict},
     identity::tests::bytes,
     stun::{Attribute, Builder, ChangeRequest, Message, MessageType, SharedSecret, Username, Variant, Variants},
 };
@@ -180,7 +180,7 @@ fn says_how_the_attribute_is_written() {
         let mut lab = Lab::new();
         let (outcome, was_pending) = match lab.server.settings().judge(ends, &request, &mut answer) {
             First::Settled(outcome) => (outcome, false),
-            First::Pending(request) => match lab.server.judge(lab.now, &request, false, &mut answer) {
+            First::Pending(request) => match lab.server.judge(lab.now, &request, None, &mut answer) {
                 Judged::Settled(outcome) => (outcome, true),
                 Judged::Accepted(accepted) => panic!("{accepted:?}"),
             },
@@ -295,15 +295,22 @@ fn may_have_every_request_signed() {
     assert_eq!(lab.ask(&bytes(S4)).sent, Some((MAPPED, bytes(S6))));
 }
 
-/// SEC-7: a source that sends too much is heard only where its CPE is known to be.
+/// SEC-7: a source that sends too much is heard only where its CPE is known to be, and that CPE within a limit of its own.
 #[test]
 fn hears_known_cpes_from_sources_that_send_too_much() {
-    let mut lab = Lab::new();
-    let limited = lab.ask_limited(MAPPED, &bytes(S2), true);
+    let (mut lab, mut limit) = (Lab::new(), SourceLimit::new(7, 10));
+    let limited = lab.ask_limited(MAPPED, &bytes(S2), Some(&mut limit));
     assert_eq!((limited.verdict, limited.sent), (Verdict::Limited, None));
     lab.ask(&bytes(S4));
-    assert_eq!(lab.ask_limited(MAPPED, &bytes(S2), true).verdict, Verdict::Answered);
-    assert_eq!(lab.ask_limited(moved(7), &signed(41), true).verdict, Verdict::Authenticated);
+    assert_eq!(lab.ask_limited(MAPPED, &bytes(S2), Some(&mut limit)).verdict, Verdict::Answered);
+    assert_eq!(lab.ask_limited(moved(7), &signed(41), Some(&mut limit)).verdict, Verdict::Authenticated);
     let elsewhere = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 7);
-    assert_eq!(lab.ask_limited(elsewhere, &signed(51), true).verdict, Verdict::Limited);
+    assert_eq!(lab.ask_limited(elsewhere, &signed(51), Some(&mut limit)).verdict, Verdict::Limited);
+
+    // Whoever spoofs the address of a known CPE, or that CPE itself, floods in vain.
+    let mut flood =
+        || (0..1_000).filter(|_| lab.ask_limited(MAPPED, &bytes(S2), Some(&mut limit)).sent.is_some()).count();
+    assert_eq!(flood(), 18, "twenty at once, without those before");
+    let mut free = SourceLimit::new(7, 0);
+    assert!((0..1_000).all(|_| lab.ask_limited(MAPPED, &bytes(S2), Some(&mut free)).sent.is_some()));
 }

@@ -75,7 +75,7 @@ fn a_signed_request_counts_once() {
 #[test]
 fn an_answer_waits_for_the_store() {
     let mut lab = Lab::new();
-    let (judged, answer) = lab.judge(MAPPED, &bytes(S4), false);
+    let (judged, answer) = lab.judge(MAPPED, &bytes(S4), None);
     let Judged::Accepted(accepted) = judged else { panic!("{judged:?}") };
     assert_eq!((lab.state().authenticated, lab.ask(&bytes(S4)).verdict), (None, Verdict::CopyIgnored));
     let replay = lab.ask_from(moved(7), &bytes(S4));
@@ -84,7 +84,7 @@ fn an_answer_waits_for_the_store() {
     assert_eq!((concluded.learned, concluded.sent), (NEW, Some((MAPPED, bytes(S6)))));
     assert_eq!(lab.ask(&bytes(S4)).sent, Some((MAPPED, bytes(S6))));
     // The CPE may be removed while the store is asked.
-    let (judged, answer) = lab.judge(moved(7), &signed(41), false);
+    let (judged, answer) = lab.judge(moved(7), &signed(41), None);
     let Judged::Accepted(accepted) = judged else { panic!("{judged:?}") };
     lab.server.registry_mut().remove(USER);
     assert_eq!(lab.conclude(&accepted, answer).learned, None);

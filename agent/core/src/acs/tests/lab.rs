@@ -4,7 +4,10 @@ use std::{net::SocketAddrV4, time::Duration};
 
 use super::cpe;
 use crate::{
-    acs::{Accepted, Cpe, Ends, First, Judged, Learned, Now, Outcome, Remembered, Server, Settings, State, Verdict},
+    acs::{
+        Accepted, Cpe, Ends, First, Judged, Learned, Now, Outcome, Remembered, Server, Settings, SourceLimit, State,
+        Verdict,
+    },
     identity::tests::bytes,
     stun::{Attribute, Builder, MessageType, Username, Variant},
     time::{BootTime, UnixTime},
@@ -67,11 +70,12 @@ impl Lab {
     }
 
     pub fn ask_from(&mut self, source: SocketAddrV4, datagram: &[u8]) -> Answer {
-        self.ask_limited(source, datagram, false)
+        self.ask_limited(source, datagram, None)
     }
 
-    pub fn ask_limited(&mut self, source: SocketAddrV4, datagram: &[u8], is_limited: bool) -> Answer {
-        let (judged, answer) = self.judge(source, datagram, is_limited);
+    /// Asks from a source that sends too much where there is a limit `beyond` for known CPEs.
+    pub fn ask_limited(&mut self, source: SocketAddrV4, datagram: &[u8], beyond: Option<&mut SourceLimit>) -> Answer {
+        let (judged, answer) = self.judge(source, datagram, beyond);
         match judged {
             Judged::Settled(outcome) => Answer::new(outcome, answer),
             Judged::Accepted(accepted) => self.conclude(&accepted, answer),
@@ -79,12 +83,17 @@ impl Lab {
     }
 
     /// Everything before the store is asked.
-    pub fn judge(&mut self, source: SocketAddrV4, datagram: &[u8], is_limited: bool) -> (Judged, Vec<u8>) {
+    pub fn judge(
+        &mut self,
+        source: SocketAddrV4,
+        datagram: &[u8],
+        beyond: Option<&mut SourceLimit>,
+    ) -> (Judged, Vec<u8>) {
         let mut answer = Vec::new();
         let settings = self.server.settings();
         let judged = match settings.judge(Ends { source, server: SERVER }, datagram, &mut answer) {
             First::Settled(outcome) => Judged::Settled(outcome),
-            First::Pending(request) => self.server.judge(self.now, &request, is_limited, &mut answer),
+            First::Pending(request) => self.server.judge(self.now, &request, beyond, &mut answer),
         };
         (judged, answer)
     }
