@@ -93,7 +93,7 @@ impl Server {
                     if let News::Whole(whole) = &news
                         && whole.is_lossy
                     {
-                        self.journal.remember_later(self.signed.clone());
+                        self.journal.remember_later(&self.signed);
                     }
                     if let News::Association(key, value) = &news {
                         match value {

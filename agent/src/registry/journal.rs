@@ -2,11 +2,10 @@
 //! come while it wrote.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{self as blocking, RecvTimeoutError},
     },
     thread::{Builder, JoinHandle},
     time::{Duration, Instant},
@@ -14,17 +13,16 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tr111_core::{
-    acs::{Change, Fingerprint, GENERATION, Registry},
+    acs::{Change, Fingerprint, Registry},
     short::Short,
     time::UnixTime,
 };
 
 use super::{
     BindingStore, Encryption, Error, Failure, Follower, Location, News, Taken, Unreadable, Wanted, Whole, follow,
+    queue::{Batch, GROUP, Group, Job, Latest, Queue, Remember, Reserve, Worker, keep_a_generation},
 };
 
-/// Changes that are written together, but for a group that is larger.
-const GROUP: usize = 8_192;
 /// Pause before a store that failed is tried again; doubles up to [`LONGEST_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
@@ -56,6 +54,9 @@ pub enum Refused {
     /// The store is away.
     #[error("the registry cannot be written: {0}")]
     Unavailable(String),
+    /// The store is slower than what is asked of it.
+    #[error("the registry is busy: too much waits for its disk or its Redis; try again later")]
+    Busy,
 }
 
 /// A registry as it was found.
@@ -84,18 +85,10 @@ pub struct Journal(Arc<Threads>);
 
 #[derive(Debug)]
 struct Threads {
-    jobs: Option<blocking::Sender<Job>>,
+    jobs: Queue,
     health: watch::Receiver<Health>,
     is_ending: Arc<AtomicBool>,
     running: Vec<JoinHandle<()>>,
-}
-
-#[derive(Debug)]
-enum Job {
-    Commit(Vec<Change>, oneshot::Sender<Result<(), Refused>>),
-    Keep(Vec<Change>),
-    Remember(Remember),
-    Reserve(Vec<Wanted>, UnixTime, oneshot::Sender<Result<Vec<u64>, Refused>>),
 }
 
 impl Journal {
@@ -120,7 +113,7 @@ impl Journal {
             News::GoodTime(time) => good_time = Some(time),
             other => drop(follow(&mut registry, other)),
         })?;
-        let (jobs, waiting) = blocking::channel();
+        let jobs = Queue::default();
         let (judged, health) = watch::channel(Health::Working);
         let (tell, news) = mpsc::channel(NEWS);
         let is_ending = Arc::new(AtomicBool::new(false));
@@ -132,45 +125,46 @@ impl Journal {
         }
         let ending = Arc::clone(&is_ending);
         let writer = Writer { store, kept: Kept::default(), failing: None, health: judged, tell, is_ending: ending };
+        let waiting = jobs.worker();
         threads.push(Builder::new().name("registry".to_owned()).spawn(move || writer.run(&waiting))?);
-        let journal = Self(Arc::new(Threads { jobs: Some(jobs), health, is_ending, running: threads }));
+        let journal = Self(Arc::new(Threads { jobs, health, is_ending, running: threads }));
         Ok(Opened { journal, registry, associations, good_time, unreadable, signed, news })
     }
 
     /// Comes back when `changes` are kept: all of them, or none.
     ///
     /// # Errors
-    /// The store is away, or another server added a CPE of the same name.
+    /// The store is away, or slow and too much waits for it, or another server added a CPE of the same name.
     pub async fn commit(&self, changes: Vec<Change>) -> Result<(), Refused> {
         self.ask(|done| Job::Commit(changes, done)).await
     }
 
     /// Hands in what was learned, to be kept as soon as that can be. Of what waits, only the latest of each CPE does.
     pub fn keep(&self, changes: Vec<Change>) {
-        self.send(Job::Keep(changes));
+        self.0.jobs.keep(changes);
     }
 
     /// Remembers signed requests that are accepted, and says of each whether it was remembered before. They are kept when
     /// this comes back (T-67).
     ///
     /// # Errors
-    /// The store is away. They are remembered as soon as that can be.
+    /// The store is away, or slow and too much waits for it. They are remembered as soon as that can be.
     pub async fn remember(&self, requests: Vec<Fingerprint>) -> Result<Vec<bool>, Refused> {
-        self.ask(|done| Job::Remember((requests, Some(done)))).await
+        self.ask(|done| Job::Remember((requests, done))).await
     }
 
     /// Hands in signed requests that the store lost.
-    pub fn remember_later(&self, requests: Vec<Fingerprint>) {
-        self.send(Job::Remember((requests, None)));
+    pub fn remember_later(&self, requests: &[Fingerprint]) {
+        self.0.jobs.remember_later(requests);
     }
 
     /// Reserves a `ts` for each CPE, in their order. They are kept when this comes back, so that nobody sends them again
     /// (T-54).
     ///
     /// # Errors
-    /// The store is away: another server may send at the same time.
+    /// The store is away, or slow and too much waits for it: another server may send at the same time.
     pub async fn reserve(&self, wanted: Vec<Wanted>, now: UnixTime) -> Result<Vec<u64>, Refused> {
-        self.ask(|done| Job::Reserve(wanted, now, done)).await
+        self.ask(|done| Job::Reserve((wanted, now, done))).await
     }
 
     /// Whether the store works.
@@ -180,23 +174,16 @@ impl Journal {
 
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T, Refused>>) -> Job) -> Result<T, Refused> {
         let (done, answer) = oneshot::channel();
-        self.send(job(done));
+        self.0.jobs.push(job(done));
         answer.await.unwrap_or_else(|_| Err(Refused::Unavailable("its thread has ended".to_owned())))
-    }
-
-    fn send(&self, job: Job) {
-        if let Some(jobs) = &self.0.jobs {
-            // The thread ends only after this handle; if it panicked, whoever waits for an answer hears so.
-            let _ = jobs.send(job);
-        }
     }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
         self.is_ending.store(true, Ordering::Relaxed);
-        // The thread ends with its channel, after what was handed in is written.
-        self.jobs = None;
+        // The thread ends after what was handed in is written.
+        self.jobs.close();
         for thread in self.running.drain(..) {
             let _ = thread.join();
         }
@@ -204,12 +191,7 @@ impl Drop for Threads {
 }
 
 /// Tells what others changed, until the end.
-fn listen(
-    mut follower: Box<dyn Follower>,
-    jobs: &blocking::Sender<Job>,
-    tell: &mpsc::Sender<Vec<News>>,
-    is_ending: &AtomicBool,
-) {
+fn listen(mut follower: Box<dyn Follower>, jobs: &Queue, tell: &mpsc::Sender<Vec<News>>, is_ending: &AtomicBool) {
     let mut pause = PAUSE;
     while !is_ending.load(Ordering::Relaxed) {
         match follower.follow() {
@@ -222,7 +204,7 @@ fn listen(
             Err(error) => {
                 tracing::debug!(%error, "others' changes of the registry are not heard");
                 // So that the writer finds out and says so, though there may be nothing to write.
-                let _ = jobs.send(Job::Keep(Vec::new()));
+                jobs.ask();
                 let until = Instant::now() + pause;
                 pause = (pause * 2).min(LONGEST_PAUSE);
                 while Instant::now() < until && !is_ending.load(Ordering::Relaxed) {
@@ -250,37 +232,17 @@ fn hand_over(news: Vec<News>, tell: &mpsc::Sender<Vec<News>>, is_ending: &Atomic
 struct Kept {
     /// Signed requests, at most a generation of them: the first ones are forgotten for others.
     signed: VecDeque<Fingerprint>,
-    changes: Vec<Change>,
-    /// Where the state of a CPE is among them.
-    states: HashMap<Short, usize>,
+    changes: Latest,
 }
 
 impl Kept {
-    fn remember(&mut self, requests: Vec<Fingerprint>) {
+    fn remember(&mut self, requests: impl IntoIterator<Item = Fingerprint>) {
         self.signed.extend(requests);
-        let beyond = self.signed.len().saturating_sub(GENERATION);
-        self.signed.drain(..beyond);
+        keep_a_generation(&mut self.signed);
     }
 
-    fn extend(&mut self, changes: Vec<Change>) {
-        for change in changes {
-            if let Change::State(name, _) = &change {
-                if let Some(place) = self.states.get(name) {
-                    self.changes[*place] = change;
-                    continue;
-                }
-                self.states.insert(name.clone(), self.changes.len());
-            } else if let Some(name) = change.record() {
-                // A state that comes later must not get before this.
-                self.states.remove(name);
-            }
-            self.changes.push(change);
-        }
-    }
-
-    fn clear_changes(&mut self) {
-        self.changes.clear();
-        self.states.clear();
+    fn is_empty(&self) -> bool {
+        self.signed.is_empty() && self.changes.as_slice().is_empty()
     }
 }
 
@@ -301,90 +263,28 @@ struct Failing {
     pause: Duration,
 }
 
-/// Changes, and who waits for them.
-type Group = (Vec<Change>, Option<oneshot::Sender<Result<(), Refused>>>);
-/// Signed requests, and who waits for what the store says of them.
-type Remember = (Vec<Fingerprint>, Option<oneshot::Sender<Result<Vec<bool>, Refused>>>);
-/// Timestamps, and who waits for them.
-type Reserve = (Vec<Wanted>, UnixTime, oneshot::Sender<Result<Vec<u64>, Refused>>);
-
-/// Jobs that are done together: first the changes, then timestamps.
-#[derive(Default)]
-struct Batch {
-    signed: Vec<Remember>,
-    groups: Vec<Group>,
-    reserves: Vec<Reserve>,
-    /// Changes, signed requests and timestamps.
-    size: usize,
-}
-
-impl Batch {
-    /// Takes a job, or gives it back: changes that come after timestamps belong to the next batch.
-    fn push(&mut self, job: Job) -> Option<Job> {
-        let group = match job {
-            Job::Remember(remember) => {
-                self.size += remember.0.len();
-                self.signed.push(remember);
-                return None;
-            }
-            Job::Reserve(wanted, now, done) => {
-                self.size += wanted.len();
-                self.reserves.push((wanted, now, done));
-                return None;
-            }
-            other if !self.reserves.is_empty() => return Some(other),
-            Job::Commit(changes, done) => (changes, Some(done)),
-            Job::Keep(changes) => (changes, None),
-        };
-        self.size += group.0.len();
-        self.groups.push(group);
-        None
-    }
-
-    fn is_full(&self) -> bool {
-        self.size >= GROUP
-    }
-}
-
 impl Writer {
-    fn run(mut self, jobs: &blocking::Receiver<Job>) {
-        let mut left = None;
-        loop {
-            let job = match (left.take(), &self.failing) {
-                (Some(job), _) => Ok(job),
-                (None, None) => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                (None, Some(failing)) => jobs.recv_timeout(failing.retry.saturating_duration_since(Instant::now())),
-            };
-            let mut batch = Batch::default();
-            match job {
-                Ok(job) => left = batch.push(job),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    if !(self.kept.changes.is_empty() && self.kept.signed.is_empty()) {
-                        self.failing = None;
-                        self.work(Batch::default());
-                    }
-                    return;
-                }
-            }
-            while left.is_none() && !batch.is_full() {
-                let Ok(job) = jobs.try_recv() else { break };
-                left = batch.push(job);
-            }
+    fn run(mut self, jobs: &Worker) {
+        while let Some(batch) = jobs.next(self.failing.as_ref().map(|failing| failing.retry)) {
             self.work(batch);
+        }
+        if !self.kept.is_empty() {
+            self.failing = None;
+            self.work(Batch::default());
         }
     }
 
     /// Does what is in a batch, and what was kept. Signed requests are first, because their CPEs wait for an answer.
     fn work(&mut self, batch: Batch) {
-        let Batch { signed, groups, reserves, .. } = batch;
         // It is time to find out whether the store works again.
-        let is_trial = signed.is_empty() && groups.is_empty() && reserves.is_empty();
+        let is_trial = batch.is_empty();
+        let Batch { signed, signed_later, groups, reserves, .. } = batch;
         if !signed.is_empty() {
             self.remember(signed);
         }
+        self.kept.remember(signed_later);
         self.catch_up();
-        if is_trial || !(groups.is_empty() && self.kept.changes.is_empty()) {
+        if is_trial || !(groups.is_empty() && self.kept.changes.as_slice().is_empty()) {
             self.write(groups);
         }
         if !reserves.is_empty() {
@@ -417,10 +317,7 @@ impl Writer {
             Ok(known) => {
                 let mut known = known.into_iter();
                 for (requests, done) in signed {
-                    let known = known.by_ref().take(requests.len()).collect();
-                    if let Some(done) = done {
-                        let _ = done.send(Ok(known));
-                    }
+                    let _ = done.send(Ok(known.by_ref().take(requests.len()).collect()));
                 }
             }
             Err(failure) => self.fail(Batch { signed, ..Batch::default() }, &failure.to_string()),
@@ -441,13 +338,13 @@ impl Writer {
     /// Writes what was kept, then `groups`.
     fn write(&mut self, groups: Vec<Group>) {
         let outcomes = self.attempt(|store, kept| {
-            let mut written: Vec<&[Change]> = vec![&kept.changes];
+            let mut written = vec![kept.changes.as_slice()];
             written.extend(groups.iter().map(|(changes, _)| changes.as_slice()));
             store.commit(&written)
         });
         match outcomes {
             Ok(outcomes) => {
-                self.kept.clear_changes();
+                self.kept.changes.clear();
                 let unreadable = self.store.unreadable();
                 for ((changes, done), outcome) in groups.into_iter().zip(outcomes.into_iter().skip(1)) {
                     let Some(done) = done else { continue };
@@ -481,15 +378,13 @@ impl Writer {
     /// Keeps what nobody waits for, and tells the others.
     fn fail(&mut self, batch: Batch, reason: &str) {
         for (requests, done) in batch.signed {
-            if let Some(done) = done {
-                let _ = done.send(Err(Refused::Unavailable(reason.to_owned())));
-            }
+            let _ = done.send(Err(Refused::Unavailable(reason.to_owned())));
             self.kept.remember(requests);
         }
         for (changes, done) in batch.groups {
             match done {
                 Some(done) => drop(done.send(Err(Refused::Unavailable(reason.to_owned())))),
-                None => self.kept.extend(changes),
+                None => self.kept.changes.extend(changes),
             }
         }
         for (.., done) in batch.reserves {
@@ -523,6 +418,159 @@ impl Writer {
                 self.health.send_replace(Health::Failing { reason: reason.clone() });
                 self.failing = Some(Failing { reason, retry: Instant::now() + pause, pause });
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::{HashMap, HashSet},
+        net::SocketAddrV4,
+        sync::{Mutex, mpsc as blocking},
+    };
+
+    use tr111_core::acs::{Seen, State};
+
+    use super::*;
+
+    /// A store that takes its time until its gate is dropped.
+    #[derive(Debug)]
+    struct Stalled {
+        gate: blocking::Receiver<()>,
+        written: Arc<Mutex<Written>>,
+    }
+
+    #[derive(Debug, Default)]
+    struct Written {
+        states: HashMap<Short, State>,
+        commits: usize,
+        signed: HashSet<Fingerprint>,
+    }
+
+    impl Stalled {
+        fn wait(&mut self) -> std::sync::MutexGuard<'_, Written> {
+            assert!(self.gate.recv().is_err(), "nothing is sent");
+            self.written.lock().expect("no panic")
+        }
+    }
+
+    impl BindingStore for Stalled {
+        fn load(&mut self, _: &mut dyn FnMut(News)) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn commit(&mut self, groups: &[&[Change]]) -> Result<Vec<Result<(), Taken>>, Failure> {
+            let mut written = self.wait();
+            for change in groups.iter().copied().flatten() {
+                match change {
+                    Change::State(name, state) => drop(written.states.insert(name.clone(), State::clone(state))),
+                    _ => written.commits += 1,
+                }
+            }
+            Ok(vec![Ok(()); groups.len()])
+        }
+
+        fn remember(&mut self, requests: &[Fingerprint]) -> Result<Vec<bool>, Failure> {
+            let mut written = self.wait();
+            Ok(requests.iter().map(|request| !written.signed.insert(*request)).collect())
+        }
+
+        fn reserve(&mut self, wanted: &[Wanted], now: UnixTime) -> Result<Vec<u64>, Failure> {
+            drop(self.wait());
+            Ok(vec![now.0; wanted.len()])
+        }
+
+        fn follower(&mut self) -> Option<Box<dyn Follower>> {
+            None
+        }
+    }
+
+    fn name(number: u32) -> Short {
+        Short::from(format!("CPE{number}").as_bytes())
+    }
+
+    fn at(round: u32) -> State {
+        let end = SocketAddrV4::new([198, 51, 100, 7].into(), 40_001);
+        let (since, last_seen) = (UnixTime(1), UnixTime(round.into()));
+        State { authenticated: Some(Seen { address: end, server: end, since, last_seen }), ..State::default() }
+    }
+
+    /// T-67: while the disk stalls, what is learned takes as much memory as there are CPEs, what somebody waits for is refused
+    /// beyond a bound, and afterwards the store has the latest of each CPE and all that was promised.
+    #[tokio::test]
+    async fn a_store_that_stalls_costs_bounded_memory_and_loses_nothing() {
+        const CPES: u32 = 1_000;
+        let (gate, closed) = blocking::channel();
+        let written = Arc::new(Mutex::new(Written::default()));
+        let store = Stalled { gate: closed, written: Arc::clone(&written) };
+        let Opened { journal, .. } = Journal::start(Box::new(store), 7).expect("a thread");
+        // Dropped before the journal, which waits for its thread.
+        let gate = gate;
+        for round in 0..1_000 {
+            for number in 0..CPES {
+                journal.keep(vec![Change::State(name(number), Box::new(at(round)))]);
+            }
+        }
+        let waiting = journal.0.jobs.len();
+        assert!((1..=CPES as usize).contains(&waiting), "{waiting}");
+
+        let (mut commits, mut remembers) = (Vec::new(), Vec::new());
+        for number in 0..20_000 {
+            let (done, answer) = oneshot::channel();
+            journal.0.jobs.push(Job::Commit(vec![Change::Removed(name(number))], done));
+            commits.push(answer);
+        }
+        for first in (0..200_000).step_by(100) {
+            let (done, answer) = oneshot::channel();
+            journal.0.jobs.push(Job::Remember(((first..first + 100).map(Fingerprint).collect(), done)));
+            remembers.push(answer);
+        }
+        let busy = journal.reserve(vec![Wanted { name: name(1), last: None }], UnixTime(1)).await;
+        assert_eq!(busy, Err(Refused::Busy));
+        let waiting = journal.0.jobs.len();
+        assert!(waiting < CPES as usize + 20_000, "{waiting}");
+
+        drop(gate);
+        let (mut done, mut refused) = (0, 0);
+        for answer in commits {
+            match answer.await.expect("an answer") {
+                Ok(()) => done += 1,
+                Err(other) => {
+                    assert_eq!(other, Refused::Busy);
+                    refused += 1;
+                }
+            }
+        }
+        assert!(done >= 16_000 && refused >= 3_000, "{done} done, {refused} refused");
+        let mut unanswered = 0;
+        for answer in remembers {
+            match answer.await.expect("an answer") {
+                Ok(known) => assert_eq!(known, [false; 100]),
+                Err(other) => {
+                    assert_eq!(other, Refused::Busy);
+                    unanswered += 1;
+                }
+            }
+        }
+        assert!((1_000..1_500).contains(&unanswered), "{unanswered}");
+        journal.commit(Vec::new()).await.expect("there is room again");
+        let written = written.lock().expect("no panic");
+        assert_eq!((written.commits, written.states.len()), (done, CPES as usize));
+        assert!(written.states.values().all(|state| *state == at(999)), "the latest of each");
+        assert_eq!(written.signed.len(), 200_000, "those of requests that were refused as well");
+    }
+
+    /// Whoever waits hears that the thread has ended, also for what he asks afterwards.
+    #[tokio::test]
+    async fn a_thread_that_panics_answers_nobody() {
+        let (gate, closed) = blocking::channel();
+        let Opened { journal, .. } =
+            Journal::start(Box::new(Stalled { gate: closed, written: Arc::default() }), 7).expect("a thread");
+        gate.send(()).expect("it listens");
+        for _ in 0..2 {
+            let ended = journal.commit(Vec::new()).await;
+            assert_eq!(ended, Err(Refused::Unavailable("its thread has ended".to_owned())));
         }
     }
 }

@@ -10,8 +10,9 @@
 //! ```
 //!
 //! * What an operator asks for is answered when the store has it ([`Journal::commit`]).
-//! * What is learned from CPEs is handed in and forgotten ([`Journal::keep`]): while the store is away it waits, the latest of
-//!   each CPE, and is written when the store is back.
+//! * What is learned from CPEs is handed in and forgotten ([`Journal::keep`]): while the store is away or slow it waits, the
+//!   latest of each CPE, and is written when the store is back.
+//! * What somebody waits for is refused where too much waits already, so that a disk that stalls costs bounded memory.
 //! * Signed requests of CPEs are remembered before they are answered ([`Journal::remember`]), so that none counts twice, at no
 //!   server (T-67).
 //! * `ts` of Connection Requests are reserved before they are sent ([`Journal::reserve`]), so that neither a second server
@@ -20,6 +21,7 @@
 mod embedded;
 mod encryption;
 mod journal;
+mod queue;
 mod record;
 mod redis;
 

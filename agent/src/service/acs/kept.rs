@@ -1,8 +1,11 @@
 //! What of an ACS outlives its process, and what several of them share.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 use tr111_core::{
     acs::{Change, Cpe, Credentials, State},
     connreq::next_timestamp,
@@ -15,11 +18,14 @@ use crate::{
     telemetry::AcsMetrics,
 };
 
+/// Pause before a busy store is asked again whether everything is kept.
+const BUSY: Duration = Duration::from_millis(50);
+
 impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Taken(_) => Self::Taken,
-            refused @ Refused::Unreadable(_) => Self::Store(refused.to_string()),
+            refused @ (Refused::Unreadable(_) | Refused::Busy) => Self::Store(refused.to_string()),
             Refused::Unavailable(reason) => Self::Store(reason),
         }
     }
@@ -103,7 +109,12 @@ impl Acs {
     pub async fn flush(&self) {
         let Some(journal) = self.0.journal.get() else { return };
         self.keep_time();
-        if let Err(error) = journal.commit(Vec::new()).await {
+        let mut flushed = journal.commit(Vec::new()).await;
+        while flushed == Err(Refused::Busy) {
+            sleep(BUSY).await;
+            flushed = journal.commit(Vec::new()).await;
+        }
+        if let Err(error) = flushed {
             tracing::error!(%error, "what was learned last is lost");
         }
     }
@@ -148,7 +159,7 @@ impl Acs {
         let name = match &refused {
             Refused::Taken(taken) => taken.name.clone(),
             Refused::Unreadable(record) => record.name.clone(),
-            Refused::Unavailable(_) => names.first().cloned().unwrap_or_default(),
+            Refused::Unavailable(_) | Refused::Busy => names.first().cloned().unwrap_or_default(),
         };
         Err(NotAdded::new(&name, refused.into()))
     }
@@ -318,8 +329,8 @@ impl Acs {
     /// Has a store that lost something remember the signed requests that are remembered here.
     fn remember_again(&self, is_lossy: bool) {
         if let Some(journal) = self.0.journal.get().filter(|_| is_lossy) {
-            let requests = self.lock().server.remembered().collect();
-            journal.remember_later(requests);
+            let requests: Vec<_> = self.lock().server.remembered().collect();
+            journal.remember_later(&requests);
         }
     }
 }
