@@ -3,9 +3,13 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
+use tr111::control::{
+    Client, ClientError,
+    message::{NewCpe, Refusal, Reply, Request},
+};
 use tr111_tests::{
     acs,
-    agent::{Agent, SOON},
+    agent::{Agent, Files, SOON},
     cpe::{PASSWORD, STUN_PASSWORD, USERNAME},
     lab::{GATEWAY, Lab},
     process::{output_with_input, text},
@@ -31,6 +35,50 @@ fn write(directory: &Path, name: &str, content: &str) -> Result<String> {
     let path = directory.join(name);
     fs::write(&path, content)?;
     Ok(path.display().to_string())
+}
+
+/// STUN-21: one client imports at a time, in bounded memory, and the registry has a bound; what does not fit leaves nothing.
+#[test]
+fn imports_and_the_registry_have_bounds() -> Result<()> {
+    let lab = Lab::new()?;
+    let files = Files::new(lab.path(), "acs")?;
+    let control = files.control();
+    let acs = acs::start_with(&lab.gateway, files, lab.path(), "max_cpes = 20000")?;
+    let rows = |name: &str, count| {
+        let rows = (0..count).map(|number| format!("{name}{number:06},secret,user,key\n")).collect::<String>();
+        let headings = "stun_username,stun_password,connection_request_username,connection_request_password";
+        write(lab.path(), &format!("{name}.csv"), &format!("{headings}\n{rows}"))
+    };
+    acs.print(&["cpe", "import", &rows("FIRST", 15_000)?])?;
+    for (name, count, line) in [("MORE", 5_001, 5_002), ("MUCH", 20_001, 20_002)] {
+        let file = rows(name, count)?;
+        for arguments in [&["cpe", "import", &file][..], &["cpe", "import", "--upsert", &file]] {
+            let error = refused(&acs, arguments)?;
+            ensure!(error.contains("acs.max_cpes") && error.contains(&format!("line {line}: ")), "{error}");
+            assert_eq!(names(&acs)?.len(), 15_000);
+        }
+    }
+    acs.print(&["cpe", "import", "--upsert", &rows("FIRST", 20_000)?])?;
+    ensure!(refused(&acs, &["cpe", "import", &rows("ONE", 1)?])?.contains("line 2: "));
+    acs.print(&["tune", "acs.max_cpes=20001"])?;
+    acs.print(&["cpe", "import", &rows("ONE", 1)?])?;
+
+    // A client that has some on the way keeps others from having some, and gives way when it goes.
+    let part = |name: &str, more| Request::AddCpes {
+        cpes: vec![NewCpe { stun_username: name.to_owned(), ..NewCpe::default() }],
+        more,
+        upsert: true,
+    };
+    let [mut one, mut other] = [Client::connect(&control)?, Client::connect(&control)?];
+    assert_eq!(one.ask(&part("FIRST000001", true))?, Reply::Done);
+    let busy = other.ask(&part("FIRST000002", true));
+    ensure!(matches!(busy, Err(ClientError::Refused { refusal: Refusal::Busy, .. })), "{busy:?}");
+    assert_eq!(other.ask(&part("FIRST000002", false))?, Reply::Done, "a message by itself waits for nobody");
+    drop(one);
+    wait_for("the turn", SOON, || Ok(other.ask(&part("FIRST000002", true)).ok()))?;
+    assert_eq!(other.ask(&part("FIRST000003", false))?, Reply::Done);
+    assert_eq!(names(&acs)?.len(), 20_001);
+    Ok(())
 }
 
 /// STUN-20, STUN-21: a CPE is added once, with passwords from files, which nothing shows.

@@ -93,9 +93,13 @@ impl From<acs::Error> for Problem {
         let status = match &error {
             E::Unknown => StatusCode::NOT_FOUND,
             // What is known of the CPE does not allow it, and may change.
-            E::Taken | E::NoDestination | E::NoCredentials | E::Unresolved { .. } | E::TooLong(_) | E::NotSent(_) => {
-                StatusCode::CONFLICT
-            }
+            E::Taken
+            | E::Full { .. }
+            | E::NoDestination
+            | E::NoCredentials
+            | E::Unresolved { .. }
+            | E::TooLong(_)
+            | E::NotSent(_) => StatusCode::CONFLICT,
             E::Text { .. } | E::Association(_) => StatusCode::UNPROCESSABLE_ENTITY,
             E::Unreadable(_) | E::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
         };

@@ -100,6 +100,8 @@ pub struct AcsKnobs {
     pub stun: Settings,
     /// Requests a second that one address may send; 0: as many as it likes.
     pub source_pps: u32,
+    /// CPEs that may be added until the registry has so many.
+    pub max_cpes: u32,
     /// How associations are decided.
     pub association: association::Settings,
 }
@@ -132,8 +134,9 @@ impl From<&Values> for AcsKnobs {
             },
             ..Settings::default()
         };
-        let source_pps = u32::try_from(values.integer(SECTION, "source_pps")).unwrap_or(u32::MAX);
-        Self { stun, source_pps, association: association(values) }
+        let number = |name| u32::try_from(values.integer(SECTION, name)).unwrap_or(u32::MAX);
+        let (source_pps, max_cpes) = (number("source_pps"), number("max_cpes"));
+        Self { stun, source_pps, max_cpes, association: association(values) }
     }
 }
 

@@ -266,7 +266,7 @@ pub enum Refusal {
     Version,
     /// The client's user may not.
     NotPermitted,
-    /// Too many clients.
+    /// Too many clients, or too many of their kind.
     Busy,
     /// A message that is none, or came out of order.
     BadRequest,

@@ -21,7 +21,7 @@ use super::{
     peer::{self, Permission},
 };
 #[cfg(feature = "acs")]
-use crate::service::acs::Acs;
+use crate::service::acs::{Acs, Import};
 use crate::{
     service::{Answer, Ask, Fault},
     telemetry::Telemetry,
@@ -105,7 +105,7 @@ pub async fn serve(listener: Listener, service: Service) {
                 stream,
                 service: &service,
                 #[cfg(feature = "acs")]
-                cpes_on_the_way: Vec::new(),
+                import: None,
             };
             let ended = match place {
                 Ok(_place) => {
@@ -128,7 +128,7 @@ struct Connection<'a> {
     service: &'a Service,
     /// CPEs that are to be added with those that come.
     #[cfg(feature = "acs")]
-    cpes_on_the_way: Vec<message::NewCpe>,
+    import: Option<Import>,
 }
 
 impl Connection<'_> {

@@ -11,13 +11,11 @@ use tr111_core::{
 use super::{Connection, Ended, Permission};
 use crate::{
     control::message::{NewCpe, Refusal, Reply, Request, SentRequest, WeakCpe},
-    service::acs::{Acs, Bulk, Error, Selection, describe},
+    service::acs::{Acs, Bulk, Error, NotAdded, Selection, describe},
 };
 
 /// Most items that are taken out of the registry at a time; their messages are cut by bytes.
 const PAGE: usize = 1_000;
-/// CPEs that one client may have on the way: some hundred bytes each.
-const MOST: usize = 4_000_000;
 
 /// Whether an ACS answers a request itself, rather than the owner of its role.
 pub(super) fn is_for(request: &Request) -> bool {
@@ -116,18 +114,31 @@ impl Connection<'_> {
         }
     }
 
-    /// Takes CPEs that come in several messages, and adds them with the last.
+    /// Takes CPEs that come in several messages, and adds them with the last. One client at a time has some on the way.
     async fn add_cpes(&mut self, acs: &Acs, cpes: Vec<NewCpe>, more: bool, upsert: bool) -> Result<(), Ended> {
-        if self.cpes_on_the_way.len() + cpes.len() > MOST {
-            self.cpes_on_the_way = Vec::new();
-            return self.refuse(Refusal::Failed, &format!("more than {MOST} CPEs at once; use several files")).await;
+        let cpes = cpes.into_iter().map(describe::provisioned).collect();
+        if !more && self.import.is_none() {
+            let done = if upsert { acs.upsert_all(cpes).await } else { acs.add_all(cpes).await };
+            return self.conclude_import(done).await;
         }
-        self.cpes_on_the_way.extend(cpes);
-        if more {
-            return self.write(&Reply::Done).await;
+        let Some(mut import) = self.import.take().or_else(|| acs.begin_import()) else {
+            return self.refuse(Refusal::Busy, "another import is under way; try again when it has ended").await;
+        };
+        match import.take(cpes) {
+            Ok(()) if more => {
+                self.import = Some(import);
+                self.write(&Reply::Done).await
+            }
+            Ok(()) => self.conclude_import(import.finish(upsert).await).await,
+            Err(not_added) => {
+                drop(import);
+                self.conclude_import(Err(not_added)).await
+            }
         }
-        let cpes = std::mem::take(&mut self.cpes_on_the_way).into_iter().map(describe::provisioned).collect();
-        match if upsert { acs.upsert_all(cpes).await } else { acs.add_all(cpes).await } {
+    }
+
+    async fn conclude_import(&mut self, done: Result<(), NotAdded>) -> Result<(), Ended> {
+        match done {
             Ok(()) => self.write(&Reply::Done).await,
             Err(not_added) => self.refuse(Refusal::Failed, &not_added.to_string()).await,
         }

@@ -8,6 +8,12 @@ pub enum Error {
     /// STUN-21: two CPEs cannot have one STUNUsername.
     #[error("another CPE has this STUNUsername")]
     Taken,
+    /// There are as many CPEs as there may be.
+    #[error("the registry has room for {maximum} CPEs (acs.max_cpes)")]
+    Full {
+        /// How many those are.
+        maximum: u32,
+    },
     /// Nobody has this name.
     #[error("no CPE has this STUNUsername")]
     Unknown,
@@ -53,6 +59,7 @@ impl Error {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Taken => "taken",
+            Self::Full { .. } => "registry_full",
             Self::Unknown => "unknown_cpe",
             Self::Text { .. } => "bad_text",
             Self::NoDestination => "no_destination",

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::{sync::watch, time::sleep};
 use tr111_core::{
-    acs::{Change, Cpe, Credentials, State},
+    acs::{Change, Cpe, Credentials, Registry, State},
     connreq::next_timestamp,
     short::Short,
 };
@@ -42,7 +42,7 @@ pub struct NotAdded {
 }
 
 impl NotAdded {
-    fn new(name: &[u8], error: Error) -> Self {
+    pub(super) fn new(name: &[u8], error: Error) -> Self {
         Self { name: String::from_utf8_lossy(name).into_owned(), error }
     }
 }
@@ -51,7 +51,7 @@ impl NotAdded {
 ///
 /// # Errors
 /// Names the first with a text that TR-111 Table 6 does not allow.
-fn judged(cpes: Vec<(String, Credentials)>) -> Result<Vec<Cpe>, NotAdded> {
+pub(super) fn judged(cpes: Vec<(String, Credentials)>) -> Result<Vec<Cpe>, NotAdded> {
     let judge = |(name, credentials): (String, Credentials)| {
         let judged = judge("STUNUsername", name.as_bytes(), 1).and_then(|()| judge_credentials(&credentials));
         judged.map_err(|error| NotAdded::new(name.as_bytes(), error))?;
@@ -129,12 +129,16 @@ impl Acs {
     /// # Errors
     /// Names the first that cannot be added.
     pub async fn add_all(&self, cpes: Vec<(String, Credentials)>) -> Result<(), NotAdded> {
-        let cpes = judged(cpes)?;
+        self.add_judged(judged(cpes)?).await
+    }
+
+    pub(super) async fn add_judged(&self, cpes: Vec<Cpe>) -> Result<(), NotAdded> {
         let names: Vec<Short> = cpes.iter().map(|cpe| cpe.name.clone()).collect();
         let changes: Vec<Change> = cpes.into_iter().map(|cpe| Change::Added(Box::new(cpe))).collect();
         let taken = {
             let mut state = self.lock();
             let registry = state.server.registry_mut();
+            self.judge_room(registry, &names)?;
             let taken = changes.iter().position(|change| match change {
                 Change::Added(cpe) => registry.add(Cpe::clone(cpe)).is_err(),
                 _ => false,
@@ -170,13 +174,18 @@ impl Acs {
     /// # Errors
     /// Names the first that cannot be had.
     pub async fn upsert_all(&self, cpes: Vec<(String, Credentials)>) -> Result<(), NotAdded> {
-        let cpes = judged(cpes)?;
+        self.upsert_judged(judged(cpes)?).await
+    }
+
+    pub(super) async fn upsert_judged(&self, cpes: Vec<Cpe>) -> Result<(), NotAdded> {
         let mut changes = Vec::new();
         // What each CPE that changes had before; nothing where it is new.
         let mut before: Vec<(Short, Option<Credentials>)> = Vec::new();
         {
             let mut state = self.lock();
             let registry = state.server.registry_mut();
+            let new = cpes.iter().map(|cpe| &cpe.name).filter(|name| registry.number(name).is_none());
+            self.judge_room(registry, new)?;
             for cpe in cpes {
                 let name = cpe.name.clone();
                 let Some(number) = registry.number(&name) else {
@@ -211,6 +220,16 @@ impl Acs {
         }
         self.note_size();
         Err(NotAdded::new(&name, refused.into()))
+    }
+
+    /// Whether a registry has room for CPEs of these names. Those that other servers add are taken in any case.
+    fn judge_room<'a>(&self, registry: &Registry, names: impl IntoIterator<Item = &'a Short>) -> Result<(), NotAdded> {
+        let maximum = self.max_cpes();
+        let room = maximum.saturating_sub(registry.len()) as usize;
+        match names.into_iter().nth(room) {
+            Some(name) => Err(NotAdded::new(name, Error::Full { maximum })),
+            None => Ok(()),
+        }
     }
 
     /// Forgets the last `ts` of a CPE: the next one is the time (T-54).

@@ -6,6 +6,7 @@ mod bulk;
 mod clock;
 pub(crate) mod describe;
 mod error;
+mod import;
 mod kept;
 mod line_rate;
 mod owner;
@@ -20,7 +21,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tr111_core::{
     acs::{Approach, Change, Cpe, Credentials, Ends, Learned, Now, Registry, Reported, Server, Settings},
     short::Short,
@@ -30,6 +31,7 @@ use self::send::Order;
 pub use self::{
     bulk::{Bulk, Selection},
     error::Error,
+    import::Import,
     kept::NotAdded,
     line_rate::Places,
     owner::{Owner, Parts},
@@ -57,6 +59,9 @@ struct Shared {
     /// The server's settings once more, for requests that do not need the registry.
     settings: RwLock<Settings>,
     source_pps: AtomicU32,
+    max_cpes: AtomicU32,
+    /// The turn of the one import that is under way.
+    imports: Arc<Semaphore>,
     sockets: Vec<StunSocket>,
     next_id: AtomicU32,
     is_ending: AtomicBool,
@@ -120,6 +125,8 @@ impl Acs {
             state: Mutex::new(State { server: Server::new(seed, knobs.stun) }),
             settings: RwLock::new(knobs.stun),
             source_pps: AtomicU32::new(knobs.source_pps),
+            max_cpes: AtomicU32::new(knobs.max_cpes),
+            imports: Arc::new(Semaphore::new(1)),
             sockets,
             // Another one than before the last restart, most likely.
             next_id: AtomicU32::new((seed >> 32) as u32 ^ seed as u32),
@@ -298,6 +305,7 @@ impl Acs {
         *self.0.settings.write().unwrap_or_else(PoisonError::into_inner) = stun;
         self.lock().server.set_settings(stun);
         self.0.source_pps.store(knobs.source_pps, Ordering::Relaxed);
+        self.0.max_cpes.store(knobs.max_cpes, Ordering::Relaxed);
         self.set_association(knobs.association);
         self.0.is_line_rate_allowed.send_replace(line_rate::is_allowed(knobs.stun));
     }
@@ -308,6 +316,10 @@ impl Acs {
 
     fn source_pps(&self) -> u32 {
         self.0.source_pps.load(Ordering::Relaxed)
+    }
+
+    fn max_cpes(&self) -> u32 {
+        self.0.max_cpes.load(Ordering::Relaxed)
     }
 
     /// Changes the CPE of a name, and gives it as it is then.
