@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod essential;
 mod http;
 #[cfg(feature = "gateway")]
 pub mod nat;

@@ -25,6 +25,7 @@ pub use self::{
 };
 use crate::{
     config::Traffic,
+    essential,
     os::netlink::{Netlink, RulesetChanges},
     service::Clock,
 };
@@ -82,7 +83,7 @@ impl Nat {
     pub fn start(traffic: &Traffic) -> Self {
         let (wanted, asked) = watch::channel(Rule::new(traffic));
         let (tell, extension) = watch::channel(Extension::Off);
-        tokio::spawn(keep(asked, tell));
+        essential::task("nft", keep(asked, tell));
         let conntrack = Netlink::netfilter()
             .inspect_err(|error| tracing::warn!(%error, "NAT bindings are not looked up: no ctnetlink"))
             .ok();

@@ -21,6 +21,8 @@ use netlink_proto::{
 };
 use tokio::time::timeout;
 
+use crate::essential;
+
 /// How long the kernel may take over an answer: one that its socket had no room for never comes.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -394,7 +396,7 @@ impl Netlink {
     /// The system has no socket.
     pub fn route() -> io::Result<Self> {
         let (connection, handle, _) = new_connection::<Message>(protocols::NETLINK_ROUTE)?;
-        tokio::spawn(connection);
+        essential::task("netlink", connection);
         Ok(Self { handle })
     }
 
@@ -411,7 +413,7 @@ impl Netlink {
         for group in groups {
             socket.add_membership(group)?;
         }
-        tokio::spawn(connection);
+        essential::task("netlink", connection);
         let notices = messages.filter_map(|(message, _)| std::future::ready(Notice::read(message)));
         Ok((Self { handle }, notices))
     }
@@ -422,7 +424,7 @@ impl Netlink {
     /// The system has no socket, or the kernel no netfilter.
     pub fn netfilter() -> io::Result<Self> {
         let (connection, handle, _) = new_connection::<Message>(protocols::NETLINK_NETFILTER)?;
-        tokio::spawn(connection);
+        essential::task("netlink", connection);
         Ok(Self { handle })
     }
 

@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{Builder, JoinHandle},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -22,6 +22,7 @@ use super::{
     BindingStore, Encryption, Error, Failure, Follower, Location, News, Taken, Unreadable, Wanted, Whole, follow,
     queue::{Batch, GROUP, Group, Job, Latest, Queue, Remember, Reserve, Worker, keep_a_generation},
 };
+use crate::essential;
 
 /// Pause before a store that failed is tried again; doubles up to [`LONGEST_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(500);
@@ -120,13 +121,12 @@ impl Journal {
         let mut threads = Vec::new();
         if let Some(follower) = store.follower() {
             let (jobs, tell, is_ending) = (jobs.clone(), tell.clone(), Arc::clone(&is_ending));
-            let thread = Builder::new().name("registry-news".to_owned());
-            threads.push(thread.spawn(move || listen(follower, &jobs, &tell, &is_ending))?);
+            threads.push(essential::thread("registry-news", move || listen(follower, &jobs, &tell, &is_ending))?);
         }
         let ending = Arc::clone(&is_ending);
         let writer = Writer { store, kept: Kept::default(), failing: None, health: judged, tell, is_ending: ending };
         let waiting = jobs.worker();
-        threads.push(Builder::new().name("registry".to_owned()).spawn(move || writer.run(&waiting))?);
+        threads.push(essential::thread("registry", move || writer.run(&waiting))?);
         let journal = Self(Arc::new(Threads { jobs, health, is_ending, running: threads }));
         Ok(Opened { journal, registry, associations, good_time, unreadable, signed, news })
     }

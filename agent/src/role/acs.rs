@@ -10,6 +10,7 @@ use crate::{
     config::{self, Acs, Values},
     control::message::{AcsStatus, Status, Table},
     dataplane::LineRate,
+    essential,
     registry::{Encryption, Journal, Opened},
     service::{
         Clock, Knobs,
@@ -72,7 +73,7 @@ async fn serve(
     if let Some(places) = places {
         let network = watch_network().map_err(system("watch addresses by netlink"))?;
         let is_allowed = acs.answer_at_line_rate(places.bindings());
-        tokio::spawn(places.keep(network, is_allowed));
+        essential::task("line rate", places.keep(network, is_allowed));
     }
     let renewal = api.as_ref().map(api::Listening::renewal);
     let reload = move || {
@@ -81,11 +82,11 @@ async fn serve(
         reload()
     };
     let (served, asked) = endpoints.serve_for(acs.clone(), Arc::clone(&telemetry), reload);
-    tokio::spawn(acs.clone().watch_associations());
-    tokio::spawn(acs.clone().watch_clock());
+    essential::task("associations", acs.clone().watch_associations());
+    essential::task("clock", acs.clone().watch_clock());
     let url = api.as_ref().and_then(api::Listening::url);
     if let Some(api) = api {
-        tokio::spawn(api.serve(acs.clone(), telemetry.connections("api")));
+        essential::task("api", api.serve(acs.clone(), telemetry.connections("api")));
     }
     telemetry.set_ready();
     tracing::info!(control = %config.agent.control.display(), api = url.as_deref().unwrap_or("off"), "ACS runs");

@@ -28,7 +28,7 @@ use crate::{
 use crate::{
     config::{self, Agent, ManagementServer, Values},
     control::{self, BindError, Limits, Listener, message::Event},
-    dataplane, random,
+    dataplane, essential, random,
     service::{
         self, Ask, Kept, Knobs, Written,
         cpe::{self, BindError as ListenError, Tcp, Udp},
@@ -106,6 +106,9 @@ pub enum Error {
     /// The metrics contradict each other.
     #[error("the metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// A part of the agent panicked.
+    #[error("{0}")]
+    Failed(essential::Failure),
     /// The system refuses.
     #[error("cannot {what}: {source}")]
     System {
@@ -191,14 +194,22 @@ pub(super) fn seed() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// Starts the log, which `directives` say what of, and runs `role` to its end.
+/// Starts the log, which `directives` say what of, and runs `role` to its end, or until an essential part of it panics.
 pub(super) fn run(directives: &str, role: impl AsyncFnOnce(Log) -> Result<(), Error>) -> Result<(), Error> {
     let log = Log::start(directives);
     let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(system("start the runtime"))?;
-    let ended = runtime.block_on(role(log));
+    let ended = runtime.block_on(unless_failed(role(log)));
     // A name that is still looked up must not hold up the end.
     runtime.shutdown_background();
     ended
+}
+
+/// Runs a role, unless an essential part of it panics.
+async fn unless_failed(role: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    tokio::select! {
+        ended = role => ended,
+        failure = essential::failed() => Err(Error::Failed(failure)),
+    }
 }
 
 /// What clients, scrapers and the init system meet a role by. All of it is taken before anything on the network
@@ -275,11 +286,11 @@ impl Endpoints {
         reload: impl Fn() -> Result<Values, config::Error> + Send + 'static,
     ) -> (Served, mpsc::Receiver<Ask>) {
         let Self { listener, http, signals, asks, asked, events, .. } = self;
-        let clients = tokio::spawn(control::serve(listener, service));
+        let clients = essential::task("control", control::serve(listener, service));
         if let Some(http) = http {
-            tokio::spawn(http::serve(http, telemetry));
+            essential::task("metrics", http::serve(http, telemetry));
         }
-        tokio::spawn(signals.pass_on(asks, reload));
+        essential::task("signals", signals.pass_on(asks, reload));
         (Served { clients, events }, asked)
     }
 }
@@ -340,5 +351,21 @@ impl Signals {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A role that goes on without one of its parts ends, with an error that says which.
+    #[tokio::test]
+    async fn a_role_ends_with_a_part_that_panics() {
+        let role = async {
+            essential::task("its part", async { panic!("out of cheese") });
+            std::future::pending().await
+        };
+        let ended = timeout(Duration::from_secs(10), unless_failed(role)).await.expect("it ends");
+        assert!(matches!(ended, Err(Error::Failed(_))), "{ended:?}");
     }
 }

@@ -6,7 +6,7 @@ use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 use tr111_core::device::Address;
 
-use crate::os::netlink::Netlink;
+use crate::{essential, os::netlink::Netlink};
 
 /// Of the default route that comes with a lease. One that the box has from elsewhere goes first, and stays.
 const METRIC: u32 = 1_024;
@@ -71,7 +71,7 @@ impl Link {
         }
         let (told, changes) = mpsc::channel(16);
         let (mut known, asked) = (first.clone(), netlink.clone());
-        tokio::spawn(async move {
+        essential::task("link", async move {
             // Whatever a message says, or that messages were lost: all is read again.
             while notices.next().await.is_some() {
                 let now = match read(&asked, &mut which).await {

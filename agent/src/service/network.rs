@@ -10,6 +10,7 @@ pub use crate::os::netlink::{Address, Link};
 use crate::{
     control::message,
     dataplane::{Attachment, ProgramMode},
+    essential,
     os::netlink::{Netlink, Notice},
 };
 
@@ -78,7 +79,7 @@ impl From<Attachment> for message::Interface {
 pub fn watch() -> io::Result<mpsc::Receiver<NetworkChange>> {
     let (netlink, mut notices) = Netlink::watch(false)?;
     let (changes, receiver) = mpsc::channel(16);
-    tokio::spawn(async move {
+    essential::task("network", async move {
         let mut known = None;
         loop {
             match addresses(&netlink).await {

@@ -13,7 +13,10 @@ use tokio::sync::mpsc;
 use tr111_common::headers::Segment;
 use tr111_core::arp::ArpRequest;
 
-use crate::os::packet_socket::{PacketSocket, SocketError};
+use crate::{
+    essential,
+    os::packet_socket::{PacketSocket, SocketError},
+};
 
 type Mac = [u8; 6];
 
@@ -48,7 +51,7 @@ impl Prober {
     /// Starts the task; `sent` counts. Needs a tokio runtime.
     pub fn start(sent: IntCounter) -> Self {
         let (targets, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(run(sent, waiting));
+        essential::task("prober", run(sent, waiting));
         Self { targets }
     }
 

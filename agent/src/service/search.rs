@@ -33,9 +33,12 @@ use super::{
     Ask, Clock,
     prober::{Prober, Target, interface_name},
 };
-use crate::os::{
-    netlink::Netlink,
-    packet_socket::{PacketSocket, SOURCES_MAXIMUM},
+use crate::{
+    essential,
+    os::{
+        netlink::Netlink,
+        packet_socket::{PacketSocket, SOURCES_MAXIMUM},
+    },
 };
 
 /// Searches that may wait for the task.
@@ -106,7 +109,7 @@ impl Search {
             .ok();
         let flow_searches = Arc::new(Semaphore::new(FLOW_SEARCHES));
         let task = Task { prober, owner, route, conntrack, flow_searches, ears: Vec::new() };
-        tokio::spawn(task.run(waiting));
+        essential::task("search", task.run(waiting));
         Self { orders }
     }
 

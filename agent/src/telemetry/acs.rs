@@ -37,6 +37,8 @@ impl AcsMetrics {
     pub const CLOCK_AHEAD: &'static str = "clock_ahead";
     /// The alarm of a signed request that could not be remembered, so that its binding stayed as it was.
     pub const NOT_KEPT: &'static str = "binding_not_kept";
+    /// The alarm of a thread of the STUN server that panicked, and goes on.
+    pub const PANICKED: &'static str = "panicked";
     /// The alarm of a record of the registry that cannot be read.
     pub const UNREADABLE: &'static str = "unreadable_record";
 
@@ -68,7 +70,7 @@ impl AcsMetrics {
             metrics.binding_forms.with_label_values(&[form.label()]);
         }
         metrics.requests.with_label_values(&[Self::SENT]);
-        for alarm in [Self::REPLAYED, Self::CLOCK_AHEAD, Self::NOT_KEPT, Self::UNREADABLE] {
+        for alarm in [Self::REPLAYED, Self::CLOCK_AHEAD, Self::NOT_KEPT, Self::UNREADABLE, Self::PANICKED] {
             metrics.alarms.with_label_values(&[alarm]);
         }
         telemetry.register(Box::new(metrics.cpes.clone()))?;

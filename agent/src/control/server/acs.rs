@@ -87,15 +87,16 @@ impl Connection<'_> {
         }
     }
 
-    /// Tells how a bulk goes on. A client that goes ends it: nobody takes what it tells.
+    /// Tells how a bulk goes on. A client that goes ends it: nobody takes what it tells. One that ends without a summary
+    /// panicked.
     async fn send_many(&mut self, mut bulk: mpsc::Receiver<Bulk>) -> Result<(), Ended> {
         while let Some(step) = bulk.recv().await {
             match step {
                 Bulk::Progress(progress) => self.write(&Reply::Progress(progress)).await?,
-                Bulk::Finished(summary) => self.write(&Reply::Summary(summary)).await?,
+                Bulk::Finished(summary) => return self.write(&Reply::Summary(summary)).await,
             }
         }
-        Ok(())
+        self.refuse(Refusal::Failed, "it ended early, by a fault of the agent; its log says more").await
     }
 
     /// Sends what an ACS holds of devices and gateways, some at a time.

@@ -14,6 +14,7 @@ use tr111_core::{
 
 use super::{Acs, Error, Order, Shared, describe, judge, judge_credentials};
 use crate::{
+    essential,
     registry::{Health, Journal, News, Opened, Refused, Unreadable, Wanted, follow, heal, reset_timestamps},
     telemetry::AcsMetrics,
 };
@@ -80,9 +81,9 @@ impl Acs {
         self.restore_associations(associations);
         self.note_unreadable(&unreadable);
         self.note_size();
-        tokio::spawn(note_health(Arc::clone(&self.0), health));
+        essential::task("registry health", note_health(Arc::clone(&self.0), health));
         let shared = Arc::downgrade(&self.0);
-        tokio::spawn(async move {
+        essential::task("registry news", async move {
             while let Some(batch) = news.recv().await {
                 let Some(shared) = shared.upgrade() else { return };
                 Self(shared).take(batch);

@@ -1,7 +1,12 @@
 //! The threads of the STUN server: each has a socket of its own, and they share the registry.
 //!
 //! A thread answers most requests at once. A signed request that would count waits until the store remembers it (T-67). A
-//! task of the runtime answers it then, so that a slow store delays nobody else.
+//! task of the runtime answers it then, so that a slow store delays nobody else. There are at most as many such tasks as the
+//! server has accepted requests waiting, and each ends within [`PATIENCE`].
+//!
+//! A thread that panics would leave its socket without an answer, and the kernel would go on giving it its share of the sources.
+//! So a panic costs the datagrams that were read together, and raises an alarm; a thread that panics again and again ends the
+//! agent.
 
 use std::{io, iter, mem, sync::atomic::Ordering, thread, time::Duration};
 
@@ -12,7 +17,14 @@ use super::{
     Acs, Lesson,
     socket::{BATCH, Buffers, Outgoing, StunSocket},
 };
-use crate::{registry::Journal, telemetry::StunCounts};
+use crate::{
+    essential::{self, Failure, Round, Rounds},
+    registry::Journal,
+    telemetry::{AcsMetrics, StunCounts},
+};
+
+/// Name of the threads.
+const NAME: &str = "stun";
 
 /// How long the store may take to remember a request, before the request is answered without it. A CPE sends its last copy
 /// after 7.9 s (RFC 3489 9.3).
@@ -60,7 +72,7 @@ impl Acs {
                 lessons: Vec::new(),
                 counts: StunCounts::default(),
             };
-            thread::Builder::new().name("stun".to_owned()).spawn(move || worker.run())?;
+            essential::thread(NAME, move || worker.run())?;
         }
         Ok(())
     }
@@ -99,18 +111,41 @@ async fn remember(journal: &Journal, waiting: &[Waiting]) -> Vec<Remembered> {
 
 impl Worker {
     fn run(&mut self) {
+        let mut rounds = Rounds::new(NAME);
         while !self.acs.0.is_ending.load(Ordering::Relaxed) {
-            match self.socket.receive(&mut self.buffers) {
-                Ok(0) => {}
-                Ok(lost) => self.acs.0.metrics.lost.inc_by(lost.into()),
-                // As when an ICMP error comes back: it says nothing about the next datagram.
-                Err(error) => {
-                    tracing::debug!(%error, "STUN socket");
-                    thread::yield_now();
-                }
+            match rounds.run(|| self.round()) {
+                Round::Done => {}
+                Round::Panicked(failure) => self.go_on(&failure),
+                Round::Hopeless(failure) => return essential::fail(failure),
             }
-            self.answer();
         }
+    }
+
+    fn round(&mut self) {
+        match self.socket.receive(&mut self.buffers) {
+            Ok(0) => {}
+            Ok(lost) => self.acs.0.metrics.lost.inc_by(lost.into()),
+            // As when an ICMP error comes back: it says nothing about the next datagram.
+            Err(error) => {
+                tracing::debug!(%error, "STUN socket");
+                thread::yield_now();
+            }
+        }
+        self.answer();
+    }
+
+    /// Gives up what a panic left half done, and says so.
+    fn go_on(&mut self, failure: &Failure) {
+        tracing::error!(
+            reason = failure.reason,
+            "a thread of the STUN server panicked; what was read with it is not answered"
+        );
+        self.acs.alarm(AcsMetrics::PANICKED, None, None);
+        self.answers.clear();
+        self.lessons.clear();
+        // The server must not wait for them for ever.
+        let waiting = mem::take(&mut self.waiting);
+        self.acs.conclude(&self.socket, waiting, iter::repeat(Remembered::NotAtAll));
     }
 
     /// Answers a batch. The registry is locked once, and only if somebody asks for it.
@@ -168,9 +203,9 @@ impl Worker {
             // Memory is all there is.
             return acs.conclude(&socket, waiting, iter::repeat(Remembered::Now));
         };
-        self.runtime.spawn(async move {
+        self.runtime.spawn(essential::watched("stun answers", async move {
             let remembered = remember(&journal, &waiting).await;
             acs.conclude(&socket, waiting, remembered);
-        });
+        }));
     }
 }

@@ -3,11 +3,17 @@ use std::{
     time::Duration,
 };
 
-use tr111_core::{acs::Fingerprint, short::Short, time::UnixTime};
+use tr111_core::{
+    acs::{Fingerprint, Seen},
+    short::Short,
+    stun::{Attribute, Builder, MessageType, TransactionId, Username},
+    time::UnixTime,
+};
 
 use super::*;
 use crate::{
     config::Values,
+    essential,
     registry::{self, BindingStore, Failure, Follower, Journal, News, Taken, Wanted},
     telemetry::Telemetry,
 };
@@ -219,4 +225,48 @@ async fn the_socket_is_the_one_that_was_asked() {
     ] {
         assert_eq!(acs.socket_for(server), expected, "{server:?}");
     }
+}
+
+/// Panics when a binding moves.
+#[derive(Debug)]
+struct Panics;
+
+impl tr111_core::acs::Follower for Panics {
+    fn settled(&mut self, _: &Short, _: Option<Seen>, _: Option<Seen>) {
+        panic!("out of cheese");
+    }
+}
+
+/// A panic in a thread of the STUN server costs what was read with it and raises an alarm; the socket is served on. Again and
+/// again, it ends the agent.
+#[tokio::test]
+async fn a_thread_that_panics_serves_on_and_is_told() {
+    let acs = acs();
+    acs.add("CPE57689", credentials("s")).await.expect("a free name");
+    acs.lock().server.registry_mut().follow(Box::new(Panics));
+    acs.serve_stun(7).expect("threads");
+    let alarms = || acs.0.metrics.alarms.with_label_values(&[AcsMetrics::PANICKED]).get();
+    let ask = |builder: Builder, patience| {
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        client.set_read_timeout(Some(patience)).expect("a timeout");
+        client.send_to(&builder.build(), acs.0.sockets[0].address()).expect("sent");
+        client.recv(&mut [0; 500]).is_ok()
+    };
+    let plain = || Builder::new(MessageType::BindingRequest, TransactionId([7; 16]));
+    let named = || {
+        let name = Attribute::Username(Username(b"CPE57689"));
+        plain().attribute(Attribute::ConnectionRequestBinding).attribute(name)
+    };
+    // From another port each time.
+    for panics in 1..=9 {
+        assert!(!ask(named(), Duration::from_millis(50)), "its thread panics");
+        assert!(ask(plain(), Duration::from_secs(5)), "it is there after {panics} panics");
+        assert_eq!(alarms(), panics);
+    }
+    assert!(!ask(named(), Duration::from_millis(50)));
+    let failures = essential::failures();
+    assert!(failures.iter().any(|failure| failure.name == "stun"), "{failures:?}");
+    assert_eq!(alarms(), 9, "the tenth ends the thread");
+    assert!(!ask(plain(), Duration::from_millis(50)));
+    acs.stop();
 }

@@ -31,6 +31,7 @@ use super::{Ask, Clock, KeptCpe, management::Demands};
 use crate::{
     config,
     control::message::{Event, NatBinding, Transport},
+    essential,
     telemetry::CpeMetrics,
 };
 
@@ -121,13 +122,14 @@ impl Handle {
     pub(super) fn start(mut parts: Parts, demands: watch::Receiver<Demands>) -> io::Result<(Self, State)> {
         if let Some(tcp) = parts.tcp.take() {
             let refused = Refused::new(Transport::Tcp, parts.events.clone());
-            tokio::spawn(tcp.serve(demands.clone(), parts.owner.clone(), parts.metrics.clone(), refused));
+            let served = tcp.serve(demands.clone(), parts.owner.clone(), parts.metrics.clone(), refused);
+            essential::task("tcp connection requests", served);
         }
         let mut state = parts.kept.state;
         state.last = state.last.restored(parts.kept.is_same_boot, parts.knobs.keep_over_reboot);
         let (knobs, obeyed) = watch::channel(parts.knobs.clone());
         let (told, own) = watch::channel(Own::default());
-        tokio::spawn(Task::new(parts, state, (demands, obeyed), told)?.run());
+        essential::task("connection requests", Task::new(parts, state, (demands, obeyed), told)?.run());
         Ok((Self { knobs, own }, state))
     }
 
