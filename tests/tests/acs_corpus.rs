@@ -98,7 +98,7 @@ fn the_socket_gives_the_same_bytes() -> Result<()> {
         let mut answer = Vec::new();
         let outcome = match server.settings().judge(ends, &bytes[ip + 28..ip + 20 + length], &mut answer) {
             First::Settled(outcome) => outcome,
-            First::Pending(request) => match server.judge(now, &request, false, &mut answer) {
+            First::Pending(request) => match server.judge(now, &request, None, &mut answer) {
                 Judged::Settled(outcome) => outcome,
                 Judged::Accepted(accepted) => server.conclude(now, &accepted, Remembered::Now, &answer),
             },

@@ -45,9 +45,9 @@ fn imports_and_the_registry_have_bounds() -> Result<()> {
     let control = files.control();
     let acs = acs::start_with(&lab.gateway, files, lab.path(), "max_cpes = 20000")?;
     let rows = |name: &str, count| {
-        let rows = (0..count).map(|number| format!("{name}{number:06},secret,user,key\n")).collect::<String>();
+        let rows: Vec<_> = (0..count).map(|number| format!("{name}{number:06},secret,user,key\n")).collect();
         let headings = "stun_username,stun_password,connection_request_username,connection_request_password";
-        write(lab.path(), &format!("{name}.csv"), &format!("{headings}\n{rows}"))
+        write(lab.path(), &format!("{name}.csv"), &format!("{headings}\n{}", rows.concat()))
     };
     acs.print(&["cpe", "import", &rows("FIRST", 15_000)?])?;
     for (name, count, line) in [("MORE", 5_001, 5_002), ("MUCH", 20_001, 20_002)] {

@@ -92,7 +92,7 @@ impl Batch {
     /// Whether a job belongs to it: changes that come after timestamps belong to the next one.
     fn takes(&self, job: &Job) -> bool {
         let is_change = matches!(job, Job::Commit(..) | Job::Keep(_));
-        self.size < GROUP && !(is_change && !self.reserves.is_empty())
+        self.size < GROUP && (!is_change || self.reserves.is_empty())
     }
 
     fn push(&mut self, job: Job) {
@@ -193,9 +193,8 @@ fn supersede(earlier: &mut Change, later: Change) -> Option<Change> {
         (Change::Put(known), Change::Put(cpe)) if known.credentials == cpe.credentials => {
             Some(Change::State(cpe.name, Box::new(cpe.state)))
         }
-        (Change::Put(_), later @ Change::Put(_)) => Some(later),
         (Change::Reported(_, known), Change::Reported(_, told)) if *known == told => None,
-        (Change::Reported(..), later @ Change::Reported(..)) => Some(later),
+        (Change::Put(_), later @ Change::Put(_)) | (Change::Reported(..), later @ Change::Reported(..)) => Some(later),
         (_, later) => {
             *earlier = later;
             None
@@ -411,7 +410,9 @@ impl State {
             return job.refuse();
         }
         if let Job::Commit(changes, _) = &job {
-            changes.iter().for_each(|change| self.places.separate(change));
+            for change in changes {
+                self.places.separate(change);
+            }
         }
         self.weight += job.weight();
         self.signed += job.signed();
@@ -523,7 +524,7 @@ mod tests {
             }
         }
 
-        fn write_all(&mut self, batch: Batch) {
+        fn write_all(&mut self, batch: &Batch) {
             batch.groups.iter().flat_map(|(changes, _)| changes).for_each(|change| self.write(change));
         }
     }
@@ -552,12 +553,12 @@ mod tests {
                     queue.keep(vec![change]);
                 }
                 if numbers.below(20) == 0 {
-                    stored.write_all(worker.next(None).expect("it is open"));
+                    stored.write_all(&worker.next(None).expect("it is open"));
                 }
             }
             queue.close();
             while let Some(batch) = worker.next(None) {
-                stored.write_all(batch);
+                stored.write_all(&batch);
             }
             assert_eq!(stored, expected, "{told:#?}");
             latest.as_slice().iter().for_each(|change| kept.write(change));
