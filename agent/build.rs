@@ -66,13 +66,14 @@ fn build() -> Result<()> {
     Ok(())
 }
 
-/// Removes DWARF, four fifths of an object, which neither the kernel nor aya reads. BTF stays: the kernel needs it to find
-/// the bodies of loops, and quotes source lines from it.
+/// Removes DWARF, four fifths of an object, and the relocations of BTF, whose addends are in place: neither the kernel nor
+/// aya reads them. BTF stays: the kernel needs it to find the bodies of loops, and quotes source lines from it.
 fn strip(object: &Path) -> Result<()> {
     let data = fs::read(object)?;
     let mut builder = Builder::read(data.as_slice())?;
     for section in &mut builder.sections {
-        section.delete |= [".debug_", ".rel.debug_"].iter().any(|prefix| section.name.starts_with(prefix.as_bytes()));
+        let prefixes = [".debug_", ".rel.debug_", ".rel.BTF"];
+        section.delete |= prefixes.iter().any(|prefix| section.name.starts_with(prefix.as_bytes()));
     }
     // LLVM keeps names of sections and of symbols in one table, the writer in two.
     let names = builder.sections.add();

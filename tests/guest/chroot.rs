@@ -37,7 +37,7 @@ fn alone_in_an_empty_root_it_checks_and_runs() -> Result<()> {
     let check = output(&mut inside(&lab, &root, &[&["check"][..], &gateway].concat()))?;
     let said = text(&check.stdout);
     assert!(check.status.success(), "{said}{}", text(&check.stderr));
-    assert_eq!(said.matches("accepted (").count(), 6, "every program of a gateway:\n{said}");
+    assert_eq!(said.matches("accepted (").count(), 8, "every program of a gateway:\n{said}");
 
     let _server = dnsmasq(&lab.gateway, "lan0", (POOL, POOL_END), lab.path(), &[])?;
     let mut run = inside(&lab, &root, &[&["run", "gateway", "--control", "/control"][..], &gateway].concat());
