@@ -335,7 +335,7 @@ pub const KEYS: &[Key] = &[
         .help("Binding Requests a second of one source address; beyond it, each CPE that is known to be there is heard 20 times a second, and all of them together four times the limit; 0: no limit"),
     key(ACS, "max_cpes", Integer(1, 16_000_000), Preset::Integer(2_000_000), Live)
         .unit("CPEs")
-        .help("CPEs of the registry, beyond which none is added; some 320 bytes of memory each, and as much again while they are imported"),
+        .help("CPEs of the registry, beyond which none is added; some 320 bytes of memory each, and 600 more while they are imported"),
     key(ACS, "xdp", Texts(form::interface), Preset::Texts(&[]), Start)
         .help("interfaces at which plain Binding Requests and keep-alives are answered by XDP, before any firewall"),
     key(ACS, "registry", Text(form::registry), Preset::Text("embedded"), Start)

@@ -91,8 +91,8 @@ impl Batch {
 
     /// Whether a job belongs to it: changes that come after timestamps belong to the next one.
     fn takes(&self, job: &Job) -> bool {
-        let is_change = matches!(job, Job::Commit(..) | Job::Keep(_));
-        self.size < GROUP && (!is_change || self.reserves.is_empty())
+        let is_in_turn = self.reserves.is_empty() || !matches!(job, Job::Commit(..) | Job::Keep(_));
+        self.size < GROUP && is_in_turn
     }
 
     fn push(&mut self, job: Job) {
@@ -194,7 +194,7 @@ fn supersede(earlier: &mut Change, later: Change) -> Option<Change> {
             Some(Change::State(cpe.name, Box::new(cpe.state)))
         }
         (Change::Reported(_, known), Change::Reported(_, told)) if *known == told => None,
-        (Change::Put(_), later @ Change::Put(_)) | (Change::Reported(..), later @ Change::Reported(..)) => Some(later),
+        (Change::Put(_) | Change::Reported(..), later) => Some(later),
         (_, later) => {
             *earlier = later;
             None
