@@ -547,16 +547,16 @@ async fn signed_requests_are_put_back() -> Result<()> {
     Ok(())
 }
 
-/// What the README says of a million remembered requests `place`, in bytes.
+/// Bytes that a million remembered requests take `place`, as `docs/acs.md` states them.
 fn stated(place: &str) -> Result<u64> {
     let row = format!("| {place} | ");
-    let cell = include_str!("../../README.md").lines().find_map(|line| line.strip_prefix(&row)?.strip_suffix(" |"));
-    Ok(cell.with_context(|| format!("the README says nothing of {place}"))?.parse::<u64>()? * 1_000_000)
+    let cell = include_str!("../../docs/acs.md").lines().find_map(|line| line.strip_prefix(&row)?.strip_suffix(" |"));
+    Ok(cell.with_context(|| format!("docs/acs.md has no row {place:?}"))?.parse::<u64>()? * 1_000_000)
 }
 
-/// T-67: what a million signed requests cost is what the README says, and Redis has two generations of them at most.
+/// T-67: a million signed requests take what `docs/acs.md` states, and Redis has at most two generations of them.
 #[tokio::test]
-async fn a_million_signed_requests_cost_what_the_readme_says() -> Result<()> {
+async fn a_million_signed_requests_take_what_the_document_states() -> Result<()> {
     const MILLION: u64 = 1_000_000;
     let number = |index: u64| Fingerprint(index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     // A tenth of them: the database is slow where it is not optimised. `cargo xtask bench registry` writes all.
@@ -749,12 +749,13 @@ async fn a_redis_with_tls_is_opened_by_certificates() -> Result<()> {
     Ok(())
 }
 
-/// A user of Redis that may do what the README lists, and nothing dangerous, is enough for everything.
+/// The rights that `docs/acs.md` lists for a user of Redis are enough for everything, and none of them is dangerous.
 #[tokio::test]
-async fn a_redis_user_needs_the_rights_that_the_readme_lists() -> Result<()> {
+async fn a_redis_user_needs_the_rights_that_the_document_lists() -> Result<()> {
     let redis = Redis::start()?;
-    let readme = include_str!("../../README.md");
-    let line = readme.lines().find(|line| line.starts_with("ACL SETUSER tr111 ")).context("the README has no ACL")?;
+    let document = include_str!("../../docs/acs.md");
+    let mut lines = document.lines();
+    let line = lines.find(|line| line.starts_with("ACL SETUSER tr111 ")).context("docs/acs.md has no ACL")?;
     let words: Vec<_> = line.split(' ').map(|word| if word == ">PASSWORD" { ">correct-horse" } else { word }).collect();
     assert_eq!(redis.cli(&words)?.trim(), "OK");
     let dangerous = redis.cli(&["ACL", "CAT", "dangerous"])?;

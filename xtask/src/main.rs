@@ -6,6 +6,8 @@
 mod build;
 mod conformance;
 mod dist;
+#[cfg(test)]
+mod documents;
 mod kernels;
 mod lint;
 mod process;
@@ -123,11 +125,11 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_lists_every_command() {
-        let readme = include_str!("../../README.md");
+    fn the_document_lists_every_command() {
+        let document = include_str!("../../docs/development.md");
         for command in Arguments::command().get_subcommands() {
             let name = command.get_name();
-            assert!(readme.contains(&format!("`cargo xtask {name}")), "{name} is missing");
+            assert!(document.contains(&format!("`cargo xtask {name}")), "{name} is missing");
         }
     }
 }

@@ -217,3 +217,39 @@ fn a_keep_alive_period_that_cannot_be_is_refused_with_its_place() {
         Some(20)
     );
 }
+
+/// Reads a file of `examples/` twice: as it is, and with all settings that are switched off by a `#` switched on. Neither
+/// has an unknown key, a wrong value or an obsolete key.
+fn example(text: &str) -> [Values; 2] {
+    fn switched_on(line: &str) -> &str {
+        match line.strip_prefix('#') {
+            // In a comment, a blank follows the `#`.
+            Some(setting) if setting.starts_with(|first: char| first.is_ascii_lowercase()) => setting,
+            _ => line,
+        }
+    }
+    let complete = text.lines().map(switched_on).collect::<Vec<_>>().join("\n");
+    [text, complete.as_str()].map(|text| {
+        let values = read(text).expect("a configuration");
+        assert_eq!(values.obsolete().count(), 0);
+        values
+    })
+}
+
+#[test]
+fn the_examples_are_configurations() {
+    #[cfg(feature = "device")]
+    for values in example(include_str!("../../../examples/device.toml")) {
+        let device = Device::try_from(&values).expect("complete");
+        assert!(device.management_server.stun.stun_enable);
+    }
+    #[cfg(feature = "acs")]
+    for values in example(include_str!("../../../examples/acs.toml")) {
+        let acs = Acs::from(&values);
+        assert!(acs.api.is_some());
+    }
+    for values in example(include_str!("../../../examples/gateway.toml")) {
+        let gateway = Gateway::try_from(&values).expect("complete");
+        assert_eq!(gateway.lan, ["br-lan"]);
+    }
+}

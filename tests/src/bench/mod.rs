@@ -131,9 +131,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_readme_names_every_section() {
-        let readme = include_str!("../../../README.md");
-        let (_, sections) = readme.split_once("Its sections are").expect("a paragraph on the sections");
+    fn the_document_names_every_section() {
+        let document = include_str!("../../../docs/benchmarks.md");
+        let (_, sections) = document.split_once("Its sections are").expect("a paragraph on the sections");
         let (sections, _) = sections.split_once("\n\n").expect("its end");
         for Section { name, .. } in SECTIONS {
             assert!(sections.contains(&format!("`{name}`")), "{name} is missing");

@@ -237,10 +237,7 @@ pub fn demonstrate() -> Result<()> {
     let left = attached_programs(&lab.gateway, "lan0")?;
     println!("   programs left on lan0: {}", if left.is_empty() { "none".to_owned() } else { left.join(", ") });
     guest_server.stop()?;
-    println!(
-        "\nThat was all, in {:.0} s. `tr111 --help` and README.md go on from here.",
-        started.elapsed().as_secs_f64()
-    );
+    println!("\nThat was all, in {:.0} s. README.md and `tr111 --help` tell more.", started.elapsed().as_secs_f64());
     Ok(())
 }
 

@@ -136,7 +136,7 @@ mod tests {
         (0..1_000_000).for_each(|number| million.note(Fingerprint(number)));
         let size = million.recent.allocation_size();
         assert!((15_000_000..=20_000_000).contains(&size), "{size}");
-        assert!(include_str!("../../../../README.md").contains("| in memory of the server | 20 |"));
+        assert!(include_str!("../../../../docs/acs.md").contains("| in memory of the server | 20 |"));
         assert_eq!(signed.iter().next().map(|Fingerprint(number)| number / GENERATION), Some(9));
     }
 }

@@ -71,7 +71,7 @@ proptest! {
     }
 }
 
-/// SEC-7: the sizes that the README states.
+/// SEC-7: the sizes that `docs/acs.md` states.
 #[test]
 fn answers_are_as_long_as_documented() {
     let mut lab = Lab::new();

@@ -1,4 +1,4 @@
-//! The README says what the program does: its commands, its configuration, its metrics.
+//! The documents list every command, configuration key and metric of the program.
 
 use std::{collections::BTreeSet, path::Path, process::Command};
 
@@ -14,11 +14,14 @@ use tr111_tests::{
     process::run,
 };
 
-const README: &str = include_str!("../../README.md");
+const COMMANDS: &str = include_str!("../../docs/cli.md");
+const CONFIGURATION: &str = include_str!("../../docs/configuration.md");
+const METRICS: &str = include_str!("../../docs/metrics.md");
 
-/// The text under a heading, up to the next one.
-fn section(heading: &str) -> Result<&'static str> {
-    let (_, rest) = README.split_once(&format!("\n## {heading}\n")).with_context(|| format!("no section {heading}"))?;
+/// The text under a heading of `document`, up to the next one.
+fn section<'a>(document: &'a str, heading: &str) -> Result<&'a str> {
+    let (_, rest) =
+        document.split_once(&format!("\n## {heading}\n")).with_context(|| format!("no section {heading}"))?;
     Ok(rest.split("\n## ").next().unwrap_or(rest))
 }
 
@@ -34,22 +37,22 @@ fn commands_are_those_of_the_program() -> Result<()> {
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let names = listed.filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next());
     let program: BTreeSet<_> = names.filter(|name| *name != "help").collect();
-    let readme: BTreeSet<_> = first_column(section("Install and run")?)
+    let documented: BTreeSet<_> = first_column(section(COMMANDS, "Commands")?)
         .filter_map(|cell| cell.strip_prefix("tr111 ")?.split_whitespace().next())
         .collect();
-    assert_eq!(readme, program);
+    assert_eq!(documented, program);
     Ok(())
 }
 
 #[test]
 fn configuration_names_every_key_in_use_with_its_default() -> Result<()> {
-    let text = section("Configuration")?;
+    let text = section(CONFIGURATION, "Keys")?;
     let block = text.split_once("```toml\n").and_then(|(_, rest)| rest.split_once("```")).context("no TOML")?.0;
     let mut values = Values::default();
-    values.read(Path::new("README.md"), block)?;
+    values.read(Path::new("configuration.md"), block)?;
     for key in KEYS.iter().filter(|key| key.effect != Effect::Obsolete) {
         let (value, origin) = values.get(key).with_context(|| key.path())?;
-        assert!(matches!(origin, Origin::File(..)), "{} is not in the README", key.path());
+        assert!(matches!(origin, Origin::File(..)), "{} is not in the document", key.path());
         match key.preset_value() {
             // An example stands for what has no default.
             None => {}
@@ -60,7 +63,7 @@ fn configuration_names_every_key_in_use_with_its_default() -> Result<()> {
     let unused = KEYS.iter().filter(|key| key.effect == Effect::Obsolete);
     let early = unused.filter(|key| matches!(values.get(key), Some((_, Origin::File(..)))));
     let early: Vec<_> = early.map(Key::path).collect();
-    assert!(early.is_empty(), "in the README, but without effect: {early:?}");
+    assert!(early.is_empty(), "in the document, but without effect: {early:?}");
     Ok(())
 }
 
@@ -72,7 +75,7 @@ fn metrics_are_those_that_the_agent_serves() -> Result<()> {
     let texts = [gateway.fetch("/metrics")?.1, acs.fetch("/metrics")?.1];
     let types = texts.iter().flat_map(|text| text.lines().filter_map(|line| line.strip_prefix("# TYPE ")));
     let served: BTreeSet<_> = types.filter_map(|line| line.split(' ').next()).collect();
-    let readme: BTreeSet<_> = first_column(section("Metrics")?).collect();
-    assert_eq!(readme, served);
+    let documented: BTreeSet<_> = first_column(section(METRICS, "Metrics")?).collect();
+    assert_eq!(documented, served);
     Ok(())
 }
