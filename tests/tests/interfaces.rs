@@ -126,7 +126,7 @@ fn an_interface_that_comes_back_has_its_programs_again() -> Result<()> {
     let rows = agent.wait_for_rows(1, SOON)?;
     assert_eq!(rows[0].identity(), "00256D/DEV0001/");
     let said = agent.process().stderr() + &agent.process().stdout();
-    assert_eq!(said.matches("the interface is gone").count(), 1, "{said}");
+    assert_eq!(said.matches("interface removed").count(), 1, "{said}");
     let links = agent.files().namespace()?.join("links");
     assert_eq!(fs::read_dir(&links)?.count(), 2);
     Ok(())

@@ -1,4 +1,4 @@
-//! Alarms of a gateway: what makes it blind on a LAN interface, for as long as it does.
+//! Alarms of a gateway: conditions on a LAN interface that keep DHCP messages from the agent.
 
 use std::collections::BTreeMap;
 
@@ -8,22 +8,22 @@ use tr111_core::time::BootTime;
 use super::Clock;
 use crate::control::message::{self, StandingAlarm};
 
-/// What somebody should look at.
+/// A condition that needs an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GatewayAlarm {
-    /// Clients with an identity ask, and no reply to them is seen.
+    /// Clients with an identity send requests, and no reply to them is seen.
     NoReplies,
-    /// A program of somebody else runs before one of ours and may end the chain, or ours was taken off.
+    /// A foreign program runs before an agent's program and may end the chain, or an agent's program was detached.
     Displaced,
-    /// The kernel merges DHCP datagrams before the programs, which cannot tell them apart.
+    /// The kernel merges DHCP datagrams before the programs, which cannot separate them.
     Merged,
 }
 
 impl GatewayAlarm {
-    /// Every alarm.
+    /// All alarms.
     pub const ALL: [Self; 3] = [Self::NoReplies, Self::Displaced, Self::Merged];
 
-    /// The value of the metric's `alarm` label, and the word in events and status.
+    /// The value of the metric's `alarm` label, also used in events and in the status.
     pub const fn label(self) -> &'static str {
         match self {
             Self::NoReplies => "no_replies",
@@ -33,47 +33,49 @@ impl GatewayAlarm {
     }
 }
 
-/// Why no reply may have been seen at an interface, the likely causes first. `in_front`: programs that run before
-/// `lan_egress`. `forwards_foreign`: the interface is a bridge, and forwarded replies of another server.
+/// Describes the likely causes of missing replies on an interface, the most likely first. `in_front` are the programs
+/// that run before `lan_egress`. `forwards_foreign` says that the interface is a bridge which forwarded replies of
+/// another DHCP server.
 pub(super) fn why_no_replies(interface: &str, in_front: &[String], forwards_foreign: bool) -> String {
     let foreign = forwards_foreign.then(|| {
         format!(
-            "another DHCP server answers them from port to port of {interface}, and its replies do not count \
-             (gateway.association.accept_foreign_server)"
+            "another DHCP server answers them between ports of {interface}, and its replies are ignored \
+             (see gateway.association.accept_foreign_server)"
         )
     });
     let in_front = (!in_front.is_empty()).then(|| {
-        format!("{} runs before lan_egress at TC egress and ends the chain (agent.tc_order)", in_front.join(", "))
+        format!("{} runs before lan_egress at TC egress and ends the chain (see agent.tc_order)", in_front.join(", "))
     });
     let causes = [
-        "the DHCP server does not run, or does not answer these clients".to_owned(),
-        "another DHCP server answers them past this machine, as one in a container on a port of the bridge does \
-         (gateway.bridge_ports and gateway.association.accept_foreign_server)"
+        "the DHCP server is not running or does not answer these clients".to_owned(),
+        "another DHCP server answers them and its replies bypass the agent, as from a container on a bridge port \
+         (see gateway.bridge_ports and gateway.association.accept_foreign_server)"
             .to_owned(),
-        "the replies leave by another interface (gateway.lan names the one that has the gateway's address)".to_owned(),
+        "the replies leave by another interface (gateway.lan must name the one with the gateway's address)".to_owned(),
         format!(
-            "the network device merges datagrams (`ethtool -K {interface} rx-gro-list off rx-udp-gro-forwarding off`)"
+            "the network device merges datagrams (turn it off with `ethtool -K {interface} rx-gro-list off \
+             rx-udp-gro-forwarding off`)"
         ),
     ];
     let causes: Vec<String> = foreign.into_iter().chain(in_front).chain(causes).collect();
     format!(
-        "clients with an identity ask, and no reply to them was seen for a minute; likely causes, in this order: {}",
+        "no DHCP reply to clients with an identity was seen for a minute; likely causes, most likely first: {}",
         causes.join("; ")
     )
 }
 
-/// What merged datagrams mean, and what to do: `merging` are the interfaces of this machine that merge.
+/// Describes the effect of merged datagrams and the remedy. `merging` are the interfaces of this machine that merge.
 pub(super) fn why_merged(merging: &[String]) -> String {
     let interfaces = if merging.is_empty() { vec!["IF".to_owned()] } else { merging.to_vec() };
     let command = |interface: &String| format!("`ethtool -K {interface} rx-gro-list off rx-udp-gro-forwarding off`");
     let commands = interfaces.iter().map(command).collect::<Vec<_>>().join(", ");
     format!(
-        "DHCP datagrams were merged into one frame and not told apart: their devices may lack rows and the Gateway Identity; \
-         where they come in: {commands}"
+        "the kernel merged DHCP datagrams into one frame, so their devices may lack rows and the Gateway Identity; \
+         turn merging off on the interface that receives them: {commands}"
     )
 }
 
-/// The alarms that stand.
+/// The active alarms.
 #[derive(Debug)]
 pub(super) struct Alarms {
     standing: BTreeMap<(GatewayAlarm, String), Standing>,
@@ -87,7 +89,7 @@ struct Standing {
 }
 
 impl Alarms {
-    /// None stands. `gauge` has the labels `alarm` and `interface`, and gets a value for each of `interfaces`.
+    /// Creates an empty list. `gauge` has the labels `alarm` and `interface`; it is set to 0 for each of `interfaces`.
     pub(super) fn new<'a>(gauge: IntGaugeVec, interfaces: impl Iterator<Item = &'a str>) -> Self {
         for interface in interfaces {
             for alarm in GatewayAlarm::ALL {
@@ -97,8 +99,8 @@ impl Alarms {
         Self { standing: BTreeMap::new(), gauge }
     }
 
-    /// Raises an alarm for the reason `detail`, or ends it where there is none. What watchers are to be told, if that is
-    /// new; another reason for an alarm that stands is kept and not told.
+    /// Raises an alarm with the reason `detail`, or clears it if `detail` is `None`. Returns the event if the alarm was
+    /// raised or cleared. A new reason of an active alarm is recorded without an event.
     pub(super) fn set(
         &mut self,
         now: BootTime,
@@ -128,19 +130,19 @@ impl Alarms {
                 Some(told(false, detail))
             }
             (Some(_), None) => {
-                tracing::info!(alarm = alarm.label(), interface, "the alarm is over");
+                tracing::info!(alarm = alarm.label(), interface, "alarm cleared");
                 gauge.set(0);
                 self.standing.remove(&key).map(|standing| told(true, standing.detail))
             }
         }
     }
 
-    /// Whether an alarm stands.
+    /// Whether an alarm is active.
     pub(super) fn stands(&self, alarm: GatewayAlarm, interface: &str) -> bool {
         self.standing.contains_key(&(alarm, interface.to_owned()))
     }
 
-    /// Those that stand, for clients.
+    /// The active alarms, for clients.
     pub(super) fn list(&self, clock: &Clock) -> Vec<StandingAlarm> {
         let shown = |((alarm, interface), standing): (&(GatewayAlarm, String), &Standing)| StandingAlarm {
             alarm: alarm.label().to_owned(),

@@ -1,4 +1,4 @@
-//! The task that owns the association table: it hands the core what happens, and carries out what follows.
+//! The task that owns the association table of a gateway: passes events to the core and carries out its outputs.
 
 use std::{collections::HashSet, io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -44,57 +44,57 @@ use crate::{
     telemetry::{KernelCounters, Telemetry, log::Log},
 };
 
-/// Rows in one answer to [`Ask::Devices`], and in one part of a table that is restored.
+/// Rows in one reply to [`Ask::Devices`], and in one step of restoring the table.
 const PAGE: usize = 256;
-/// How long the ring has to be empty before what waited in it counts as read.
+/// How long the ring must be empty before its backlog counts as read.
 const QUIET: Duration = Duration::from_millis(20);
-/// How long reading what waited in the ring may take.
+/// Limit on the time for reading the backlog of the ring.
 const DRAIN: Duration = Duration::from_secs(3);
-/// How often losses of the ring are looked for.
+/// Interval between two checks for lost events of the ring.
 const LOSSES: Duration = Duration::from_secs(1);
-/// At most so often replies whose requests never came make it look for what it missed: who sends requests above its
-/// budget can cause them, and a look at every record takes some 100 ms.
+/// Minimum interval between two reconciliations because of replies without a request. A client that exceeds its budget
+/// of requests can cause such replies, and reading every record takes some 100 ms.
 const UNMATCHED: Duration = Duration::from_secs(10);
-/// How long the alarm stands after datagrams that were merged and not told apart.
+/// How long the alarm stays active after merged datagrams that could not be separated.
 const MERGED: Duration = Duration::from_mins(10);
-/// At most so often the log tells of devices that are denied: anybody on the LAN can be one, all the time.
+/// Minimum interval between two log lines about denied devices: any host on the LAN can cause them.
 const DENIALS: Duration = Duration::from_secs(10);
 
-/// What does not change while the agent runs.
+/// Facts for the status. Most do not change while the agent runs.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// Role of the agent.
+    /// The role of the agent.
     pub role: &'static str,
-    /// When it started.
+    /// When the agent started.
     pub started: BootTime,
-    /// Where programs are attached, by kernel index.
+    /// Interfaces with programs, by kernel index.
     pub interfaces: Vec<(u32, Interface)>,
-    /// Directory of what is pinned.
+    /// The directory of pinned programs and maps.
     pub pin_dir: PathBuf,
-    /// Address of the metrics.
+    /// The address of the metrics endpoint.
     pub metrics: Option<String>,
-    /// Who hears TCP Connection Requests.
+    /// Which program listens for TCP Connection Requests.
     pub tcp_connection_requests: String,
 }
 
-/// Why the owner gave up its table.
+/// Why [`Owner::run`] returned.
 #[derive(Debug)]
 pub enum Ended {
-    /// A signal.
+    /// The agent was told to stop by a signal.
     Stopped,
-    /// A client asked for it.
+    /// A client asked to detach the programs.
     Detached {
-        /// Answers the client, once the programs are off.
+        /// Receives the result after the programs are detached.
         reply: oneshot::Sender<Result<(), String>>,
-        /// Comes when the client has its answer.
+        /// Resolves when the client has received the reply.
         answered: oneshot::Receiver<()>,
     },
 }
 
-/// What the owner works with.
+/// What the owner needs.
 #[derive(Debug)]
 pub struct Parts<K, C> {
-    /// What does not change.
+    /// Facts for the status.
     pub facts: Facts,
     /// The programs' maps.
     pub programs: K,
@@ -102,24 +102,24 @@ pub struct Parts<K, C> {
     pub counters: C,
     /// The metrics.
     pub telemetry: Arc<Telemetry>,
-    /// Where happenings go.
+    /// The event stream to watchers.
     pub events: broadcast::Sender<Arc<message::Event>>,
     /// The knobs.
     pub knobs: Knobs,
     /// Values of the data model.
     pub model: Model,
-    /// The log.
+    /// The log, whose filter is a knob.
     pub log: Log,
-    /// Asks the silent.
+    /// Sends ARP requests to silent devices.
     pub prober: Prober,
-    /// Searches for those that do not answer.
+    /// Searches for devices that do not answer ARP.
     pub search: Search,
-    /// NAT timeouts; `None` where nobody extends them.
+    /// NAT timeouts; `None` if they are not extended.
     pub nat: Option<Nat>,
 }
 
 impl<K: Programs, C> Parts<K, C> {
-    /// Writes to the programs' maps.
+    /// Carries out the core's outputs that concern kernel maps, probes and searches.
     fn write(&self, now: BootTime, outputs: &[Output]) {
         for output in outputs {
             let (map, written) = match output {
@@ -155,12 +155,12 @@ impl<K: Programs, C> Parts<K, C> {
     fn note_write(&self, map: &'static str, written: Result<(), dataplane::Error>) {
         if let Err(error) = written {
             self.telemetry.failed_writes.with_label_values(&[map]).inc();
-            tracing::debug!(%error, map, "a kernel map was not written");
+            tracing::debug!(%error, map, "cannot write to a kernel map");
         }
     }
 }
 
-/// Owns the table.
+/// Owns the association table.
 pub struct Owner<K, C> {
     table: Table,
     parts: Parts<K, C>,
@@ -168,24 +168,25 @@ pub struct Owner<K, C> {
     flows: Flows,
     alarms: Alarms,
     replies: Replies,
-    /// Kept between events, for its memory.
+    /// Reused between events to avoid allocations.
     outputs: Vec<Output>,
-    /// When the next device that is denied is told to the log.
+    /// When the next denied device may be logged.
     next_denial: BootTime,
-    /// Events that the ring had lost when the table was last reconciled.
+    /// The ring's count of lost events at the last reconciliation.
     lost: u64,
-    /// Replies without a request that it had seen then, and when such may make it reconcile again.
+    /// The count of replies without a request at the last reconciliation. `next_reconciliation` is the earliest time of
+    /// another reconciliation because of them.
     unmatched: u64,
     next_reconciliation: BootTime,
-    /// Clients whose last binding went since a group was handed to the store, and those of that group.
+    /// Clients whose last binding was removed since the last group was passed to the store, and those of that group.
     ended: [Vec<ClientKey>; 2],
 }
 
-/// The table, as the data model and the store see it.
+/// The association table, for the data model and the store.
 pub(super) struct Table {
     pub(super) core: Association,
     pub(super) describer: Describer,
-    /// Seed of the programs' hash; it stays while the maps do.
+    /// Seed of the programs' hash. It must not change while the maps exist.
     pub(super) seed: u64,
 }
 
@@ -220,7 +221,6 @@ impl Subject for Table {
     }
 }
 
-/// The interfaces of this machine that merge datagrams.
 fn merging_interfaces() -> Vec<String> {
     let interfaces = if_nameindex().ok();
     let names = interfaces.iter().flat_map(Interfaces::to_slice).filter_map(|one| one.name().to_str().ok());
@@ -230,7 +230,7 @@ fn merging_interfaces() -> Vec<String> {
         .collect()
 }
 
-/// The core's settings.
+/// Builds the core's settings from the configuration.
 pub fn settings(association: &config::Association, traffic: &config::Traffic, seed: u64) -> Settings {
     Settings {
         max_rows: association.max_rows,
@@ -249,7 +249,7 @@ pub fn settings(association: &config::Association, traffic: &config::Traffic, se
 }
 
 impl<K: Programs, C: KernelCounters> Owner<K, C> {
-    /// With the table that an earlier agent left. `seed` is the one that the programs have.
+    /// Starts with the table that an earlier agent stored. `seed` is the seed that the programs use.
     pub fn new(parts: Parts<K, C>, mut kept: Kept, seed: u64, store: Store) -> Self {
         let interfaces = &parts.facts.interfaces;
         let describer = Describer::new(interfaces.iter().map(|(ifindex, at)| (*ifindex, at.name.clone())).collect());
@@ -258,8 +258,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         let mut rows = std::mem::take(&mut kept.rows).into_iter();
         let instances: Vec<_> = rows.as_slice().iter().map(|row| (row.instance, row.bindings.len())).collect();
         let mut outputs = Vec::new();
-        // Clients are told to the programs again, a part of them at a time: all that a large table says is larger
-        // than the table.
+        // Clients are passed to the programs in steps: the outputs of a large table need more memory than the table.
         loop {
             core.restore(now, rows.by_ref().take(PAGE), kept.next_instance);
             outputs.extend(std::iter::from_fn(|| core.poll_output()));
@@ -269,7 +268,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                 break;
             }
         }
-        // What is behind an interface that is not there yet waits for it as behind one without a carrier.
+        // An interface that does not exist yet is treated like one without a carrier.
         for (ifindex, interface) in &parts.facts.interfaces {
             if interface.state == InterfaceState::Missing.label() {
                 core.handle(now, Input::LinkDown { ifindex: *ifindex });
@@ -278,7 +277,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         let (telemetry, model) = (&parts.telemetry, parts.model.clone());
         let mut management = Management::new(model, &mut kept, store, core.rows(), telemetry, parts.events.clone());
         management.set_store_interval(parts.knobs.store_interval());
-        // What was left out of the table goes from the store as well.
+        // Bindings that were not restored are removed from the store as well.
         for (row, bindings) in instances {
             if core.device(row).is_none_or(|device| device.bindings.count() != bindings) {
                 management.row(row);
@@ -306,12 +305,12 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         owner
     }
 
-    /// Hears Connection Requests from now on.
+    /// Starts the service that receives Connection Requests.
     pub fn hear(&mut self, parts: cpe::Parts) -> io::Result<()> {
         self.management.hear(parts)
     }
 
-    /// Works until a signal or a client ends it.
+    /// Runs until a signal or a client stops the agent.
     pub async fn run(
         mut self,
         mut ring: impl Events,
@@ -332,7 +331,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                 step = step => self.keep(step),
                 taken = ring.next_batch(|event| self.take(event)) => {
                     taken?;
-                    // A full ring must not keep others from their turn: clients, watchers, metrics.
+                    // A full ring must not delay clients, watchers and metrics.
                     tokio::task::yield_now().await;
                 }
                 reached = timer.ring() => {
@@ -354,7 +353,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                         let own = &self.parts.facts.pin_dir;
                         match pin_dir {
                             Some(other) if other != *own => {
-                                let reason = format!("this agent works with {}, and goes on", own.display());
+                                let reason = format!("this agent uses {}; it was not stopped", own.display());
                                 let _ = reply.send(Err(reason));
                             }
                             _ => {
@@ -374,7 +373,8 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         }
     }
 
-    /// Takes a step of the store. Only when it has no row of a client, the programs' record of its end may go.
+    /// Takes a step of the store. The programs' record of the end of a client is removed after the store has removed
+    /// the client's row.
     fn keep(&mut self, step: Step) {
         let [ended, in_flight] = &mut self.ended;
         match &step {
@@ -382,16 +382,16 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             Step::Done(Committed::Done) => {
                 in_flight.drain(..).for_each(|client| self.parts.programs.forget_ended(&client));
             }
-            // The rows go with the next group.
+            // The rows are part of the next group.
             Step::Done(Committed::Failed(_) | Committed::Emptied) => {}
         }
         self.management.keep(&self.table, step);
     }
 
-    /// Reads what waited in the ring while no agent was there, and what the ring lost (T-29, T-30). Nobody is answered
-    /// before, so nobody sees a table that lacks what happened meanwhile.
+    /// Reads the backlog of the ring from the time when no agent was running, and reconciles (T-29, T-30). Clients are
+    /// answered afterwards, so that no client sees an outdated table.
     async fn catch_up(&mut self, ring: &mut impl Events, network: &mut mpsc::Receiver<LanChange>) -> io::Result<()> {
-        // An ACK counts only from a server of this gateway's own.
+        // An ACK counts only if it comes from one of the gateway's own addresses, so these must be known first.
         let addresses_known = Instant::now() + DRAIN;
         while let Ok(Some(change)) = timeout_at(addresses_known, network.recv()).await {
             let is_addresses = matches!(change, LanChange::Addresses(_));
@@ -401,7 +401,8 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             }
         }
         let (begin, end) = (Clock::now(), Instant::now() + DRAIN);
-        // On a busy LAN the ring never becomes empty: whatever waited is read with the first event that did not wait.
+        // On a busy LAN the ring never becomes empty. The backlog is read when the first event newer than `begin`
+        // appears.
         let mut is_read = false;
         while !is_read && Instant::now() < end {
             let batch = ring.next_batch(|event| {
@@ -414,7 +415,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             }
         }
         self.reconcile();
-        // Only now: a lease that was over by the store may have been renewed meanwhile.
+        // Expiry is processed last: a lease that has expired according to the store may have been renewed meanwhile.
         self.handle(Input::Tick);
         self.management.settle(&self.table).await;
         let bindings = || self.table.core.devices().flat_map(|row| row.bindings);
@@ -427,7 +428,8 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         Ok(())
     }
 
-    /// What the ring lost, or what a budget kept from it, the programs have recorded all the same.
+    /// Reconciles if the ring lost events, or if a budget kept requests out of it. The programs' maps still have the
+    /// last ACKs.
     fn look_for_losses(&mut self) {
         let lost = self.parts.counters.read(Counter::RingLost(Ring::Lan));
         let unmatched = self.table.core.counts().remark(Remark::UnmatchedReply);
@@ -438,10 +440,10 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         }
     }
 
-    /// Lets the last ACK of each client act, as far as nothing newer is known (T-29).
+    /// Processes the last ACK of each client that is newer than the table (T-29).
     fn reconcile(&mut self) {
         let mut acks = self.parts.programs.last_acks();
-        // An interface that was made anew has another index: what the programs kept of the old one is over.
+        // An interface that was created again has a new index. Records of the old index are obsolete.
         let interfaces = &self.parts.facts.interfaces;
         acks.retain(|(client, _)| interfaces.iter().any(|(ifindex, _)| *ifindex == client.segment.ifindex));
         acks.sort_unstable_by_key(|(_, ack)| std::cmp::Reverse(ack.time));
@@ -451,7 +453,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         tracing::debug!(
             clients = acks.len(),
             rows = self.table.core.rows(),
-            "reconciled with the last acknowledgements"
+            "table reconciled with the last ACK of each client"
         );
     }
 
@@ -468,7 +470,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             }
             Err(error) => {
                 self.parts.telemetry.damaged_records.inc();
-                tracing::debug!(?error, "a record of the LAN ring is no event");
+                tracing::debug!(?error, "cannot decode a record of the LAN ring");
             }
         }
     }
@@ -479,14 +481,14 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         self.pass_on(now);
     }
 
-    /// Does what the core decided.
+    /// Carries out the outputs of the core.
     fn pass_on(&mut self, now: BootTime) {
         let mut outputs = std::mem::take(&mut self.outputs);
         while let Some(output) = self.table.core.poll_output() {
             if let Output::Inquire { client, neighbour } = output {
                 let heard = self.parts.programs.neighbour(&neighbour);
                 if heard.is_none() {
-                    // The map lost it: from now on it is listened to again.
+                    // The map has lost the entry; it is added again.
                     self.parts.note_write("neighbours", self.parts.programs.watch(&neighbour, BootTime::default()));
                 }
                 let Neighbour { seen, mac, .. } = heard.unwrap_or_default();
@@ -544,7 +546,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         }
     }
 
-    /// A port of a LAN bridge is watched, or not any more.
+    /// A port of a LAN bridge was attached or released.
     fn port(&mut self, name: &str, attached: Option<Attachment>) {
         let is_port = |known: &Interface| known.side == dataplane::Side::Port.label() && known.name == name;
         self.parts.facts.interfaces.retain(|(_, known)| !is_port(known));
@@ -557,11 +559,11 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
     }
 
     fn addresses(&mut self, addresses: Vec<Ipv4Addr>) {
-        tracing::debug!(?addresses, "addresses of this machine");
+        tracing::debug!(?addresses, "addresses of this machine changed");
         self.handle(Input::LocalAddresses(addresses));
     }
 
-    /// A LAN interface changed, and may have come back with another index.
+    /// The state of a LAN interface changed. The interface may have returned with another index.
     fn interface(&mut self, name: &str, state: InterfaceState, attached: Option<Attachment>) {
         let mut interfaces = self.parts.facts.interfaces.iter_mut();
         let Some((index, interface)) = interfaces.find(|(_, interface)| interface.name == name) else { return };
@@ -590,7 +592,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         }
     }
 
-    /// Looks for LAN interfaces on which clients ask and nobody answers.
+    /// Raises or clears the alarm about LAN interfaces on which requests get no replies.
     fn look_for_replies(&mut self) {
         let overdue = self.replies.overdue(Clock::now(), |ifindex| self.parts.programs.last_reply(ifindex));
         let lan = self.parts.facts.interfaces.iter().filter(|(_, known)| known.side == dataplane::Side::Lan.label());
@@ -611,7 +613,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         }
     }
 
-    /// Looks for LAN interfaces where datagrams are merged and not told apart.
+    /// Raises or clears the alarm about LAN interfaces that merge datagrams.
     fn look_for_merged(&mut self) {
         let now = Clock::now();
         let mut judged = Vec::new();
@@ -632,7 +634,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         }
     }
 
-    /// Others are around the TC programs of an interface.
+    /// Takes the order of the programs in the TC chains of an interface.
     fn stand(&mut self, standing: Standing) {
         let Standing { interface, hooks, displaced } = standing;
         let mut interfaces = self.parts.facts.interfaces.iter_mut();
@@ -646,7 +648,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         self.alarm(GatewayAlarm::Displaced, &interface, displaced);
     }
 
-    /// Raises an alarm for the reason `detail`, or ends it where there is none.
+    /// Raises an alarm with the reason `detail`, or clears it if `detail` is `None`.
     fn alarm(&mut self, alarm: GatewayAlarm, interface: &str, detail: Option<String>) {
         let now = Clock::now();
         if let Some(told) = self.alarms.set(now, alarm, interface, detail)
@@ -665,7 +667,8 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         });
     }
 
-    /// The bindings of this machine, then those of the LAN devices. The connection tracker is asked elsewhere.
+    /// Answers with the bindings of this machine, then those of LAN devices. The connection tracker is read in another
+    /// task.
     fn bindings(&mut self, reply: oneshot::Sender<Vec<NatBinding>>) {
         let mut bindings = self.management.own_bindings();
         let known = self.parts.programs.flows();
@@ -678,7 +681,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         });
     }
 
-    /// A client that left before its answer misses nothing.
+    /// Answers a request. A failed reply is ignored: the client has gone.
     fn answer(&mut self, ask: Ask) {
         let ask = match ask {
             Ask::Bindings(reply) => return self.bindings(reply),
@@ -714,12 +717,12 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
                 self.apply();
                 tracing::info!("configuration reloaded");
             }
-            // These end the task, in `run`, or are answered already.
+            // The other requests were answered before, or stop the task in `run`.
             _ => {}
         }
     }
 
-    /// A device renews its NAT binding.
+    /// A keep-alive of a device's NAT binding was seen.
     fn flow(&mut self, event: &Event<'_>) {
         let Some(key) = self.flows.take(event) else { return };
         if self.flows.is_crowded() {
@@ -736,7 +739,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         });
     }
 
-    /// Puts the knobs into force.
+    /// Applies the knobs.
     fn apply(&mut self) {
         if let Some(nat) = &self.parts.nat {
             nat.set(&self.parts.knobs.traffic());

@@ -1,8 +1,8 @@
-//! Between the owner of a role and the store: changes gather for a moment, go to the disk as one group, and only
-//! then is anybody told of them. Renewals wait longer ([`Renewals`]).
+//! Collects the changes of a role and commits them to the store in groups. Clients and watchers are told of a change
+//! after its group is on disk. Renewals are delayed further ([`Renewals`]).
 //!
-//! A group that cannot be written stays to be written. Watchers are told all the same then, because a gateway with a
-//! full disk still has devices; who asked to set something is told that it failed, and it is undone.
+//! A group that cannot be written is tried again. Watchers are told of it nevertheless, because a gateway with a full
+//! disk still serves devices. A client that set a parameter gets a fault, and its change is undone.
 
 use std::{collections::BTreeSet, future::pending, sync::Arc, time::Duration};
 
@@ -28,29 +28,28 @@ use crate::{
     store::{Boots, Committed, GROUP, Group, LINGER, Store, encode, meta},
 };
 
-/// Pause before a store that failed is tried again.
+/// Delay before another attempt after the store has failed.
 const RETRY: Duration = Duration::from_secs(5);
-/// How long the last group may take when the agent ends.
+/// How long the last group may take when the agent stops.
 pub(super) const LAST_GROUP: Duration = Duration::from_secs(5);
 
-/// What was before a change, so that it can be undone.
+/// The state before a change, to undo it.
 #[derive(Debug)]
 pub(super) struct Undo {
-    /// Values; `None` where none was written.
+    /// The former values; `None` if the change set no values.
     pub(super) written: Option<Written>,
-    /// Attributes by full name.
+    /// The former attributes, by full parameter name.
     pub(super) attributes: Vec<(String, Notification)>,
 }
 
-/// Who is told once a group is on the disk.
+/// Who is told after a group is on disk.
 #[derive(Debug)]
 pub(super) enum Told {
-    /// Watchers.
     Event(Arc<message::Event>),
-    /// A client that set something.
+    /// A client that set parameters or attributes.
     Set {
         reply: oneshot::Sender<Result<(), Fault>>,
-        /// What it named first.
+        /// The first path that the client named.
         path: String,
         undo: Undo,
     },
@@ -65,10 +64,10 @@ pub(super) enum Told {
 #[derive(Debug, Default)]
 struct Gathered {
     rows: BTreeSet<u32>,
-    /// Sequence numbers of notifications that came or went.
+    /// Sequence numbers of notifications that were added or removed.
     notifications: BTreeSet<u64>,
     parameters: bool,
-    /// Something changed that goes with every group.
+    /// A value changed that is written with every group.
     is_touched: bool,
     told: Vec<Told>,
 }
@@ -80,7 +79,7 @@ impl Gathered {
     }
 }
 
-/// What the store is to hold.
+/// The state that is written to the store.
 pub(super) struct Whole<'a> {
     pub(super) subject: &'a dyn Subject,
     pub(super) notifications: &'a Notifications,
@@ -90,15 +89,15 @@ pub(super) struct Whole<'a> {
     pub(super) clock: &'a Clock,
 }
 
-/// What comes next.
+/// What [`Keeper::next`] waited for.
 pub(super) enum Step {
-    /// A group is due: [`Keeper::write`].
+    /// A group is due; call [`Keeper::write`].
     Write,
-    /// A group is done: [`Keeper::conclude`].
+    /// A group is complete; call [`Keeper::conclude`].
     Done(Committed),
 }
 
-/// Keeps the store.
+/// Queue of changes in front of the store.
 #[derive(Debug)]
 pub(super) struct Keeper {
     store: Store,
@@ -108,11 +107,11 @@ pub(super) struct Keeper {
     renewals: Renewals,
     in_flight: Option<Gathered>,
     due: Option<Instant>,
-    /// The last attempt failed, and the log says so.
+    /// The last attempt failed and was logged.
     is_failing: bool,
-    /// Notifications up to this one are on the disk.
+    /// The highest sequence number of a notification that is on disk.
     told_sequence: u64,
-    /// The next instance number, as it is on the disk and in the group that is under way.
+    /// The next instance number on disk. `next_in_flight` is that of the group that is being written.
     next_instance: u32,
     next_in_flight: u32,
 }
@@ -132,31 +131,31 @@ impl Keeper {
             next_instance: kept.next_instance,
             next_in_flight: kept.next_instance,
         };
-        // The seed and this boot are to be known before the first row.
+        // The hash seed and the boot number must be stored before the first row.
         keeper.gathered.parameters = true;
         keeper.due = Some(Instant::now());
         keeper
     }
 
-    /// A row changed, came or went.
+    /// Marks a row as added, changed or removed.
     pub(super) fn row(&mut self, instance: u32) {
         self.gathered.rows.insert(instance);
         self.linger();
     }
 
-    /// How long renewals wait to be written.
+    /// Sets how long renewals may wait before they are written.
     pub(super) fn set_store_interval(&mut self, interval: Duration) {
         self.renewals.set_interval(interval);
     }
 
-    /// Leases in a row, or that of the role, were renewed.
+    /// Records that leases of a row, or the role's own lease ([`ROLE`]), were renewed.
     pub(super) fn renewed(&mut self, row: u32) {
         if !self.gathered.rows.contains(&row) {
             self.renewals.add(row);
         }
     }
 
-    /// Lets no renewal wait any longer.
+    /// Makes all delayed renewals due.
     pub(super) fn flush(&mut self) {
         let renewed = self.renewals.take_all();
         self.gather_renewed(renewed);
@@ -170,37 +169,37 @@ impl Keeper {
         self.gathered.rows.append(&mut renewed);
     }
 
-    /// A notification came or went.
+    /// Marks a notification as added or removed.
     pub(super) fn notification(&mut self, sequence: u64) {
         self.gathered.notifications.insert(sequence);
         self.linger();
     }
 
-    /// A value, an attribute, or what waits for a notification changed.
+    /// Marks values, attributes and waiting changes of the notification core as changed.
     pub(super) fn parameters(&mut self) {
         self.gathered.parameters = true;
         self.linger();
     }
 
-    /// Something changed that goes with every group.
+    /// Marks a value as changed that is written with every group.
     pub(super) fn touch(&mut self) {
         self.gathered.is_touched = true;
         self.linger();
     }
 
-    /// To be told with the group that gathers now.
+    /// Queues a message to be sent after the current group is on disk.
     pub(super) fn tell(&mut self, told: Told) {
         self.gathered.told.push(told);
         self.linger();
     }
 
-    /// Notifications up to this one may be given to subscribers.
+    /// The highest sequence number that subscribers may see.
     pub(super) fn told_sequence(&self) -> u64 {
         self.told_sequence
     }
 
-    /// Whether a crash would take an instance number back, so that nobody may be shown it yet (T-32). While the store
-    /// fails, everybody is shown everything.
+    /// Whether a crash could lose this instance number, so that it must not be shown yet (T-32). Always false while the
+    /// store fails.
     pub(super) fn may_take_back(&self, instance: u32) -> bool {
         instance >= self.next_instance && !self.is_failing
     }
@@ -214,10 +213,10 @@ impl Keeper {
         self.due = Some(self.due.map_or(latest, |due| due.min(latest)));
     }
 
-    /// Waits for what comes next, as it stands now. Cancel-safe, and borrows nothing.
+    /// Waits for the next step, as of now. Cancel-safe; borrows nothing.
     pub(super) fn next(&self) -> impl Future<Output = Step> + Send + use<> {
         let committed = self.in_flight.is_some().then(|| self.store.committed());
-        // A store that failed is tried again at its time.
+        // After a failure the retry time decides when the store is tried again.
         let renewals = self.renewals.due().filter(|_| self.due.is_none() || !self.is_failing);
         let due = [self.due, renewals].into_iter().flatten().min();
         async move {
@@ -230,7 +229,7 @@ impl Keeper {
         }
     }
 
-    /// Hands what gathered to the store.
+    /// Passes the collected changes to the store.
     pub(super) fn write(&mut self, whole: &Whole<'_>) {
         self.due = None;
         let renewed = self.renewals.take_due(&self.gathered.rows);
@@ -278,7 +277,8 @@ impl Keeper {
         }
     }
 
-    /// Tells whom the group was for. What has to be undone is given back, the latest first.
+    /// Takes the result of a group and tells those who wait for it. Returns the changes that must be undone, the latest
+    /// first.
     pub(super) fn conclude(
         &mut self,
         committed: &Committed,
@@ -298,7 +298,7 @@ impl Keeper {
                 if !self.is_failing {
                     tracing::error!(
                         reason,
-                        "the store cannot be written: the agent goes on and tries again, but a restart would lose what changes now"
+                        "the store cannot be written: the agent retries; a restart before that loses the latest changes"
                     );
                 }
                 self.is_failing = true;
@@ -309,12 +309,12 @@ impl Keeper {
                 self.due = Some(Instant::now() + RETRY);
             }
             Committed::Emptied => {
-                tracing::error!(store = %self.store.path().display(), "the store was lost and is written anew");
+                tracing::error!(store = %self.store.path().display(), "store lost; writing the complete state again");
                 self.gathered.rows.extend(whole.subject.instances());
                 self.gathered.rows.append(&mut group.rows);
                 self.gathered.notifications.extend(whole.notifications.pending(0).map(|pending| pending.sequence));
                 self.gathered.parameters = true;
-                // Nothing is told yet: the group comes again, with everything else.
+                // Nobody is told yet: the group is repeated, together with the complete state.
                 group.told.append(&mut self.gathered.told);
                 self.gathered.told = group.told;
                 self.due = Some(Instant::now());
@@ -323,7 +323,7 @@ impl Keeper {
         }
         let failed = self.is_failing;
         if failed {
-            // Those that wait for the next attempt fail with it, so that what is undone is undone in order.
+            // Changes that wait for the next group fail too, so that changes are undone in order.
             group.told.append(&mut self.gathered.told);
         }
         let mut undone = Vec::new();
@@ -333,7 +333,7 @@ impl Keeper {
                     if let message::Happening::Notification(notification) = &event.what {
                         self.told_sequence = self.told_sequence.max(notification.sequence);
                     }
-                    // Without receivers nobody misses it.
+                    // A failed send means that there are no receivers.
                     let _ = events.send(event);
                 }
                 Told::Set { reply, path, undo } => {
@@ -346,7 +346,11 @@ impl Keeper {
                     let _ = reply.send(result);
                 }
                 Told::Acknowledged(reply) => {
-                    let kept = if failed { Err("the store cannot be written".to_owned()) } else { Ok(()) };
+                    let kept = if failed {
+                        Err("the acknowledgement was not stored: the store cannot be written".to_owned())
+                    } else {
+                        Ok(())
+                    };
                     let _ = reply.send(kept);
                 }
                 Told::Devices(reply, page) => drop(reply.send(page)),
@@ -357,7 +361,7 @@ impl Keeper {
         undone
     }
 
-    /// Whether anything is not on the disk yet.
+    /// Whether any change is not on disk yet.
     pub(super) fn is_behind(&self) -> bool {
         self.in_flight.is_some() || self.due.is_some() || !self.renewals.is_empty()
     }

@@ -1,4 +1,4 @@
-//! What an earlier agent left in the store, read for this one.
+//! Reads the state that an earlier agent process stored.
 
 use std::{
     collections::BTreeSet,
@@ -22,19 +22,19 @@ use tr111_core::{
 use super::{Clock, cpe, parameters::Written};
 use crate::store::{self, Boot, Boots, Contents, DecodeError, Store, Times, decode, decode_row, encode, meta};
 
-/// Notifications without those that wait for their acknowledgement.
+/// State of the notification core, without the notifications that wait for an acknowledgement.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct StoredState {
     pub(super) boot: u32,
     pub(super) attributes: Vec<(String, u8)>,
-    /// Name, value before, latest value.
+    /// Name, former value, latest value.
     pub(super) waiting: Vec<(String, String, String)>,
     pub(super) next_sequence: u64,
     pub(super) last_notification: Option<u64>,
     pub(super) last_told: Option<u64>,
 }
 
-/// A notification that waits for its acknowledgement.
+/// A notification that waits for an acknowledgement.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct StoredNotification {
     pub(super) boot: u32,
@@ -42,16 +42,16 @@ pub(super) struct StoredNotification {
     pub(super) parameters: Vec<(String, String)>,
 }
 
-/// What the CPE has to know after a restart.
+/// State of Connection Requests and of the binding.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct StoredCpe {
     boot: u32,
     timestamp: u64,
     milliseconds: u64,
     id: Option<u64>,
-    /// Number of the notification that tells of an accepted one: there is one at most (T-27).
+    /// Sequence number of the pending notification of an accepted Connection Request; there is at most one (T-27).
     notification: Option<u64>,
-    /// In milliseconds.
+    /// The learned NAT timeout, in milliseconds.
     learned: Option<u64>,
     told: Option<StoredReport>,
 }
@@ -63,7 +63,7 @@ struct StoredReport {
 }
 
 impl StoredCpe {
-    /// As it is in boot number `boot`.
+    /// The state as of boot number `boot`.
     pub(super) fn new(boot: u32, state: &cpe::State, notifications: &Notifications) -> Self {
         let cpe::State { last, memory } = state;
         let told = |Report { address, nat_detected }| StoredReport { address, nat_detected };
@@ -81,7 +81,7 @@ impl StoredCpe {
         }
     }
 
-    /// What it says to boot `now`.
+    /// Converts the stored state; `now` is the current boot.
     fn read(self, boots: &Boots, now: &Boot) -> KeptCpe {
         let report = |StoredReport { address, nat_detected }| Report { address, nat_detected };
         let memory = Memory { learned: self.learned.map(Duration::from_millis), told: self.told.map(report) };
@@ -91,16 +91,16 @@ impl StoredCpe {
     }
 }
 
-/// What an earlier agent's CPE left.
+/// Stored state of Connection Requests and of the binding.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeptCpe {
-    /// It.
+    /// The state.
     pub state: cpe::State,
-    /// The machine was not rebooted since.
+    /// Whether the state was stored since the last reboot of the machine.
     pub is_same_boot: bool,
 }
 
-/// [`device::State`]
+/// Stored form of [`device::State`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct StoredDevice {
     boot: u32,
@@ -124,7 +124,7 @@ struct StoredLease {
 }
 
 impl StoredDevice {
-    /// As it is in boot number `boot`.
+    /// The state as of boot number `boot`.
     pub(super) fn new(boot: u32, state: &device::State) -> Self {
         let lease = state.lease.as_ref().map(|lease| StoredLease {
             address: lease.address.address.octets(),
@@ -147,7 +147,7 @@ impl StoredDevice {
         }
     }
 
-    /// On the clock of this boot.
+    /// Converts the stored state, with its times on this boot's clock.
     fn read(self, times: &Times<'_>) -> Result<device::State, DecodeError> {
         let lease = self.lease.map(|lease| {
             let ends = [lease.renew, lease.rebind, lease.end].map(BootTime);
@@ -169,7 +169,7 @@ impl StoredDevice {
     }
 }
 
-/// [`Written`], as far as the first version had it.
+/// Stored form of the fields of [`Written`] that the first version had.
 #[derive(Serialize, Deserialize)]
 struct StoredParameters {
     notification_limit: u32,
@@ -178,7 +178,7 @@ struct StoredParameters {
     connection_request_password: String,
 }
 
-/// The rest of [`Written`]: what of TR-111 Table 6 may be written.
+/// Stored form of the other fields of [`Written`]: the writable parameters of TR-111 Table 6.
 #[derive(Serialize, Deserialize)]
 struct StoredStun {
     enable: bool,
@@ -191,7 +191,7 @@ struct StoredStun {
     notification_limit: u32,
 }
 
-/// What the store is to hold of values that somebody wrote.
+/// Encodes the written values for the store.
 pub(super) fn stored_parameters(written: &Written) -> [(&'static str, Vec<u8>); 2] {
     let Written { notification_limit, connection_request_username, connection_request_password, binding } =
         written.clone();
@@ -214,11 +214,11 @@ pub(super) fn stored_parameters(written: &Written) -> [(&'static str, Vec<u8>); 
     [(meta::PARAMETERS, encode(&parameters)), (meta::STUN, encode(&stun))]
 }
 
-/// Values that somebody wrote.
+/// Stored values of writable parameters.
 #[derive(Clone, Debug)]
 pub struct KeptParameters {
     written: Written,
-    /// A version without Table 6 wrote them: its values are those of the first start.
+    /// The record is of a version without TR-111 Table 6; those values are taken from the configuration.
     is_without_stun: bool,
 }
 
@@ -251,7 +251,7 @@ impl KeptParameters {
         Ok(Some(Self { written, is_without_stun }))
     }
 
-    /// The values now, where those of a first start would be `first`.
+    /// The values in force. `first` are the values of the configuration, used for those that were never stored.
     pub(super) fn over(self, first: &Written) -> Written {
         let Self { mut written, is_without_stun } = self;
         if is_without_stun {
@@ -261,42 +261,44 @@ impl KeptParameters {
     }
 }
 
-/// What the store held, on the clock of this boot.
+/// Contents of the store, with times on this boot's clock.
 #[derive(Clone, Debug, Default)]
 pub struct Kept {
-    /// Rows.
+    /// Rows of the ManageableDevice table.
     pub rows: Vec<Record>,
     /// The next instance number.
     pub next_instance: u32,
-    /// What a device knew; `None` at its first start.
+    /// State of the device role; `None` at the first start.
     pub device: Option<device::State>,
-    /// Values that somebody wrote; `None` at the first start.
+    /// Values of writable parameters; `None` at the first start.
     pub written: Option<KeptParameters>,
-    /// Attributes and notifications.
+    /// Notification attributes, and notifications that wait for an acknowledgement.
     pub notifications: State,
-    /// When something was last notified.
+    /// Time of the last notification.
     pub last_told: Option<BootTime>,
     /// Seed of the hash over clients.
     pub seed: Option<u64>,
-    /// Boots that rows refer to, this one too.
+    /// The boots that the records refer to, and the current one.
     pub boots: Boots,
-    /// The number of this boot.
+    /// The number of the current boot.
     pub boot: u32,
-    /// What the CPE remembers.
+    /// State of Connection Requests and of the binding.
     pub cpe: KeptCpe,
 }
 
-/// Opens the store in `directory` and reads it. `interface` gives the kernel index of a LAN interface. Blocks.
+/// Opens the store in `directory` and reads it. `interface` returns the kernel index of a LAN interface by name. Blocks
+/// the thread.
 ///
 /// # Errors
-/// There is no store to be had. A damaged one is no error.
+/// The store can be neither opened nor created. A damaged store is not an error: it is set aside and replaced.
 pub fn open(directory: &Path, interface: impl Fn(&str) -> Option<u32>) -> Result<(Store, Kept), store::Error> {
     let now = Boot { id: boot_id(), unix: Clock::new().boot_unix() };
     Store::open(directory, |contents| read(&contents, &now, &interface))
 }
 
 fn boot_id() -> String {
-    // Without one, every start counts as a reboot: times go by the system's clock then.
+    // If the boot id cannot be read, every start counts as a reboot, and stored times are converted by the system
+    // clock.
     let unknown = || format!("unknown-{}", std::process::id());
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| unknown(), |id| id.trim().to_owned())
 }

@@ -1,5 +1,5 @@
-//! Keeps the programs on the LAN interfaces, which may go and come back: a bridge that is made anew, a USB adapter, a
-//! driver that is loaded again. The name is what lasts; the kernel index is another one each time.
+//! Keeps the programs attached to the LAN interfaces. An interface may be removed and return: a bridge that is created
+//! again, a USB adapter, a reloaded driver. It is identified by its name, because its kernel index changes each time.
 
 use std::collections::BTreeMap;
 
@@ -18,56 +18,56 @@ use crate::{
     os::netlink::Netlink,
 };
 
-/// What the owner of the table has to know of.
+/// A change that the owner of the table must know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LanChange {
-    /// All IPv4 addresses that this machine has now.
+    /// All IPv4 addresses of this machine.
     Addresses(Vec<std::net::Ipv4Addr>),
-    /// A LAN interface is another way than before.
+    /// A LAN interface changed state.
     Interface {
-        /// Its name.
+        /// The name of the interface.
         name: String,
-        /// How it is.
+        /// The new state.
         state: InterfaceState,
-        /// What was attached to it just now.
+        /// The attachment, if the programs were attached just now.
         attached: Option<Attachment>,
     },
-    /// A port of a LAN bridge is watched, or not any more.
+    /// A port of a LAN bridge was attached or released.
     Port {
-        /// Its name.
+        /// The name of the port.
         name: String,
-        /// What is attached to it.
+        /// The attachment; `None` if the port was released.
         attached: Option<Attachment>,
     },
-    /// Others are around the TC programs of an interface, or not any more.
+    /// The order of programs in the TC chains of an interface changed.
     Standing(Standing),
 }
 
-/// A LAN interface as it is known.
+/// A configured LAN interface.
 #[derive(Debug)]
 struct Known {
     name: String,
-    /// Where the programs are.
+    /// The index of the interface to which the programs are attached.
     ifindex: Option<u32>,
     state: InterfaceState,
-    /// Why they are not, as it was told.
+    /// The last error of an attachment that was logged, so that it is logged once.
     complaint: String,
 }
 
-/// The LAN interfaces and what is attached to them.
+/// The LAN interfaces and their attachments.
 #[derive(Debug)]
 pub struct Lan {
     dataplane: Dataplane,
     interfaces: Vec<Known>,
     bridges: Bridges,
-    /// The ports that are watched.
+    /// The attached ports.
     ports: Vec<Port>,
-    /// Why a port is not, as it was told, by kernel index.
+    /// The last error that was logged for each port that could not be attached, by kernel index.
     complaints: BTreeMap<u32, String>,
 }
 
 impl Lan {
-    /// As [`Dataplane::start`] left them, with the `bridges` that it was told of.
+    /// Starts from the attachments of [`Dataplane::start`], with the `bridges` that were passed to it.
     pub fn new(dataplane: Dataplane, bridges: Bridges) -> Self {
         let known = |one: &Attachment| Known {
             name: one.interface.clone(),
@@ -90,14 +90,15 @@ impl Lan {
         Self { interfaces, bridges, ports: watched, complaints: BTreeMap::new(), dataplane }
     }
 
-    /// Works until nobody listens any more, and gives the programs back.
+    /// Runs until the receiver of `told` is dropped, and returns the programs.
     pub async fn keep(
         mut self,
         mut network: mpsc::Receiver<NetworkChange>,
         told: mpsc::Sender<LanChange>,
     ) -> Dataplane {
-        let netlink =
-            Netlink::route().inspect_err(|error| warn!(%error, "filters at TC are not seen: no netlink")).ok();
+        let netlink = Netlink::route()
+            .inspect_err(|error| warn!(%error, "cannot open netlink; other TC filters will not be detected"))
+            .ok();
         let mut looks = interval(ORDER_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -108,20 +109,20 @@ impl Lan {
             };
             let Some(changes) = changes else { return self.dataplane };
             for change in changes {
-                // Whoever does not listen any more has ended.
+                // A failed send means that the receiver was dropped; the loop ends then.
                 let _ = told.send(change).await;
             }
         }
     }
 
-    /// Looks at who else is in the chains of TC programs.
+    /// Checks which other programs are in the TC chains, and restores the order.
     async fn look(&mut self, netlink: Option<&Netlink>) -> Vec<LanChange> {
         let mut filters = Filters::new();
         for (ifindex, direction) in self.dataplane.chains() {
             let Some(netlink) = netlink else { continue };
             match netlink.filters(ifindex, direction == Direction::Egress).await {
                 Ok(found) => drop(filters.insert((ifindex, direction), found)),
-                Err(error) => tracing::debug!(%error, ifindex, "filters were not read"),
+                Err(error) => tracing::debug!(%error, ifindex, "cannot read the TC filters"),
             }
         }
         self.dataplane.keep_order(Clock::now(), &filters).into_iter().map(LanChange::Standing).collect()
@@ -149,8 +150,8 @@ impl Lan {
         }
     }
 
-    /// Adds what changes with the interfaces at the ports of LAN bridges: each of those that carry programs has its ports
-    /// watched.
+    /// Updates the attachments to ports of LAN bridges and adds the changes: all ports of a bridge that carries
+    /// programs are attached.
     fn and_ports(&mut self, mut changes: Vec<LanChange>) -> Vec<LanChange> {
         if !self.dataplane.follows_ports() {
             return changes;
@@ -158,7 +159,7 @@ impl Lan {
         let attached = self.interfaces.iter().filter(|known| known.ifindex.is_some());
         let wanted = self.bridges.ports(attached.map(|known| known.name.as_str()));
         for port in self.ports.extract_if(.., |port| !wanted.contains(port)) {
-            info!(port = port.name, "no port of a LAN bridge any more");
+            info!(port = port.name, "port removed from the LAN bridge");
             self.dataplane.release_port(&port);
             changes.push(LanChange::Port { name: port.name, attached: None });
         }
@@ -171,14 +172,14 @@ impl Lan {
         changes
     }
 
-    /// Watches a port. One that cannot be watched is tried again with the next change around it.
+    /// Attaches to a port. After a failure it is tried again with the next change of a link.
     fn port(&mut self, port: Port) -> Option<LanChange> {
         let is_named = self.interfaces.iter().any(|known| known.name == port.name);
         let attached =
             if is_named { Err(self.bridges.both_are_named(&port)) } else { self.dataplane.attach_port(&port) };
         match attached {
             Ok(attachment) => {
-                info!(port = port.name, "a port of a LAN bridge");
+                info!(port = port.name, "port of a LAN bridge attached");
                 self.complaints.remove(&port.ifindex);
                 let name = port.name.clone();
                 self.ports.push(port);
@@ -187,7 +188,7 @@ impl Lan {
             Err(error) => {
                 let complaint = error.to_string();
                 if self.complaints.get(&port.ifindex) != Some(&complaint) {
-                    warn!(port = port.name, %error, "a port of a LAN bridge is not watched");
+                    warn!(port = port.name, %error, "cannot attach to a port of a LAN bridge");
                     self.complaints.insert(port.ifindex, complaint);
                 }
                 None
@@ -195,11 +196,11 @@ impl Lan {
         }
     }
 
-    /// The interfaces whose index `is_gone` are no more, or have another name.
+    /// Releases the interfaces whose index matches `is_gone`: they were removed or renamed.
     fn gone(&mut self, is_gone: impl Fn(u32) -> bool) -> Vec<LanChange> {
         let mut changes = Vec::new();
         for known in self.interfaces.iter_mut().filter(|known| known.ifindex.is_some_and(&is_gone)) {
-            warn!(interface = known.name, "the interface is gone; its programs attach again when it is back");
+            warn!(interface = known.name, "interface removed; the programs are attached again when it returns");
             self.dataplane.release(&known.name);
             (known.ifindex, known.state) = (None, InterfaceState::Gone);
             changes.push(LanChange::Interface { name: known.name.clone(), state: known.state, attached: None });
@@ -219,7 +220,7 @@ impl Lan {
             self.dataplane.release(&known.name);
             match self.dataplane.attach(&known.name) {
                 Ok(attachment) => {
-                    info!(interface = known.name, ifindex = attachment.ifindex, "the interface is there");
+                    info!(interface = known.name, ifindex = attachment.ifindex, "programs attached to the interface");
                     known.complaint.clear();
                     known.ifindex = Some(attachment.ifindex);
                     attached = Some(attachment);
@@ -227,9 +228,9 @@ impl Lan {
                 Err(error) => {
                     known.ifindex = None;
                     let complaint = error.to_string();
-                    // Each message about the interface is another try.
+                    // Every message about the link causes another attempt.
                     if complaint != known.complaint {
-                        warn!(interface = known.name, %error, "the programs are not on the interface");
+                        warn!(interface = known.name, %error, "cannot attach the programs to the interface");
                         known.complaint = complaint;
                     }
                 }
@@ -244,8 +245,8 @@ impl Lan {
             return changes;
         }
         match (known.state, state) {
-            (InterfaceState::Up, InterfaceState::Down) => info!(interface = known.name, "no carrier"),
-            (InterfaceState::Down, InterfaceState::Up) => info!(interface = known.name, "the carrier is back"),
+            (InterfaceState::Up, InterfaceState::Down) => info!(interface = known.name, "carrier lost"),
+            (InterfaceState::Down, InterfaceState::Up) => info!(interface = known.name, "carrier restored"),
             _ => {}
         }
         known.state = state;

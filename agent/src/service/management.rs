@@ -1,5 +1,5 @@
-//! What every role does with its data model: clients read, write and set attributes, changes make notifications, and
-//! nobody is told before it is on the disk.
+//! The data model of a role: clients read and set parameters and attributes, and changes cause notifications. Clients
+//! and watchers are told of a change after it is on disk.
 
 mod connection_requests;
 
@@ -34,51 +34,50 @@ use crate::{
     telemetry::Telemetry,
 };
 
-/// Notifications in one answer to [`Ask::Notifications`].
+/// Notifications in one reply to [`Ask::Notifications`].
 const NOTIFICATIONS: usize = 64;
 
-/// What one role has and the other has not: its part of the data model, and of the store.
+/// The part of the data model and of the store that differs between the roles.
 pub(super) trait Subject: Sync {
-    /// Whose parameters they are.
     fn side(&self) -> Side;
 
-    /// Rows of the table of devices.
+    /// Number of rows of the ManageableDevice table.
     fn number_of_entries(&self) -> u32 {
         0
     }
 
-    /// Their instance numbers, growing.
+    /// Instance numbers of the rows, in ascending order.
     fn instances(&self) -> Vec<u32> {
         Vec::new()
     }
 
-    /// The instance number that the next row gets.
+    /// The instance number of the next new row.
     fn next_instance(&self) -> u32 {
         1
     }
 
-    /// Who is in a row.
+    /// The device of a row.
     fn device(&self, instance: u32) -> Option<&DeviceIdentity> {
         let _ = instance;
         None
     }
 
-    /// What a device knows of its gateway.
+    /// `GatewayInfo` of a device; `None` on a gateway.
     fn gateway_info(&self) -> Option<&GatewayInfo> {
         None
     }
 
-    /// A row as the store has it, written in boot number `boot`.
+    /// A row in the store's encoding, as of boot number `boot`; `None` if the row does not exist.
     fn stored_row(&self, boot: u32, instance: u32) -> Option<Vec<u8>> {
         let _ = (boot, instance);
         None
     }
 
-    /// Small values that are right only together with what else changed, so they go with every group.
+    /// Small values that must be consistent with the other records, so they are written with every group.
     fn stored_values(&self, boot: u32) -> Vec<(&'static str, Vec<u8>)>;
 }
 
-/// Owns the data model's values, attributes and notifications, and the way to the store.
+/// Owns the data model's values, attributes and notifications, and writes them to the store.
 #[derive(Debug)]
 pub(super) struct Management {
     model: Model,
@@ -88,16 +87,16 @@ pub(super) struct Management {
     clock: Clock,
     events: broadcast::Sender<Arc<message::Event>>,
     store_errors: IntCounter,
-    /// Hears Connection Requests, from [`Self::hear`] on.
+    /// The service that receives Connection Requests; set by [`Self::hear`].
     cpe: Option<cpe::Handle>,
-    /// What is to be kept of it.
+    /// The state of that service which is stored.
     cpe_state: cpe::State,
-    /// `UDPConnectionRequestAddress` and `NATDetected` as notifications know them.
+    /// `UDPConnectionRequestAddress` and `NATDetected` as last passed to the notification core.
     known: Report,
 }
 
 impl Management {
-    /// With what an earlier agent left. `rows`: how many the table has.
+    /// Starts with the stored state. `rows` is the number of rows of the table.
     pub(super) fn new(
         mut model: Model,
         kept: &mut Kept,
@@ -129,34 +128,34 @@ impl Management {
         }
     }
 
-    /// The clock, after it followed the system's time.
+    /// The clock, adjusted to the system time.
     pub(super) fn clock(&mut self) -> &Clock {
         self.clock.follow();
         &self.clock
     }
 
-    /// When to call [`Self::tick`].
+    /// When [`Self::tick`] is due.
     pub(super) fn next_deadline(&self) -> Option<BootTime> {
         self.notifier.core().next_deadline()
     }
 
-    /// Time went by.
+    /// Processes deadlines that have passed.
     pub(super) fn tick(&mut self) {
         self.notifier.core_mut().handle(Clock::now(), notification::Input::Tick);
         self.notify(true);
     }
 
-    /// When something was last notified.
+    /// Time of the last notification, in RFC 3339 format.
     pub(super) fn last_notification(&self) -> Option<String> {
         self.notifier.last_told().map(|time| self.clock.rfc3339(time))
     }
 
-    /// Waits until the store has something to do or has done it: [`Self::keep`]. Cancel-safe, and borrows nothing.
+    /// Waits for the store's next step, which is passed to [`Self::keep`]. Cancel-safe; borrows nothing.
     pub(super) fn next(&self) -> impl Future<Output = Step> + Send + use<> {
         self.keeper.next()
     }
 
-    /// Writes a group, or tells of one that is written.
+    /// Writes a group, or processes the result of one.
     pub(super) fn keep(&mut self, subject: &dyn Subject, step: Step) {
         self.clock.follow();
         let whole = Whole {
@@ -180,7 +179,7 @@ impl Management {
         }
     }
 
-    /// Answers with rows: those with a new number once it is on the disk.
+    /// Sends rows to a client. A row with a new instance number is sent after the number is on disk.
     pub(super) fn answer_devices(&mut self, reply: oneshot::Sender<Vec<message::Device>>, page: Vec<message::Device>) {
         if page.last().is_some_and(|row| self.keeper.may_take_back(row.instance)) {
             self.keeper.tell(Told::Devices(reply, page));
@@ -189,16 +188,17 @@ impl Management {
         }
     }
 
-    /// Writes what gathered, once: a crash takes nothing back, no instance number either, of what anybody is shown.
+    /// Writes the collected changes and waits for the result, so that a crash cannot lose an instance number that was
+    /// shown to a client.
     pub(super) async fn settle(&mut self, subject: &dyn Subject) {
         self.keep(subject, Step::Write);
         match timeout(LAST_GROUP, self.keeper.next()).await {
             Ok(step) => self.keep(subject, step),
-            Err(_slow) => tracing::warn!("the store is slow: what happened meanwhile is told before it is written"),
+            Err(_slow) => tracing::warn!("the store is slow: changes are shown before they are written"),
         }
     }
 
-    /// Waits until everything is on the disk, for a while.
+    /// Writes all changes to the store and waits for it, at most [`LAST_GROUP`].
     pub(super) async fn finish(&mut self, subject: &dyn Subject) {
         self.keeper.flush();
         let written = async {
@@ -208,58 +208,58 @@ impl Management {
             }
         };
         if timeout(LAST_GROUP, written).await.is_err() {
-            tracing::error!("the last changes are not in the store");
+            tracing::error!("the latest changes were not written to the store before the agent stopped");
         }
     }
 
-    /// What the role has to keep changed.
+    /// Marks the role's stored values as changed.
     pub(super) fn changed(&mut self) {
         self.keeper.touch();
     }
 
-    /// How long renewals wait to be written.
+    /// Sets how long renewals may wait before they are written.
     pub(super) fn set_store_interval(&mut self, interval: Duration) {
         self.keeper.set_store_interval(interval);
     }
 
-    /// A lease of the role was renewed, and nothing else changed.
+    /// The role's own lease was renewed and nothing else changed.
     pub(super) fn renewed(&mut self) {
         self.keeper.renewed(ROLE);
     }
 
-    /// Leases in a row were renewed, and nothing else changed.
+    /// Leases of a row were renewed and nothing else changed.
     pub(super) fn row_renewed(&mut self, instance: u32) {
         self.keeper.renewed(instance);
     }
 
-    /// A row changed, came or went.
+    /// A row was added, changed or removed.
     pub(super) fn row(&mut self, instance: u32) {
         self.keeper.row(instance);
     }
 
-    /// Somebody listens.
+    /// Whether the event stream has subscribers.
     pub(super) fn is_watched(&self) -> bool {
         self.events.receiver_count() > 0
     }
 
-    /// To be told with what gathers now.
+    /// Queues an event to be sent after the collected changes are on disk.
     pub(super) fn tell(&mut self, event: message::Event) {
         self.keeper.tell(Told::Event(Arc::new(event)));
     }
 
-    /// Takes what became of the table.
+    /// Notifies of changes of the ManageableDevice table.
     pub(super) fn table_changed(&mut self, now: BootTime, outputs: &[association::Output]) {
         let is_changed = self.notifier.table_changed(now, outputs);
         self.notify(is_changed);
     }
 
-    /// Takes what became of `GatewayInfo`: one notification tells of all that changed (DEV-8, T-3).
+    /// Notifies of changes of `GatewayInfo`: one notification holds all changed parameters (DEV-8, T-3).
     pub(super) fn gateway_info_changed(&mut self, now: BootTime, old: &GatewayInfo, new: &GatewayInfo) {
         attributes::changed(self.notifier.core_mut(), now, self.model.root(), old, new);
         self.notify(true);
     }
 
-    /// Passes on what the notification core has to tell. `is_changed`: there is something to keep anyway.
+    /// Stores and announces the notifications of the core. `is_changed`: the core's state must be stored in any case.
     fn notify(&mut self, mut is_changed: bool) {
         self.clock.follow();
         while let Some((sequence, event)) = self.notifier.poll(&self.clock) {
@@ -272,8 +272,8 @@ impl Management {
         }
     }
 
-    /// Answers what every role answers alike, and gives everything else back. A client that left before its answer
-    /// misses nothing.
+    /// Answers the requests that are common to all roles and returns the others. A failed reply is ignored: the client
+    /// has gone.
     pub(super) fn answer(&mut self, subject: &dyn Subject, ask: Ask) -> Option<Ask> {
         match ask {
             Ask::Get { paths, reply } => {
@@ -303,7 +303,7 @@ impl Management {
         None
     }
 
-    /// The binding on which this machine hears Connection Requests.
+    /// The bindings on which this machine receives Connection Requests.
     pub(super) fn own_bindings(&mut self) -> Vec<NatBinding> {
         self.clock.follow();
         self.cpe.as_ref().map(|cpe| cpe.bindings(&self.clock)).unwrap_or_default()
@@ -319,14 +319,14 @@ impl Management {
             gone.into_iter().filter(|gone| *gone <= sequence).for_each(|gone| self.keeper.notification(gone));
             self.keeper.tell(Told::Acknowledged(reply));
         } else {
-            let _ = reply.send(Err(format!("there was no notification {sequence}")));
+            let _ = reply.send(Err(format!("there is no notification with sequence number {sequence} to acknowledge")));
         }
-        // There may be room for what waited.
+        // The acknowledgement may have made room for changes that wait.
         self.notifier.core_mut().handle(Clock::now(), notification::Input::Tick);
         self.notify(false);
     }
 
-    /// Sets parameters; the client is answered once they are on the disk.
+    /// Sets parameters. The client gets its reply after they are on disk.
     fn set(
         &mut self,
         subject: &dyn Subject,
@@ -344,7 +344,7 @@ impl Management {
                 return;
             }
         };
-        // T-72: what is hidden reads the same before and after, and is told of all the same.
+        // T-72: a hidden value reads the same before and after the write, but its change is notified.
         let is_other = |write: &(String, String)| {
             let alone = self.model.check(&view, std::slice::from_ref(write));
             model::is_hidden(&write.0) && alone.is_ok_and(|checked| checked.written != *self.model.written())
@@ -352,11 +352,11 @@ impl Management {
         let hidden: Vec<bool> = writes.iter().map(is_other).collect();
         let mut undo = Undo { written: Some(self.model.written().clone()), attributes: Vec::new() };
         if checked.is_url_set && subject.side() == Side::Device {
-            // DEV-7: the ACS may be another one now.
+            // DEV-7: the ACS may have changed.
             let object = attributes::object(self.model.root());
             match self.replace_attributes(subject, &object, Notification::Active) {
                 Ok(before) => undo.attributes = before,
-                Err(error) => tracing::error!(%error, object, "the attributes are not what they should be"),
+                Err(error) => tracing::error!(%error, object, "cannot set notification attributes to Active"),
             }
         }
         let now = Clock::now();
@@ -392,7 +392,8 @@ impl Management {
         }
     }
 
-    /// Sets the attribute of what is at and below `path`, or of nothing; gives those that were before, by full name.
+    /// Sets the attribute of all parameters at and below `path`, or of none. Returns the former attributes, by full
+    /// name.
     fn replace_attributes(
         &mut self,
         subject: &dyn Subject,
@@ -400,7 +401,7 @@ impl Management {
         attribute: Notification,
     ) -> Result<Vec<(String, Notification)>, model::Fault> {
         let found = model::get(&self.view(subject), path)?;
-        // Which parameters there are does not depend on attributes, but the view of them reads both.
+        // Attributes do not affect which parameters exist, but the view reads both, so it gets a copy.
         let notifications = self.notifier.core().clone();
         self.notifier.core_mut().set(&self.model.view(subject, &notifications), path, attribute)?;
         self.demand();
@@ -410,7 +411,7 @@ impl Management {
     fn undo(&mut self, subject: &dyn Subject, undo: Undo) {
         for (name, attribute) in undo.attributes {
             if let Err(fault) = self.replace_attributes(subject, &name, attribute) {
-                tracing::debug!(name, %fault, "an attribute is not what it was");
+                tracing::debug!(name, %fault, "cannot restore a notification attribute");
             }
         }
         if let Some(written) = undo.written {

@@ -1,4 +1,5 @@
-//! The tasks around the cores. One task owns the association table; everybody else asks it.
+//! The tasks of the agent around the cores of `tr111-core`. In each role one task owns the state; other tasks send it
+//! an [`Ask`].
 
 #[cfg(feature = "acs")]
 pub mod acs;
@@ -62,111 +63,112 @@ use crate::{
     control::message::{Device, Event, Knob, NatBinding, Parameter, Status},
 };
 
-/// A question to the task that owns the association table.
+/// A request to the task that owns the role's state.
 #[derive(Debug)]
 pub enum Ask {
-    /// The state of the agent.
+    /// Status of the agent.
     Status(oneshot::Sender<Status>),
-    /// Some rows with instance numbers above `after`, in their order; none when there are no more.
+    /// A page of rows with instance numbers above `after`, in ascending order; empty after the last row.
     Devices {
         /// Instance number.
         after: u32,
-        /// Where the answer goes.
+        /// Receives the rows.
         reply: oneshot::Sender<Vec<Device>>,
     },
-    /// Parameters of the data model.
+    /// Reads parameters of the data model.
     Get {
-        /// Full paths, or partial ones that end in a dot.
+        /// Full paths, or partial paths that end in a dot.
         paths: Vec<String>,
-        /// Where the answer goes.
+        /// Receives the parameters, or the fault of the first path that failed.
         reply: oneshot::Sender<Result<Vec<Parameter>, Fault>>,
     },
-    /// Sets parameters of the data model, all or none.
+    /// Sets parameters of the data model: all of them, or none.
     Set {
         /// Pairs of path and value.
         parameters: Vec<(String, String)>,
-        /// The ACS does it, and is not told of what it knows.
+        /// Whether the ACS sets them; the ACS is not notified of its own changes.
         by_acs: bool,
-        /// Where the answer goes.
+        /// Receives the result once the change is stored.
         reply: oneshot::Sender<Result<(), Fault>>,
     },
     /// Sets the notification attribute of parameters.
     Notify {
-        /// A full path, or a partial one that ends in a dot.
+        /// A full path, or a partial path that ends in a dot.
         path: String,
-        /// The attribute.
+        /// The new attribute.
         attribute: Notification,
-        /// Where the answer goes.
+        /// Receives the result once the change is stored.
         reply: oneshot::Sender<Result<(), Fault>>,
     },
-    /// Some notifications that nobody acknowledged, above `after`, in order; none when there are no more.
+    /// A page of unacknowledged notifications with sequence numbers above `after`, in ascending order; empty after the
+    /// last one.
     Notifications {
         /// Sequence number.
         after: u64,
-        /// Where the answer goes.
+        /// Receives the notifications.
         reply: oneshot::Sender<Vec<Event>>,
     },
-    /// The ACS has a notification and all before it.
+    /// Acknowledges all notifications up to and including `sequence`.
     Acknowledge {
         /// Sequence number.
         sequence: u64,
-        /// Where the answer goes.
+        /// Receives the result once the change is stored.
         reply: oneshot::Sender<Result<(), String>>,
     },
-    /// NAT bindings.
+    /// Lists the NAT bindings.
     Bindings(oneshot::Sender<Vec<NatBinding>>),
-    /// No question: the CPE has news.
+    /// News from the service that keeps the binding and receives UDP Connection Requests. No reply.
     Heard(cpe::News),
-    /// No question: an accepted TCP Connection Request (UCR-2).
+    /// A TCP Connection Request was accepted (UCR-2). No reply.
     Woken {
-        /// Where it came from.
+        /// The source of the request.
         from: SocketAddr,
-        /// Refused ones before it that no watcher was told of.
+        /// Number of refused requests before it that were not announced to watchers.
         omitted: u64,
     },
-    /// No question: a search for a silent device, or for the holder of an address, found somebody.
+    /// A search found a silent device, or the holder of an address. No reply.
     #[cfg(feature = "gateway")]
     Sighted(Sighting),
-    /// The knobs.
+    /// Lists the knobs.
     Knobs(oneshot::Sender<Vec<Knob>>),
-    /// Changes knobs, all or none.
+    /// Changes knobs: all of them, or none.
     Tune {
         /// Pairs of key and value.
         settings: Vec<(String, String)>,
-        /// Where the answer goes.
+        /// Receives the result.
         reply: oneshot::Sender<Result<(), String>>,
     },
-    /// Takes the programs off and stops the agent.
+    /// Detaches the programs and stops the agent.
     Detach {
-        /// Only if the agent works with this directory.
+        /// If set, only if the agent uses this pin directory.
         pin_dir: Option<PathBuf>,
-        /// Where the answer goes.
+        /// Receives the result.
         reply: oneshot::Sender<Result<(), String>>,
-        /// Comes when the client has its answer.
+        /// Resolves when the client has received the reply.
         answered: oneshot::Receiver<()>,
     },
-    /// The configuration was read again.
+    /// The configuration file was read again; these are its values.
     Reload(Box<Values>),
     /// Stops the agent.
     Stop,
 }
 
-/// What came of a question.
+/// The outcome of a request.
 #[derive(Debug)]
 pub enum Answer<T> {
-    /// The answer.
+    /// The reply.
     Done(T),
-    /// None in time.
+    /// No reply arrived in time.
     Late,
 }
 
-/// A fault of TR-069 and the path that caused it.
+/// A TR-069 fault and the path that caused it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Its number.
+    /// Fault code.
     pub code: u16,
-    /// Its name.
+    /// Name of the fault code.
     pub name: &'static str,
-    /// The path.
+    /// The path that caused the fault.
     pub path: String,
 }

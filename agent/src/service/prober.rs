@@ -1,5 +1,5 @@
-//! ARP requests to devices that were silent (GW-11). The answer is seen by the kernel programs, as every ARP message from
-//! a watched address is; nothing is read here.
+//! Sends ARP requests to silent devices (GW-11). The kernel programs see the replies, like every ARP message from a
+//! watched address; this module receives nothing.
 
 use std::{
     collections::HashMap,
@@ -20,21 +20,20 @@ use crate::{
 
 type Mac = [u8; 6];
 
-/// How long addresses of an interface are taken to be what they were.
+/// How long the addresses of an interface are cached.
 const FRESH: Duration = Duration::from_secs(10);
-/// Probes that may wait to be sent; the core asks again for those that find no room.
+/// Probes that may wait to be sent. The core repeats probes that were dropped.
 const QUEUE: usize = 16_384;
 
-/// Whom to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) segment: Segment,
-    /// The destination of the frame.
+    /// Destination address of the frame.
     pub(super) mac: Mac,
     pub(super) ip: Ipv4Addr,
 }
 
-/// Hands probes to the task that sends them.
+/// Queues probes for the task that sends them.
 #[derive(Clone, Debug)]
 pub struct Prober {
     targets: mpsc::Sender<Target>,
@@ -48,17 +47,20 @@ struct Interface {
 }
 
 impl Prober {
-    /// Starts the task; `sent` counts. Needs a tokio runtime.
+    /// Starts the task, which counts sent probes in `sent`.
+    ///
+    /// # Panics
+    /// If it is called outside a tokio runtime.
     pub fn start(sent: IntCounter) -> Self {
         let (targets, waiting) = mpsc::channel(QUEUE);
         essential::task("prober", run(sent, waiting));
         Self { targets }
     }
 
-    /// Asks `target`. A full queue loses the probe, as a wire might.
+    /// Sends an ARP request to `target`. If the queue is full, the probe is dropped.
     pub(super) fn probe(&self, target: Target) {
         if self.targets.try_send(target).is_err() {
-            tracing::debug!(?target, "a probe found no room");
+            tracing::debug!(?target, "probe dropped: the queue is full");
         }
     }
 }
@@ -68,13 +70,13 @@ async fn run(sent: IntCounter, mut targets: mpsc::Receiver<Target>) {
     while let Some(target) = targets.recv().await {
         let ifindex = target.segment.ifindex;
         if interfaces.get(&ifindex).is_none_or(|interface| interface.read.elapsed() > FRESH) {
-            // Those that are gone are not asked for again.
+            // Entries of interfaces that were removed are dropped here.
             interfaces.retain(|_, interface| interface.read.elapsed() <= FRESH);
             match Interface::open(ifindex) {
                 Ok(interface) => drop(interfaces.insert(ifindex, interface)),
                 Err(error) => {
                     interfaces.remove(&ifindex);
-                    tracing::debug!(%error, "no probe leaves");
+                    tracing::debug!(%error, "cannot send probes on the interface");
                     continue;
                 }
             }
@@ -84,7 +86,7 @@ async fn run(sent: IntCounter, mut targets: mpsc::Receiver<Target>) {
         match interface.socket.send(&frame).await {
             Ok(()) => sent.inc(),
             Err(error) => {
-                tracing::debug!(%error, ifindex, "a probe was not sent");
+                tracing::debug!(%error, ifindex, "cannot send a probe");
                 interfaces.remove(&ifindex);
             }
         }
@@ -116,13 +118,13 @@ impl Interface {
     }
 }
 
-/// The name of an interface.
 pub(super) fn interface_name(ifindex: u32) -> Result<String, SocketError> {
     let name = if_indextoname(ifindex).ok().and_then(|name| name.into_string().ok());
     name.ok_or_else(|| SocketError::NoInterface(format!("number {ifindex}")))
 }
 
-/// The address of the subnet that `target` is in, else the first, else none: an ARP Probe (RFC 5227 2.1.1).
+/// The sender address: the one in the subnet of `target`, else the first one, else 0.0.0.0 as in an ARP Probe (RFC 5227
+/// 2.1.1).
 fn sender(addresses: &[(Ipv4Addr, Ipv4Addr)], target: Ipv4Addr) -> Ipv4Addr {
     let near = addresses.iter().find(|(address, mask)| *address & *mask == target & *mask);
     near.or(addresses.first()).map_or(Ipv4Addr::UNSPECIFIED, |(address, _)| *address)

@@ -1,5 +1,5 @@
-//! Whether the requests on each LAN interface get replies. A gateway whose programs do not see the replies has no rows and
-//! inserts nothing, and looks healthy otherwise.
+//! Detects LAN interfaces whose requests get no replies. If the programs do not see the replies, the gateway has no
+//! rows and inserts nothing, although nothing else fails.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,14 +11,14 @@ use tr111_core::time::BootTime;
 
 /// How long a request may be without a reply.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How long after its last request an interface is still waited for.
+/// How long after its last request an interface is reported.
 pub(super) const MEMORY: Duration = Duration::from_hours(1);
 
-/// Requests of clients with an identity that had no reply yet, by the kernel index of their interface.
+/// Unanswered requests of clients with an identity, by the kernel index of their interface.
 #[derive(Debug)]
 pub(super) struct Replies {
     unanswered: BTreeMap<u32, Unanswered>,
-    /// Since when the programs note replies.
+    /// When the programs began to record replies.
     begin: BootTime,
 }
 
@@ -29,12 +29,12 @@ struct Unanswered {
 }
 
 impl Replies {
-    /// Without any request. The programs note replies from `now` on.
+    /// Creates an empty record. The programs record replies from `now` on.
     pub(super) fn new(now: BootTime) -> Self {
         Self { unanswered: BTreeMap::new(), begin: now }
     }
 
-    /// Takes an event of the ring.
+    /// Takes an event of the ring buffer.
     pub(super) fn take(&mut self, event: &Event<'_>) {
         let (ifindex, time) = (event.segment.ifindex, BootTime(event.time));
         match (event.hook, event.class) {
@@ -48,13 +48,14 @@ impl Replies {
         }
     }
 
-    /// An interface has gone.
+    /// Removes the interface's requests.
     pub(super) fn forget(&mut self, ifindex: u32) {
         self.unanswered.remove(&ifindex);
     }
 
-    /// The interfaces whose requests had no reply for too long. `last_reply`: when the programs last saw one to a client
-    /// with an identity leave by an interface; OFFERs are not in the ring.
+    /// Returns the interfaces whose requests have had no reply for longer than [`PATIENCE`]. `last_reply` returns when
+    /// the programs last saw a reply to a client with an identity leave by an interface; it includes OFFERs, which are
+    /// not in the ring.
     pub(super) fn overdue(&mut self, now: BootTime, last_reply: impl Fn(u32) -> Option<BootTime>) -> Vec<u32> {
         self.unanswered.retain(|_, unanswered| unanswered.last + MEMORY > now);
         let due = |unanswered: &Unanswered| unanswered.first + PATIENCE <= now;
@@ -68,7 +69,7 @@ impl Replies {
         candidates.into_iter().filter(|ifindex| self.unanswered.get(ifindex).is_some_and(due)).collect()
     }
 
-    /// A reply left at `time`: it answers what came before.
+    /// A reply left at `time`. It answers all requests before it.
     fn answered(&mut self, ifindex: u32, time: BootTime) {
         let Some(unanswered) = self.unanswered.get_mut(&ifindex).filter(|unanswered| unanswered.first <= time) else {
             return;

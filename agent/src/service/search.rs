@@ -1,12 +1,12 @@
-//! Searches for devices that answer no ARP before their rows are removed (GW-8, T-6), and hears who answers for an
+//! Searches for devices that answer no ARP before their rows are removed (GW-8, T-6), and collects the answers for an
 //! address that another client claims (GW-17).
 //!
-//! A device is there if one of these is newer than the first lost probe: the confirmation of the kernel's neighbour
-//! entry, a packet of the device in a flow of the connection tracker, where that one counts packets, or a frame from its
-//! address. That an entry exists proves nothing, nor does a packet towards the device.
+//! A device is present if one of these is newer than the first lost probe: the confirmation of the kernel's neighbour
+//! entry, a packet from the device in a flow of the connection tracker (if it counts packets), or a frame from the
+//! device's address. The existence of an entry proves nothing, nor does a packet to the device.
 //!
-//! Frames are seen by packet sockets that the kernel filters by segment and address. They are open only while somebody
-//! is searched for, so other traffic costs nothing the rest of the time.
+//! Frames are received by packet sockets with a kernel filter on segment and address. The sockets are open only during
+//! a search, so that other traffic costs nothing at other times.
 
 use std::{
     collections::HashMap,
@@ -43,69 +43,71 @@ use crate::{
 
 /// Searches that may wait for the task.
 const QUEUE: usize = 16_384;
-/// Searches that the task takes at a time.
+/// Searches that the task takes at once.
 const BATCH: usize = 1_024;
-/// Sockets that are open at most. Beyond, nobody more is heard, and a silent device goes after its probes as if it were.
+/// Greatest number of open sockets. Further searches receive no frames, so a silent device is removed after its probes.
 const SOCKETS_MAXIMUM: usize = 64;
-/// Searches that look at tracked flows at a time. Each costs two walks through the connection tracker's table.
+/// Greatest number of concurrent searches in tracked flows. Each reads the connection tracker's table twice.
 const FLOW_SEARCHES: usize = 32;
-/// How long answers for a claimed address are heard.
+/// How long answers for a claimed address are collected.
 const ANSWER: Duration = Duration::from_secs(1);
-/// Hardware addresses that are told for one address.
+/// Greatest number of hardware addresses that are reported for one address.
 const ANSWERS_MAXIMUM: usize = 8;
-/// How long before the end of a search its flows are looked at again, at most.
+/// Greatest time between the second look at the flows and the end of the search.
 const BEFORE_THE_END: Duration = Duration::from_secs(1);
-/// Neighbour entries are dated by ticks of 10 ms, rounded twice.
+/// Uncertainty of the time of a neighbour entry: two roundings to ticks of 10 ms.
 const TICKS: Duration = Duration::from_millis(20);
-/// Bytes of a frame that are read: as far as the sender's address of ARP with a VLAN tag.
+/// Bytes of a frame that are read: up to the sender address of ARP behind a VLAN tag.
 const FRAME: usize = 64;
-/// Frames of a socket that are read before the others have their turn.
+/// Frames that are read from one socket before other sockets have their turn.
 const FRAMES: usize = 64;
-/// Says whether flows count their packets.
+/// Contains 1 if the connection tracker counts packets.
 const ACCOUNTING: &str = "/proc/sys/net/netfilter/nf_conntrack_acct";
 
-/// What to search for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Order {
-    /// A sign of life of a client, newer than `since`.
+    /// Any sign of life of a client that is newer than `since`.
     Sign { client: ClientKey, ip: Ipv4Addr, since: BootTime, until: BootTime },
-    /// Everybody who answers for an address.
+    /// All hosts that answer for an address.
     Answers { segment: Segment, ip: Ipv4Addr },
 }
 
-/// What was found.
+/// A result of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sighting {
-    /// A client is there.
+    /// A client is present.
     Alive {
         /// The client.
         client: ClientKey,
-        /// By what.
+        /// The kind of evidence.
         sign: LifeSign,
     },
-    /// Somebody answered for an address.
+    /// A host answered for an address.
     Answer {
         /// The segment.
         segment: Segment,
         /// The address.
         ip: Ipv4Addr,
-        /// The sender hardware address.
+        /// The sender hardware address of the answer.
         mac: [u8; 6],
     },
 }
 
-/// Hands orders to the task that searches.
+/// Queues orders for the task that searches.
 #[derive(Clone, Debug)]
 pub struct Search {
     orders: mpsc::Sender<Order>,
 }
 
 impl Search {
-    /// Starts the task, which tells `owner` what it finds. Needs a tokio runtime.
+    /// Starts the task, which sends its results to `owner`.
+    ///
+    /// # Panics
+    /// If it is called outside a tokio runtime.
     pub fn start(prober: Prober, owner: mpsc::Sender<Ask>, conntrack: Option<Netlink>) -> Self {
         let (orders, waiting) = mpsc::channel(QUEUE);
         let route = Netlink::route()
-            .inspect_err(|error| tracing::warn!(%error, "neighbour entries are not looked at: no rtnetlink"))
+            .inspect_err(|error| tracing::warn!(%error, "cannot open rtnetlink; searches do not use neighbour entries"))
             .ok();
         let flow_searches = Arc::new(Semaphore::new(FLOW_SEARCHES));
         let task = Task { prober, owner, route, conntrack, flow_searches, ears: Vec::new() };
@@ -113,15 +115,15 @@ impl Search {
         Self { orders }
     }
 
-    /// Begins a search. A full queue loses it.
+    /// Queues a search. If the queue is full, the search is dropped.
     pub(super) fn begin(&self, order: Order) {
         if self.orders.try_send(order).is_err() {
-            tracing::debug!(?order, "a search found no room");
+            tracing::debug!(?order, "search dropped: the queue is full");
         }
     }
 }
 
-/// Whose frames are wanted.
+/// An address whose frames are wanted.
 struct Wanted {
     ip: Ipv4Addr,
     until: Instant,
@@ -129,19 +131,19 @@ struct Wanted {
 }
 
 enum Purpose {
-    /// One frame of the client is enough.
+    /// A sign of life: one frame of the client is enough.
     Sign(ClientKey),
-    /// Each hardware address that answers; these were told.
+    /// All hardware addresses that answer. These were reported already.
     Answers(Vec<[u8; 6]>),
 }
 
-/// A socket on a segment.
+/// A packet socket on a segment.
 struct Ear {
     segment: Segment,
-    /// Opened with the first addresses.
+    /// Opened with the first filter.
     socket: Option<PacketSocket>,
     wanted: Vec<Wanted>,
-    /// The filter of the socket lets other addresses pass than those that are wanted.
+    /// The filter of the socket does not match the wanted addresses.
     is_outdated: bool,
 }
 
@@ -187,7 +189,7 @@ impl Task {
         }
     }
 
-    /// Begins a search, unless it is over at once.
+    /// Starts a search, or returns its result if the neighbour entry decides it.
     async fn take(&mut self, order: Order) -> Option<Sighting> {
         match order {
             Order::Sign { client, ip, since, until } => {
@@ -206,7 +208,7 @@ impl Task {
                     Some(asked) => (asked.until, asked.purpose) = (until, Purpose::Answers(Vec::new())),
                     None => self.want(segment, Wanted { ip, until, purpose: Purpose::Answers(Vec::new()) }),
                 }
-                // The answers come after the request, which is sent when the socket is open.
+                // The socket is opened before the request is sent, so that it receives the answers.
                 self.refresh();
                 self.prober.probe(Target { segment, mac: EVERYBODY, ip });
             }
@@ -222,11 +224,11 @@ impl Task {
         } else if self.ears.len() < SOCKETS_MAXIMUM {
             self.ears.push(Ear { segment, socket: None, wanted: vec![wanted], is_outdated: true });
         } else {
-            tracing::debug!(?segment, ip = %wanted.ip, "nobody more is searched for: all sockets are in use");
+            tracing::debug!(?segment, ip = %wanted.ip, "search dropped: all sockets are in use");
         }
     }
 
-    /// Reads what a socket has. A socket that fails is closed, and what it was open for ends without a sign.
+    /// Reads the frames of a socket. A socket that fails is closed, and its searches end without a result.
     fn read(&mut self, at: usize, received: io::Result<usize>, frame: &mut [u8; FRAME]) -> Vec<Sighting> {
         let (mut received, mut sightings) = (received.map(Some), Vec::new());
         for _ in 0..FRAMES {
@@ -235,7 +237,7 @@ impl Task {
                 Ok(Some(length)) => ear.hear(&frame[..length.min(FRAME)], &mut sightings),
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::debug!(%error, segment = ?ear.segment, "a search ends");
+                    tracing::debug!(%error, segment = ?ear.segment, "cannot receive frames; searches end");
                     self.ears.swap_remove(at);
                     break;
                 }
@@ -245,31 +247,32 @@ impl Task {
         sightings
     }
 
-    /// Opens, filters and closes sockets as they are wanted.
+    /// Opens, filters and closes the sockets as required.
     fn refresh(&mut self) {
         self.ears.retain_mut(|ear| {
             if ear.is_outdated
                 && !ear.wanted.is_empty()
                 && let Err(error) = ear.filter()
             {
-                tracing::debug!(%error, segment = ?ear.segment, "a search ends");
+                tracing::debug!(%error, segment = ?ear.segment, "cannot open a packet socket; searches end");
                 return false;
             }
             !ear.wanted.is_empty()
         });
     }
 
-    /// Whether the kernel's neighbour entry of an address was confirmed after `since`. An entry in a VLAN belongs to an
-    /// interface of its own and is not looked at.
+    /// Whether the kernel's neighbour entry of an address was confirmed after `since`. Always false in a VLAN, whose
+    /// entry belongs to another interface.
     async fn is_confirmed(&self, segment: Segment, ip: Ipv4Addr, since: BootTime) -> bool {
         let Some(route) = self.route.as_ref().filter(|_| segment.vlan == [0, 0]) else { return false };
         let confirmed = route.neighbour_confirmed(segment.ifindex, ip).await;
         let confirmed =
-            confirmed.inspect_err(|error| tracing::debug!(%error, %ip, "no neighbour entry")).ok().flatten();
+            confirmed.inspect_err(|error| tracing::debug!(%error, %ip, "neighbour entry not read")).ok().flatten();
         confirmed.is_some_and(|ago| since + ago + TICKS < Clock::now())
     }
 
-    /// Compares the packets of the client's flows now and at the end of its search, where they are counted.
+    /// Compares the packet counts of the client's flows now and at the end of the search, if the connection tracker
+    /// counts.
     fn look_at_flows(&self, client: ClientKey, ip: Ipv4Addr, until: Instant) {
         let is_counted = fs::read_to_string(ACCOUNTING).is_ok_and(|text| text.trim() == "1");
         let Some(conntrack) = self.conntrack.as_ref().filter(|_| is_counted) else { return };
@@ -285,7 +288,7 @@ impl Ear {
         self.is_outdated |= self.wanted.len() != before;
     }
 
-    /// Lets pass what is wanted.
+    /// Sets the filter of the socket to the wanted addresses; opens the socket if necessary.
     fn filter(&mut self) -> io::Result<()> {
         let sources: Vec<Ipv4Addr> = self.wanted.iter().map(|wanted| wanted.ip).collect();
         if let Some(socket) = &self.socket {
@@ -299,7 +302,7 @@ impl Ear {
         Ok(())
     }
 
-    /// Takes a frame that the filter let pass.
+    /// Processes a frame that passed the filter.
     fn hear(&mut self, frame: &[u8], sightings: &mut Vec<Sighting>) {
         let Some((ip, mac)) = sender(frame, self.segment) else { return };
         let (segment, before) = (self.segment, self.wanted.len());
@@ -324,7 +327,7 @@ impl Ear {
     }
 }
 
-/// The next frame of any socket, and the number of its ear. Cancel-safe.
+/// The next frame of any socket, and the index of the socket. Cancel-safe.
 async fn next_frame(ears: &[Ear], frame: &mut [u8]) -> (usize, io::Result<usize>) {
     poll_fn(|context| {
         for (at, ear) in ears.iter().enumerate() {
@@ -339,10 +342,10 @@ async fn next_frame(ears: &[Ear], frame: &mut [u8]) -> (usize, io::Result<usize>
     .await
 }
 
-/// The sender of a frame that the filter let pass: IPv4 source, or ARP sender with its hardware address. The outer VLAN
-/// tag is not in the frame.
+/// The sender of a frame that passed the filter: the source address of IPv4, or the sender addresses of ARP. The kernel
+/// has removed the outer VLAN tag.
 fn sender(frame: &[u8], segment: Segment) -> Option<(Ipv4Addr, Option<[u8; 6]>)> {
-    /// Where the source address of IPv4 stands behind an Ethernet header.
+    /// Offset of the source address of IPv4 behind an Ethernet header.
     const SOURCE: usize = 14 + 12;
     if let Some(arp) = find_arp(frame, None) {
         return Some((arp.ip.into(), Some(arp.mac)));
@@ -359,7 +362,7 @@ async fn look_at_flows(
     until: Instant,
     _leave: OwnedSemaphorePermit,
 ) {
-    let failed = |error: &io::Error| tracing::debug!(%error, %ip, "the connection tracker does not answer");
+    let failed = |error: &io::Error| tracing::debug!(%error, %ip, "cannot read the connection tracker");
     let Ok(before) = conntrack.packets_from(ip).await.inspect_err(failed) else { return };
     let left = until.saturating_duration_since(Instant::now());
     sleep(left.saturating_sub(BEFORE_THE_END.min(left / 4))).await;
@@ -374,7 +377,7 @@ fn has_risen(before: &HashMap<Vec<u8>, u64>, after: &HashMap<Vec<u8>, u64>) -> b
     after.iter().any(|(flow, packets)| *packets > before.get(flow).copied().unwrap_or(0))
 }
 
-/// An instant of the boottime clock as the timers have it.
+/// Converts a boot time to an `Instant`; a past time becomes now.
 fn instant(time: BootTime) -> Instant {
     Instant::now() + time.since(Clock::now()).unwrap_or_default()
 }
@@ -383,7 +386,7 @@ fn instant(time: BootTime) -> Instant {
 mod tests {
     use super::*;
 
-    /// T-6: a flow that goes on in the other direction only, or that ended, is no sign of life.
+    /// T-6: a flow with traffic in the other direction only, or a flow that ended, is not a sign of life.
     #[test]
     fn only_a_counter_that_rose_is_a_sign() {
         let flows = |counts: &[(u8, u64)]| counts.iter().map(|(flow, packets)| (vec![*flow], *packets)).collect();

@@ -1,4 +1,4 @@
-//! Which gateway each device is behind: the core's decisions, counted and told.
+//! Which gateway each device is behind: stores, counts and announces what the core decides.
 
 mod record;
 
@@ -25,15 +25,15 @@ use crate::{
     telemetry::{AcsMetrics, AssociationMetrics},
 };
 
-/// How long to sleep where nothing is due.
+/// Sleep while no deadline is set.
 const NEVER: Duration = Duration::from_hours(24);
 
-/// Everything about associations that the copies of an [`Acs`] share.
+/// The part of the state of associations that all clones of an [`Acs`] share.
 #[derive(Debug)]
 pub(super) struct Shared {
     associations: Mutex<Associations>,
     metrics: OnceLock<AssociationMetrics>,
-    /// Something is due earlier than before.
+    /// Notified when the next deadline has become earlier.
     due: Notify,
 }
 
@@ -47,13 +47,13 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, Associations> {
-        // Each report is taken as a whole before the next.
+        // A panic cannot leave a half-made change: each report is taken as a whole.
         self.associations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Acs {
-    /// Takes a device's report of its gateway; `None` where it knows none (ACS-1 to ACS-4).
+    /// Takes a device's report of its gateway; `None` if the device knows no gateway (ACS-1 to ACS-4).
     pub async fn report_gateway(
         &self,
         device: &DeviceIdentity,
@@ -67,8 +67,8 @@ impl Acs {
         Ok(outcome?)
     }
 
-    /// Takes a gateway's report of its whole table, which decides what devices claimed (ACS-5). Gives how many rows cannot be
-    /// of any device, and what changed.
+    /// Takes a gateway's report of its whole ManageableDevice table, which decides the claims of devices (ACS-5).
+    /// Returns how many rows cannot belong to any device, and the records that changed.
     pub async fn report_table(&self, gateway: &GatewayIdentity, table: Table) -> Result<(usize, Vec<Record>), Error> {
         let now = self.moment();
         let (taken, changes) = self.associate(|associations| associations.table(now, gateway, table));
@@ -78,23 +78,23 @@ impl Acs {
         Ok((taken?, records))
     }
 
-    /// What is held of a device.
+    /// Returns the association and the claim of a device.
     pub fn association(&self, device: &DeviceIdentity) -> Option<Record> {
         self.0.association.lock().get(device).cloned()
     }
 
-    /// At most `limit` devices behind `after`, in the order of their identities.
+    /// Returns at most `limit` records that follow `after` in the order of device identities.
     pub fn associations(&self, after: Option<&DeviceIdentity>, limit: usize) -> Vec<Record> {
         self.0.association.lock().after(after).take(limit).cloned().collect()
     }
 
-    /// At most `limit` devices whose word their gateway contradicts, and how many there are.
+    /// Returns at most `limit` records whose claim the gateway's table contradicts, and how many there are.
     pub fn alarms(&self, limit: usize) -> (Vec<Record>, u64) {
         let associations = self.0.association.lock();
         (associations.alarms().take(limit).cloned().collect(), associations.tally().refused)
     }
 
-    /// How many there are of each.
+    /// Returns the number of records in each state.
     pub fn association_tally(&self) -> Tally {
         self.0.association.lock().tally()
     }
@@ -102,16 +102,15 @@ impl Acs {
     /// Counts into `metrics` from now on.
     pub fn count_associations(&self, metrics: AssociationMetrics) {
         metrics.show(self.association_tally());
-        // Whoever came first counts for all.
+        // The first call wins; there is only one.
         let _ = self.0.association.metrics.set(metrics);
     }
 
-    /// Decides by other settings from now on.
     pub(super) fn set_association(&self, settings: Settings) {
         self.0.association.lock().set(settings);
     }
 
-    /// Refuses claims that no notification made true in time, until the agent ends.
+    /// Refuses claims that no notification confirmed in time, until the agent ends.
     pub async fn watch_associations(self) {
         loop {
             let due = self.0.association.lock().next_deadline();
@@ -123,7 +122,7 @@ impl Acs {
             let now = self.moment();
             let ((), changes) = self.associate(|associations| associations.pass(now));
             if let Err(error) = self.settle(changes).await {
-                tracing::warn!(%error, "an association");
+                tracing::warn!(%error, "cannot store the refusal of an association");
             }
         }
     }
@@ -140,7 +139,7 @@ impl Acs {
         (done, changes)
     }
 
-    /// Keeps, counts and tells what changed.
+    /// Stores, counts and announces changes.
     async fn settle(&self, changes: Vec<Change>) -> Result<(), Error> {
         let kept = match self.0.journal.get().filter(|_| !changes.is_empty()) {
             Some(journal) => journal.commit(changes.iter().map(kept).collect()).await,
@@ -150,14 +149,14 @@ impl Acs {
         Ok(kept?)
     }
 
-    /// Has the associations that a store holds.
+    /// Loads the associations that a store holds.
     pub(super) fn restore_associations(&self, kept: impl IntoIterator<Item = (Short, Box<[u8]>)>) {
         for (key, value) in kept {
             let _ = self.follow_association(&key, Some(&value));
         }
     }
 
-    /// Takes what another server changed. Gives what the tables here make of it, to be kept.
+    /// Applies a change that another server made. Returns the changes that follow from it, which are to be stored.
     #[must_use]
     pub(super) fn follow_association(&self, key: &[u8], value: Option<&[u8]>) -> Vec<acs::Change> {
         let now = self.moment();
@@ -174,7 +173,7 @@ impl Acs {
             (_, None) => is_readable = false,
         });
         if !is_readable {
-            tracing::error!(key = %key.escape_ascii(), "an association of the registry cannot be read and is left alone");
+            tracing::error!(key = %key.escape_ascii(), "cannot decode an association of the registry; record ignored");
             self.alarm(AcsMetrics::UNREADABLE, None, None);
         }
         let decided = changes.iter().map(kept).collect();
@@ -182,7 +181,8 @@ impl Acs {
         decided
     }
 
-    /// Takes it that a store has associations of these keys and no others. What it lost is given, to be kept again.
+    /// Compares the associations with the keys of a complete snapshot of the store. Removes those that the store does
+    /// not have. If the store has lost records, returns them to be stored again instead.
     #[must_use]
     pub(super) fn follow_whole(&self, whole: &Whole) -> Vec<acs::Change> {
         let (missing, changes) = self.associate(|associations| {
@@ -201,7 +201,7 @@ impl Acs {
         if whole.is_lossy { missing.iter().map(again).collect() } else { Vec::new() }
     }
 
-    /// Counts and tells what changed.
+    /// Counts and announces changes.
     fn announce(&self, changes: Vec<Change>) {
         self.count(|metrics| {
             for change in &changes {
@@ -212,7 +212,7 @@ impl Acs {
         for change in changes {
             if change.outcome == Outcome::Refused {
                 let (device, gateway) = (&change.device, &change.gateway);
-                tracing::warn!(%device, %gateway, "the gateway's table contradicts what the device says");
+                tracing::warn!(%device, %gateway, "claim refused: the gateway's table does not list the device");
             }
             self.tell(|| Happening::Association(told(change)));
         }

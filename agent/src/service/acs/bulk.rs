@@ -1,4 +1,4 @@
-//! Connection Requests to very many CPEs, at a given rate.
+//! Connection Requests to many CPEs, at a given rate.
 
 use std::{
     collections::VecDeque,
@@ -21,36 +21,36 @@ use crate::{
     telemetry::AcsMetrics,
 };
 
-/// CPEs that are read from the registry, and whose `ts` are reserved, at once.
+/// Number of CPEs that are read from the registry, and whose `ts` are reserved, at once.
 const CHUNK: usize = 1_024;
-/// Groups of datagrams a second: what leaves at once is never more than a rate's five hundredth part.
+/// Groups of datagrams per second: no group has more than 1/500 of a second's CPEs.
 const GROUPS: u32 = 500;
-/// Names that are looked up at a time.
+/// Number of host names that are looked up at the same time.
 const LOOKUPS: usize = 64;
-/// How often progress is told.
+/// Interval between two reports of progress.
 const TELL: Duration = Duration::from_millis(100);
 
-/// Who is to be woken.
+/// The CPEs that receive a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// Every CPE.
     All,
-    /// CPEs of these names.
+    /// The CPEs with these STUNUsernames.
     Names(Vec<String>),
 }
 
-/// How a bulk of requests goes on.
+/// State of a bulk of requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bulk {
-    /// It goes on.
+    /// Requests are being sent.
     Progress(BulkProgress),
-    /// All copies have left.
+    /// All copies have been sent.
     Finished(BulkSummary),
 }
 
 impl Acs {
-    /// Sends Connection Requests in `copies` to the CPEs of a selection, `rate` CPEs a second. Whoever drops the receiver
-    /// ends it.
+    /// Sends Connection Requests in `copies` to the selected CPEs, at `rate` CPEs per second. Dropping the receiver
+    /// stops it.
     pub fn send_many(&self, selection: Selection, rate: u32, copies: usize) -> mpsc::Receiver<Bulk> {
         let (told, progress) = mpsc::channel(16);
         let total = match &selection {
@@ -71,19 +71,18 @@ impl Acs {
             named: JoinSet::new(),
             lookups: Arc::new(Semaphore::new(LOOKUPS)),
         };
-        // Signing and pacing keep a core busy, and sending may have to wait for room.
+        // Signing and pacing keep a core busy, and sending may wait for buffer space.
         drop(tokio::task::spawn_blocking(move || sender.run(selection)));
         progress
     }
 
-    /// The next CPEs of all, from number `from` on.
+    /// Returns the orders for the next CPEs of all, from number `from` on, and the number of the next page.
     fn orders(&self, from: u32) -> (Vec<Result<Order, Error>>, Option<u32>) {
         let approach = self.approach();
         let page = self.page(from, CHUNK, |cpe| [Order::new(cpe, approach)]);
         (page.items, page.next)
     }
 
-    /// Those of these names.
     fn orders_of(&self, names: &[String]) -> Vec<Result<Order, Error>> {
         let approach = self.approach();
         let order = |name: &String| self.get(name).ok_or(Error::Unknown).and_then(|cpe| Order::new(&cpe, approach));
@@ -91,7 +90,7 @@ impl Acs {
     }
 }
 
-/// When CPEs are due.
+/// Computes when the next group is due.
 #[derive(Debug)]
 struct Pace {
     start: Instant,
@@ -104,16 +103,16 @@ impl Pace {
         self.start + Duration::from_nanos(self.departed.saturating_mul(1_000_000_000) / u64::from(self.rate))
     }
 
-    /// CPEs that leave at once.
+    /// Number of CPEs in a group.
     fn group(&self) -> usize {
         ((self.rate / GROUPS) as usize).clamp(1, BATCH)
     }
 }
 
-/// Datagrams that left together, by the socket that they leave from.
+/// Datagrams that are sent together, each with the index of its socket.
 type Group = Vec<(usize, Outgoing)>;
 
-/// A group whose next copy waits.
+/// A group that waits for its next copy.
 #[derive(Debug)]
 struct Waiting {
     first: Instant,
@@ -127,14 +126,14 @@ struct Sender {
     told: mpsc::Sender<Bulk>,
     pace: Pace,
     copies: usize,
-    /// Groups whose copy of this number is next, in the order in which they are due.
+    /// Groups by the number of the copy that they send next, in the order in which they are due.
     waiting: [VecDeque<Waiting>; COPIES.len()],
     summary: BulkSummary,
     done: u64,
     last_told: Instant,
-    /// Nobody wants to know any more.
+    /// The receiver was dropped.
     is_left: bool,
-    /// Those whose host is a name.
+    /// Requests whose host is a name, which is looked up first.
     named: JoinSet<Result<(), Error>>,
     lookups: Arc<Semaphore>,
 }
@@ -160,7 +159,7 @@ impl Sender {
                 }
             }
         }
-        // What has begun is ended: the copies of what left.
+        // Requests that were sent once get all their copies.
         while let Some(due) = self.next_copy() {
             self.wait_until(due);
         }
@@ -171,7 +170,7 @@ impl Sender {
         let _ = self.told.blocking_send(Bulk::Finished(self.summary));
     }
 
-    /// Sends to some CPEs.
+    /// Sends to these CPEs.
     fn take(&mut self, orders: Vec<Result<Order, Error>>) {
         let mut good = Vec::with_capacity(orders.len());
         for order in orders {
@@ -210,7 +209,7 @@ impl Sender {
         self.depart(group);
     }
 
-    /// A name is looked up beside the others, and its request sent when that is done.
+    /// Looks up a host name in a task of its own, which then sends the request.
     fn look_up(&mut self, order: Order) {
         let (acs, lookups, copies) = (self.acs.clone(), Arc::clone(&self.lookups), self.copies);
         self.pace.departed += 1;
@@ -221,7 +220,7 @@ impl Sender {
         self.named.spawn_on(task, &self.runtime);
     }
 
-    /// Sends the first copy when it is due, and has the others wait.
+    /// Sends the first copy when it is due, and queues the group for the next copy.
     fn depart(&mut self, group: Group) {
         if group.is_empty() {
             return;
@@ -252,13 +251,12 @@ impl Sender {
         sent
     }
 
-    /// When the next copy is due.
     fn next_copy(&self) -> Option<Instant> {
         let fronts = self.waiting.iter().zip(COPIES);
         fronts.filter_map(|(queue, after)| Some(queue.front()?.first + after)).min()
     }
 
-    /// Sends the copies that are due until `deadline`.
+    /// Sends the copies that become due until `deadline`.
     fn wait_until(&mut self, deadline: Instant) {
         loop {
             let now = Instant::now();
@@ -288,7 +286,7 @@ impl Sender {
         self.is_left |= matches!(sent, Err(mpsc::error::TrySendError::Closed(_)));
     }
 
-    /// Counts a CPE that is done.
+    /// Counts the result for one CPE.
     fn count(&mut self, result: Result<(), Error>) {
         self.done += 1;
         match result {

@@ -1,4 +1,4 @@
-//! The time of an ACS: the system's clock, where it can be believed.
+//! The time that an ACS uses: the system clock, as long as it is plausible.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,29 +19,29 @@ use crate::{
     telemetry::AcsMetrics,
 };
 
-/// How often the clock is looked at, though nobody asks for the time.
+/// Interval between two checks of the clock.
 const LOOK: Duration = Duration::from_mins(1);
-/// After how many looks the time is kept, for the next start.
+/// Number of checks between two writes of the time to the store.
 const KEEP: u32 = 60;
 
-/// The clock of an ACS. All copies are the same one.
+/// The clock of an ACS. Clones share one state.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AcsClock(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
     reference: ReferenceClock,
-    /// How far the clock is ahead, where it is too far.
+    /// How far the system clock is ahead of the latest plausible time; `None` while it is plausible.
     ahead: Option<Duration>,
 }
 
 impl AcsClock {
-    /// Goes by a time that an earlier process knew to be good.
+    /// Starts from the last good time that an earlier process stored.
     pub(super) fn restore(&self, good: Option<UnixTime>) {
         self.lock().reference = ReferenceClock::new(good, Clock::now());
     }
 
-    /// This moment, and whether it began or ceased to be believed that the clock is right.
+    /// Returns the time, the reading, and whether the clock has just become implausible or plausible again.
     fn read(&self) -> (Now, Reading, bool) {
         let now = system();
         let mut state = self.lock();
@@ -50,19 +50,18 @@ impl AcsClock {
         (Now { unix: reading.unix, ..now }, reading, before.is_some() != reading.ahead.is_some())
     }
 
-    /// This moment.
     pub(super) fn now(&self) -> Now {
         let now = system();
         Now { unix: self.lock().reference.read(now).unix, ..now }
     }
 
-    /// The latest time that it may be; nothing while the clock was never set.
+    /// Returns the latest plausible time; `None` while the system clock has never been set.
     pub(super) fn latest(&self) -> Option<UnixTime> {
         self.lock().reference.latest(system())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Each reading is whole before the next.
+        // A panic cannot leave a half-made change: each reading is complete before the next one.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -72,8 +71,8 @@ fn system() -> Now {
 }
 
 impl Acs {
-    /// This moment. Where the clock is too far ahead, that is an alarm, and the time is the last good one and what passed
-    /// since.
+    /// Returns the time. While the system clock is too far ahead, this is the last good time plus the time that has
+    /// passed since, and the transition raises an alarm.
     pub(crate) fn now(&self) -> Now {
         let (now, reading, is_other) = self.0.clock.read();
         if is_other {
@@ -82,13 +81,13 @@ impl Acs {
         now
     }
 
-    /// How far the clock is ahead, where it is too far.
+    /// Returns how far the system clock is ahead; `None` while it is plausible.
     pub(super) fn clock_ahead(&self) -> Option<Duration> {
         self.now();
         self.0.clock.lock().ahead
     }
 
-    /// Looks at the clock, and keeps the time for the next start, until the agent ends.
+    /// Checks the clock every minute and stores the time every hour, until the agent ends.
     pub async fn watch_clock(self) {
         self.keep_time();
         let mut before = self.0.clock.latest();
@@ -98,7 +97,7 @@ impl Acs {
                 self.0.clock.lock().reference.confirm(system(), is_synchronised());
                 self.now();
                 let latest = self.0.clock.latest();
-                // What was learned since is of the future.
+                // The latest plausible time went back, so times that were stored since lie in the future.
                 if latest < before {
                     self.heal();
                 }
@@ -108,7 +107,7 @@ impl Acs {
         }
     }
 
-    /// Takes the clock as it is for good, by an operator's word.
+    /// Accepts the present system time as correct, on an operator's command.
     pub(super) fn accept_clock(&self) {
         self.0.clock.lock().reference.accept(system());
         self.now();
@@ -116,7 +115,7 @@ impl Acs {
         self.keep_time();
     }
 
-    /// Keeps the last time that was known to be good.
+    /// Stores the last good time for the next start.
     pub(super) fn keep_time(&self) {
         if let (Some(time), Some(journal)) = (self.0.clock.latest(), self.0.journal.get()) {
             journal.keep(vec![Change::GoodTime(time)]);
@@ -124,13 +123,13 @@ impl Acs {
     }
 
     fn tell_clock(&self, reading: Reading) {
-        let Some(ahead) = reading.ahead else { return tracing::info!("the clock is believed again") };
+        let Some(ahead) = reading.ahead else { return tracing::info!("the system clock is plausible again") };
         let time = Clock::rfc3339_of(reading.unix);
         tracing::error!(
             ahead_s = ahead.as_secs(),
             used = time,
-            "the clock is far ahead of the last known good time, so ts is not taken from it; set the clock, or, if it is \
-             right, run `tr111 cpe reset-timestamp --all`"
+            "the system clock is far ahead of the last good time and is not used for ts; set the clock, or, if it is \
+             correct, run `tr111 cpe reset-timestamp --all`"
         );
         self.0.metrics.alarms.with_label_values(&[AcsMetrics::CLOCK_AHEAD]).inc();
         let alarm = AcsMetrics::CLOCK_AHEAD.to_owned();

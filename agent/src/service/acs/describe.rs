@@ -1,4 +1,4 @@
-//! From the core's types to those that clients see.
+//! Converts the core's types into those that clients see.
 
 use tr111_core::{
     acs::{Approach, Cpe, Credentials, Seen, Way, association::Record},
@@ -11,12 +11,12 @@ use crate::{
     service::Clock,
 };
 
-/// Text from the network or from an operator.
+/// Converts text from the network or from an operator; invalid UTF-8 is replaced.
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// All that is known of where a CPE is.
+/// Every known address of a CPE.
 pub(crate) fn bindings(cpe: &Cpe) -> Vec<NatBinding> {
     let username = || Some(text(&cpe.name));
     let seen = |seen: Seen, way: Way| NatBinding {
@@ -43,7 +43,7 @@ pub(crate) fn bindings(cpe: &Cpe) -> Vec<NatBinding> {
     signed.into_iter().chain(reported).chain(unsigned).collect()
 }
 
-/// A CPE without its passwords.
+/// The CPE without its passwords.
 pub(crate) fn cpe(cpe: &Cpe, approach: Approach) -> RegisteredCpe {
     let Cpe { name, credentials, state } = cpe;
     let to = state.destination(approach);
@@ -68,7 +68,7 @@ pub(crate) fn cpe(cpe: &Cpe, approach: Approach) -> RegisteredCpe {
     }
 }
 
-/// What an operator provisioned of a CPE.
+/// The CPE's name and credentials as an operator provisioned them, with passwords.
 pub(crate) fn credentials(cpe: &Cpe) -> NewCpe {
     let credentials = &cpe.credentials;
     NewCpe {
@@ -79,7 +79,7 @@ pub(crate) fn credentials(cpe: &Cpe) -> NewCpe {
     }
 }
 
-/// The same the other way round.
+/// The inverse of [`credentials`].
 pub(crate) fn provisioned(cpe: NewCpe) -> (String, Credentials) {
     let short = |text: &str| Short::from(text.as_bytes());
     let credentials = Credentials {
@@ -90,7 +90,6 @@ pub(crate) fn provisioned(cpe: NewCpe) -> (String, Credentials) {
     (cpe.stun_username, credentials)
 }
 
-/// A Device Identity.
 pub(crate) fn identity(DeviceIdentity { manufacturer_oui, serial_number, product_class }: &DeviceIdentity) -> Identity {
     Identity {
         manufacturer_oui: manufacturer_oui.to_string(),
@@ -99,7 +98,6 @@ pub(crate) fn identity(DeviceIdentity { manufacturer_oui, serial_number, product
     }
 }
 
-/// A Gateway Identity.
 pub(crate) fn gateway(
     GatewayIdentity { manufacturer_oui, serial_number, product_class }: &GatewayIdentity,
 ) -> Identity {
@@ -110,7 +108,7 @@ pub(crate) fn gateway(
     }
 }
 
-/// What is held of a device.
+/// The association and the claim of a device.
 pub(crate) fn association(Record { device, association, claim }: &Record) -> Association {
     Association {
         device: identity(device),

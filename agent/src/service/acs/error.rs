@@ -1,11 +1,11 @@
-//! Why an ACS does not do what it was asked.
+//! Errors of requests to the ACS.
 
 use tr111_core::{acs::association, connreq::DatagramTooLong};
 
-/// Why an ACS does not do what it was asked.
+/// Why the ACS refused or failed a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// STUN-21: two CPEs cannot have one STUNUsername.
+    /// The STUNUsername belongs to another CPE (STUN-21).
     #[error("another CPE has this STUNUsername")]
     Taken,
     /// There are as many CPEs as there may be.
@@ -17,45 +17,45 @@ pub enum Error {
     /// Nobody has this name.
     #[error("no CPE has this STUNUsername")]
     Unknown,
-    /// A text that no parameter of TR-111 Table 6 holds.
-    #[error("{what} has to have {least} to 256 bytes, without control characters")]
+    /// A string that TR-111 Table 6 does not allow.
+    #[error("{what} must have {least} to 256 bytes and no control characters")]
     Text {
-        /// Which.
+        /// The name of the parameter.
         what: &'static str,
-        /// Fewest bytes.
+        /// The smallest permitted length in bytes.
         least: usize,
     },
-    /// The CPE was not heard of yet.
+    /// No address of the CPE is known yet.
     #[error("nothing is known of where this CPE is")]
     NoDestination,
-    /// The CPE cannot be woken by anybody.
+    /// The CPE lacks the credentials for Connection Requests.
     #[error("this CPE has no ConnectionRequestUsername or no ConnectionRequestPassword")]
     NoCredentials,
-    /// The host of its address has no IPv4 address.
-    #[error("{host}: no IPv4 address")]
+    /// The CPE's host name has no IPv4 address.
+    #[error("the host name {host} has no IPv4 address")]
     Unresolved {
-        /// The host.
+        /// The host name.
         host: String,
     },
-    /// The request would not travel in one packet.
+    /// The request does not fit into one packet.
     #[error("{0}")]
     TooLong(#[from] DatagramTooLong),
-    /// It did not leave.
-    #[error("it was not sent: {0}")]
+    /// The datagram could not be sent.
+    #[error("the Connection Request was not sent: {0}")]
     NotSent(String),
-    /// A report about an association that is not taken.
+    /// A report about an association was refused.
     #[error("{0}")]
     Association(association::Refusal),
     /// The registry cannot be read.
     #[error("the registry cannot be read: {0}")]
     Unreadable(String),
-    /// The store did not keep it.
-    #[error("the store did not keep it: {0}")]
+    /// The store could not write the change.
+    #[error("the change was not stored: {0}")]
     Store(String),
 }
 
 impl Error {
-    /// The value of a metric's `result` label.
+    /// The value of the metrics' `result` label.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Taken => "taken",

@@ -1,4 +1,4 @@
-//! What of an ACS outlives its process, and what several of them share.
+//! What an ACS keeps in its registry, and shares with other servers of the same registry.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -32,13 +32,13 @@ impl From<Refused> for Error {
     }
 }
 
-/// Why a list of CPEs was not added. None of them was.
+/// A list of CPEs was not added. No CPE of the list was added.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {error}", name.escape_debug())]
 pub struct NotAdded {
-    /// Which of them.
+    /// The CPE that could not be added.
     pub name: String,
-    /// Why.
+    /// The reason.
     pub error: Error,
 }
 
@@ -48,7 +48,7 @@ impl NotAdded {
     }
 }
 
-/// CPEs of which nothing is known yet.
+/// Checks the texts of new CPEs.
 ///
 /// # Errors
 /// Names the first with a text that TR-111 Table 6 does not allow.
@@ -62,8 +62,8 @@ pub(super) fn judged(cpes: Vec<(String, Credentials)>) -> Result<Vec<Cpe>, NotAd
 }
 
 impl Acs {
-    /// Has `opened` be the registry: its CPEs are those of this ACS, what changes is kept there, and what other servers
-    /// change there is known here.
+    /// Starts to use `opened` as the registry: takes over its CPEs, stores changes there, and follows the changes that
+    /// other servers make there.
     pub fn open(&self, opened: Opened) {
         let Opened { journal, registry, associations, good_time, unreadable, signed, mut news } = opened;
         {
@@ -76,7 +76,7 @@ impl Acs {
         self.0.clock.restore(good_time);
         self.heal();
         let health = journal.health();
-        // It is opened once.
+        // This is called once.
         let _ = self.0.journal.set(journal);
         self.restore_associations(associations);
         self.note_unreadable(&unreadable);
@@ -91,22 +91,22 @@ impl Acs {
         });
     }
 
-    /// Has nothing be known and nothing be kept from now on, because the registry cannot be read, for this `reason`.
+    /// Marks the registry as unreadable for this `reason`: from now on no CPE is known and no change is stored.
     pub fn refuse(&self, reason: String) {
-        // It is found out once, at the start.
+        // This is called at most once, at the start.
         let _ = self.0.unreadable.set(reason);
         self.0.settings.write().unwrap_or_else(PoisonError::into_inner).is_registry_readable = false;
     }
 
-    /// Whether the registry could be read.
+    /// Checks that the registry could be read.
     ///
     /// # Errors
-    /// Says why it could not.
+    /// [`Error::Unreadable`] with the reason.
     pub fn readable(&self) -> Result<(), Error> {
         self.0.unreadable.get().map_or(Ok(()), |reason| Err(Error::Unreadable(reason.clone())))
     }
 
-    /// Comes back when everything that was handed in is kept, or cannot be.
+    /// Waits until all queued changes are stored, or have failed.
     pub async fn flush(&self) {
         let Some(journal) = self.0.journal.get() else { return };
         self.keep_time();
@@ -120,15 +120,15 @@ impl Acs {
         }
     }
 
-    /// Whether what is learned is kept.
+    /// Returns whether the registry stores changes.
     pub fn health(&self) -> Health {
         self.0.journal.get().map(|journal| journal.health().borrow().clone()).unwrap_or_default()
     }
 
-    /// Adds CPEs of which nothing is known yet: all of them, or none (STUN-20, STUN-21).
+    /// Adds CPEs that have credentials and no binding yet: all of them, or none (STUN-20, STUN-21).
     ///
     /// # Errors
-    /// Names the first that cannot be added.
+    /// Names the first CPE that cannot be added.
     pub async fn add_all(&self, cpes: Vec<(String, Credentials)>) -> Result<(), NotAdded> {
         self.add_judged(judged(cpes)?).await
     }
@@ -169,18 +169,18 @@ impl Acs {
         Err(NotAdded::new(&name, refused.into()))
     }
 
-    /// Adds CPEs, and gives those that are there the credentials: all of them, or none. What was learned of a CPE stays, and
-    /// credentials that it has already are not written again.
+    /// Adds CPEs, and replaces the credentials of those that exist: all of them, or none. The bindings of existing CPEs
+    /// are kept. Credentials that have not changed are not written again.
     ///
     /// # Errors
-    /// Names the first that cannot be had.
+    /// Names a CPE that cannot be added or changed.
     pub async fn upsert_all(&self, cpes: Vec<(String, Credentials)>) -> Result<(), NotAdded> {
         self.upsert_judged(judged(cpes)?).await
     }
 
     pub(super) async fn upsert_judged(&self, cpes: Vec<Cpe>) -> Result<(), NotAdded> {
         let mut changes = Vec::new();
-        // What each CPE that changes had before; nothing where it is new.
+        // The former credentials of each changed CPE; `None` for a new one.
         let mut before: Vec<(Short, Option<Credentials>)> = Vec::new();
         {
             let mut state = self.lock();
@@ -191,7 +191,7 @@ impl Acs {
                 let name = cpe.name.clone();
                 let Some(number) = registry.number(&name) else {
                     changes.push(Change::Put(Box::new(cpe.clone())));
-                    // Its name is free, as was just seen.
+                    // The name is free: the lookup above found no CPE.
                     let _ = registry.add(cpe);
                     before.push((name, None));
                     continue;
@@ -214,7 +214,7 @@ impl Acs {
                 match (registry.number(&name), credentials) {
                     (Some(number), Some(credentials)) => drop(registry.set_credentials(number, credentials)),
                     (_, None) => drop(registry.remove(&name)),
-                    // Somebody removed it meanwhile.
+                    // The CPE was removed meanwhile.
                     (None, Some(_)) => {}
                 }
             }
@@ -241,14 +241,15 @@ impl Acs {
         self.keep(Change::TimestampReset(cpe.name)).await
     }
 
-    /// Forgets the last `ts` of every CPE, and takes the clock as it is for good.
+    /// Forgets the last `ts` of every CPE, and accepts the present time of the system clock as correct.
     pub async fn reset_timestamps(&self) -> Result<(), Error> {
         self.accept_clock();
         reset_timestamps(self.lock().server.registry_mut());
         self.keep(Change::TimestampsReset).await
     }
 
-    /// A `ts` for each, greater than any that was given to that CPE before, by whichever server (T-54, UCR-37).
+    /// Reserves one `ts` per order, each greater than every `ts` that any server sent to that CPE before (T-54,
+    /// UCR-37).
     pub(super) async fn reserve(&self, orders: &[Order]) -> Result<Vec<u64>, Error> {
         let now = self.now().unix;
         let wanted: Vec<Option<Wanted>> = {
@@ -261,7 +262,7 @@ impl Acs {
         let known: Vec<Wanted> = wanted.iter().flatten().cloned().collect();
         let given = match self.0.journal.get() {
             Some(journal) if !known.is_empty() => journal.reserve(known, now).await?,
-            // Memory is all there is.
+            // Without a store, memory is the only record.
             _ => known.iter().map(|wanted| next_timestamp(now, wanted.last)).collect(),
         };
         let mut given = given.into_iter();
@@ -271,7 +272,7 @@ impl Acs {
             let Some((name, given)) = wanted.and_then(|wanted| Some((wanted.name, given.next()?))) else {
                 return now.0;
             };
-            // It may be gone meanwhile.
+            // The CPE may have been removed meanwhile.
             if let Some(number) = registry.number(&name) {
                 registry.update(number, |state| state.last_timestamp = Some(given));
             }
@@ -280,14 +281,14 @@ impl Acs {
         Ok(reserved.collect())
     }
 
-    /// Comes back when a change is kept. Without a store, memory is all there is.
+    /// Waits until a change is stored. Without a store, returns at once.
     pub(super) async fn keep(&self, change: Change) -> Result<(), Error> {
         self.note_size();
         let Some(journal) = self.0.journal.get() else { return Ok(()) };
         Ok(journal.commit(vec![change]).await?)
     }
 
-    /// Has a change kept some time, which nobody waits for.
+    /// Queues a change for the next commit and does not wait for it.
     pub(super) fn keep_later(&self, change: Change) {
         self.note_size();
         if let Some(journal) = self.0.journal.get() {
@@ -295,14 +296,14 @@ impl Acs {
         }
     }
 
-    /// Brings times of the future back, wherever they came from.
+    /// Corrects stored times that lie in the future.
     pub(super) fn heal(&self) {
         if let Some(latest) = self.0.clock.latest() {
             heal(self.lock().server.registry_mut(), latest);
         }
     }
 
-    /// Takes what other servers changed.
+    /// Applies changes that other servers made.
     fn take(&self, batch: Vec<News>) {
         let (mut lost, mut unreadable) = (Vec::new(), Vec::new());
         let latest = self.0.clock.latest();
@@ -321,18 +322,21 @@ impl Acs {
                 News::Unreadable(record) => unreadable.push(record.clone()),
                 _ => {}
             }
-            // The STUN server has its turn between any two.
+            // The lock is released between any two changes, so that STUN threads are not delayed.
             lost.extend(follow(self.lock().server.registry_mut(), news));
         }
         self.note_size();
         self.note_unreadable(&unreadable);
         if let Some(journal) = self.0.journal.get().filter(|_| !lost.is_empty()) {
-            tracing::warn!(records = lost.len(), "the registry lost what is known here, and is told again");
+            tracing::warn!(
+                records = lost.len(),
+                "the registry has lost records that this server knows; writing them again"
+            );
             journal.keep(lost);
         }
     }
 
-    /// Raises the alarm for records that cannot be read.
+    /// Counts and announces an alarm for each record that cannot be decoded, and logs the first one.
     fn note_unreadable(&self, records: &[Unreadable]) {
         let Some(first) = records.first() else { return };
         tracing::error!(
@@ -346,7 +350,7 @@ impl Acs {
         }
     }
 
-    /// Has a store that lost something remember the signed requests that are remembered here.
+    /// If the store has lost records, writes the fingerprints of signed requests again that this server remembers.
     fn remember_again(&self, is_lossy: bool) {
         if let Some(journal) = self.0.journal.get().filter(|_| is_lossy) {
             let requests: Vec<_> = self.lock().server.remembered().collect();
@@ -355,7 +359,7 @@ impl Acs {
     }
 }
 
-/// Shows in the metrics whether the registry works.
+/// Sets the metric of the registry's health until the registry is closed.
 async fn note_health(shared: Arc<Shared>, mut health: watch::Receiver<Health>) {
     let gauge = shared.metrics.registry.clone();
     drop(shared);
@@ -367,5 +371,5 @@ async fn note_health(shared: Arc<Shared>, mut health: watch::Receiver<Health>) {
     }
 }
 
-/// Where changes go; nowhere while there is none.
+/// The registry, once it is open.
 pub(super) type Keeper = std::sync::OnceLock<Journal>;

@@ -1,4 +1,4 @@
-//! The line-rate path: which bindings it may answer for, and where it answers.
+//! The line-rate path: which bindings it may answer for, and on which interfaces and addresses it answers.
 
 use std::net::SocketAddrV4;
 
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Has the program know what is settled in the registry.
+/// Copies the settled bindings of the registry into the kernel program's map.
 #[derive(Debug)]
 pub(super) struct Settled {
     bindings: Bindings,
@@ -39,11 +39,11 @@ impl Follower for Settled {
             self.bindings.forget(name, address, server);
         }
         let Some(Seen { address, server, last_seen, .. }) = after else { return };
-        // The socket answers for those that the program does not know.
+        // The socket answers for bindings that the program does not know.
         match self.bindings.register(name, address, server, boot_of(self.clock.now(), last_seen)) {
             Ok(()) => self.is_full = false,
             Err(error) if !self.is_full => {
-                tracing::warn!(%error, "keep-alives of some bindings are not answered at line rate");
+                tracing::warn!(%error, "cannot add a binding to the line-rate path; the socket answers for it");
                 self.is_full = true;
             }
             Err(_) => {}
@@ -51,7 +51,7 @@ impl Follower for Settled {
     }
 }
 
-/// When a binding was last heard of, by the program.
+/// Returns when the kernel program last received a keep-alive of this binding.
 pub(super) fn heard(now: Now, bindings: &Bindings, name: &Short, seen: Seen) -> Option<UnixTime> {
     let since = now.boot.since(bindings.last_seen(name, seen.address, seen.server)?)?;
     Some(UnixTime(now.unix.0.saturating_sub(since.as_secs())))
@@ -62,24 +62,24 @@ fn boot_of(now: Now, time: UnixTime) -> BootTime {
     BootTime(now.boot.0.saturating_sub(ago))
 }
 
-/// Whether an operator's settings leave anything to answer without asking the registry: where keep-alives have to be
-/// signed, the socket answers all of it.
+/// Whether the settings allow the line-rate path to answer. Where every Binding Request must be signed, only the socket
+/// can answer.
 pub(super) fn is_allowed(settings: Settings) -> bool {
     settings.challenge < Challenge::Binding
 }
 
-/// One of the interfaces with the line-rate path.
+/// An interface that is configured for the line-rate path.
 #[derive(Debug)]
 struct Known {
     name: String,
-    /// As it is now; `None` while it is gone.
+    /// The link; `None` while the interface does not exist.
     link: Option<Link>,
     attached: Option<Attachment>,
-    /// Why it is not, as it was told.
+    /// The last error of an attachment that was logged, so that it is logged once.
     complaint: String,
 }
 
-/// Keeps the program on its interfaces, and tells it where the server listens. Dropping it takes the program off.
+/// Keeps the program attached to its interfaces and gives it the server's addresses. Detaches the program when dropped.
 #[derive(Debug)]
 pub struct Places {
     line_rate: LineRate,
@@ -90,10 +90,10 @@ pub struct Places {
 }
 
 impl Places {
-    /// Attaches to `interfaces`. The program answers nothing until [`Places::keep`].
+    /// Attaches the program to `interfaces`. The program answers nothing until [`Places::keep`] runs.
     ///
     /// # Errors
-    /// What is missing, in words for who runs the agent.
+    /// An interface does not exist, or the program cannot be attached to it.
     pub fn start(
         mut line_rate: LineRate,
         interfaces: &[String],
@@ -109,22 +109,22 @@ impl Places {
         Ok(places)
     }
 
-    /// The interfaces as they are now, for clients.
+    /// Subscribes to the states of the interfaces, for clients.
     pub fn interfaces(&self) -> watch::Receiver<Vec<Interface>> {
         self.told.subscribe()
     }
 
-    /// The bindings that the program knows.
+    /// The bindings that the kernel program knows.
     pub fn bindings(&self) -> Bindings {
         self.line_rate.bindings()
     }
 
-    /// A reader of the program's counters.
+    /// A reader of the kernel program's counters.
     pub fn counters(&self) -> Counters {
         self.line_rate.counters()
     }
 
-    /// Follows `network`, and answers while `is_allowed`.
+    /// Follows changes of links and addresses, and lets the program answer while `is_allowed` is true.
     pub async fn keep(mut self, mut network: mpsc::Receiver<NetworkChange>, mut is_allowed: watch::Receiver<bool>) {
         loop {
             tokio::select! {
@@ -139,7 +139,7 @@ impl Places {
             let own = self.addresses.iter();
             let own = own.flat_map(|own| own.broadcasts().into_iter().flatten().chain([own.address])).collect();
             if let Err(error) = self.line_rate.listen(places, &own) {
-                tracing::warn!(%error, "the line-rate path does not know where the server listens");
+                tracing::warn!(%error, "cannot give the server's addresses to the line-rate path");
             }
             self.tell();
         }
@@ -161,7 +161,10 @@ impl Places {
 
     fn gone(&mut self, is_gone: impl Fn(&Link) -> bool) {
         for known in self.interfaces.iter_mut().filter(|known| known.link.as_ref().is_some_and(&is_gone)) {
-            tracing::warn!(interface = known.name, "the interface is gone; the line-rate path is back when it is");
+            tracing::warn!(
+                interface = known.name,
+                "interface removed; the line-rate path is attached again when the interface returns"
+            );
             self.line_rate.release(&known.name);
             (known.link, known.attached) = (None, None);
         }
@@ -176,9 +179,9 @@ impl Places {
                 Ok(attached) => Some(attached),
                 Err(error) => {
                     let complaint = error.to_string();
-                    // Each message about the interface is another try.
+                    // Every message about the link causes another attempt.
                     if complaint != known.complaint {
-                        tracing::warn!(interface = known.name, %error, "no line-rate path on the interface");
+                        tracing::warn!(interface = known.name, %error, "cannot attach the line-rate path");
                         known.complaint = complaint;
                     }
                     None
@@ -188,8 +191,8 @@ impl Places {
         known.link = Some(link.clone());
     }
 
-    /// Each address of the server, on the interface with the program that has the address. What comes in for it elsewhere
-    /// is the stack's business, which may route it or not.
+    /// Pairs each address of the server with the interface that has the address and the program. Packets for the
+    /// address that arrive on another interface are left to the network stack, which may route them or not.
     fn places(&self) -> impl Iterator<Item = Listener> {
         let links = self.interfaces.iter().filter(|known| known.has_program()).filter_map(|known| {
             let link = known.link.as_ref()?;
@@ -203,7 +206,7 @@ impl Places {
                 let heard = self.listen.iter().filter(move |listen| is_there(listen, own));
                 heard.map(move |listen| {
                     let address = SocketAddrV4::new(own.address, listen.port());
-                    // There is one address and one port, so CHANGED-ADDRESS is this one (STUN-14, STUN-15).
+                    // The server has one address and one port, so CHANGED-ADDRESS is this address (STUN-14, STUN-15).
                     Listener { ifindex, mac, address, changed: address }
                 })
             })

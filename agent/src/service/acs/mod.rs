@@ -1,5 +1,5 @@
-//! The ACS: STUN server, registry of CPEs, sender of Connection Requests, and what may be asked of it. The control socket
-//! and the HTTP interface use the same [`Acs`].
+//! The ACS: the STUN server, the registry of CPEs and the sender of Connection Requests. The control socket and the
+//! HTTP interface both work through [`Acs`].
 
 mod association;
 mod bulk;
@@ -46,17 +46,17 @@ use crate::{
     telemetry::AcsMetrics,
 };
 
-/// Most bytes of a string of TR-111 Table 6.
+/// Greatest length of a string of TR-111 Table 6, in bytes.
 const TEXT: usize = 256;
 
-/// An ACS, as often as it is needed: all copies are the same one.
+/// Handle to the ACS. Clones share one state.
 #[derive(Clone, Debug)]
 pub struct Acs(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// The server's settings once more, for requests that do not need the registry.
+    /// A copy of the server's settings, for requests that do not need the registry.
     settings: RwLock<Settings>,
     source_pps: AtomicU32,
     max_cpes: AtomicU32,
@@ -69,12 +69,12 @@ struct Shared {
     metrics: AcsMetrics,
     clock: clock::AcsClock,
     journal: kept::Keeper,
-    /// Why no CPE is known: the registry cannot be read.
+    /// Why the registry cannot be read. While this is set, no CPE is known.
     unreadable: OnceLock<String>,
     association: association::Shared,
-    /// The bindings that the line-rate path knows, if there is one.
+    /// The bindings of the line-rate path. Not set without a line-rate path.
     line_rate: OnceLock<Bindings>,
-    /// Whether it may answer.
+    /// Whether the line-rate path may answer.
     is_line_rate_allowed: watch::Sender<bool>,
 }
 
@@ -83,7 +83,7 @@ struct State {
     server: Server,
 }
 
-/// What the STUN server learned of a CPE, to be kept and told when the registry is free again.
+/// What the STUN server learned about a CPE. It is stored and announced after the registry's lock is released.
 #[derive(Debug)]
 struct Lesson {
     learned: Learned,
@@ -91,29 +91,29 @@ struct Lesson {
     ends: Ends,
 }
 
-/// Some of a list that is too long for one answer.
+/// A page of a list that is too long for one answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
-    /// Some of it.
+    /// The items, in the order of the list.
     pub items: Vec<T>,
-    /// Where the next page starts; `None` where this one is the last.
+    /// Number of the first CPE of the next page; `None` on the last page.
     pub next: Option<u32>,
 }
 
-/// How many CPEs there are.
+/// Number of CPEs in the registry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
-    /// All.
+    /// All CPEs.
     pub cpes: u64,
-    /// Those whose binding was signed.
+    /// CPEs with an authenticated binding.
     pub authenticated: u64,
-    /// Records that cannot be read.
+    /// Records that cannot be decoded.
     pub unreadable: u64,
 }
 
 impl Acs {
-    /// An ACS without CPEs at these sockets. What others choose is hashed under a random `seed`; what happens is told to
-    /// `events`.
+    /// Creates an ACS without CPEs on these sockets. `seed` must be random: it keys the hashes over names and addresses
+    /// that senders choose. Events are sent to `events`.
     pub fn new(
         seed: u64,
         knobs: &AcsKnobs,
@@ -128,7 +128,7 @@ impl Acs {
             max_cpes: AtomicU32::new(knobs.max_cpes),
             imports: Arc::new(Semaphore::new(1)),
             sockets,
-            // Another one than before the last restart, most likely.
+            // Most likely another number than before the last restart.
             next_id: AtomicU32::new((seed >> 32) as u32 ^ seed as u32),
             is_ending: AtomicBool::new(false),
             events,
@@ -142,13 +142,13 @@ impl Acs {
         }))
     }
 
-    /// At most `limit` CPEs, from number `from` on.
+    /// Returns at most `limit` CPEs, from number `from` on.
     pub fn list(&self, from: u32, limit: usize) -> Page<Cpe> {
         self.page(from, limit, |cpe| [cpe.clone()])
     }
 
-    /// Bindings of at most `limit` CPEs, from number `from` on: of each CPE all that is known of where it is, signed
-    /// or not (T-65).
+    /// Returns the bindings of at most `limit` CPEs, from number `from` on: every known address of each CPE,
+    /// authenticated or not (T-65).
     pub fn bindings(&self, from: u32, limit: usize) -> Page<NatBinding> {
         self.page(from, limit, describe::bindings)
     }
@@ -168,7 +168,7 @@ impl Acs {
         Page { items, next }
     }
 
-    /// The CPE with this STUNUsername.
+    /// Returns the CPE with this STUNUsername.
     pub fn get(&self, name: &str) -> Option<Cpe> {
         let now = self.now();
         let mut state = self.lock();
@@ -179,7 +179,7 @@ impl Acs {
         state.server.registry().get(number).cloned()
     }
 
-    /// How many there are.
+    /// Returns how many CPEs the registry has.
     pub fn size(&self) -> Size {
         let state = self.lock();
         let registry = state.server.registry();
@@ -190,12 +190,13 @@ impl Acs {
         }
     }
 
-    /// Adds a CPE of which nothing is known yet (STUN-20, STUN-21).
+    /// Adds a CPE that has credentials and no binding yet (STUN-20, STUN-21).
     pub async fn add(&self, name: &str, credentials: Credentials) -> Result<(), Error> {
         self.add_all(vec![(name.to_owned(), credentials)]).await.map_err(|not_added| not_added.error)
     }
 
-    /// Gives a CPE other credentials. What was learned of it stays. Credentials that it has already are not written again.
+    /// Replaces the credentials of a CPE and keeps its bindings. Credentials that have not changed are not written
+    /// again.
     pub async fn set_credentials(&self, name: &str, credentials: Credentials) -> Result<(), Error> {
         judge_credentials(&credentials)?;
         if self.get(name).ok_or(Error::Unknown)?.credentials == credentials && self.health() == Health::Working {
@@ -207,13 +208,13 @@ impl Acs {
         })?;
         let kept = self.keep(Change::Put(Box::new(changed))).await;
         if let (Err(_), Some(before)) = (&kept, before) {
-            // It may be gone meanwhile.
+            // The CPE may have been removed meanwhile.
             let _ = self.change(name, |registry, number| drop(registry.set_credentials(number, before)));
         }
         kept
     }
 
-    /// Forgets a CPE.
+    /// Removes a CPE, or a record that cannot be decoded.
     pub async fn remove(&self, name: &str) -> Result<(), Error> {
         let removed = {
             let mut state = self.lock();
@@ -230,14 +231,15 @@ impl Acs {
         let registry = state.server.registry_mut();
         match (&kept, removed) {
             (Ok(()), _) => registry.set_unreadable(&name, false),
-            // Somebody may have added another one meanwhile.
+            // Another CPE of this name may have been added meanwhile.
             (Err(_), Some(cpe)) => drop(registry.add(cpe)),
             (Err(_), None) => {}
         }
         kept
     }
 
-    /// Takes what the CPE told its ACS in an Inform (STUN-41, STUN-44). An empty address that is no news is not kept again.
+    /// Stores what the CPE reported to its ACS in an Inform (STUN-41, STUN-44). A repeated report of an empty address
+    /// is not written again.
     pub async fn report(&self, name: &str, reported: Reported) -> Result<(), Error> {
         let told = reported.clone();
         let change = BindingChange {
@@ -250,7 +252,7 @@ impl Acs {
         let cpe = self.change(name, |registry, number| {
             registry.update(number, |state| {
                 let known = state.reported.as_deref();
-                // Until the store gives it its own, so that no older one takes its place.
+                // The store assigns the revision; until then the old one stays, so that an older report cannot win.
                 let revision = known.map_or(0, |before| before.revision);
                 let known = known.map(|known| (known.address.is_some(), known.nat_detected)).unwrap_or_default();
                 is_news = reported.address.is_some() || known != (false, reported.nat_detected);
@@ -267,7 +269,7 @@ impl Acs {
         Ok(())
     }
 
-    /// Has the next Binding Request of a CPE signed, whatever it says (STUN-30).
+    /// Requires the CPE to sign its next Binding Request, whatever the challenge policy is (STUN-30).
     pub async fn verify(&self, name: &str) -> Result<(), Error> {
         let cpe = self.change(name, |registry, number| {
             registry.update(number, |state| state.must_verify = true);
@@ -275,31 +277,31 @@ impl Acs {
         self.keep(Change::State(cpe.name, Box::new(cpe.state))).await
     }
 
-    /// What happens from now on.
+    /// Subscribes to the events from now on.
     pub fn events(&self) -> broadcast::Receiver<Arc<Event>> {
         self.0.events.subscribe()
     }
 
-    /// How bindings are learned (STUN-18).
+    /// Returns how bindings are learned (STUN-18).
     pub fn approach(&self) -> Approach {
         self.settings().approach
     }
 
-    /// Has the line-rate path answer keep-alives of settled bindings; whether it may is told from now on.
+    /// Lets the line-rate path answer keep-alives of settled bindings. The receiver says whether the path may answer.
     pub fn answer_at_line_rate(&self, bindings: Bindings) -> watch::Receiver<bool> {
         let settled = line_rate::Settled::new(bindings.clone(), self.0.clock.clone());
         self.lock().server.registry_mut().follow(Box::new(settled));
-        // There is one.
+        // This is called at most once.
         let _ = self.0.line_rate.set(bindings);
         self.0.is_line_rate_allowed.subscribe()
     }
 
-    /// Has the threads of the STUN server end.
+    /// Stops the threads of the STUN server.
     pub fn stop(&self) {
         self.0.is_ending.store(true, Ordering::Relaxed);
     }
 
-    /// Puts knobs into force.
+    /// Applies the knobs.
     fn set_knobs(&self, knobs: &AcsKnobs) {
         let stun = Settings { is_registry_readable: self.readable().is_ok(), ..knobs.stun };
         *self.0.settings.write().unwrap_or_else(PoisonError::into_inner) = stun;
@@ -337,11 +339,12 @@ impl Acs {
         self.0.metrics.bindings.set(i64::try_from(authenticated).unwrap_or(i64::MAX));
     }
 
-    /// Keeps and tells what the STUN server learned.
+    /// Stores and announces what the STUN server learned.
     fn learn(&self, lesson: Lesson) {
         let Lesson { learned, cpe, ends } = lesson;
         let username = describe::text(&cpe.name);
-        // Nobody proves a claim, so anybody can make very many; but it is all that is known of a CPE without a password.
+        // A tentative binding is not proven, so anybody can cause many of them. It is stored only where nothing better
+        // can be known: for a CPE without a password.
         let is_kept = match learned {
             Learned::Authenticated { .. } => true,
             Learned::Tentative { .. } => cpe.credentials.stun_password.is_empty(),
@@ -367,29 +370,29 @@ impl Acs {
         });
     }
 
-    /// Counts and tells an alarm: about which CPE, and by which request.
+    /// Counts an alarm and announces it, with the CPE and the source of the request that caused it.
     fn alarm(&self, alarm: &str, username: Option<String>, ends: Option<Ends>) {
         self.0.metrics.alarms.with_label_values(&[alarm]).inc();
         let (alarm, from) = (alarm.to_owned(), ends.map(|ends| ends.source.to_string()));
         self.tell(|| Happening::Alarm(Alarm { alarm, username, from, ..Alarm::default() }));
     }
 
-    /// Tells watchers, if there are any.
+    /// Sends an event if there are receivers.
     fn tell(&self, what: impl FnOnce() -> Happening) {
         if self.0.events.receiver_count() > 0 {
-            // Whoever listened may have gone meanwhile.
+            // The last receiver may have gone meanwhile.
             let _ = self.0.events.send(Arc::new(Event { time: Clock::rfc3339_now(), what: what() }));
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Each change of the registry is whole before the next begins.
+        // A panic cannot leave a half-made change: each change of the registry is complete before the next one begins.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Takes over when the line-rate path heard of a CPE.
+    /// Takes over the time at which the line-rate path last received a keep-alive of this CPE.
     fn hear(&mut self, now: Now, number: u32, bindings: &Bindings) {
         let registry = self.server.registry_mut();
         let heard = registry
@@ -400,7 +403,6 @@ impl State {
         }
     }
 
-    /// Takes down what was learned, and of whom.
     fn lesson(&self, learned: Learned, ends: Ends) -> Option<Lesson> {
         let (Learned::Authenticated { number, .. }
         | Learned::Tentative { number }
@@ -411,7 +413,7 @@ impl State {
     }
 }
 
-/// Judges a string of TR-111 Table 6.
+/// Checks a string of TR-111 Table 6: UTF-8 without control characters, `least` to 256 bytes.
 fn judge(what: &'static str, text: &[u8], least: usize) -> Result<(), Error> {
     let is_text = std::str::from_utf8(text).is_ok_and(|text| !text.chars().any(char::is_control));
     if is_text && (least..=TEXT).contains(&text.len()) { Ok(()) } else { Err(Error::Text { what, least }) }

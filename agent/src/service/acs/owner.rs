@@ -1,4 +1,4 @@
-//! The task that answers for the agent as a whole: its state, its knobs, its end.
+//! The task that answers requests to the agent as a whole: status, knobs, reload and stop.
 
 use tokio::sync::{mpsc, watch};
 use tr111_core::time::BootTime;
@@ -11,24 +11,24 @@ use crate::{
     telemetry::log::Log,
 };
 
-/// What the task works with.
+/// What the task needs.
 #[derive(Debug)]
 pub struct Parts {
-    /// The ACS.
+    /// The ACS that is asked for its sizes and takes the knobs.
     pub acs: Acs,
-    /// What does not change.
+    /// The fields of the status that do not change while the agent runs.
     pub status: Status,
-    /// Interfaces with the line-rate path, where there is one.
+    /// Interfaces with the line-rate path; `None` without one.
     pub interfaces: Option<watch::Receiver<Vec<Interface>>>,
-    /// When it started.
+    /// When the agent started.
     pub started: BootTime,
-    /// The configuration in force.
+    /// The knobs in force.
     pub knobs: Knobs,
-    /// The log.
+    /// The log, whose filter is a knob.
     pub log: Log,
 }
 
-/// Answers until a signal ends it.
+/// Answers requests until the agent stops.
 #[derive(Debug)]
 pub struct Owner {
     parts: Parts,
@@ -36,14 +36,14 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Puts the knobs into force.
+    /// Creates the task and applies the knobs.
     pub fn new(parts: Parts) -> Self {
         let owner = Self { parts, clock: Clock::new() };
         owner.apply();
         owner
     }
 
-    /// Works until a signal ends it.
+    /// Answers requests until [`Ask::Stop`] arrives.
     pub async fn run(mut self, mut asks: mpsc::Receiver<Ask>) {
         while let Some(ask) = asks.recv().await {
             if matches!(ask, Ask::Stop) {
@@ -53,8 +53,8 @@ impl Owner {
         }
     }
 
-    /// A client that left before its answer misses nothing. What an ACS has no answer to goes unanswered, which the
-    /// client's end says.
+    /// Answers a request. A failed reply is ignored: the client has gone. Requests that an ACS does not know are
+    /// dropped without a reply, which the client's end reports.
     fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Status(reply) => {
@@ -77,7 +77,7 @@ impl Owner {
                 tracing::info!("configuration reloaded");
             }
             Ask::Detach { reply, .. } => {
-                let _ = reply.send(Err("an ACS is stopped by SIGTERM".to_owned()));
+                let _ = reply.send(Err("an ACS cannot be detached; stop it with SIGTERM".to_owned()));
             }
             _ => {}
         }
@@ -111,21 +111,20 @@ impl Owner {
 
     fn tune(&mut self, settings: &[(String, String)]) -> Result<(), String> {
         if let Some((other, _)) = settings.iter().find(|(key, _)| !is_ours(key)) {
-            return Err(format!("{other} is no knob of an ACS; `tr111 tune` lists them"));
+            return Err(format!("{other} is not a knob of an ACS; `tr111 tune` lists the knobs"));
         }
         self.parts.knobs.tune(settings).map_err(|error| error.to_string())?;
         self.apply();
         Ok(())
     }
 
-    /// Puts the knobs into force.
+    /// Applies the knobs.
     fn apply(&self) {
         self.parts.log.set(self.parts.knobs.log());
         self.parts.acs.set_knobs(&self.parts.knobs.acs());
     }
 }
 
-/// Whether a knob is one of this role.
 fn is_ours(key: &str) -> bool {
     ["agent.", "acs."].iter().any(|section| key.starts_with(section))
 }

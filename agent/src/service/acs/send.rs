@@ -21,23 +21,23 @@ use crate::{
     telemetry::AcsMetrics,
 };
 
-/// How much later than said a copy may leave, so that copies to many CPEs do not meet (T-70).
+/// Greatest additional delay of a copy, so that copies to many CPEs do not coincide (T-70).
 const JITTER_MILLISECONDS: u64 = 50;
 
-/// A CPE that is to be woken, and how.
+/// A Connection Request that is to be sent.
 #[derive(Clone, Debug)]
 pub(super) struct Order {
     pub(super) name: Option<Short>,
     pub(super) authority: Authority,
     pub(super) way: Option<Way>,
-    /// The address of ours that the CPE knows.
+    /// The address of the server that the CPE sent its Binding Request to.
     pub(super) server: Option<SocketAddrV4>,
     pub(super) username: Short,
     pub(super) password: Short,
 }
 
 impl Order {
-    /// To where a CPE is known to be.
+    /// An order for the address at which the CPE can be reached.
     pub(super) fn new(cpe: &Cpe, approach: tr111_core::acs::Approach) -> Result<Self, Error> {
         let credentials = &cpe.credentials;
         let (username, password) = (&credentials.connection_request_username, &credentials.connection_request_password);
@@ -48,7 +48,8 @@ impl Order {
         let server = match to.way {
             Way::Authenticated => cpe.state.authenticated.map(|seen| seen.server),
             Way::Tentative => cpe.state.tentative.map(|seen| seen.server),
-            // The CPE told its address and not whom it asked; what it asked last is the best guess.
+            // A reported address comes without the address of the server. The server of the latest binding is the best
+            // guess.
             Way::Reported => cpe.state.authenticated.or(cpe.state.tentative).map(|seen| seen.server),
         };
         Ok(Self {
@@ -61,7 +62,7 @@ impl Order {
         })
     }
 
-    /// The signed request (UCR-25 to UCR-41).
+    /// Builds and signs the request (UCR-25 to UCR-41).
     pub(super) fn sign(&self, timestamp: u64, id: u64, nonce: [u8; 8]) -> Result<Vec<u8>, Error> {
         let nonce = format!("{:016x}", u64::from_ne_bytes(nonce));
         let username = text(&self.username);
@@ -72,13 +73,13 @@ impl Order {
 }
 
 impl Acs {
-    /// Sends a Connection Request in `copies` to the CPE of a name, and comes back when the last has left.
+    /// Sends a Connection Request in `copies` to the CPE of this name. Returns when the last copy has been sent.
     pub async fn send(&self, name: &str, copies: usize) -> Result<SentRequest, Error> {
         let order = self.get(name).ok_or(Error::Unknown).and_then(|cpe| Order::new(&cpe, self.approach()));
         self.carry_out(order, copies).await
     }
 
-    /// Sends one to an address, of a CPE that the registry need not know.
+    /// Sends a Connection Request to an address. The CPE need not be in the registry.
     pub async fn send_to(
         &self,
         to: Authority,
@@ -123,7 +124,7 @@ impl Acs {
         let address = resolve(&order.authority).await?;
         let timestamp = self.reserve(std::slice::from_ref(&order)).await?[0];
         let [nonce, jitter] =
-            random::words::<2>().map_err(|error| Error::NotSent(format!("no randomness: {error}")))?;
+            random::words::<2>().map_err(|error| Error::NotSent(format!("cannot read random bytes: {error}")))?;
         let id = self.next_id();
         let datagram = order.sign(timestamp, id, nonce.to_ne_bytes())?;
         let start = time::Instant::now();
@@ -150,17 +151,18 @@ impl Acs {
         })
     }
 
-    /// Sends a datagram from the STUN server's own socket (UCR-20): that of the address `server`, by which the CPE knows
-    /// us, else any. Gives the address that it left from; 0.0.0.0 where the route says.
+    /// Sends a datagram from the STUN server's own socket (UCR-20): the one at the address `server`, which the CPE
+    /// knows, else the first. Returns the source address; 0.0.0.0 if the route chooses it.
     fn send_from(&self, server: Option<SocketAddrV4>, mut datagram: Outgoing) -> Result<SocketAddrV4, Error> {
         let (index, from) = self.socket_for(server);
-        let socket = self.0.sockets.get(index).ok_or_else(|| Error::NotSent("no socket".to_owned()))?;
+        let socket =
+            self.0.sockets.get(index).ok_or_else(|| Error::NotSent("the ACS has no STUN socket".to_owned()))?;
         datagram.from = from;
         socket.send_one(&datagram).map_err(|error| Error::NotSent(error.to_string()))?;
         Ok(SocketAddrV4::new(from, socket.address().port()))
     }
 
-    /// The socket to send from, and the address.
+    /// The index of the socket to send from, and the source address.
     pub(super) fn socket_for(&self, server: Option<SocketAddrV4>) -> (usize, Ipv4Addr) {
         let is_at = |socket: SocketAddrV4, server: SocketAddrV4| {
             socket.port() == server.port() && (socket.ip() == server.ip() || socket.ip().is_unspecified())
@@ -169,18 +171,19 @@ impl Acs {
             let index = self.0.sockets.iter().position(|socket| is_at(socket.address(), server))?;
             Some((index, *server.ip()))
         });
-        // Another server of the same registry was asked; or nobody knows.
+        // Another server of the same registry was asked, or the server is not known.
         let first = || (0, self.0.sockets.first().map_or(Ipv4Addr::UNSPECIFIED, |socket| *socket.address().ip()));
         known.unwrap_or_else(first)
     }
 
-    /// Message ids, each another one than before (UCR-38).
+    /// The next message id. No id is repeated within 2^32 requests (UCR-38).
     pub(super) fn next_id(&self) -> u64 {
         self.0.next_id.fetch_add(1, Ordering::Relaxed).into()
     }
 }
 
-/// TR-111 Part 2 is IPv4 only (T-64); names are looked up each time (STUN-42).
+/// Resolves a host to its first IPv4 address: TR-111 Part 2 is IPv4 only (T-64). Names are looked up each time
+/// (STUN-42).
 pub(super) async fn resolve(Authority { host, port }: &Authority) -> Result<SocketAddrV4, Error> {
     if let Ok(address) = host.parse() {
         return Ok(SocketAddrV4::new(address, *port));

@@ -1,4 +1,4 @@
-//! UDP sockets that take and send datagrams by the batch, and know which address of ours each one came to.
+//! UDP sockets that receive and send datagrams in batches, and know the local address of each datagram.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -19,44 +19,41 @@ use nix::{
 use socket2::{Domain, Protocol, Socket, Type};
 use tr111_core::acs::Ends;
 
-/// Datagrams in a batch.
 pub(super) const BATCH: usize = 64;
-/// Longest datagram that is read whole: more than any path carries in one packet.
+/// Size of a receive buffer, in bytes: more than any path carries in one packet.
 const DATAGRAM: usize = 2048;
-/// Bytes that the kernel may keep for a socket while its thread is busy.
+/// Size of the kernel's receive buffer of a socket, in bytes.
 const RECEIVE_BUFFER: usize = 4 << 20;
-/// How long a thread waits for a datagram before it looks whether it shall end.
+/// How long a thread waits for a datagram before it checks whether it must stop.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// The address cannot be had.
+/// The STUN server's address cannot be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen for STUN on {address}: {source}; [acs] listen names another address")]
+#[error("cannot listen for STUN on {address}: {source}; set another address in [acs] listen")]
 pub struct BindError {
     address: SocketAddrV4,
     source: io::Error,
 }
 
-/// A UDP socket at an address of the STUN server. Several of them may have one address: the kernel spreads sources over
-/// them.
+/// A UDP socket at an address of the STUN server. Several sockets can share one address (`SO_REUSEPORT`): the kernel
+/// distributes the sources over them.
 #[derive(Clone, Debug)]
 pub struct StunSocket {
     socket: Arc<UdpSocket>,
     address: SocketAddrV4,
 }
 
-/// What came.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Received {
     pub(super) length: usize,
     pub(super) ends: Ends,
 }
 
-/// Memory for a batch of datagrams.
 #[derive(Debug)]
 pub(super) struct Buffers {
     bytes: Box<[[u8; DATAGRAM]; BATCH]>,
     received: Vec<Received>,
-    /// Datagrams that the kernel dropped for want of room, since the socket is there.
+    /// The kernel's count of datagrams that it dropped since the socket was opened (`SO_RXQ_OVFL`).
     lost: u32,
 }
 
@@ -67,27 +64,27 @@ impl Buffers {
         Self { bytes, received: Vec::with_capacity(BATCH), lost: 0 }
     }
 
-    /// The datagrams of the last batch, and what is known of them.
+    /// The datagrams of the last batch with their source and local addresses.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Ends, &[u8])> {
         let all = self.received.iter().zip(self.bytes.iter());
         all.map(|(received, bytes)| (received.ends, &bytes[..received.length]))
     }
 }
 
-/// A datagram that is to be sent.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) to: SocketAddrV4,
-    /// From which of our addresses.
+    /// The source address, one of ours.
     pub(super) from: Ipv4Addr,
     pub(super) bytes: Vec<u8>,
 }
 
 impl StunSocket {
-    /// Binds `count` of them at one address, which nobody else has.
+    /// Binds `count` sockets to one address that no other process uses.
     pub fn bind(address: SocketAddrV4, count: usize) -> Result<Vec<Self>, BindError> {
         let failed = |source| BindError { address, source };
-        // The kernel would have another process of this user share the port, and give it half of the requests.
+        // `SO_REUSEPORT` would let another process of the same user share the port and take half of the requests. A
+        // bind without it fails in this case.
         drop(UdpSocket::bind(address).map_err(failed)?);
         (0..count).map(|_| Self::open(address).map_err(failed)).collect()
     }
@@ -99,7 +96,7 @@ impl StunSocket {
         setsockopt(&socket, sockopt::RxqOvfl, &1)?;
         setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-            // Without CAP_NET_ADMIN the limit of the system holds.
+            // Without CAP_NET_ADMIN the system's limit (net.core.rmem_max) applies.
             setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
         }
         socket.set_read_timeout(Some(PATIENCE))?;
@@ -110,19 +107,19 @@ impl StunSocket {
         Ok(Self { socket: Arc::new(socket), address })
     }
 
-    /// What it is bound to.
+    /// The address that the socket is bound to.
     pub fn address(&self) -> SocketAddrV4 {
         self.address
     }
 
-    /// Waits for datagrams and takes those that are there. Gives how many the kernel dropped meanwhile for want of room, as
-    /// far as it told.
+    /// Waits for a datagram, and receives all that have arrived, at most [`BATCH`]. Returns how many datagrams the
+    /// kernel dropped before them.
     pub(super) fn receive(&self, buffers: &mut Buffers) -> io::Result<u32> {
         let Buffers { bytes, received, lost } = buffers;
         received.clear();
         let mut slices = bytes.each_mut().map(|bytes| [IoSliceMut::new(bytes)]);
-        // Made anew each time: the kernel shortens the room for control messages to what it filled, and nix does not
-        // make it long again.
+        // The headers are made anew each time: the kernel shortens the space for control messages to what it filled,
+        // and nix does not restore it.
         let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, Some(nix::cmsg_space!(u32, in_pktinfo)));
         let messages =
             recvmmsg(self.socket.as_raw_fd(), &mut headers, slices.iter_mut(), MsgFlags::MSG_WAITFORONE, None);
@@ -138,7 +135,8 @@ impl StunSocket {
             for control in message.cmsgs()? {
                 match control {
                     ControlMessageOwned::RxqOvfl(count) => *lost = count,
-                    // The address in the header, also of a packet that was routed here for another.
+                    // The destination address in the IP header, also for a packet that was routed here for another
+                    // host.
                     ControlMessageOwned::Ipv4PacketInfo(info) => server.set_ip(address_of(info.ipi_addr)),
                     _ => {}
                 }
@@ -148,9 +146,9 @@ impl StunSocket {
         Ok(lost.wrapping_sub(before))
     }
 
-    /// Sends datagrams, each from the address that it is to come from. One that cannot be sent is left out. Where the
-    /// socket has no room, `is_patient` waits; otherwise the rest of them is left out: STUN repeats itself. Gives how many
-    /// left.
+    /// Sends datagrams, each from its own source address, and skips those that cannot be sent. If the socket's buffer
+    /// is full, waits for space where `is_patient` is set; otherwise drops the rest, as STUN clients retransmit.
+    /// Returns how many were sent.
     pub(super) fn send<'a>(&self, datagrams: impl Iterator<Item = &'a Outgoing>, is_patient: bool) -> usize {
         let flags = if is_patient { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
         let datagrams: Vec<_> = datagrams.collect();
@@ -174,9 +172,9 @@ impl StunSocket {
                     rest = &rest[count..];
                 }
                 Err(Errno::EINTR) => {}
-                // About the first of them, as an address that cannot be reached.
+                // The error is about the first datagram only, such as an unreachable address.
                 Err(error) => {
-                    tracing::debug!(%error, to = %rest[0].to, "a datagram was not sent");
+                    tracing::debug!(%error, to = %rest[0].to, "cannot send a datagram");
                     rest = &rest[1..];
                 }
             }
@@ -184,7 +182,7 @@ impl StunSocket {
         sent
     }
 
-    /// Sends one datagram, or says why not.
+    /// Sends one datagram, without waiting for space.
     pub(super) fn send_one(&self, datagram: &Outgoing) -> io::Result<()> {
         let info = packet_info(datagram.from);
         let control = [ControlMessage::Ipv4PacketInfo(&info)];
@@ -195,7 +193,7 @@ impl StunSocket {
     }
 }
 
-/// Has a datagram leave from this address; 0.0.0.0: as the route says.
+/// The source address of a datagram as a control message; 0.0.0.0 leaves the choice to the route.
 fn packet_info(from: Ipv4Addr) -> in_pktinfo {
     let s_addr = u32::from_ne_bytes(from.octets());
     in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: in_addr { s_addr }, ipi_addr: in_addr { s_addr: 0 } }
@@ -223,7 +221,7 @@ mod tests {
         assert!(refused.to_string().contains("[acs] listen"), "{refused}");
     }
 
-    /// STUN-15: a socket of all addresses knows which one was asked, and answers from there.
+    /// STUN-15: a socket bound to all addresses knows which address was asked, and answers from it.
     #[test]
     fn answers_come_from_the_address_that_was_asked() {
         let server = any();
@@ -238,7 +236,7 @@ mod tests {
             assert_eq!((ends.server, bytes), (asked, &[last; 30][..]));
             let answer = Outgoing { to: ends.source, from: *ends.server.ip(), bytes: vec![9] };
             assert_eq!(server.send([answer].iter(), false), 1);
-            // A connected socket hears nobody else.
+            // A connected socket receives from its peer only.
             client.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
             assert_eq!(client.recv(&mut [0; 9]).expect("an answer"), 1);
         }
@@ -269,7 +267,7 @@ mod tests {
         assert!(lost > 0 && heard + lost >= 300, "{heard} heard, {lost} lost");
     }
 
-    /// An address that cannot be reached does not take the others along.
+    /// A datagram to an unreachable address does not keep the others from being sent.
     #[test]
     fn one_that_cannot_be_sent_is_left_out() {
         let server = any();

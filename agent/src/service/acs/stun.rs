@@ -1,4 +1,4 @@
-//! The threads of the STUN server: each has a socket of its own, and they share the registry.
+//! The threads of the STUN server. Each thread has its own socket; all share the registry.
 //!
 //! A thread answers most requests at once. A signed request that would count waits until the store remembers it (T-67). A
 //! task of the runtime answers it then, so that a slow store delays nobody else. There are at most as many such tasks as the
@@ -26,11 +26,10 @@ use crate::{
 /// Name of the threads.
 const NAME: &str = "stun";
 
-/// How long the store may take to remember a request, before the request is answered without it. A CPE sends its last copy
-/// after 7.9 s (RFC 3489 9.3).
+/// How long the store may take to remember a request before the request is answered without it. A CPE sends its last
+/// copy after 7.9 s (RFC 3489 9.3).
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What one thread works with.
 #[derive(Debug)]
 struct Worker {
     acs: Acs,
@@ -40,13 +39,12 @@ struct Worker {
     buffers: Buffers,
     answers: Vec<Outgoing>,
     waiting: Vec<Waiting>,
-    /// Memory of answers that were sent.
+    /// Buffers of answers that were sent, for reuse.
     spare: Vec<Vec<u8>>,
     lessons: Vec<Lesson>,
     counts: StunCounts,
 }
 
-/// A request that waits for the store, and its answer.
 #[derive(Debug)]
 struct Waiting {
     accepted: Accepted,
@@ -54,10 +52,11 @@ struct Waiting {
 }
 
 impl Acs {
-    /// Answers STUN on all sockets, each in a thread of its own, until [`Acs::stop`]. `seed` is for the hash over sources.
+    /// Starts one thread per socket, which answers STUN until [`Acs::stop`]. `seed` keys the hash over source
+    /// addresses.
     ///
     /// # Panics
-    /// There is no runtime here.
+    /// If it is called outside a tokio runtime.
     pub fn serve_stun(&self, seed: u64) -> io::Result<()> {
         for socket in &self.0.sockets {
             let mut worker = Worker {
@@ -77,7 +76,7 @@ impl Acs {
         Ok(())
     }
 
-    /// Answers requests, now that it is known of each whether it is remembered.
+    /// Answers requests after the store has said whether it remembers them.
     fn conclude(&self, socket: &StunSocket, waiting: Vec<Waiting>, remembered: impl IntoIterator<Item = Remembered>) {
         let now = self.now();
         let (mut answers, mut lessons, mut counts) = (Vec::new(), Vec::new(), StunCounts::default());
@@ -97,14 +96,14 @@ impl Acs {
     }
 }
 
-/// What the store says of requests.
+/// Asks the store to remember the requests, and returns for each whether it was known before.
 async fn remember(journal: &Journal, waiting: &[Waiting]) -> Vec<Remembered> {
     let requests = waiting.iter().map(|waiting| waiting.accepted.fingerprint()).collect();
     match timeout(PATIENCE, journal.remember(requests)).await {
         Ok(Ok(known)) => {
             known.into_iter().map(|known| if known { Remembered::Before } else { Remembered::Now }).collect()
         }
-        // The journal says why.
+        // The journal logs the reason.
         Ok(Err(_)) | Err(_) => vec![Remembered::NotAtAll; waiting.len()],
     }
 }
@@ -183,7 +182,7 @@ impl Worker {
         }
         drop(locked);
         self.ask_store();
-        // An answer follows from what the registry knows; who reads of it may do so later.
+        // Answers are sent before what was learned is stored and announced.
         self.socket.send(self.answers.iter(), false);
         self.spare.extend(self.answers.drain(..).map(|answer| answer.bytes));
         self.counts.flush(&self.acs.0.metrics);
@@ -192,7 +191,7 @@ impl Worker {
         }
     }
 
-    /// Has the store remember the requests that wait for it, and answers them then.
+    /// Lets the store remember the requests that need it, and answers them afterwards.
     fn ask_store(&mut self) {
         let waiting = mem::take(&mut self.waiting);
         if waiting.is_empty() {
@@ -200,7 +199,7 @@ impl Worker {
         }
         let (acs, socket) = (self.acs.clone(), self.socket.clone());
         let Some(journal) = acs.0.journal.get().cloned() else {
-            // Memory is all there is.
+            // Without a store, memory is the only record.
             return acs.conclude(&socket, waiting, iter::repeat(Remembered::Now));
         };
         self.runtime.spawn(essential::watched("stun answers", async move {

@@ -1,5 +1,5 @@
-//! Between the data model and the service that hears Connection Requests: what it is asked for goes there, and what it
-//! found out comes back.
+//! Connects the data model with the service that receives Connection Requests: passes parameters to the service, and
+//! takes the binding and the requests that it reports.
 
 use std::{io, net::SocketAddr};
 
@@ -21,12 +21,12 @@ use crate::{
     control::message::{self, Happening, Transport},
 };
 
-/// What the ACS and the operator ask of Connection Requests.
+/// Parameters of the data model that the service depends on.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Demands {
-    /// `URL`, and TR-111 Table 6.
+    /// `URL` and the parameters of TR-111 Table 6.
     pub binding: binding::Parameters,
-    /// Active is set on `UDPConnectionRequestAddress` (CPE-39).
+    /// Whether `UDPConnectionRequestAddress` has the attribute Active (CPE-39).
     pub is_address_asked: bool,
     /// `ConnectionRequestUsername`
     pub connection_request_username: String,
@@ -35,7 +35,7 @@ pub struct Demands {
 }
 
 impl Demands {
-    /// Of these values, with this attribute of `UDPConnectionRequestAddress`.
+    /// `address` is the attribute of `UDPConnectionRequestAddress`.
     pub(super) fn new(written: &Written, address: Notification) -> Self {
         let written = written.clone();
         Self {
@@ -47,7 +47,7 @@ impl Demands {
     }
 }
 
-/// The password is not shown.
+/// Omits the password.
 impl std::fmt::Debug for Demands {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Demands")
@@ -59,12 +59,12 @@ impl std::fmt::Debug for Demands {
 }
 
 impl Management {
-    /// What the ACS and the operator ask of Connection Requests, now and whenever it changes.
+    /// Subscribes to the parameters that the service depends on.
     pub(super) fn demands(&self) -> watch::Receiver<Demands> {
         self.demands.subscribe()
     }
 
-    /// Starts what hears Connection Requests and keeps the binding.
+    /// Starts the service that keeps the binding and receives Connection Requests.
     pub(in super::super) fn hear(&mut self, parts: cpe::Parts) -> io::Result<()> {
         let (handle, state) = cpe::Handle::start(parts, self.demands())?;
         self.cpe = Some(handle);
@@ -72,20 +72,19 @@ impl Management {
         Ok(())
     }
 
-    /// Takes what an earlier agent left: a binding that is the same again is no news.
+    /// Takes the stored state, so that an unchanged binding is not notified again.
     fn know(&mut self, state: cpe::State) {
         self.cpe_state = state;
         self.known = state.memory.told.unwrap_or_default();
     }
 
-    /// The knobs changed.
     pub(in super::super) fn set_knobs(&self, knobs: config::Cpe) {
         if let Some(cpe) = &self.cpe {
             cpe.set_knobs(knobs);
         }
     }
 
-    /// It has news. Its state goes to the disk before anybody is told (UCR-7).
+    /// Takes news from the service. Its state is stored before anybody is told (UCR-7).
     pub(super) fn heard(&mut self, cpe::News { time, what, state }: cpe::News) {
         self.cpe_state = state;
         let event = match what {
@@ -109,7 +108,7 @@ impl Management {
             cpe::What::Requested { from, omitted } => Some(self.requested(time, Transport::Udp, from.into(), omitted)),
         };
         if let Some(told) = &mut self.cpe_state.memory.told {
-            // NATDetected has no limit, so it may have been told since.
+            // NATDetected is not subject to the notification limit, so it may have been notified since.
             told.nat_detected = self.known.nat_detected;
         }
         self.changed();
@@ -119,7 +118,7 @@ impl Management {
         }
     }
 
-    /// A TCP Connection Request was accepted (UCR-2).
+    /// Takes an accepted TCP Connection Request (UCR-2).
     pub(super) fn woken(&mut self, from: SocketAddr, omitted: u64) {
         let now = Clock::now();
         let what = self.requested(now, Transport::Tcp, from, omitted);
@@ -127,7 +126,7 @@ impl Management {
         self.tell(message::Event { time, what });
     }
 
-    /// Asks for a session with the ACS, by the event `6 CONNECTION REQUEST`.
+    /// Requests a session with the ACS, with the event `6 CONNECTION REQUEST`.
     fn requested(&mut self, now: BootTime, transport: Transport, from: SocketAddr, omitted: u64) -> Happening {
         self.notifier.core_mut().handle(now, notification::Input::ConnectionRequest);
         self.notify(true);
@@ -142,20 +141,20 @@ impl Management {
         })
     }
 
-    /// `UDPConnectionRequestAddressNotificationLimit` and damping are over: the ACS is told of the address, if it set
-    /// Active on it (CPE-39 to CPE-41).
+    /// Notifies the ACS of the address if the address has the attribute Active (CPE-39 to CPE-41). Called when
+    /// `UDPConnectionRequestAddressNotificationLimit` and the damping interval have passed.
     pub(super) fn announce(&mut self, now: BootTime) {
         self.report_changed(now);
         let name = model::udp_connection_request_address(self.model.root());
         let value = self.model.report().udp_connection_request_address();
         let is_active = self.notifier.core().attribute(&name) == Notification::Active;
-        // The value that was told before is only the notifier's business while it waits, and this does not.
+        // The notifier needs the former value only for a change that has to wait. This change does not wait.
         let is_changed = is_active && self.notifier.changed(now, &name, "", &value, Cause::Other);
         self.notify(is_changed);
     }
 
-    /// Tells of `NATDetected` and `UDPConnectionRequestAddress` as they are now, where they differ from what they were
-    /// when this was asked last (DM-20, DM-29). An Active notification of the address is up to [`Self::announce`].
+    /// Notifies of changes of `NATDetected` and `UDPConnectionRequestAddress` since the last call (DM-20, DM-29). An
+    /// Active notification of the address is left to [`Self::announce`].
     fn report_changed(&mut self, now: BootTime) {
         let (root, after) = (self.model.root(), self.model.report());
         let before = std::mem::replace(&mut self.known, after);
@@ -174,7 +173,7 @@ impl Management {
         self.notify(is_changed);
     }
 
-    /// Puts what is written in place, with what follows from it.
+    /// Puts written values into force.
     pub(super) fn put(&mut self, now: BootTime, written: Written) {
         let was_enabled = self.model.written().binding.stun_enable;
         self.model.put(written);
@@ -184,7 +183,7 @@ impl Management {
         self.demand();
     }
 
-    /// Passes on what is asked for now, where that is another.
+    /// Passes the parameters to the service if they have changed.
     pub(super) fn demand(&self) {
         let address = self.notifier.core().attribute(&model::udp_connection_request_address(self.model.root()));
         let demands = Demands::new(self.model.written(), address);

@@ -1,7 +1,7 @@
-//! What is held of a device, as the registry keeps it.
+//! The association record of a device as the registry stores it.
 //!
-//! The key is the device's identity, its parts with a NUL between them, which no part has. The value is a version and
-//! what [`Kept`] says.
+//! The key is the device's identity: its three parts, separated by NUL, which no part contains. The value is a version
+//! byte and [`Kept`] in postcard encoding.
 
 use serde::{Deserialize, Serialize};
 use tr111_core::{
@@ -11,12 +11,11 @@ use tr111_core::{
     time::UnixTime,
 };
 
-/// First byte of a value.
 const VERSION: u8 = 1;
 
 type Parts = [String; 3];
 
-/// Gateway, whether it is validated or refused, and since when.
+/// A gateway, whether it is validated (association) or refused (claim), and the time.
 type Word = (Parts, bool, u64);
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -25,14 +24,14 @@ struct Kept {
     claim: Option<Word>,
 }
 
-/// Under which key a device is kept.
+/// The key of a device's record.
 pub(super) fn key(device: &DeviceIdentity) -> Short {
     let DeviceIdentity { manufacturer_oui, serial_number, product_class } = device;
     let parts = [manufacturer_oui.as_str(), serial_number.as_str(), product_class.as_str()];
     Short::from(parts.join("\0").as_bytes())
 }
 
-/// The device of a key; nothing where another version wrote it.
+/// The device that a key names; `None` if the key is not valid.
 pub(super) fn device(key: &[u8]) -> Option<DeviceIdentity> {
     let mut parts = std::str::from_utf8(key).ok()?.split('\0');
     let mut next = || parts.next().map(str::to_owned);
@@ -40,7 +39,7 @@ pub(super) fn device(key: &[u8]) -> Option<DeviceIdentity> {
     parts.next().is_none().then_some(DeviceIdentity { manufacturer_oui, serial_number, product_class })
 }
 
-/// What is kept of a record.
+/// The value of a record.
 pub(super) fn encode(record: &Record) -> Box<[u8]> {
     let word = |gateway: &GatewayIdentity, flag, since: UnixTime| -> Word {
         let GatewayIdentity { manufacturer_oui, serial_number, product_class } = gateway;
@@ -50,11 +49,11 @@ pub(super) fn encode(record: &Record) -> Box<[u8]> {
         association: record.association.as_ref().map(|one| word(&one.gateway, one.validated, one.since)),
         claim: record.claim.as_ref().map(|one| word(&one.gateway, one.refused, one.since)),
     };
-    // Plain data into memory always serialises.
+    // Serialising plain data into memory cannot fail.
     postcard::to_extend(&kept, vec![VERSION]).unwrap_or_default().into()
 }
 
-/// The record of a key and its value; nothing where another version wrote it.
+/// Decodes a record; `None` if it is damaged or has another version.
 pub(super) fn decode(key: &[u8], value: &[u8]) -> Option<Record> {
     let (&VERSION, value) = value.split_first()? else { return None };
     let kept: Kept = postcard::from_bytes(value).ok()?;
