@@ -1,4 +1,4 @@
-//! The only place where clocks are read. Inside, time is the boottime clock; Unix time exists at the edges.
+//! The only module that reads clocks. The agent uses the boottime clock; Unix time appears only at its interfaces.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,41 +7,42 @@ use tr111_core::time::{BootTime, UnixTime};
 
 use crate::os::clock::{is_synchronised, now as system_time};
 
-/// A step of the system's time that is worth following; less is the noise of reading two clocks.
+/// The smallest step of the system time that is followed. Smaller differences come from reading two clocks in
+/// succession.
 const STEP: Duration = Duration::from_millis(500);
 
-/// Converts boot time to Unix time, so that an instant reads the same whenever it is shown.
+/// Converts boot time to Unix time, so that a boot time always reads as the same date.
 #[derive(Debug)]
 pub struct Clock {
-    /// Unix time at which the machine booted.
+    /// Unix time of the boot.
     boot: SystemTime,
 }
 
 impl Clock {
-    /// Reads both clocks.
+    /// Reads the boottime clock and the system time.
     pub fn new() -> Self {
         Self { boot: boot_of(system_time(), Self::now()) }
     }
 
     /// The boottime clock.
     pub fn now() -> BootTime {
-        // The clock exists since Linux 2.6.39; a gettime of an existing clock cannot fail.
+        // CLOCK_BOOTTIME exists since Linux 2.6.39, and `clock_gettime` cannot fail for an existing clock.
         let time = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
         BootTime::default() + time
     }
 
-    /// Unix time, while something keeps the clock right. A device without a battery has a time of the past until then, which
-    /// may look like any other (T-56).
+    /// Unix time, if the system clock is synchronised. A device without a battery-backed clock starts with a time in
+    /// the past, which cannot be told from a correct one (T-56).
     pub fn trusted() -> Option<UnixTime> {
         is_synchronised().then(Self::unix)
     }
 
-    /// Follows a step of the system's time, as when NTP sets it.
+    /// Follows a step of the system time, for example by NTP.
     pub fn follow(&mut self) {
         self.correct(boot_of(system_time(), Self::now()));
     }
 
-    /// Unix time at which the machine booted, in nanoseconds.
+    /// Unix time of the boot, in nanoseconds.
     pub fn boot_unix(&self) -> u64 {
         let since = self.boot.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
@@ -57,22 +58,22 @@ impl Clock {
         }
     }
 
-    /// Unix time as the system has it.
+    /// Unix time by the system clock.
     pub fn unix() -> UnixTime {
         UnixTime(system_time().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs())
     }
 
-    /// Unix time in RFC 3339 in UTC.
+    /// Formats a Unix time by RFC 3339, in UTC.
     pub fn rfc3339_of(UnixTime(seconds): UnixTime) -> String {
         rfc3339(SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(SystemTime::UNIX_EPOCH))
     }
 
-    /// This moment in RFC 3339 in UTC.
+    /// The current time by RFC 3339, in UTC.
     pub fn rfc3339_now() -> String {
         rfc3339(system_time())
     }
 
-    /// RFC 3339 in UTC, to the second.
+    /// Formats a boot time by RFC 3339, in UTC, with a resolution of one second.
     pub fn rfc3339(&self, time: BootTime) -> String {
         let unix = self.boot.checked_add(Duration::from_nanos(time.0)).unwrap_or(SystemTime::UNIX_EPOCH);
         rfc3339(unix)
@@ -85,9 +86,10 @@ impl Default for Clock {
     }
 }
 
-/// RFC 3339 in UTC, to the second. Times outside 1970 to 9999 read as the nearest of these.
+/// Formats a time by RFC 3339, in UTC, with a resolution of one second. Times outside 1970 to 9999 are replaced by the
+/// nearest limit.
 fn rfc3339(time: SystemTime) -> String {
-    /// 9999-12-31T23:59:59Z, the last that RFC 3339 can say.
+    /// 9999-12-31T23:59:59Z, the last time in RFC 3339 format.
     const LAST: Duration = Duration::from_secs(253_402_300_799);
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().min(LAST);
     humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string()

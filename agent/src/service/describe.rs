@@ -1,4 +1,4 @@
-//! From the core's types to those that clients see.
+//! Converts the core's types into those that clients see.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use tr111_core::{
 use super::Clock;
 use crate::control::message::{Binding, Change, Device, Event, Happening, Refused, Removal};
 
-/// Knows the names of interfaces.
+/// Converts with the names of interfaces.
 #[derive(Debug)]
 pub(super) struct Describer {
     names: HashMap<u32, String>,
@@ -23,17 +23,17 @@ impl Describer {
         Self { names }
     }
 
-    /// An interface has a new index.
+    /// Sets the name of an interface index.
     pub(super) fn rename(&mut self, ifindex: u32, name: &str) {
         self.names.insert(ifindex, name.to_owned());
     }
 
-    /// An index names no interface of the LAN any more.
+    /// Removes the name of an interface index.
     pub(super) fn forget(&mut self, ifindex: u32) {
         self.names.remove(&ifindex);
     }
 
-    /// The name of an interface; empty where it is none of the LAN's.
+    /// The name of a LAN interface; empty for any other index.
     pub(super) fn interface(&self, ifindex: u32) -> &str {
         self.names.get(&ifindex).map_or("", String::as_str)
     }
@@ -64,7 +64,7 @@ impl Describer {
         }
     }
 
-    /// What watchers are told of `outputs`, which are all that followed from one input.
+    /// The events for `outputs`, which must be all outputs of one input.
     pub(super) fn events(&self, clock: &Clock, now: BootTime, core: &Association, outputs: &[Output]) -> Vec<Event> {
         let time = clock.rfc3339(now);
         let change = |instance, identity: Option<&DeviceIdentity>, binding| Change {
@@ -107,7 +107,7 @@ impl Describer {
     }
 }
 
-/// The identity of a row that is still there, or went by the same input.
+/// The identity of a row that exists, or that was removed by the same input.
 fn identity_of<'a>(instance: u32, core: &'a Association, outputs: &'a [Output]) -> Option<&'a DeviceIdentity> {
     let gone = || {
         outputs.iter().find_map(|output| match output {

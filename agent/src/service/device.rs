@@ -1,4 +1,4 @@
-//! The task that owns the device: it hands the core what happens on its interface, and carries out what follows.
+//! The task that owns the device: passes the events of its interface to the core and carries out the core's outputs.
 
 use std::{io, sync::Arc};
 
@@ -25,31 +25,31 @@ use crate::{
     telemetry::{DeviceMetrics, Telemetry, log::Log},
 };
 
-/// Largest frame that carries a DHCP message, with room for jumbo frames.
+/// Size of a receive buffer in bytes: a DHCP message in a jumbo frame.
 const FRAME: usize = 9_216;
 
-/// What the owner works with.
+/// What the owner needs.
 #[derive(Debug)]
 pub struct Parts {
-    /// What clients are told of the agent.
+    /// The fields of the status that do not change while the agent runs.
     pub status: Status,
-    /// When it started.
+    /// When the agent started.
     pub started: BootTime,
     /// The interface.
     pub link: Link,
-    /// The device; `None`: no DHCP.
+    /// Settings of the DHCP client; `None` without DHCP.
     pub device: Option<Settings>,
     /// Values of the data model.
     pub model: Model,
     /// The knobs.
     pub knobs: Knobs,
-    /// The log.
+    /// The log, whose filter is a knob.
     pub log: Log,
-    /// The metrics.
+    /// The metrics of the agent.
     pub telemetry: Arc<Telemetry>,
-    /// Those of the role.
+    /// The metrics of the device role.
     pub metrics: DeviceMetrics,
-    /// Where happenings go.
+    /// The event stream to watchers.
     pub events: broadcast::Sender<Arc<message::Event>>,
 }
 
@@ -60,18 +60,18 @@ pub struct Owner {
     knowledge: Knowledge,
     management: Management,
     socket: Option<PacketSocket>,
-    /// For ARP, while an address is checked.
+    /// Socket for ARP, open while an address is checked.
     arp: Option<PacketSocket>,
     state: Option<LinkState>,
-    /// What the store has, or has next; of a lease that was renewed since, an earlier end.
+    /// The state in the store, or the state that is written next. It lacks renewals that are still delayed.
     stored: State,
 }
 
-/// The device, as the data model and the store see it.
+/// The device, for the data model and the store.
 #[derive(Debug)]
 struct Knowledge {
     core: Option<Device>,
-    /// What an earlier start knew, for one that speaks no DHCP.
+    /// The stored state of an earlier start, for a device without DHCP.
     kept: State,
 }
 
@@ -91,7 +91,7 @@ impl Subject for Knowledge {
 }
 
 impl Owner {
-    /// With what an earlier start left in the store.
+    /// Starts with the stored state.
     pub fn new(parts: Parts, mut kept: Kept, store: Store) -> Self {
         let known = kept.device.take();
         if known.is_none() {
@@ -107,12 +107,12 @@ impl Owner {
         Self { parts, knowledge, management, socket: None, arp: None, state: None, stored }
     }
 
-    /// Hears Connection Requests from now on.
+    /// Starts the service that receives Connection Requests.
     pub fn hear(&mut self, parts: cpe::Parts) -> io::Result<()> {
         self.management.hear(parts)
     }
 
-    /// Works until a signal ends it, and gives its lease back.
+    /// Runs until the agent is stopped, and releases the lease.
     pub async fn run(mut self, mut asks: mpsc::Receiver<Ask>) -> io::Result<()> {
         let mut timer = Timer::new()?;
         let (mut frame, mut arp) = (vec![0; FRAME], vec![0; FRAME]);
@@ -127,16 +127,16 @@ impl Owner {
                 step = step => self.management.keep(&self.knowledge, step),
                 received = receive(self.socket.as_ref(), &mut frame) => match received {
                     Ok(length) => self.handle(Input::Frame(&frame[..length])).await,
-                    // The link went down, or the interface is gone: netlink tells.
+                    // The link went down or the interface was removed. Netlink reports which.
                     Err(error) => {
-                        tracing::debug!(%error, "the packet socket is closed until the link is back");
+                        tracing::debug!(%error, "cannot receive DHCP before the next link change");
                         self.socket = None;
                     }
                 },
                 received = receive(self.arp.as_ref(), &mut arp) => match received {
                     Ok(length) => self.handle(Input::Frame(&arp[..length])).await,
                     Err(error) => {
-                        tracing::debug!(%error, "nobody is heard who has the address already");
+                        tracing::debug!(%error, "cannot receive ARP; address conflicts are not detected");
                         self.arp = None;
                     }
                 },
@@ -173,7 +173,7 @@ impl Owner {
         {
             match PacketSocket::open_for_dhcp_replies(&state.name) {
                 Ok(socket) => self.socket = Some(socket),
-                Err(error) => tracing::warn!(%error, "DHCP waits for the next change of the link"),
+                Err(error) => tracing::warn!(%error, "cannot open a packet socket for DHCP; waiting for a link change"),
             }
         }
         if renewed {
@@ -184,14 +184,14 @@ impl Owner {
         self.handle(Input::Address(address)).await;
     }
 
-    /// The device goes on at another interface with what it knows.
+    /// Continues on another interface with the known state.
     fn move_to_interface(&mut self) {
         let (Some(state), Some(settings), Some(core)) = (&self.state, &mut self.parts.device, &mut self.knowledge.core)
         else {
             return;
         };
         if settings.mac != state.mac {
-            tracing::info!(interface = state.name, "the device speaks from this interface");
+            tracing::info!(interface = state.name, "the device uses this interface from now on");
             settings.mac = state.mac;
             *core = Device::new(settings, core.state());
         }
@@ -216,24 +216,24 @@ impl Owner {
             Output::Transmit(frame) => self.transmit(&frame).await,
             Output::Arp(frame) => {
                 if let Err(error) = self.transmit_arp(&frame).await {
-                    tracing::warn!(%error, "the address could not be checked for another user");
+                    tracing::warn!(%error, "cannot check the offered address for a conflict");
                 }
             }
             Output::Declined(address) => {
-                tracing::warn!(%address, "another station has this address: declined");
+                tracing::warn!(%address, "address declined: another station uses it");
             }
             Output::Keep(state) => self.keep(now, state),
             Output::Configure(address) => {
-                tracing::info!(address = %address.address, prefix = address.prefix_length, "the lease brings an address");
+                tracing::info!(address = %address.address, prefix = address.prefix_length, "lease bound");
                 if let Err(error) = self.parts.link.configure(ifindex, address).await {
-                    tracing::error!(%error, address = %address.address, "the address could not be set");
+                    tracing::error!(%error, address = %address.address, "cannot configure the leased address");
                 }
             }
             Output::Deconfigure(address) => {
-                tracing::info!(address = %address.address, "the lease is over");
+                tracing::info!(address = %address.address, "lease ended");
                 if let Err(error) = self.parts.link.deconfigure(ifindex, address).await {
-                    // After a reboot it is not there; and a link that is gone took it along.
-                    tracing::debug!(%error, address = %address.address, "the address was not removed");
+                    // The address does not exist after a reboot, or after its link was removed.
+                    tracing::debug!(%error, address = %address.address, "cannot remove the leased address");
                 }
             }
             Output::GatewayInfoChanged { old, new } => {
@@ -245,7 +245,7 @@ impl Owner {
         }
     }
 
-    /// Keeps what the device knows. A renewal may wait, if the lease as it is stored lasts until then.
+    /// Stores the device's state. A renewal may wait if the stored lease lasts longer than the delay.
     fn keep(&mut self, now: BootTime, state: State) {
         let latest = now + self.parts.knobs.store_interval();
         if is_renewal(&self.stored, &state) && self.stored.lease.as_ref().is_some_and(|lease| lease.end > latest) {
@@ -263,9 +263,9 @@ impl Owner {
                 let sent = Message::parse_request(frame, None).map(|message| message.message_type);
                 let label = sent.map_or("other", MessageType::label);
                 self.parts.metrics.sent.with_label_values(&[label]).inc();
-                tracing::debug!(message = label, "sent");
+                tracing::debug!(message_type = label, "DHCP message sent");
             }
-            Err(error) => tracing::debug!(%error, "a frame was not sent"),
+            Err(error) => tracing::debug!(%error, "cannot send a DHCP message"),
         }
     }
 
@@ -278,12 +278,12 @@ impl Owner {
             }
         };
         if let Err(error) = socket.send(frame).await {
-            tracing::debug!(%error, "an ARP message was not sent");
+            tracing::debug!(%error, "cannot send an ARP message");
         }
         Ok(())
     }
 
-    /// A client that left before its answer misses nothing.
+    /// Answers a request. A failed reply is ignored: the client has gone.
     fn answer(&mut self, ask: Ask) {
         let Some(ask) = self.management.answer(&self.knowledge, ask) else { return };
         match ask {
@@ -325,23 +325,23 @@ impl Owner {
                 tracing::info!("configuration reloaded");
             }
             Ask::Detach { reply, .. } => {
-                let _ = reply.send(Err("a device has no kernel programs; stop it by SIGTERM".to_owned()));
+                let _ = reply.send(Err("a device has no kernel programs to detach; stop it with SIGTERM".to_owned()));
             }
-            // It ends the task, in `run`, or is answered already.
+            // The other requests were answered before, or stop the task in `run`.
             _ => {}
         }
     }
 
     fn tune(&mut self, settings: &[(String, String)]) -> Result<(), String> {
         if let Some((other, _)) = settings.iter().find(|(key, _)| !is_ours(key)) {
-            return Err(format!("{other} is no knob of a device; `tr111 tune` lists them"));
+            return Err(format!("{other} is not a knob of a device; `tr111 tune` lists the knobs"));
         }
         self.parts.knobs.tune(settings).map_err(|error| error.to_string())?;
         self.apply();
         Ok(())
     }
 
-    /// Puts the knobs into force.
+    /// Applies the knobs.
     fn apply(&mut self) {
         self.parts.log.set(self.parts.knobs.log());
         self.management.set_knobs(self.parts.knobs.cpe());
@@ -349,14 +349,13 @@ impl Owner {
     }
 }
 
-/// Whether only the times of a lease differ.
+/// Whether the states differ only in the times of the lease.
 fn is_renewal(before: &State, after: &State) -> bool {
     let (Some(old), Some(new)) = (&before.lease, &after.lease) else { return false };
     let lease = Lease { renew: new.renew, rebind: new.rebind, end: new.end, ..old.clone() };
     State { lease: Some(lease), ..before.clone() } == *after
 }
 
-/// Whether a knob is one of this role.
 fn is_ours(key: &str) -> bool {
     ["agent.", "device.", "connreq.", "stun."].iter().any(|section| key.starts_with(section))
 }

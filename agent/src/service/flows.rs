@@ -1,5 +1,5 @@
-//! The NAT bindings of LAN devices, as the gateway sees them go by: which flows carry CONNECTION-REQUEST-BINDING (TR-111
-//! 2.2.1.3), whose they are, and how long the NAT keeps them.
+//! The NAT bindings of LAN devices as the gateway observes them: the flows that carry CONNECTION-REQUEST-BINDING
+//! (TR-111 2.2.1.3), the devices they belong to, and their NAT timeouts.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -32,22 +32,23 @@ use crate::{
     os::netlink::{self, Netlink},
 };
 
-/// From a Binding Request at LAN ingress to the entry of its flow: the stack takes less.
+/// Time from a Binding Request at LAN ingress to the entry of its flow in the connection tracker. The stack needs less.
 const CONFIRMED: Duration = Duration::from_millis(100);
-/// What a flow's time may be short of the extension, in seconds: the tracker's clock has its own ticks.
+/// Tolerance between the timeout of a flow and the extended timeout: the connection tracker has its own tick.
 const TOLERANCE: Duration = Duration::from_secs(2);
 
-/// Flows that are kept at most: twice what the programs can know, so that they are rarely compared.
+/// Greatest number of flows, twice what the programs can record, so that the flows are rarely compared.
 const CROWD: usize = 2 * FLOWS_MAXIMUM as usize;
 
-/// Bytes of memory that a flow takes at most, and so do all of them: 64 MiB for [`CROWD`].
+/// Upper bound of the memory of a flow, in bytes: 64 MiB for [`CROWD`] flows.
 #[cfg(test)]
 const FLOW: usize = 512;
 
-/// New flows that are looked up at a time. Each takes [`CONFIRMED`] and a little, so more than two thousand a second are.
+/// Greatest number of concurrent lookups of new flows. Each takes little more than [`CONFIRMED`], so more than 2000
+/// flows per second can be looked up.
 const LOOKS: usize = 256;
 
-/// What Binding Requests said of their flows. Nothing of it is authenticated.
+/// The content of Binding Requests, by flow. None of it is authenticated.
 #[derive(Debug)]
 pub(super) struct Flows {
     heard: HashMap<FlowKey, Heard>,
@@ -62,13 +63,13 @@ impl Default for Flows {
 
 #[derive(Clone, Debug)]
 struct Heard {
-    /// STUNUsername, which has at most 256 bytes (DM-25).
+    /// STUNUsername, of at most 256 bytes (DM-25).
     username: Option<Box<[u8]>>,
-    /// When it came, or said that it changed.
+    /// When the flow was first seen, or its last BINDING-CHANGE.
     changed: BootTime,
 }
 
-/// A flow with what is known of it but for the connection tracker's part.
+/// A flow with its binding, without the data of the connection tracker.
 pub(super) struct Listed {
     key: FlowKey,
     flow: Flow,
@@ -76,7 +77,7 @@ pub(super) struct Listed {
 }
 
 impl Flows {
-    /// Takes an event of the hook `lan_binding`; gives the flow if it was not known.
+    /// Takes an event of the hook `lan_binding`. Returns the key of a new flow.
     pub(super) fn take(&mut self, event: &Event<'_>) -> Option<FlowKey> {
         let udp = headers::find_udp(event.frame, event.metadata_tag, Wanted::Any).ok()?;
         let key = classify::flow_key(event.frame, event.segment, &udp);
@@ -95,28 +96,28 @@ impl Flows {
         is_new.then_some(key)
     }
 
-    /// Forgets the flows that the programs do not know any more.
+    /// Removes the flows that the programs no longer know.
     pub(super) fn retain(&mut self, known: &HashMap<FlowKey, Flow>) {
         self.heard.retain(|key, _| known.contains_key(key));
     }
 
-    /// More flows than the programs can know: some are gone, and `retain` is due. Every host can invent flows.
+    /// Whether there are more flows than the programs can know, so that [`Self::retain`] is due. Any host can forge
+    /// flows.
     pub(super) fn is_crowded(&self) -> bool {
         self.heard.len() >= CROWD
     }
 
-    /// Leave to look a new flow up, for as long as it is held. `None` while so many are looked up that more would only
-    /// fill the memory: then a flow goes uncounted, but is listed as what it is.
+    /// A permit to look up a new flow, released when it is dropped. `None` if too many lookups are running; the flow is
+    /// then not counted as extended, but is listed correctly.
     pub(super) fn leave_to_look(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.looks).try_acquire_owned().ok()
     }
 
-    /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.heard.len()
     }
 
-    /// The flows that the programs still know, in the order of addresses; the others are forgotten.
+    /// The flows that the programs still know, ordered by address. Other flows are removed.
     pub(super) fn list(&mut self, known: Vec<(FlowKey, Flow)>, core: &Association, clock: &Clock) -> Vec<Listed> {
         let known: HashMap<FlowKey, Flow> = known.into_iter().collect();
         self.retain(&known);
@@ -150,7 +151,7 @@ impl Flows {
     }
 }
 
-/// Completes the list by what the connection tracker and the nft table know.
+/// Completes the list with data of the connection tracker and of the nft table.
 pub(super) async fn look_up(listed: Vec<Listed>, nat: Option<Look>) -> Vec<NatBinding> {
     let mut bindings = Vec::with_capacity(listed.len());
     let marked = match &nat {
@@ -179,7 +180,7 @@ pub(super) async fn look_up(listed: Vec<Listed>, nat: Option<Look>) -> Vec<NatBi
     bindings
 }
 
-/// Why a flow with this timeout is not extended; `None` where it is, or there is no flow.
+/// Returns why a flow with the remaining timeout `left` is not extended; `None` if it is extended.
 fn judge(extension: Extension, left: Option<Duration>, has_lost_mark: bool) -> Option<&'static str> {
     match (extension, left) {
         (Extension::Off, _) => Some("off"),
@@ -193,15 +194,16 @@ fn judge(extension: Extension, left: Option<Duration>, has_lost_mark: bool) -> O
     }
 }
 
-/// Whether the rule did not see the mark of a flow, although the program marked a packet of it while the rule was in force:
-/// somebody between the two changes marks. `marked`: the flows whose mark the rule saw; nothing where that is not known.
+/// Whether the rule did not see the mark of a flow, although the program marked a packet of the flow after the rule was
+/// added: another rule or program has changed the mark. `marked` are the flows whose mark the rule saw; `None` if that
+/// is not known.
 fn has_lost_mark(extension: Extension, key: &FlowKey, flow: Flow, marked: Option<&HashSet<Ends>>) -> bool {
     let (Extension::On { since, .. }, Some(marked)) = (extension, marked) else { return false };
     let seen = BootTime(flow.seen);
     since <= seen && seen + nat::MEMORY > Clock::now() && !marked.contains(&ends(key))
 }
 
-/// The two ends of a flow.
+/// Source and destination of a flow.
 fn ends(key: &FlowKey) -> Ends {
     (
         SocketAddrV4::new(key.source.into(), key.source_port),
@@ -209,7 +211,7 @@ fn ends(key: &FlowKey) -> Ends {
     )
 }
 
-/// What is needed to look a flow up, away from the owner of the table.
+/// The data for a lookup outside the owner's task.
 #[derive(Clone, Debug)]
 pub(super) struct Look {
     conntrack: Option<Netlink>,
@@ -230,10 +232,10 @@ impl Look {
     async fn entry(&self, key: &FlowKey) -> Option<netlink::Flow> {
         let (source, destination) = ends(key);
         let found = self.conntrack.as_ref()?.udp_flow(source, destination).await;
-        found.inspect_err(|error| tracing::debug!(%error, "the connection tracker does not answer")).ok()?
+        found.inspect_err(|error| tracing::debug!(%error, "cannot read the connection tracker")).ok()?
     }
 
-    /// Whether a flow that was just seen for the first time has the longer timeout.
+    /// Whether a flow has the extended timeout. Waits until the connection tracker has the new flow.
     pub(super) async fn is_extended(&self, key: &FlowKey) -> bool {
         let Extension::On { .. } = self.extension else { return false };
         sleep(CONFIRMED).await;
@@ -251,7 +253,7 @@ mod tests {
 
     use super::*;
 
-    /// SEC-8: invented flows do not fill the memory: those that the programs have forgotten go.
+    /// SEC-8: forged flows do not exhaust memory: flows that the programs have forgotten are removed.
     #[test]
     fn flows_that_the_programs_forgot_go_when_it_is_crowded() {
         let mut flows = Flows::default();
@@ -271,7 +273,7 @@ mod tests {
         assert_eq!(flows.heard.into_keys().collect::<Vec<_>>(), [key(7)]);
     }
 
-    /// A Binding Request with USERNAME, as the hook hands it up.
+    /// Passes a Binding Request with USERNAME, in the form in which the hook delivers it.
     fn take(flows: &mut Flows, username: &[u8]) -> Option<Box<[u8]>> {
         let attribute = [&[0, 6], &(username.len() as u16).to_be_bytes()[..], username].concat();
         let stun = [&[0, 1], &(attribute.len() as u16).to_be_bytes()[..], &[7; 16], &attribute].concat();
@@ -285,7 +287,7 @@ mod tests {
         flows.heard.remove(&key.expect("a new flow")).expect("it is known").username
     }
 
-    /// DM-25: a longer USERNAME is no STUNUsername, and takes no memory.
+    /// DM-25: a longer USERNAME is not a STUNUsername and is not stored.
     #[test]
     fn usernames_are_bounded_where_they_come_in() {
         let mut flows = Flows::default();
@@ -297,20 +299,20 @@ mod tests {
         assert_eq!(take(&mut flows, &[b'x'; 1_400]), None);
     }
 
-    /// SEC-8: 512 bytes a flow, 64 MiB for as many as are kept.
+    /// SEC-8: at most 512 bytes per flow, 64 MiB for all flows.
     #[test]
     fn memory_of_a_flow_is_bounded() {
-        // What an allocator adds to a piece of memory.
+        // Overhead of the allocator for each allocation.
         const HEAD: usize = 16;
         const { assert!(CROWD * FLOW == 64 << 20) };
         let flows: HashMap<FlowKey, Heard> = HashMap::with_capacity(CROWD);
-        // A table of the standard library has places for 8/7 of its capacity, and a byte beside each.
+        // A hash map of the standard library has 8/7 slots of its capacity, with a control byte for each.
         let table = (flows.capacity() * 8 / 7) * (size_of::<(FlowKey, Heard)>() + 1) + HEAD;
         let names = CROWD * (USERNAME_MAXIMUM as usize + HEAD);
         assert!(table + names <= CROWD * FLOW, "{table} and {names}");
     }
 
-    /// SEC-8: a flood of invented flows makes a bounded number of questions to the connection tracker.
+    /// SEC-8: a flood of forged flows causes a bounded number of requests to the connection tracker.
     #[test]
     fn so_many_flows_are_looked_up_at_a_time_and_no_more() {
         let flows = Flows::default();
@@ -321,7 +323,7 @@ mod tests {
         assert!(flows.leave_to_look().is_some(), "one that is done makes room");
     }
 
-    /// STUN-5: what is not extended says why.
+    /// STUN-5: the reason is given for a flow that is not extended.
     #[test]
     fn says_why_a_flow_is_not_extended() {
         let seconds = |seconds| Some(Duration::from_secs(seconds));
@@ -337,7 +339,7 @@ mod tests {
         assert_eq!(judge(owned, seconds(30), false), Some("table_of_another_gateway"));
     }
 
-    /// STUN-5: a mark is lost where the rule had to see it and did not.
+    /// STUN-5: a mark is missing if the rule must have seen it and did not.
     #[test]
     fn a_mark_is_missing_only_where_the_rule_had_to_see_it() {
         let key = FlowKey {

@@ -1,5 +1,5 @@
-//! What the owner of the table reads from the kernel programs and writes for them. Behind traits, so that it runs
-//! without a kernel in tests.
+//! The maps and the ring of the kernel programs, as traits, so that the owner of the table runs without a kernel in
+//! tests.
 
 use std::{future::Future, io};
 
@@ -12,9 +12,10 @@ use tr111_core::{association::RemovalReason, time::BootTime};
 
 use crate::dataplane::{self, LanRing, Marks};
 
-/// Where events come from.
+/// The ring of events.
 pub trait Events {
-    /// Waits for events and gives a batch of them, in order, to `take`. Cancel-safe: what was not given stays.
+    /// Waits for events and passes a batch of them, in order, to `take`. Returns how many. Cancel-safe: events that
+    /// were not passed remain in the ring.
     fn next_batch(
         &mut self,
         take: impl FnMut(Result<Event<'_>, RecordError>),
@@ -27,35 +28,35 @@ impl Events for LanRing {
     }
 }
 
-/// What the programs are told.
+/// The maps that the owner of the table reads and writes.
 pub trait Programs {
-    /// New settings.
+    /// Writes the settings.
     fn set_config(&self, config: &Config) -> Result<(), dataplane::Error>;
-    /// The exchange belongs to a client with an identity.
+    /// Marks an exchange of a client that sent an identity.
     fn mark_exchange(&self, key: &ExchangeKey) -> Result<(), dataplane::Error>;
-    /// The client has a row.
+    /// Marks a client that has a row.
     fn stick(&self, client: &ClientKey) -> Result<(), dataplane::Error>;
-    /// The client has none any more, which its last ACK says from now on.
+    /// Removes the mark of a client that no longer has a row, and records the reason in the client's last ACK.
     fn unstick(&self, client: &ClientKey, reason: RemovalReason);
-    /// The store has no row of the client: its last ACK goes, if no other came meanwhile.
+    /// Removes the last ACK of a client whose row was removed from the store, unless a newer ACK was recorded.
     fn forget_ended(&self, client: &ClientKey);
-    /// Only these clients have rows.
+    /// Removes the marks of all other clients.
     fn retain_sticky(&self, keep: impl Fn(&ClientKey) -> bool);
-    /// ARP messages from the address are to be noted.
+    /// Starts to record ARP messages from an address.
     fn watch(&self, key: &NeighbourKey, now: BootTime) -> Result<(), dataplane::Error>;
-    /// They are not any more.
+    /// Stops recording them.
     fn unwatch(&self, key: &NeighbourKey);
-    /// Only these addresses are watched.
+    /// Stops recording ARP messages from all other addresses.
     fn retain_watched(&self, keep: impl Fn(&NeighbourKey) -> bool);
     /// The last ARP message from a watched address.
     fn neighbour(&self, key: &NeighbourKey) -> Option<Neighbour>;
     /// When a reply to a client with an identity last left by an interface.
     fn last_reply(&self, ifindex: u32) -> Option<BootTime>;
-    /// When a LAN bridge last forwarded a reply of another server, which does not count, to a client with an identity.
+    /// When a LAN bridge last forwarded a reply of a foreign DHCP server to a client with an identity.
     fn last_foreign_reply(&self, ifindex: u32) -> Option<BootTime>;
-    /// When DHCP datagrams were last merged at an interface and not told apart.
+    /// When an interface last received merged DHCP datagrams that could not be separated.
     fn last_merged(&self, ifindex: u32) -> Option<BootTime>;
-    /// How the last exchange of every client ended.
+    /// The last ACK of each client, or the reason why its lease ended.
     fn last_acks(&self) -> Vec<(ClientKey, LastAck)>;
     /// The flows that carry Binding Requests with CONNECTION-REQUEST-BINDING.
     fn flows(&self) -> Vec<(FlowKey, Flow)>;

@@ -1,4 +1,4 @@
-//! The configuration of an agent that runs: what is in force, and what may change.
+//! The configuration in force, and its changes while the agent runs.
 
 use std::time::Duration;
 
@@ -10,51 +10,51 @@ use crate::{
     control::message::Knob,
 };
 
-/// The values in force.
+/// The configuration in force.
 #[derive(Clone, Debug)]
 pub struct Knobs {
     values: Values,
 }
 
 impl Knobs {
-    /// As the agent started.
+    /// Starts with the configuration that the agent was started with.
     pub fn new(values: Values) -> Self {
         warn_of_obsolete(&values);
         Self { values }
     }
 
-    /// `[gateway.association]` as it is now.
+    /// The current values of `[gateway.association]`.
     pub fn association(&self) -> Association {
         (&self.values).into()
     }
 
-    /// The knobs of the ACS as they are now.
+    /// The current knobs of the ACS.
     #[cfg(feature = "acs")]
     pub fn acs(&self) -> config::AcsKnobs {
         (&self.values).into()
     }
 
-    /// The knobs of the CPE as they are now.
+    /// The current knobs of Connection Requests and of the binding.
     pub fn cpe(&self) -> Cpe {
         (&self.values).into()
     }
 
-    /// `[gateway.binding]` and `[gateway.police]` as they are now.
+    /// The current values of `[gateway.binding]` and `[gateway.police]`.
     pub fn traffic(&self) -> Traffic {
         (&self.values).into()
     }
 
-    /// How long renewals wait to be written.
+    /// How long renewals may wait before they are written.
     pub fn store_interval(&self) -> Duration {
         Duration::from_millis(self.values.integer("agent", "store_interval_ms").unsigned_abs())
     }
 
-    /// The directives of the log.
+    /// The filter directives of the log.
     pub fn log(&self) -> &str {
         self.values.text("agent", "log")
     }
 
-    /// Those that may change at run time.
+    /// The keys that can change at run time, with their values.
     pub fn list(&self) -> Vec<Knob> {
         let live = KEYS.iter().filter(|key| key.effect == Effect::Live);
         live.filter_map(|key| {
@@ -72,7 +72,7 @@ impl Knobs {
         .collect()
     }
 
-    /// Changes knobs, all or none.
+    /// Changes knobs: all of them, or none.
     pub fn tune(&mut self, settings: &[(String, String)]) -> Result<(), config::Error> {
         let mut values = self.values.clone();
         for (path, value) in settings {
@@ -86,7 +86,8 @@ impl Knobs {
         Ok(())
     }
 
-    /// Takes a configuration that was read again. What only a start can change stays; its keys are given.
+    /// Takes a configuration that was read again. Keys that take effect only at a start keep their values; returns
+    /// those that differ.
     pub fn reload(&mut self, mut values: Values) -> Vec<String> {
         let mut kept = Vec::new();
         for key in KEYS.iter().filter(|key| key.effect == Effect::Start) {
@@ -103,7 +104,7 @@ impl Knobs {
 
 fn warn_of_obsolete(values: &Values) {
     for (key, origin) in values.obsolete() {
-        tracing::warn!(key = key.path(), %origin, "the key has no effect any more; remove it: {}", key.help);
+        tracing::warn!(key = key.path(), %origin, "obsolete configuration key without effect; remove it: {}", key.help);
     }
 }
 
@@ -140,7 +141,7 @@ mod tests {
         assert_eq!(knobs.association().nak_grace.as_secs(), 4);
     }
 
-    /// A key of earlier versions is taken from files and from `tr111 tune`, and is told of.
+    /// An obsolete key is accepted from files and from `tr111 tune`, and is reported.
     #[test]
     fn an_obsolete_key_is_accepted() {
         let mut values = Values::default();

@@ -1,4 +1,5 @@
-//! One interface: its link and address by netlink, and addresses that the agent gives it.
+//! The interface of a device: its link and addresses by netlink, and the addresses and routes that the agent
+//! configures.
 
 use std::{io, net::Ipv4Addr};
 
@@ -8,60 +9,61 @@ use tr111_core::device::Address;
 
 use crate::{essential, os::netlink::Netlink};
 
-/// Of the default route that comes with a lease. One that the box has from elsewhere goes first, and stays.
+/// Metric of the default route that comes with a lease. A default route from another source has a lower metric and is
+/// preferred.
 const METRIC: u32 = 1_024;
 
-/// What an interface is at the moment.
+/// The state of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkState {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its kernel index.
+    /// Kernel index.
     pub ifindex: u32,
-    /// It is up and has a carrier.
+    /// Whether it is up and has a carrier.
     pub up: bool,
-    /// Its Ethernet address.
+    /// Ethernet address.
     pub mac: [u8; 6],
-    /// Its first IPv4 address that is good beyond the link.
+    /// The first IPv4 address of global scope.
     pub address: Option<Ipv4Addr>,
 }
 
-/// Why an interface cannot be worked with.
+/// Why an interface cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// No interface of that name in this network namespace.
+    /// No interface has this name in the agent's network namespace.
     #[error("there is no interface {0} here; `ip link` lists them")]
     NoInterface(String),
-    /// Not an Ethernet interface.
-    #[error("interface {0} has no Ethernet address")]
+    /// The interface has no Ethernet address.
+    #[error("interface {0} has no Ethernet address; name an Ethernet interface")]
     NoEthernet(String),
-    /// Netlink refuses.
-    #[error("netlink: {0}")]
+    /// A netlink request failed.
+    #[error("netlink request failed: {0}")]
     Netlink(#[from] io::Error),
 }
 
-/// An interface that is watched.
+/// A watched interface.
 #[derive(Debug)]
 pub struct Link {
     netlink: Netlink,
-    /// How it is at the start; `None` where there is no default route yet.
+    /// The state at the start; `None` if there is no default route yet.
     pub first: Option<LinkState>,
-    /// How it is after each change; `None` while it is not there.
+    /// The state after each change; `None` while the interface does not exist.
     pub changes: mpsc::Receiver<Option<LinkState>>,
 }
 
-/// Which interface it is.
+/// How the interface is chosen.
 #[derive(Debug)]
 enum Which {
     Named(String),
-    /// That of the default route, or the last that had it (T-35).
+    /// The interface of the default route, or the last one that had it (T-35).
     DefaultRoute {
         ifindex: Option<u32>,
     },
 }
 
 impl Link {
-    /// Starts to watch the interface `name`; without a name that of the default route, whichever it is (T-35).
+    /// Starts to watch the interface `name`, or the interface of the default route if there is no name (T-35).
     pub async fn watch(name: Option<&str>) -> Result<Self, LinkError> {
         let mut which = name.map_or(Which::DefaultRoute { ifindex: None }, |name| Which::Named(name.to_owned()));
         let (netlink, mut notices) = Netlink::watch(matches!(which, Which::DefaultRoute { .. }))?;
@@ -77,7 +79,7 @@ impl Link {
                 let now = match read(&asked, &mut which).await {
                     Ok(now) => now,
                     Err(error) => {
-                        tracing::debug!(%error, interface = ?which, "the interface could not be read");
+                        tracing::debug!(%error, interface = ?which, "cannot read the state of the interface");
                         None
                     }
                 };
@@ -88,12 +90,12 @@ impl Link {
                     }
                 }
             }
-            tracing::warn!("netlink ended: changes of addresses and interfaces are not seen any more");
+            tracing::warn!("netlink closed: changes of addresses and interfaces are no longer detected");
         });
         Ok(Self { netlink, first, changes })
     }
 
-    /// Gives the interface an address, and the box a default route over the router that came with it.
+    /// Adds the address to the interface, and a default route through the router of the lease.
     pub async fn configure(&self, ifindex: u32, address: Address) -> io::Result<()> {
         let Address { address, prefix_length, router } = address;
         self.netlink.add_address(ifindex, address, prefix_length).await?;
@@ -103,7 +105,7 @@ impl Link {
         }
     }
 
-    /// Takes an address from the interface.
+    /// Removes the address from the interface.
     pub async fn deconfigure(&self, ifindex: u32, address: Address) -> io::Result<()> {
         self.netlink.remove_address(ifindex, address.address, address.prefix_length).await
     }

@@ -1,5 +1,4 @@
-//! What changes around the agent: its own addresses, and interfaces. By netlink, which follows the network
-//! namespace.
+//! Changes of this machine's addresses and interfaces, from netlink. The scope is the agent's network namespace.
 
 use std::{collections::BTreeSet, io};
 
@@ -14,39 +13,39 @@ use crate::{
     os::netlink::{Netlink, Notice},
 };
 
-/// Something changed.
+/// A change of addresses or interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetworkChange {
-    /// All IPv4 addresses that this machine has now.
+    /// All IPv4 addresses of this machine.
     Addresses(Vec<Address>),
-    /// All interfaces that this machine has now.
+    /// All interfaces of this machine.
     Links(Vec<Link>),
-    /// An interface as it is now.
+    /// The new state of an interface.
     Link(Link),
-    /// An interface is gone.
+    /// An interface was removed.
     LinkGone {
-        /// Its kernel index.
+        /// Kernel index of the removed interface.
         ifindex: u32,
     },
 }
 
-/// How an interface is.
+/// State of a configured interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InterfaceState {
-    /// It has programs and a carrier.
+    /// The programs are attached and the interface has a carrier.
     Up,
-    /// It has programs and no carrier.
+    /// The programs are attached and the interface has no carrier.
     Down,
-    /// It is there, and the programs are not on it.
+    /// The interface exists and the programs are not attached.
     Detached,
-    /// There is no interface of its name any more.
+    /// The interface was removed.
     Gone,
-    /// There has been no interface of its name since the start.
+    /// The interface has not existed since the start.
     Missing,
 }
 
 impl InterfaceState {
-    /// The word for people and for JSON.
+    /// The name in output, JSON and labels.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -75,7 +74,7 @@ impl From<Attachment> for message::Interface {
     }
 }
 
-/// Starts to watch. The first message holds the addresses of this moment, the second the interfaces.
+/// Starts to watch. The first message contains the addresses, the second the interfaces.
 pub fn watch() -> io::Result<mpsc::Receiver<NetworkChange>> {
     let (netlink, mut notices) = Netlink::watch(false)?;
     let (changes, receiver) = mpsc::channel(16);
@@ -91,7 +90,7 @@ pub fn watch() -> io::Result<mpsc::Receiver<NetworkChange>> {
                     }
                 }
                 Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "the addresses of this machine could not be read"),
+                Err(error) => tracing::warn!(%error, "cannot read the addresses of this machine"),
             }
             match netlink.links().await {
                 Ok(now) => {
@@ -99,7 +98,7 @@ pub fn watch() -> io::Result<mpsc::Receiver<NetworkChange>> {
                         return;
                     }
                 }
-                Err(error) => tracing::warn!(%error, "the interfaces of this machine could not be read"),
+                Err(error) => tracing::warn!(%error, "cannot read the interfaces of this machine"),
             }
             loop {
                 let change = match notices.next().await {
@@ -107,7 +106,7 @@ pub fn watch() -> io::Result<mpsc::Receiver<NetworkChange>> {
                     Some(Notice::LinkGone { ifindex }) => NetworkChange::LinkGone { ifindex },
                     Some(Notice::Other) => break,
                     None => {
-                        tracing::warn!("netlink ended: changes of addresses and interfaces are not seen any more");
+                        tracing::warn!("netlink closed: changes of addresses and interfaces are no longer detected");
                         return;
                     }
                 };

@@ -1,4 +1,4 @@
-//! Notifications between the core, the store's keeper and the metrics.
+//! Connects the notification core with the store and the metrics.
 
 use std::collections::HashSet;
 
@@ -13,19 +13,18 @@ use tr111_core::{
 use super::Clock;
 use crate::control::message;
 
-/// Owns the notification core.
 #[derive(Debug)]
 pub(super) struct Notifier {
     core: Notifications,
     /// Full name of `ManageableDeviceNumberOfEntries`.
     number_of_entries: String,
-    /// Full name of the table, with its dot.
+    /// Full name of the ManageableDevice table, with the final dot.
     table: String,
     rows: u32,
     last_told: Option<BootTime>,
     /// Sequence number of the last notification.
     told: u64,
-    /// Changes that wait, by full name.
+    /// Full names of the parameters whose changes are delayed.
     held_back: HashSet<String>,
     counter: IntCounterVec,
 }
@@ -58,12 +57,12 @@ impl Notifier {
         &mut self.core
     }
 
-    /// When something was last notified.
+    /// Time of the last notification.
     pub(super) fn last_told(&self) -> Option<BootTime> {
         self.last_told
     }
 
-    /// Takes what became of the table. Says whether there is something to keep.
+    /// Takes changes of the ManageableDevice table. Returns whether the core's state must be stored.
     pub(super) fn table_changed(&mut self, now: BootTime, outputs: &[association::Output]) -> bool {
         let mut is_changed = false;
         for output in outputs {
@@ -83,7 +82,7 @@ impl Notifier {
         is_changed
     }
 
-    /// Takes a change of a parameter. Says whether there is something to keep.
+    /// Takes a change of a parameter. Returns whether the core's state must be stored.
     pub(super) fn changed(&mut self, now: BootTime, name: &str, before: &str, value: &str, cause: Cause) -> bool {
         let attribute = self.core.attribute(name);
         if attribute == Notification::Off {
@@ -99,7 +98,7 @@ impl Notifier {
         true
     }
 
-    /// What there is to tell now, in order.
+    /// The next notification to announce, in order.
     pub(super) fn poll(&mut self, clock: &Clock) -> Option<(u64, message::Event)> {
         let Output::Notify { sequence, time, parameters, kind } = self.core.poll_output()?;
         for (name, _) in &parameters {
@@ -111,7 +110,7 @@ impl Notifier {
         Some((sequence, event(clock, &Pending { sequence, time, parameters, kind })))
     }
 
-    /// Of the notifications that wait for their acknowledgement.
+    /// The highest sequence number of an unacknowledged notification.
     fn last_sequence(&self) -> Option<u64> {
         self.core.pending(self.told).last().map(|pending| pending.sequence)
     }
@@ -122,7 +121,7 @@ impl Notifier {
     }
 }
 
-/// A notification as watchers and subscribers see it.
+/// Converts a notification for watchers and subscribers.
 pub(super) fn event(clock: &Clock, pending: &Pending) -> message::Event {
     let parameters = pending.parameters.iter();
     message::Event {

@@ -1,4 +1,4 @@
-//! The data model: what the agent knows, as parameters.
+//! The parameters of the data model and their values.
 
 use std::net::SocketAddrV4;
 
@@ -13,16 +13,16 @@ use tr111_core::{
 use super::{Fault, management::Subject};
 use crate::control::message::Parameter;
 
-/// Values that the ACS or the operator may write; they are kept over restarts.
+/// Values of writable parameters, which persist over restarts.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Written {
-    /// `ManageableDeviceNotificationLimit` in seconds; 0 until somebody sets it (T-71).
+    /// `ManageableDeviceNotificationLimit` in seconds; 0 until it is set (T-71).
     pub notification_limit: u32,
-    /// `ConnectionRequestUsername`
+    /// `ConnectionRequestUsername`.
     pub connection_request_username: String,
-    /// `ConnectionRequestPassword`, which never goes to clients or the log.
+    /// `ConnectionRequestPassword`. It is never sent to clients and never logged.
     pub connection_request_password: String,
-    /// `URL` of the ACS, and what of TR-111 Table 6 may be written.
+    /// `URL` of the ACS and the writable parameters of TR-111 Table 6.
     pub binding: binding::Parameters,
 }
 
@@ -56,50 +56,50 @@ impl Written {
     }
 }
 
-/// Values that are no part of a role.
+/// Values that are common to all roles.
 #[derive(Clone, Debug)]
 pub struct Model {
     root: Root,
     device_info: GatewayIdentity,
     written: Written,
-    /// What the service that keeps the binding said.
+    /// The latest report of the service that keeps the binding.
     report: Report,
-    /// Where it listens.
+    /// The address at which that service receives Connection Requests; `None` while it does not.
     listener: Option<SocketAddrV4>,
 }
 
 impl Model {
-    /// Of an agent with this identity. `written` holds at the first start.
+    /// `device_info` is the identity of this machine. `written` are the values of the configuration, used at the first
+    /// start.
     pub fn new(root: Root, device_info: GatewayIdentity, written: Written) -> Self {
         Self { root, device_info, written, report: Report::default(), listener: None }
     }
 
-    /// The root of the data model.
+    /// The root object of the data model.
     pub fn root(&self) -> Root {
         self.root
     }
 
-    /// The values that may be written.
     pub(super) fn written(&self) -> &Written {
         &self.written
     }
 
-    /// Puts all of them in place.
+    /// Replaces all writable values.
     pub(super) fn put(&mut self, written: Written) {
         if written.binding.stun_enable && !self.written.binding.stun_enable {
-            // What STUN said before it was off may be wrong by now.
+            // STUN was off and is turned on: the last report from STUN may be outdated.
             self.report = self.listening();
         }
         self.written = written;
     }
 
-    /// `UDPConnectionRequestAddress` and `NATDetected` as they are. With STUN off they tell of the listener from that
-    /// write on (DM-20, DM-29), whatever was learned before.
+    /// `UDPConnectionRequestAddress` and `NATDetected`. From the write that disables STUN on, they describe the local
+    /// address (DM-20, DM-29).
     pub(super) fn report(&self) -> Report {
         if self.written.binding.stun_enable { self.report } else { self.listening() }
     }
 
-    /// Takes what the service that keeps the binding says, and where it listens: `None` while it does not.
+    /// Takes a report of the service that keeps the binding. `listener` is `None` while the service does not listen.
     pub(super) fn put_report(&mut self, report: Report, listener: Option<SocketAddrV4>) {
         self.report = report;
         self.listener = listener;
@@ -109,12 +109,11 @@ impl Model {
         Report { address: self.listener, nat_detected: false }
     }
 
-    /// The parameters as they are.
     pub(super) fn view<'a>(&'a self, subject: &'a dyn Subject, notifications: &'a Notifications) -> View<'a> {
         View { model: self, subject, notifications }
     }
 
-    /// What would be after every write of `writes`; one fault refuses all.
+    /// Checks `writes` and returns all values as they would be afterwards. One fault refuses all writes.
     pub(super) fn check(&self, view: &View<'_>, writes: &[(String, String)]) -> Result<Checked, Fault> {
         let pairs = writes.iter().map(|(path, value)| (path.as_str(), value.as_str()));
         let settings = model::check_all(view, pairs).map_err(|faults| match faults.first() {
@@ -129,7 +128,7 @@ impl Model {
         for setting in settings {
             written.apply(setting);
         }
-        // T-45: after all of them, so that their order does not matter.
+        // T-45: checked after all writes, so that their order does not matter.
         if let Some((path, _)) = period.and_then(|index| writes.get(index))
             && !written.binding.has_consistent_periods()
         {
@@ -139,21 +138,21 @@ impl Model {
     }
 }
 
-/// Writes that passed.
+/// Writes that passed the check.
 #[derive(Clone, Debug)]
 pub(super) struct Checked {
-    /// Every value afterwards.
+    /// All values after the writes.
     pub(super) written: Written,
-    /// The URL of the ACS is among them, maybe with the value that it has (T-34).
+    /// Whether the ACS's URL is among the writes, even with its current value (T-34).
     pub(super) is_url_set: bool,
 }
 
-/// As a client sees it.
+/// Converts a fault for clients.
 pub(super) fn fault(fault: model::Fault, path: &str) -> Fault {
     Fault { code: fault.code(), name: fault.name(), path: path.to_owned() }
 }
 
-/// The parameters of one moment.
+/// Read access to all parameters at one moment.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     model: &'a Model,

@@ -1,10 +1,11 @@
-//! Renewals that wait to be written.
+//! Renewals of leases that wait to be written to the store.
 //!
-//! A transaction of the store writes tens of kilobytes, however small the change is. A renewal changes nothing but the end of
-//! a lease, and whoever renews too often would wear out a flash memory. So renewals wait for others, and those of a row
-//! that was written within the last minute wait for a common transaction once a minute. After a kill the programs' records
-//! tell of what waited; after a loss of power, the agent asks for devices whose lease has ended by the store; when the
-//! agent stops, nothing waits any longer.
+//! A transaction of the store writes tens of kilobytes, however small the change is. A renewal changes only the end of
+//! a lease, but clients that renew often would wear out flash memory. Therefore renewals are collected, and rows that
+//! were written within the last minute are written together once a minute.
+//!
+//! Waiting renewals are written when the agent stops. After a kill they are restored from the programs' records. After
+//! a power failure the agent probes devices whose lease has expired according to the store.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -13,12 +14,12 @@ use tr111_core::budget::Budgets;
 
 use super::Clock;
 
-/// Stands for what a role has besides rows, whose numbers begin at 1.
+/// Stands for the role's own lease. Instance numbers of rows begin at 1.
 pub(super) const ROLE: u32 = 0;
-/// How often renewals of rows are written that are renewed more often than that.
+/// Interval at which frequently renewed rows are written.
 const PERIOD: Duration = Duration::from_mins(1);
 
-/// Rows that wait together.
+/// Rows that are written together.
 #[derive(Debug, Default)]
 struct Waiting {
     rows: BTreeSet<u32>,
@@ -26,13 +27,13 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Lets a row wait, for `at_most`.
+    /// Adds a row that may wait for `at_most`.
     fn add(&mut self, row: u32, at_most: Duration) {
         self.rows.insert(row);
         self.due.get_or_insert_with(|| Instant::now() + at_most);
     }
 
-    /// Lets nothing wait longer than `at_most` from now on.
+    /// Makes the rows due in `at_most` or earlier.
     fn hurry(&mut self, at_most: Duration) {
         let latest = Instant::now() + at_most;
         self.due = self.due.map(|due| due.min(latest));
@@ -42,7 +43,7 @@ impl Waiting {
         std::mem::take(self).rows
     }
 
-    /// The rows, if their time has come and they are not in `written`.
+    /// The rows, without those in `written`, if they are due.
     fn take_due(&mut self, written: &BTreeSet<u32>) -> BTreeSet<u32> {
         if !self.rows.is_empty() {
             self.rows.retain(|row| !written.contains(row));
@@ -56,7 +57,7 @@ impl Waiting {
 pub(super) struct Renewals {
     interval: Duration,
     soon: Waiting,
-    /// Rows that were written not long ago.
+    /// Rows that were written within the last [`PERIOD`].
     later: Waiting,
     budgets: Budgets,
 }
@@ -67,14 +68,14 @@ impl Renewals {
         Self { interval: Duration::ZERO, soon: Waiting::default(), later: Waiting::default(), budgets }
     }
 
-    /// How long renewals wait for others.
+    /// Sets how long renewals may wait.
     pub(super) fn set_interval(&mut self, interval: Duration) {
         self.interval = interval;
         self.soon.hurry(interval);
         self.later.hurry(interval.max(PERIOD));
     }
 
-    /// Leases in a row were renewed.
+    /// Records that leases of a row were renewed.
     pub(super) fn add(&mut self, row: u32) {
         if self.soon.rows.contains(&row) || self.later.rows.contains(&row) {
             return;
@@ -87,17 +88,17 @@ impl Renewals {
         }
     }
 
-    /// When to take what is due.
+    /// When [`Self::take_due`] is due.
     pub(super) fn due(&self) -> Option<Instant> {
         [self.soon.due, self.later.due].into_iter().flatten().min()
     }
 
-    /// Whether any waits.
+    /// Whether no renewal waits.
     pub(super) fn is_empty(&self) -> bool {
         self.soon.rows.is_empty() && self.later.rows.is_empty()
     }
 
-    /// The rows that are to be written now. Those in `written` are written anyway.
+    /// Takes the rows that are due. Rows in `written` are written anyway and are dropped.
     pub(super) fn take_due(&mut self, written: &BTreeSet<u32>) -> BTreeSet<u32> {
         let mut due = self.soon.take_due(written);
         due.append(&mut self.later.take_due(written));
@@ -108,7 +109,7 @@ impl Renewals {
         due
     }
 
-    /// All rows that wait.
+    /// Takes all waiting rows.
     pub(super) fn take_all(&mut self) -> BTreeSet<u32> {
         let mut all = self.soon.take();
         all.append(&mut self.later.take());
@@ -154,7 +155,7 @@ mod tests {
         assert!(due > Instant::now() + PERIOD / 2);
         renewals.add(2);
         assert_eq!(renewals.due(), Some(due), "for the same transaction");
-        // Others do not wait for it.
+        // Other rows do not wait for them.
         renewals.add(3);
         assert_eq!(renewals.take_due(&BTreeSet::new()), [3].into());
         assert_eq!(renewals.due(), Some(due));
@@ -163,7 +164,7 @@ mod tests {
         assert_eq!((renewals.due(), renewals.is_empty()), (None, true));
     }
 
-    /// What a role has besides rows is small, and has no budget.
+    /// The role's own lease has no budget.
     #[tokio::test]
     async fn a_role_waits_for_the_interval_alone() {
         let mut renewals = Renewals::new();

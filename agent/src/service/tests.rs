@@ -43,7 +43,7 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
 const LEASED: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 100);
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Records of a ring: hook, class and frame; `None` is a record that is no event.
+/// Records of a ring: hook, class and frame; `None` is a record that cannot be decoded.
 type Record = Option<(Hook, Class, Vec<u8>)>;
 
 struct Ring(mpsc::Receiver<Record>);
@@ -229,7 +229,7 @@ impl Lab {
         self.see(Hook::LanEgress, Class::Ack, ack).await;
     }
 
-    /// Stops the agent, and starts another with the same store.
+    /// Stops the agent, and starts another one with the same store.
     async fn restart(self) -> Self {
         self.asks.send(Ask::Stop).await.expect("the owner answers");
         let ended = tokio::time::timeout(PATIENCE, self.owner).await.expect("in time").expect("no panic");
@@ -292,7 +292,7 @@ async fn an_acknowledged_request_reaches_programs_watchers_clients_and_metrics_a
     assert!(lab.maps.sticky.lock().expect("nobody panics").is_empty());
 }
 
-/// GW-11: a link that stays down takes its devices with it after the probe window; another's does not.
+/// GW-11: devices behind a link that stays down are removed after the probe window; devices behind others are not.
 #[tokio::test]
 async fn an_interface_that_stays_away_takes_its_devices_with_it() {
     let mut lab = start();
@@ -308,8 +308,8 @@ async fn an_interface_that_stays_away_takes_its_devices_with_it() {
     assert_eq!(lab.ask(Ask::Status).await.interfaces[0].state, "gone");
 }
 
-/// Datagrams that were merged and not told apart are an alarm, in an event and in `status`, until ten minutes after the last.
-/// The alarm of an interface that has gone ends at once.
+/// Merged datagrams that could not be separated raise an alarm, as an event and in `status`, until ten minutes after
+/// the last one. The alarm ends at once if the interface is removed.
 #[tokio::test]
 async fn merged_datagrams_are_an_alarm_for_ten_minutes() {
     let mut lab = start();
@@ -325,7 +325,7 @@ async fn merged_datagrams_are_an_alarm_for_ten_minutes() {
     assert_eq!(told(&mut lab).await, expected(false));
     let alarms = lab.ask(Ask::Status).await.alarms;
     assert!(alarms[0].detail.contains("rx-gro-list off rx-udp-gro-forwarding off"), "{alarms:?}");
-    // A machine that runs for a shorter time has not seen any.
+    // A machine with a shorter uptime cannot have seen an earlier one.
     if let Some(earlier) = now.0.checked_sub(600_000_000_000) {
         merged(BootTime(earlier));
         assert_eq!(told(&mut lab).await, expected(true));
@@ -335,7 +335,7 @@ async fn merged_datagrams_are_an_alarm_for_ten_minutes() {
     let gone = LanChange::Interface { name: "lan0".to_owned(), state: InterfaceState::Gone, attached: None };
     lab.network.send(gone).await.expect("the owner reads");
     assert_eq!(told(&mut lab).await, expected(true));
-    // The programs' record of it outlives the interface. It is looked at every second.
+    // The programs' record outlives the interface. The owner checks it every second.
     let again = tokio::time::timeout(Duration::from_millis(2_500), lab.watcher.recv()).await;
     assert!(again.is_err(), "{again:?}");
 }
@@ -388,7 +388,7 @@ async fn a_client_that_names_another_directory_does_not_stop_the_agent_and_one_t
     assert!(matches!(ended, Ok(Ended::Detached { .. })));
 }
 
-/// T-32: numbers are not given out again. T-30: rows are there after a restart, from the first answer on.
+/// T-32: instance numbers are not reused. T-30: rows are present after a restart, from the first answer on.
 #[tokio::test]
 async fn rows_and_instance_numbers_survive_a_restart() {
     let mut lab = start();
@@ -416,14 +416,14 @@ async fn a_row_is_on_the_disk_before_anybody_is_told() {
     let mut lab = start();
     lab.lease().await;
     assert!(matches!(lab.told().await, Happening::DeviceAdded(_)));
-    // What a power failure would leave at this moment.
+    // The state that a power failure would leave now.
     let copy = tempfile::tempdir().expect("a directory");
     fs::copy(lab.directory.path().join(store::FILE), copy.path().join(store::FILE)).expect("readable");
     let (_store, kept) = open_store(copy.path(), lan).expect("a store");
     assert_eq!((kept.rows.len(), kept.next_instance), (1, 2));
 }
 
-/// When the lease of the only row ends, as a power failure would leave it at this moment.
+/// The end of the only row's lease, as a power failure would leave it now.
 fn stored_lease(lab: &Lab) -> BootTime {
     let copy = tempfile::tempdir().expect("a directory");
     fs::copy(lab.directory.path().join(store::FILE), copy.path().join(store::FILE)).expect("readable");
@@ -431,7 +431,7 @@ fn stored_lease(lab: &Lab) -> BootTime {
     kept.rows[0].bindings[0].lease_expires.expect("a lease")
 }
 
-/// A renewal waits for the store's interval, and nothing else does; when the agent stops, nothing waits.
+/// A renewal waits for the store's interval, other changes do not, and nothing waits when the agent stops.
 #[tokio::test]
 async fn a_renewal_waits_for_the_interval_of_the_store_and_is_written_when_the_agent_stops() {
     let mut lab = start();
@@ -467,7 +467,8 @@ async fn a_renewal_waits_for_the_interval_of_the_store_and_is_written_when_the_a
     tokio::time::timeout(PATIENCE, written).await.expect("a shorter interval counts at once");
 }
 
-/// GW-13, DM-2: additions and removals are told in order. They wait for their acknowledgement, also over a restart.
+/// GW-13, DM-2: additions and removals are notified in order, and kept until they are acknowledged, also over a
+/// restart.
 #[tokio::test]
 async fn notifications_wait_for_their_acknowledgement_over_a_restart() {
     let mut lab = start();
@@ -495,7 +496,8 @@ async fn notifications_wait_for_their_acknowledgement_over_a_restart() {
     assert!(lab.ask(Ask::Status).await.last_notification.is_some());
 }
 
-/// DM-9: Active on the parameters of rows is refused. DM-10: Passive is not. Both, and values, survive a restart.
+/// DM-9: Active on the parameters of rows is refused. DM-10: Passive is accepted. Attributes and values survive a
+/// restart.
 #[tokio::test]
 async fn attributes_and_written_values_survive_a_restart() {
     let mut lab = start();

@@ -1,4 +1,4 @@
-//! A timer on the boottime clock: tokio's own stand still while the machine sleeps.
+//! A timer on the boottime clock. The timers of tokio stop while the machine is suspended.
 
 use std::{
     io,
@@ -22,7 +22,7 @@ impl AsRawFd for Descriptor {
     }
 }
 
-/// Rings at an instant of the boottime clock.
+/// Fires at a time of the boottime clock.
 #[derive(Debug)]
 pub(super) struct Timer {
     descriptor: AsyncFd<Descriptor>,
@@ -30,7 +30,7 @@ pub(super) struct Timer {
 }
 
 impl Timer {
-    /// A timer that does not ring yet. Needs a tokio runtime.
+    /// Creates a timer that is not set. Must be called in a tokio runtime.
     pub(super) fn new() -> io::Result<Self> {
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         let descriptor = Descriptor(TimerFd::new(ClockId::CLOCK_BOOTTIME, flags)?);
@@ -39,14 +39,14 @@ impl Timer {
         Ok(Self { descriptor, at: None })
     }
 
-    /// Rings at `at` and at no other time; an instant that has passed rings at once.
+    /// Sets the timer to `at` instead of the former time. A time in the past fires at once.
     pub(super) fn set(&mut self, at: Option<BootTime>) -> io::Result<()> {
         if self.at == at {
             return Ok(());
         }
         let timer = &self.descriptor.get_ref().0;
         match at {
-            // An absolute time of zero would switch the timer off.
+            // An absolute time of zero would disarm the timer.
             Some(BootTime(at)) => timer.set(
                 Expiration::OneShot(TimeSpec::from(Duration::from_nanos(at.max(1)))),
                 TimerSetTimeFlags::TFD_TIMER_ABSTIME,
@@ -57,7 +57,7 @@ impl Timer {
         Ok(())
     }
 
-    /// Waits until it rings. Cancel-safe.
+    /// Waits until the timer fires. Cancel-safe.
     pub(super) async fn ring(&mut self) -> io::Result<()> {
         loop {
             let mut guard = self.descriptor.readable().await?;
@@ -66,7 +66,7 @@ impl Timer {
                     self.at = None;
                     return rung;
                 }
-                // It was set anew in between.
+                // The timer was set again in the meantime.
                 Err(_would_block) => {}
             }
         }

@@ -21,7 +21,7 @@ use crate::{
 fn acs() -> Acs {
     let telemetry = Telemetry::plain("acs").expect("consistent names");
     let metrics = AcsMetrics::register(&telemetry, "acs").expect("consistent names");
-    // One at an address, and one at all.
+    // One socket bound to an address and one bound to all addresses.
     let addresses = [SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)];
     let sockets = addresses.map(|address| StunSocket::bind(address, 1).expect("a port")).concat();
     Acs::new(7, &(&Values::default()).into(), sockets, broadcast::channel(16).0, metrics)
@@ -36,7 +36,7 @@ fn credentials(stun_password: &str) -> Credentials {
     }
 }
 
-/// A store that keeps nothing, counts the changes that it was given, and fails when it is told to.
+/// A store that keeps nothing, counts the changes, and fails on request.
 #[derive(Clone, Debug, Default)]
 struct Store {
     fails: Arc<AtomicBool>,
@@ -75,7 +75,7 @@ fn told(address: &str) -> Reported {
     Reported { address, nat_detected: Some(true), at: tr111_core::time::UnixTime(1_700_000_000), revision: 0 }
 }
 
-/// STUN-21: the second CPE of a name is refused, and the first one stays as it is.
+/// STUN-21: a second CPE with the same name is refused, and the first one is unchanged.
 #[tokio::test]
 async fn a_name_belongs_to_one_cpe() {
     let acs = acs();
@@ -87,8 +87,8 @@ async fn a_name_belongs_to_one_cpe() {
     assert_eq!(acs.get("CPE57689"), None);
 }
 
-/// STUN-20, STUN-21: an upsert adds CPEs, gives those that are there the credentials, leaves what was learned, and writes only
-/// what is new; where the store fails, nothing has changed.
+/// STUN-20, STUN-21: an upsert adds CPEs, replaces the credentials of existing ones, keeps their bindings, and writes
+/// only what has changed. If the store fails, nothing is changed.
 #[tokio::test]
 async fn an_upsert_is_whole_and_keeps_what_was_learned() {
     let (acs, store) = (acs(), Store::default());
@@ -104,13 +104,13 @@ async fn an_upsert_is_whole_and_keeps_what_was_learned() {
     assert!(matches!(failed.error, Error::Store(_)), "{failed}");
     assert_eq!((password("old"), password("new")), (Some(b"first".to_vec()), None));
     assert_eq!(acs.size().cpes, 1);
-    // What is the same is no success either while nobody knows whether it is kept.
+    // Even unchanged credentials are not reported as stored while the store fails.
     assert!(matches!(acs.set_credentials("old", credentials("first")).await, Err(Error::Store(_))));
     store.fails.store(false, Ordering::Relaxed);
     let before = written();
     let mut upserted = acs.upsert_all(cpes("second")).await;
     while upserted.is_err() {
-        // The store is tried again some time after it failed.
+        // The store is tried again some time after a failure.
         tokio::time::sleep(Duration::from_millis(20)).await;
         upserted = acs.upsert_all(cpes("second")).await;
     }
@@ -135,7 +135,7 @@ async fn texts_have_the_lengths_of_table_6_and_no_control_characters() {
     acs.add(&"x".repeat(256), Credentials::default()).await.expect("256 bytes");
 }
 
-/// STUN-41: the latest report is the one that counts, watchers hear of it, and other credentials do not touch it.
+/// STUN-41: the latest report wins, watchers are told of it, and new credentials do not change it.
 #[tokio::test]
 async fn a_report_is_a_binding() {
     let acs = acs();
@@ -148,7 +148,7 @@ async fn a_report_is_a_binding() {
     let bindings = acs.bindings(0, 10).items;
     assert_eq!(bindings.len(), 1);
     assert_eq!((bindings[0].address.as_str(), bindings[0].way.as_deref()), ("cpe.example", Some("reported")));
-    // An empty address takes it back, once.
+    // An empty address removes the reported address, and is announced once.
     let empty = Reported { address: None, ..told("cpe.example") };
     acs.report("CPE57689", empty.clone()).await.expect("it is there");
     acs.report("CPE57689", empty).await.expect("it is there");
@@ -179,8 +179,8 @@ async fn pages_hold_every_cpe_once() {
     assert_eq!(acs.size(), Size { cpes: 9, authenticated: 0, unreadable: 0 });
 }
 
-/// STUN-41, STUN-42, UCR-20, UCR-24: a CPE that told a name is looked up, and gets its request from the STUN server's
-/// port; nobody waits for an answer.
+/// STUN-41, STUN-42, UCR-20, UCR-24: a reported host name is looked up, and the request is sent from the STUN server's
+/// port without waiting for a response.
 #[tokio::test]
 async fn a_name_is_looked_up() {
     let (acs, cpe) = (acs(), UdpSocket::bind("127.0.0.1:0").expect("a port"));
@@ -200,7 +200,7 @@ async fn a_name_is_looked_up() {
     assert_eq!(refused.label(), "unresolved");
 }
 
-/// STUN-43, UCR-34: without a port it is 80, which is not written.
+/// STUN-43, UCR-34: the default port is 80, and it is not written in the request.
 #[tokio::test]
 async fn without_a_port_it_is_80() {
     let acs = acs();
@@ -211,7 +211,7 @@ async fn without_a_port_it_is_80() {
     assert!(sent.request.contains("GET http://127.0.0.1?ts=") && sent.request.contains("\r\nHost: 127.0.0.1\r\n"));
 }
 
-/// UCR-20: a request leaves from the address that the CPE asked, and from the first where that is another server's.
+/// UCR-20: a request is sent from the address that the CPE asked, or from the first one if that is another server's.
 #[tokio::test]
 async fn the_socket_is_the_one_that_was_asked() {
     let acs = acs();

@@ -1,14 +1,14 @@
-//! Which address datagrams leave with (T-43).
+//! Determines the source address of datagrams (T-43).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 
 use nix::ifaddrs::getifaddrs;
 
-/// Where nobody is (RFC 5737): stands for a server that is not known. Nothing is sent there.
+/// An address of a documentation network (RFC 5737), used while the server is not known. Nothing is sent to it.
 const ELSEWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9);
 
-/// The address that a socket bound to `bound` sends with towards `server`, by the kernel's routes; where these lead
-/// nowhere, the first address of this machine that is good beyond it.
+/// The source address of a socket bound to `bound` for datagrams to `server`, by the kernel's routes. Without a route,
+/// the first address of this machine that is neither loopback nor link-local.
 pub(super) fn address(bound: Ipv4Addr, server: Option<SocketAddrV4>) -> Option<Ipv4Addr> {
     if !bound.is_unspecified() {
         return Some(bound);
@@ -16,7 +16,7 @@ pub(super) fn address(bound: Ipv4Addr, server: Option<SocketAddrV4>) -> Option<I
     routed(server.unwrap_or(ELSEWHERE)).or_else(first)
 }
 
-/// Connecting a UDP socket looks up the route and sends nothing.
+/// Connects a UDP socket, which looks up the route and sends nothing.
 fn routed(server: SocketAddrV4) -> Option<Ipv4Addr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     socket.connect(SocketAddr::V4(server)).ok()?;
@@ -35,7 +35,7 @@ fn first() -> Option<Ipv4Addr> {
 mod tests {
     use super::*;
 
-    /// T-43: never 0.0.0.0.
+    /// T-43: the address is never 0.0.0.0.
     #[test]
     fn the_address_is_the_one_that_the_route_has() {
         let server = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 3478);

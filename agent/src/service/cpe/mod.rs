@@ -1,11 +1,12 @@
-//! The CPE of TR-111 Part 2: it hears UDP Connection Requests, and keeps the NAT binding by which they come (2.2.1).
+//! The CPE side of TR-111 Part 2: receives UDP Connection Requests and keeps the NAT binding through which they arrive
+//! (2.2.1).
 //!
-//! One task around two cores, [`tr111_core::binding`] and [`tr111_core::connreq`], in devices and in gateways, which may
-//! be behind a NAT themselves (CPE-6). It owns the sockets and nothing of the data model: [`Handle`] tells it what to
-//! do, and it sends [`News`] to the owner of the role, who keeps what has to outlive the agent.
+//! One task around two cores, [`tr111_core::binding`] and [`tr111_core::connreq`]. It runs in devices and in gateways,
+//! because a gateway can be behind a NAT too (CPE-6). The task owns the sockets and no part of the data model:
+//! [`Handle`] passes settings to it, and it sends [`News`] to the owner of the role, which stores the state.
 //!
-//! Connection Requests and STUN share a socket, and whoever floods it must not keep others from their turn: a batch is
-//! bounded, and the task yields after each.
+//! Connection Requests and STUN share a socket. A flood on the socket must not block the rest of the agent, so batches
+//! are bounded, and the task yields after each batch.
 
 mod local;
 mod refused;
@@ -35,52 +36,52 @@ use crate::{
     telemetry::CpeMetrics,
 };
 
-/// What has to outlive the agent.
+/// State that must survive a restart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// The last accepted Connection Request (UCR-7).
     pub last: LastAccepted,
-    /// What was learned of the NAT, and told of it.
+    /// What was learned about the NAT, and what the ACS was told of it.
     pub memory: Memory,
 }
 
-/// Something that the owner of the role has to know.
+/// News for the owner of the role.
 #[derive(Clone, Copy, Debug)]
 pub struct News {
-    /// When.
+    /// When it happened.
     pub time: BootTime,
-    /// What.
+    /// What happened.
     pub what: What,
-    /// What is to be kept from now on.
+    /// The state to be stored.
     pub state: State,
 }
 
-/// What happened.
+/// The kinds of news.
 #[derive(Clone, Copy, Debug)]
 pub enum What {
-    /// `UDPConnectionRequestAddress` or `NATDetected` is another.
+    /// `UDPConnectionRequestAddress` or `NATDetected` changed.
     Changed {
-        /// They are this now.
+        /// The new values.
         report: Report,
-        /// Where Connection Requests are heard.
+        /// The address at which Connection Requests are received.
         local: Option<SocketAddrV4>,
-        /// They are not merely what holds until a first answer comes.
+        /// Whether the values are based on a STUN response, or on STUN being off. Otherwise they are provisional.
         is_determined: bool,
     },
-    /// The ACS is to be told of the address, if it asked for that (CPE-39 to CPE-41).
+    /// The ACS must be notified of the address, if it asked for that (CPE-39 to CPE-41).
     Due,
     /// The keep-alive period was learned.
     Learned,
     /// A Connection Request was accepted (UCR-14).
     Requested {
-        /// Where it came from.
+        /// The source of the request.
         from: SocketAddrV4,
-        /// Ignored ones before it that no watcher was told of.
+        /// Number of refused requests before it that were not announced to watchers.
         omitted: u64,
     },
 }
 
-/// The agent's own binding, as it is now.
+/// The agent's own binding, for clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Own {
     username: String,
@@ -89,28 +90,28 @@ struct Own {
     period: Option<Duration>,
 }
 
-/// What the task works with.
+/// What the task needs.
 #[derive(Debug)]
 pub struct Parts {
-    /// Hears Connection Requests; STUN leaves from here.
+    /// The socket that receives Connection Requests and sends Binding Requests.
     pub socket: Udp,
-    /// Hears TCP Connection Requests, unless another process does.
+    /// The listener for TCP Connection Requests; `None` if another process listens for them.
     pub tcp: Option<Tcp>,
-    /// What an earlier agent left.
+    /// The stored state.
     pub kept: KeptCpe,
     /// The knobs.
     pub knobs: config::Cpe,
-    /// Transaction ids come from it: random, and a secret.
+    /// Random seed of the transaction ids. It must be secret.
     pub seed: [u64; 2],
     /// The owner of the role.
     pub owner: mpsc::Sender<Ask>,
-    /// Where watchers hear of what was refused.
+    /// The event stream, for refused requests.
     pub events: broadcast::Sender<Arc<Event>>,
     /// The metrics.
     pub metrics: CpeMetrics,
 }
 
-/// The way to the task, which ends with it.
+/// Handle to the task, which ends when the handle is dropped.
 #[derive(Debug)]
 pub struct Handle {
     knobs: watch::Sender<config::Cpe>,
@@ -118,7 +119,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Starts the task, which obeys `demands`. Gives what it starts with, to be kept.
+    /// Starts the task, which follows `demands`. Returns the initial state, to be stored.
     pub(super) fn start(mut parts: Parts, demands: watch::Receiver<Demands>) -> io::Result<(Self, State)> {
         if let Some(tcp) = parts.tcp.take() {
             let refused = Refused::new(Transport::Tcp, parts.events.clone());
@@ -133,12 +134,11 @@ impl Handle {
         Ok((Self { knobs, own }, state))
     }
 
-    /// Takes other knobs.
     pub(super) fn set_knobs(&self, knobs: config::Cpe) {
         self.knobs.send_replace(knobs);
     }
 
-    /// The agent's own binding, for clients; none without an address.
+    /// The agent's own binding, for clients; empty without an address.
     pub(super) fn bindings(&self, clock: &Clock) -> Vec<NatBinding> {
         let own = self.own.borrow();
         let binding = |address: SocketAddrV4| NatBinding {

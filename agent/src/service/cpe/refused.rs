@@ -1,5 +1,5 @@
-//! Refused Connection Requests, for watchers. How many they are told of is bounded: anybody can send them, as fast as
-//! the network carries.
+//! Announces refused Connection Requests to watchers. The rate is limited, because anybody can send such requests at
+//! any rate.
 
 use std::{fmt::Display, sync::Arc, time::Duration};
 
@@ -11,11 +11,11 @@ use crate::{
     service::Clock,
 };
 
-/// Those that are told in a [`WINDOW`].
+/// Number of refused requests that are announced per [`WINDOW`].
 const SHOWN: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Tells of those that came by one way.
+/// Announces the refused requests of one transport.
 #[derive(Debug)]
 pub(super) struct Refused {
     transport: Transport,
@@ -29,7 +29,7 @@ impl Refused {
         Self { transport, events, clock: Clock::new(), gauge: Gauge::default() }
     }
 
-    /// Tells of one.
+    /// Announces a refused request, or counts it as omitted.
     pub(super) fn tell(&mut self, now: BootTime, result: &str, from: &dyn Display) {
         let Some(omitted) = self.gauge.next(now) else { return };
         tracing::debug!(%from, result, omitted, transport = ?self.transport, "Connection Request refused");
@@ -44,18 +44,18 @@ impl Refused {
                 username: None,
                 to: None,
             });
-            // Without receivers nobody misses it.
+            // A failed send means that there are no receivers.
             let _ = self.events.send(Arc::new(Event { time: self.clock.rfc3339(now), what }));
         }
     }
 
-    /// How many were not told of since this was asked last, or one was.
+    /// Takes the number of omitted requests since the last announcement or call.
     pub(super) fn omitted(&mut self) -> u64 {
         self.gauge.take()
     }
 }
 
-/// Counts what is told and what is not.
+/// Limits the rate of announcements and counts omitted requests.
 #[derive(Debug, Default)]
 struct Gauge {
     since: BootTime,
@@ -64,7 +64,7 @@ struct Gauge {
 }
 
 impl Gauge {
-    /// Whether the next one is told, and if so, how many before it were not.
+    /// If the next request may be announced, returns how many were omitted before it.
     fn next(&mut self, now: BootTime) -> Option<u64> {
         if now >= self.since + WINDOW {
             (self.since, self.shown) = (now, 0);

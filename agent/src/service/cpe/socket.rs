@@ -1,5 +1,5 @@
-//! A UDP socket that tells how many datagrams it had no room for when they came, and keeps those that it had no room for
-//! when they were to leave.
+//! A UDP socket that counts datagrams dropped by the kernel on reception, and queues datagrams while its send buffer is
+//! full.
 
 use std::{
     collections::VecDeque,
@@ -12,15 +12,16 @@ use std::{
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendto, setsockopt, sockopt};
 use tokio::{io::Interest, net::UdpSocket};
 
-/// Bytes that the kernel may keep for the socket while the agent is busy.
+/// Size of the kernel's receive buffer, in bytes.
 const RECEIVE_BUFFER: usize = 1 << 20;
-/// Datagrams that wait for room in a socket. The CPE has no more than three requests under way; older ones are superseded.
+/// Greatest number of queued datagrams. The CPE has at most three outstanding requests; older ones are obsolete.
 const WAITING: usize = 8;
 
-/// The address cannot be had.
+/// The address cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot listen for {transport} Connection Requests on {address}: {source}; connection_request_listen names another address"
+    "cannot listen for {transport} Connection Requests on {address}: {source}; \
+     set another address in connection_request_listen"
 )]
 pub struct BindError {
     pub(super) transport: &'static str,
@@ -28,26 +29,25 @@ pub struct BindError {
     pub(super) source: io::Error,
 }
 
-/// A datagram.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Received {
-    /// As much of it as there was room for.
+    /// Number of bytes in the buffer.
     pub(super) length: usize,
     pub(super) source: SocketAddrV4,
 }
 
-/// A UDP socket of IPv4.
+/// A UDP socket for IPv4.
 #[derive(Debug)]
 pub struct Udp {
     socket: UdpSocket,
     address: SocketAddrV4,
-    /// Datagrams that the kernel dropped for want of room, since the socket is there.
+    /// The kernel's count of datagrams that it dropped since the socket was opened (`SO_RXQ_OVFL`).
     lost: u32,
     waiting: Waiting,
 }
 
 impl Udp {
-    /// Binds one. Needs a tokio runtime.
+    /// Binds a socket. Must be called in a tokio runtime.
     pub fn bind(address: SocketAddrV4) -> Result<Self, BindError> {
         Self::open(address).map_err(|source| BindError { transport: "UDP", address, source })
     }
@@ -57,7 +57,7 @@ impl Udp {
         socket.set_nonblocking(true)?;
         setsockopt(&socket, sockopt::RxqOvfl, &1)?;
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-            // Without CAP_NET_ADMIN the limit of the system holds.
+            // Without CAP_NET_ADMIN the system's limit (net.core.rmem_max) applies.
             setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
         }
         let SocketAddr::V4(address) = socket.local_addr()? else {
@@ -66,18 +66,17 @@ impl Udp {
         Ok(Self { socket: UdpSocket::from_std(socket)?, address, lost: 0, waiting: Waiting::default() })
     }
 
-    /// What it is bound to.
     pub(super) fn address(&self) -> SocketAddrV4 {
         self.address
     }
 
-    /// Waits until there is something to receive. Cancel-safe.
+    /// Waits until a datagram can be received. Cancel-safe.
     pub(super) async fn readable(&self) {
-        // An error shows again when it is read.
+        // The next receive reports the error again.
         let _ = self.socket.readable().await;
     }
 
-    /// A datagram that is there already, written into `buffer`.
+    /// Receives a datagram into `buffer` if one has arrived.
     pub(super) fn try_receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         let descriptor = self.socket.as_raw_fd();
         let mut control = nix::cmsg_space!(u32);
@@ -101,33 +100,33 @@ impl Udp {
         }
     }
 
-    /// Datagrams that the kernel dropped for want of room since this was asked last, as far as a later one told of them.
+    /// Number of datagrams that the kernel dropped since the last call, as far as later datagrams reported it.
     pub(super) fn lost_since(&self, before: &mut u32) -> u64 {
         let lost = self.lost.wrapping_sub(*before);
         *before = self.lost;
         lost.into()
     }
 
-    /// Sends a datagram, at once where the socket has room for it. Otherwise [`Self::flush`] sends it.
+    /// Sends a datagram at once, or queues it for [`Self::flush`] if the send buffer is full.
     pub(super) fn send(&mut self, datagram: &[u8], to: SocketAddrV4) -> io::Result<()> {
-        // Not through tokio, for which a new socket is not writable until its reactor has said so.
+        // Not through tokio, which regards a new socket as not writable until its reactor has polled it.
         let descriptor = self.socket.as_raw_fd();
         self.waiting.send(datagram, to, |datagram, to| transmit(descriptor, datagram, to))
     }
 
-    /// Waits until the socket has room for what waits to leave; without end where nothing does. Cancel-safe.
+    /// Waits until queued datagrams can be sent; forever if there are none. Cancel-safe.
     pub(super) async fn writable(&self) {
         if self.waiting.0.is_empty() {
             return pending().await;
         }
-        // An error shows again when something is sent.
+        // The next send reports the error again.
         let _ = self.socket.writable().await;
     }
 
-    /// Sends what waits to leave, as far as the socket has room for it.
+    /// Sends queued datagrams until the send buffer is full.
     pub(super) fn flush(&mut self) {
         let (socket, descriptor) = (&self.socket, self.socket.as_raw_fd());
-        // Through tokio, so that it knows where the socket has no room again.
+        // Through tokio, so that it notices when the send buffer is full again.
         self.waiting.flush(|datagram, to| socket.try_io(Interest::WRITABLE, || transmit(descriptor, datagram, to)));
     }
 }
@@ -137,12 +136,12 @@ fn transmit(socket: RawFd, datagram: &[u8], to: SocketAddrV4) -> io::Result<()> 
     Ok(())
 }
 
-/// Datagrams that wait for room in a socket, in their order.
+/// Datagrams that wait for the send buffer, in order.
 #[derive(Debug, Default)]
 struct Waiting(VecDeque<(Vec<u8>, SocketAddrV4)>);
 
 impl Waiting {
-    /// Sends a datagram by `transmit`, or keeps it where that would block or others wait before it.
+    /// Sends a datagram with `transmit`, or queues it if that would block or if others are queued.
     fn send(
         &mut self,
         datagram: &[u8],
@@ -155,7 +154,7 @@ impl Waiting {
                 sent => return sent,
             }
         }
-        // Copies of a request are identical (RFC 3489 9.3), and leave one at a time.
+        // Copies of a request are identical (RFC 3489 9.3). One copy in the queue is enough.
         if !self.0.iter().any(|(kept, target)| kept == datagram && *target == to) {
             if self.0.len() == WAITING {
                 self.0.pop_front();
@@ -165,12 +164,12 @@ impl Waiting {
         Ok(())
     }
 
-    /// Sends what waits by `transmit`, until that would block.
+    /// Sends queued datagrams with `transmit` until that would block.
     fn flush(&mut self, mut transmit: impl FnMut(&[u8], SocketAddrV4) -> io::Result<()>) {
         while let Some((datagram, to)) = self.0.front() {
             match transmit(datagram, *to) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => tracing::debug!(%error, %to, "a STUN request was not sent"),
+                Err(error) => tracing::debug!(%error, %to, "cannot send a STUN request"),
                 Ok(()) => {}
             }
             self.0.pop_front();
@@ -205,21 +204,21 @@ mod tests {
         assert_eq!(socket.lost_since(&mut before), 0);
     }
 
-    /// RFC 3489 9.3: the first copy leaves at once, although the reactor has not looked at the socket yet.
+    /// RFC 3489 9.3: the first copy is sent at once, although the reactor has not polled the socket yet.
     #[tokio::test]
     async fn a_new_socket_sends_before_the_reactor_has_seen_it() {
         let server = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
         server.set_nonblocking(true).expect("set");
         let SocketAddr::V4(to) = server.local_addr().expect("an address") else { panic!("not IPv4") };
         let mut socket = Udp::bind(SocketAddrV4::new([127, 0, 0, 1].into(), 0)).expect("a port");
-        // Nothing is awaited in between, so the reactor has no turn. The loopback delivers within the call.
+        // Nothing is awaited in between, so the reactor cannot run. The loopback device delivers within the call.
         socket.send(b"first", to).expect("sent");
         let mut buffer = [0; 16];
         let (length, from) = server.recv_from(&mut buffer).expect("it left");
         assert_eq!((&buffer[..length], from), (&b"first"[..], socket.address().into()));
     }
 
-    /// What would block leaves in its order when there is room, a copy of a request once.
+    /// Datagrams that would block are sent in order when there is space, and a copy of a queued request is sent once.
     #[test]
     fn what_would_block_leaves_when_there_is_room() {
         let to = SocketAddrV4::new([192, 0, 2, 1].into(), 3478);
@@ -228,7 +227,7 @@ mod tests {
         for datagram in ["one", "two", "one"] {
             waiting.send(datagram.as_bytes(), to, full).expect("kept");
         }
-        // Nothing overtakes what waits.
+        // A new datagram does not overtake queued ones.
         waiting.send(b"three", to, |_, _| panic!("it waits behind others")).expect("kept");
         let (mut sent, mut room) = (Vec::new(), 1);
         let mut transmit = |datagram: &[u8], _| {
@@ -243,7 +242,7 @@ mod tests {
         assert_eq!(waiting.0.len(), 2);
         waiting.flush(&mut transmit);
         assert_eq!(waiting.0.len(), 2);
-        // One that cannot be sent at all does not hold up the others.
+        // A datagram that cannot be sent does not block the others.
         waiting.flush(|datagram, _| {
             sent.push(String::from_utf8(datagram.to_vec()).expect("text"));
             Err(io::ErrorKind::PermissionDenied.into())
@@ -252,7 +251,7 @@ mod tests {
         assert!(waiting.0.is_empty());
     }
 
-    /// A socket that has no room for long keeps the newest requests.
+    /// A queue that is full keeps the newest requests.
     #[test]
     fn what_waits_is_bounded() {
         let mut waiting = Waiting::default();
@@ -264,7 +263,7 @@ mod tests {
         assert_eq!(waiting.0[0].0, [3]);
     }
 
-    /// What waits leaves as soon as the reactor says that there is room.
+    /// Queued datagrams are sent as soon as the reactor reports space.
     #[tokio::test]
     async fn what_waits_is_flushed() {
         let server = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");

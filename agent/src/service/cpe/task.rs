@@ -1,4 +1,4 @@
-//! The task: sockets, clocks and names for the cores.
+//! The task: provides the cores with sockets, time and name lookups.
 
 use std::{
     io,
@@ -24,10 +24,10 @@ use crate::{
     telemetry::CpeMetrics,
 };
 
-/// Datagrams that are read before others have their turn.
+/// Datagrams that are read from a socket before other events are processed.
 const BATCH: usize = 64;
-/// Room for the longest datagram of UDP. A Connection Request that TR-111 allows has a body of any length (UCR-16), all
-/// of which has to be there.
+/// Buffer size in bytes: the longest UDP datagram. A Connection Request may have a body of any length (UCR-16), and all
+/// of it must be present.
 const DATAGRAM: usize = 65_536;
 
 pub(super) struct Task {
@@ -35,7 +35,7 @@ pub(super) struct Task {
     listener: Listener,
     seed: [u64; 2],
     primary: Udp,
-    /// There as soon as the binding is tested.
+    /// Opened for the first test of the binding.
     secondary: Option<Udp>,
     lost: [u32; 2],
     buffer: Vec<u8>,
@@ -43,15 +43,14 @@ pub(super) struct Task {
     knobs: watch::Receiver<config::Cpe>,
     own: watch::Sender<Own>,
     owner: mpsc::Sender<Ask>,
-    /// For the owner.
     news: Vec<News>,
     metrics: CpeMetrics,
     refused: Refused,
     timer: Timer,
     network: mpsc::Receiver<NetworkChange>,
-    /// Names that are looked up, and what came of it.
+    /// Name lookups in progress: the name and its addresses.
     names: JoinSet<(String, Vec<Ipv4Addr>)>,
-    /// The server that the local address was found for.
+    /// The server for which the local address was determined.
     towards: Option<SocketAddrV4>,
     local: Option<SocketAddrV4>,
 }
@@ -68,7 +67,7 @@ impl Task {
         if let Some(character) = must_be_encoded(&demands.borrow().connection_request_username) {
             tracing::warn!(
                 ?character,
-                "Connection Requests of an ACS that does not encode ConnectionRequestUsername are refused"
+                "ConnectionRequestUsername needs percent-encoding; requests that do not encode it are refused"
             );
         }
         Ok(Self {
@@ -94,14 +93,14 @@ impl Task {
         })
     }
 
-    /// Works until nobody has its handle any more.
+    /// Runs until the handle is dropped.
     pub(super) async fn run(mut self) {
         self.obey();
         self.find_local();
         loop {
             self.carry_out().await;
             if let Err(error) = self.timer.set(self.cpe.next_deadline()) {
-                return tracing::error!(%error, "Connection Requests are not heard any more: no timer");
+                return tracing::error!(%error, "cannot set the timer; Connection Requests stop");
             }
             tokio::select! {
                 changed = self.demands.changed() => match changed {
@@ -120,9 +119,9 @@ impl Task {
                 },
                 rung = self.timer.ring() => {
                     if let Err(error) = rung {
-                        return tracing::error!(%error, "Connection Requests are not heard any more: no timer");
+                        return tracing::error!(%error, "cannot read the timer; Connection Requests stop");
                     }
-                    // Routes change without a word of netlink about addresses.
+                    // A route can change without an address change, which netlink would report.
                     self.find_local();
                     self.cpe.handle(Clock::now(), Input::Tick);
                 }
@@ -131,12 +130,12 @@ impl Task {
                     self.cpe.handle(Clock::now(), Input::Resolved { host: &host, addresses: &addresses });
                 }
             }
-            // A flood must not keep others from their turn: clients, watchers, metrics.
+            // A flood must not delay clients, watchers and metrics.
             yield_now().await;
         }
     }
 
-    /// Takes what the data model and the knobs say now.
+    /// Applies the current parameters and knobs.
     fn obey(&mut self) {
         let demands = self.demands.borrow_and_update().clone();
         let knobs = self.knobs.borrow_and_update().clone();
@@ -149,7 +148,7 @@ impl Task {
         self.listener.set_credential(Credential::new(username.as_bytes(), password.as_bytes()));
     }
 
-    /// The address that datagrams leave with may be another one.
+    /// Determines the source address of datagrams again.
     fn find_local(&mut self) {
         let bound = self.primary.address();
         let address = local::address(*bound.ip(), self.towards);
@@ -157,7 +156,7 @@ impl Task {
         self.cpe.handle(Clock::now(), Input::Local(self.local));
     }
 
-    /// Reads what waits in a socket, so much of it that others have their turn.
+    /// Reads a bounded number of datagrams from a socket.
     fn drain(&mut self, which: Socket) {
         let (now, unix) = (Clock::now(), Clock::trusted());
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -174,7 +173,7 @@ impl Task {
                 Ok(Some(received)) => received,
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::debug!(%error, ?which, "a datagram was not read");
+                    tracing::debug!(%error, ?which, "cannot receive from the socket");
                     break;
                 }
             };
@@ -204,7 +203,7 @@ impl Task {
         }
     }
 
-    /// Nothing is ever sent back (UCR-15).
+    /// Processes a Connection Request. No reply is ever sent (UCR-15).
     fn request(&mut self, now: BootTime, unix: Option<UnixTime>, datagram: Datagram<'_>, from: SocketAddrV4) {
         match self.listener.receive(unix, datagram) {
             Ok(request) => {
@@ -225,7 +224,7 @@ impl Task {
         self.news.push(News { time, what, state });
     }
 
-    /// Does what the cores want, and tells what there is to tell.
+    /// Carries out the outputs of the cores and sends news to the owner.
     async fn carry_out(&mut self) {
         if self.cpe.server() != self.towards {
             self.towards = self.cpe.server();
@@ -235,7 +234,7 @@ impl Task {
             match output {
                 Output::Transmit { socket, to, datagram } => {
                     if let Err(error) = self.transmit(socket, to, &datagram) {
-                        tracing::debug!(%error, %to, "a STUN request was not sent");
+                        tracing::debug!(%error, %to, "cannot send a STUN request");
                     }
                 }
                 Output::Resolve { host } => {
@@ -243,7 +242,7 @@ impl Task {
                 }
                 Output::Changed(report) => {
                     let address = report.udp_connection_request_address();
-                    tracing::info!(address, nat_detected = report.nat_detected, "reached by Connection Requests");
+                    tracing::info!(address, nat_detected = report.nat_detected, "Connection Request address changed");
                     let (local, is_determined) = (self.local, self.cpe.is_determined());
                     self.tell(Clock::now(), What::Changed { report, local, is_determined });
                 }
@@ -253,11 +252,11 @@ impl Task {
                     self.tell(Clock::now(), What::Learned);
                 }
                 Output::Alarm(alarm) => {
-                    tracing::warn!(alarm = alarm.label(), "the NAT binding is in doubt");
+                    tracing::warn!(alarm = alarm.label(), "NAT binding alarm raised");
                     self.metrics.alarms.with_label_values(&[alarm.label()]).set(1);
                 }
                 Output::Cleared(alarm) => {
-                    tracing::info!(alarm = alarm.label(), "over");
+                    tracing::info!(alarm = alarm.label(), "NAT binding alarm cleared");
                     self.metrics.alarms.with_label_values(&[alarm.label()]).set(0);
                 }
             }
@@ -271,7 +270,7 @@ impl Task {
         };
         self.own.send_if_modified(|known| std::mem::replace(known, own.clone()) != own);
         for news in std::mem::take(&mut self.news) {
-            // The owner has ended: so will the task.
+            // If the owner has ended, this task ends too.
             let _ = self.owner.send(Ask::Heard(news)).await;
         }
     }
@@ -307,7 +306,7 @@ async fn writable(socket: Option<&Udp>) {
     }
 }
 
-/// The IPv4 addresses of a name; none where it has none.
+/// Looks up the IPv4 addresses of a name; empty if there are none.
 async fn resolve(host: String) -> (String, Vec<Ipv4Addr>) {
     let ipv4 = |address| match address {
         SocketAddr::V4(address) => Some(*address.ip()),
@@ -315,7 +314,7 @@ async fn resolve(host: String) -> (String, Vec<Ipv4Addr>) {
     };
     let found = lookup_host((host.as_str(), 0)).await.map(|found| found.filter_map(ipv4).collect());
     let addresses = found.unwrap_or_else(|error| {
-        tracing::debug!(%error, host, "the name of the STUN server was not found");
+        tracing::debug!(%error, host, "cannot resolve the name of the STUN server");
         Vec::new()
     });
     (host, addresses)

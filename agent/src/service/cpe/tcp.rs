@@ -1,4 +1,4 @@
-//! TCP Connection Requests (UCR-2, TR-069 3.2.2): an HTTP GET with digest authentication, at the address of the UDP ones.
+//! TCP Connection Requests (UCR-2, TR-069 3.2.2): an HTTP GET with digest authentication, at the same address as UDP.
 
 use std::{
     future::ready,
@@ -26,7 +26,7 @@ use crate::{
     telemetry::CpeMetrics,
 };
 
-/// What clients get at most. A Connection Request is a challenge, its answer, and some time between them.
+/// Limits of the server. A Connection Request consists of a challenge and its answer, with a delay in between.
 const LIMITS: Limits = Limits {
     connections: 32,
     per_source: 16,
@@ -39,7 +39,7 @@ const LIMITS: Limits = Limits {
     header_bytes: 8 << 10,
 };
 
-/// The port, which nobody reads yet.
+/// A bound listener that does not accept connections yet.
 #[derive(Debug)]
 pub struct Tcp {
     listener: TcpListener,
@@ -47,7 +47,7 @@ pub struct Tcp {
 }
 
 impl Tcp {
-    /// Takes the port.
+    /// Binds the listener.
     pub async fn bind(address: SocketAddrV4) -> Result<Self, BindError> {
         let open = async {
             let gate = Gate::new(&random::bytes::<16>()?);
@@ -56,7 +56,7 @@ impl Tcp {
         open.await.map_err(|source| BindError { transport: "TCP", address, source })
     }
 
-    /// Answers until the agent ends.
+    /// Serves requests until the agent ends.
     pub(super) async fn serve(
         self,
         demands: watch::Receiver<Demands>,
@@ -72,7 +72,7 @@ impl Tcp {
     }
 }
 
-/// What all connections share.
+/// State that all connections share.
 struct Door {
     gate: Mutex<Gate>,
     refused: Mutex<Refused>,
@@ -85,11 +85,11 @@ impl Door {
     fn answer(&self, request: &Request<Incoming>, from: SocketAddr) -> Response<String> {
         let now = Clock::now();
         let (result, response) = if request.method() == Method::GET {
-            // Nothing in here panics, and a gate is whole between two requests.
+            // A panic cannot leave a half-made change: no code in this block panics.
             let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
             match self.judge(&mut gate, request, from) {
                 Ok(()) => (CpeMetrics::ACCEPTED, empty(StatusCode::OK)),
-                // TR-069 3.2.2: so is a request answered that is refused for how many there are.
+                // TR-069 3.2.2: 503 answers a request that is refused because there are too many.
                 Err(refusal @ Refusal::TooMany) => (refusal.label(), empty(StatusCode::SERVICE_UNAVAILABLE)),
                 Err(refusal) => {
                     let mut response = empty(StatusCode::UNAUTHORIZED);
@@ -105,7 +105,7 @@ impl Door {
             (CpeMetrics::WRONG_METHOD, response)
         };
         self.counter.with_label_values(&[result]).inc();
-        // Everybody's first one has no credentials yet: it is a question, and its answer no refusal.
+        // The first request of a client has no credentials. It asks for a challenge and is not reported as refused.
         if ![CpeMetrics::ACCEPTED, Refusal::Unauthenticated.label()].contains(&result) {
             self.refused().tell(now, result, &from);
         }
@@ -113,11 +113,11 @@ impl Door {
     }
 
     fn refused(&self) -> MutexGuard<'_, Refused> {
-        // Nothing in there panics, either.
+        // A panic cannot leave a half-made change: no code that holds this lock panics.
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a request in, and tells the owner of the role.
+    /// Checks a request and passes it to the owner of the role.
     fn judge(&self, gate: &mut Gate, request: &Request<Incoming>, from: SocketAddr) -> Result<(), Refusal> {
         let demands = self.demands.borrow();
         let credential = Credential {
@@ -128,7 +128,7 @@ impl Door {
         let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let request = digest::Request { method: request.method().as_str(), target: &target, authorization };
         gate.judge(Clock::now(), credential, request)?;
-        // An owner that is behind so far has more than enough to do.
+        // If the owner's queue is full, the request is refused.
         let omitted = self.refused().omitted();
         self.owner.try_send(Ask::Woken { from, omitted }).map_err(|_| Refusal::TooMany)
     }

@@ -37,7 +37,7 @@ fn written(address: &str) -> Written {
     Written { binding, ..Written::default() }
 }
 
-/// With what `directory` holds, and values of the first start.
+/// Starts with the contents of `directory`, or with `first` at the first start.
 fn management(directory: &TempDir, first: Written) -> Management {
     let (store, mut kept) = open_store(directory.path(), |_| None).expect("a store");
     let identity = GatewayIdentity {
@@ -54,7 +54,7 @@ fn name(name: &str) -> String {
     format!("{SERVER}{name}")
 }
 
-/// Sets parameters, and waits until they are on the disk or refused.
+/// Sets parameters, and waits until they are on disk or refused.
 async fn set(management: &mut Management, writes: &[(&str, &str)]) -> Result<(), Fault> {
     let (reply, mut answer) = oneshot::channel();
     let parameters = writes.iter().map(|(path, value)| (name(path), (*value).to_owned())).collect();
@@ -76,7 +76,7 @@ async fn get(management: &mut Management, path: &str) -> String {
     answer.await.expect("an answer").expect("no fault").remove(0).value
 }
 
-/// What there is to tell: names without their object, and values.
+/// The pending notifications: names without their object, and values.
 fn pending(management: &Management) -> Vec<Vec<(String, String)>> {
     let parameters = |one: &tr111_core::notification::Pending| {
         one.parameters.iter().map(|(name, value)| (name.replace(SERVER, ""), value.clone())).collect()
@@ -88,7 +88,7 @@ fn report(port: u16) -> Report {
     Report { address: Some(SocketAddrV4::new([198, 51, 100, 7].into(), port)), nat_detected: true }
 }
 
-/// The service says where it is reached; what was told before is `told`.
+/// The service reports a binding. `told` is what was notified before.
 fn hear(management: &mut Management, report: Report, is_determined: bool, told: Option<Report>) {
     let memory = binding::Memory { told, ..binding::Memory::default() };
     let state = cpe::State { memory, ..cpe::State::default() };
@@ -102,7 +102,8 @@ fn pair(name: &str, value: &str) -> (String, String) {
     (name.to_owned(), value.to_owned())
 }
 
-/// DM-22, DM-26: what somebody sets reaches the service at once, the password as well, and nothing comes twice.
+/// DM-22, DM-26: new values, also of the password, reach the service at once, and unchanged values are not passed
+/// again.
 #[tokio::test]
 async fn what_is_set_reaches_the_service() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -120,7 +121,7 @@ async fn what_is_set_reaches_the_service() {
     assert!(!demands.has_changed().expect("the owner is there"));
 }
 
-/// DM-20, DM-29: the values are what the service says; with STUN off they are the listener's own from that write on.
+/// DM-20, DM-29: the values are those of the service; from the write that disables STUN on, they are the local address.
 #[tokio::test]
 async fn the_report_is_read_and_is_local_in_the_transaction_that_turns_stun_off() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -132,7 +133,7 @@ async fn the_report_is_read_and_is_local_in_the_transaction_that_turns_stun_off(
     assert_eq!(get(&mut management, "NATDetected").await, "1");
     notify(&mut management, "NATDetected", Notification::Active).await;
     for enable in ["0", "1"] {
-        // What was learned before says nothing when STUN comes back.
+        // A report from before STUN was disabled does not count.
         set(&mut management, &[("STUNEnable", enable)]).await.expect("writable");
         assert_eq!(get(&mut management, "UDPConnectionRequestAddress").await, "192.168.1.100:7547");
         assert_eq!(get(&mut management, "NATDetected").await, "0");
@@ -140,8 +141,9 @@ async fn the_report_is_read_and_is_local_in_the_transaction_that_turns_stun_off(
     assert_eq!(pending(&management), [vec![pair("NATDetected", "0")]]);
 }
 
-/// CPE-40, DM-20, STUN-6: an Active notification of the address, which costs a session, waits until it is announced, a Passive
-/// one goes with the next. An ACS that hears of changes from its STUN server sets neither, and no session is spent.
+/// CPE-40, DM-20, STUN-6: an Active notification of the address, which causes a session, waits until it is announced; a
+/// Passive one goes with the next session. An ACS that learns of changes from its STUN server sets neither, and no
+/// session is caused.
 #[tokio::test]
 async fn the_address_is_notified_when_it_is_announced() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -167,14 +169,14 @@ async fn the_address_is_notified_when_it_is_announced() {
     set(&mut management, &[("STUNUsername", "CPE1")]).await.expect("writable");
     let both = vec![pair("STUNUsername", "CPE1"), pair("UDPConnectionRequestAddress", "198.51.100.7:4")];
     assert_eq!(pending(&management), [told, both]);
-    // What went along is not told again when its turn would have come.
+    // A value that was sent along is not sent again when it would have been due.
     management.announce(Clock::now());
     set(&mut management, &[("STUNUsername", "CPE2")]).await.expect("writable");
     assert_eq!(pending(&management)[2], [pair("STUNUsername", "CPE2")]);
 }
 
-/// CPE-39, DM-29: a binding that is the same after a restart is no news, though the listener's own address is read until
-/// the first answer; another one is.
+/// CPE-39, DM-29: an unchanged binding after a restart is not notified, although the local address is read until the
+/// first response. A changed binding is notified.
 #[tokio::test]
 async fn only_another_binding_is_news_after_a_restart() {
     let listening = Report { address: LISTENER, nat_detected: false };
@@ -199,7 +201,7 @@ async fn only_another_binding_is_news_after_a_restart() {
         let names: Vec<String> = pending(&management).into_iter().flatten().map(|(name, _)| name).collect();
         assert_eq!(names.contains(&"UDPConnectionRequestAddress".to_owned()), is_news, "{names:?}");
         assert_eq!(names.contains(&"NATDetected".to_owned()), !address.nat_detected, "{names:?}");
-        // What is kept says what was told of NATDetected last, which does not wait for the address.
+        // The stored state has the latest NATDetected, which does not wait for the address.
         assert_eq!(management.cpe_state.memory.told.map(|told| told.nat_detected), Some(address.nat_detected));
     }
 }
@@ -212,7 +214,7 @@ async fn the_notification_of_a_hidden_password_has_no_value() {
     notify(&mut management, "STUNPassword", Notification::Active).await;
     set(&mut management, &[("STUNPassword", "s3cret")]).await.expect("writable");
     assert_eq!(pending(&management), [vec![pair("STUNPassword", "")]]);
-    // The same again is no change.
+    // The same value is not a change.
     set(&mut management, &[("STUNPassword", "s3cret")]).await.expect("writable");
     let (reply, _answer) = oneshot::channel();
     let parameters = vec![pair(&name("STUNPassword"), "another")];
@@ -221,7 +223,7 @@ async fn the_notification_of_a_hidden_password_has_no_value() {
     assert_eq!(pending(&management).len(), 1);
 }
 
-/// TR-111 2.2.4.1: Active and Passive on every parameter of table 6, DM-26 included.
+/// TR-111 2.2.4.1: all parameters of Table 6 accept Active and Passive, DM-26 included.
 #[tokio::test]
 async fn every_parameter_of_table_6_takes_active_and_passive() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -246,7 +248,7 @@ async fn every_parameter_of_table_6_takes_active_and_passive() {
     }
 }
 
-/// T-45: the periods are judged after the whole write, whatever its order, and nothing of a refused one holds.
+/// T-45: the periods are checked after the whole write, whatever the order, and a refused write changes nothing.
 #[tokio::test]
 async fn minimum_and_maximum_are_judged_after_the_whole_write() {
     const MINIMUM: &str = "STUNMinimumKeepAlivePeriod";
@@ -266,8 +268,8 @@ async fn minimum_and_maximum_are_judged_after_the_whole_write() {
     set(&mut management, &[(MINIMUM, "100"), (MAXIMUM, "-1")]).await.expect("no maximum");
 }
 
-/// T-71: what is written holds after a restart, not what the configuration says; and a store of a version without table
-/// 6 begins with the configuration's.
+/// T-71: written values take precedence over the configuration after a restart. A store of a version without Table 6
+/// starts with the configuration's values of Table 6.
 #[tokio::test]
 async fn what_is_written_holds_after_a_restart() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -281,7 +283,7 @@ async fn what_is_written_holds_after_a_restart() {
     assert_eq!(kept.stun_password, "s3cret");
     drop(second);
 
-    // Limit, URL, user and password: all that the version before had.
+    // Limit, URL, user and password: the fields of the former version.
     let directory = tempfile::tempdir().expect("a directory");
     let (store, _): (_, Kept) = open_store(directory.path(), |_| None).expect("a store");
     let old = encode(&(7_u32, "http://old.example", "user", "password"));
