@@ -1,4 +1,4 @@
-//! The system's time of day, and whether anything keeps it right.
+//! The system's time of day, and whether it is synchronised.
 
 #[cfg(not(feature = "test-clock"))]
 pub use system::{is_synchronised, now};
@@ -13,19 +13,19 @@ mod system {
         SystemTime::now()
     }
 
-    /// Whether the kernel says that the time of day is synchronised (adjtimex(2)). It does once an NTP client or the like
-    /// has said so, and no more after somebody set the clock, or when the client is silent for hours.
+    /// Whether the kernel reports that the time of day is synchronised (adjtimex(2)). This is so after an NTP client
+    /// has reported it, until the clock is set by hand or the client has been silent for hours.
     pub fn is_synchronised() -> bool {
-        // SAFETY: `timex` is plain integers, for which zeros are a value, and `modes` 0 asks without changing anything.
+        // SAFETY: `timex` consists of integers, for which zero is a valid value. `modes` 0 reads and changes nothing.
         let mut state = unsafe { MaybeUninit::<libc::timex>::zeroed().assume_init() };
-        // SAFETY: the kernel writes into `state`, which lives for the whole call and is nobody else's.
+        // SAFETY: the kernel writes to `state`, which is valid and exclusively borrowed for the whole call.
         let result = unsafe { libc::adjtimex(&raw mut state) };
-        // -1 is an error, as where a sandbox forbids the call.
+        // -1 is an error, for example because a sandbox forbids the call.
         result >= 0 && result != libc::TIME_ERROR
     }
 }
 
-/// The clock of a test, by which a whole agent lives. No release has this feature.
+/// A clock that tests control. No release enables this feature.
 #[cfg(feature = "test-clock")]
 mod test {
     use std::{
@@ -35,11 +35,12 @@ mod test {
 
     use super::system;
 
-    /// Names a file with two words: by how many seconds the clock is ahead of the system's (negative: behind it), and
-    /// `synchronised` or `unsynchronised`. It is read each time, so that a test can step the clock while the agent runs.
+    /// Environment variable with the name of a file. The file contains two words: the seconds by which the clock is
+    /// ahead of the system clock (negative if behind), and `synchronised` or `unsynchronised`. The file is read at each
+    /// use, so that a test can step the clock while the agent runs.
     const VARIABLE: &str = "TR111_TEST_CLOCK";
 
-    /// The system's time, moved as the test says.
+    /// The system time plus the difference that the test has set.
     pub fn now() -> SystemTime {
         let now = system::now();
         let Some((ahead, _)) = setting() else { return now };
@@ -48,12 +49,12 @@ mod test {
         stepped.unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
-    /// What the test says, else what the system says.
+    /// The state that the test has set, else that of the system.
     pub fn is_synchronised() -> bool {
         setting().map_or_else(system::is_synchronised, |(_, is_synchronised)| is_synchronised)
     }
 
-    /// Nothing where no test set the clock.
+    /// The test's setting; `None` without a test.
     fn setting() -> Option<(i64, bool)> {
         let path = env::var_os(VARIABLE)?;
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{VARIABLE}={}: {error}", path.display()));

@@ -2,25 +2,26 @@
 
 use std::{io, os::fd::AsRawFd, os::unix::net::UnixDatagram};
 
-/// Commands.
+/// Command codes.
 const GSTRINGS: u32 = 0x1b;
 const GSSET_INFO: u32 = 0x37;
 const GFEATURES: u32 = 0x3a;
-/// The set of names of features.
+/// The string set with the names of features.
 const FEATURES: u32 = 4;
-/// Words of a name (`ETH_GSTRING_LEN`).
+/// Length of a name in words (`ETH_GSTRING_LEN`).
 const NAME_WORDS: usize = 8;
-/// Words of the features of 32 bits: those that are available, requested, active and never changed.
+/// Words for 32 features: the bits of available, requested, active and never-changed features.
 const BLOCK_WORDS: usize = 4;
 const ACTIVE: usize = 2;
 
-/// The features by which a device merges datagrams of one flow before any TC program sees them, as ethtool(8) names them.
+/// The features, by their ethtool(8) names, with which a device merges datagrams of one flow before TC programs see
+/// them.
 pub const MERGING: [&str; 2] = ["rx-gro-list", "rx-udp-gro-forwarding"];
 
-/// Those of [`MERGING`] that are active at an interface.
+/// Returns the features of [`MERGING`] that are active on an interface.
 ///
 /// # Errors
-/// There is no such interface, or the kernel does not tell.
+/// The interface does not exist, or the kernel's error.
 pub fn merging(interface: &str) -> io::Result<Vec<&'static str>> {
     let names = names(interface)?;
     let blocks = names.len().div_ceil(32);
@@ -37,7 +38,7 @@ pub fn merging(interface: &str) -> io::Result<Vec<&'static str>> {
 
 /// The names of all features, in the order of their bits.
 fn names(interface: &str) -> io::Result<Vec<String>> {
-    // Command, a reserved word, a mask of 64 bits, and the size of each set in the mask.
+    // The command, a reserved word, a mask of 64 bits, and the size of each string set in the mask.
     let mut sizes = [GSSET_INFO, 0, 0, 0, 0];
     let mask = (1u64 << FEATURES).to_ne_bytes();
     for (word, bytes) in sizes[2..4].iter_mut().zip(mask.as_chunks().0) {
@@ -45,7 +46,7 @@ fn names(interface: &str) -> io::Result<Vec<String>> {
     }
     ask(interface, &mut sizes)?;
     let count = sizes[4] as usize;
-    // Command, set, size, and the names.
+    // The command, the string set, its size, and the names.
     let mut answer = vec![0; 3 + count * NAME_WORDS];
     [answer[0], answer[1], answer[2]] = [GSTRINGS, FEATURES, sizes[4]];
     ask(interface, &mut answer)?;
@@ -56,11 +57,11 @@ fn names(interface: &str) -> io::Result<Vec<String>> {
     Ok(answer[3..].chunks(NAME_WORDS).map(name).collect())
 }
 
-/// Asks with the command in `words`, which gets the answer. It is as long as the answer to that command.
+/// Sends the command in `words` to the kernel, which writes the reply to `words`. `words` must be as long as the reply.
 fn ask(interface: &str, words: &mut [u32]) -> io::Result<()> {
-    // SAFETY: `ifreq` is made of numbers and pointers, for which all bits zero are values.
+    // SAFETY: `ifreq` consists of numbers and pointers, for which all bits zero is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    // The last byte ends the name.
+    // The last byte terminates the name.
     let Some(room) = request.ifr_name.get_mut(..libc::IFNAMSIZ - 1).and_then(|name| name.get_mut(..interface.len()))
     else {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -69,10 +70,10 @@ fn ask(interface: &str, words: &mut [u32]) -> io::Result<()> {
         *to = libc::c_char::from_ne_bytes([from]);
     }
     request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
-    // Any socket of this network namespace will do.
+    // Any socket of the network namespace can be used.
     let socket = UnixDatagram::unbound()?;
-    // SAFETY: the kernel reads and writes as many words at `ifru_data` as `words` has: the number of features, which says how
-    // long an answer is, stays what it is while a kernel runs.
+    // SAFETY: `words` is as long as the reply that the kernel writes to `ifru_data`. The length depends on the number
+    // of features, which does not change while a kernel runs.
     let status = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
     if status < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

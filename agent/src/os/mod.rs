@@ -1,4 +1,4 @@
-//! What the operating system gives, as the rest of the agent uses it.
+//! Interfaces to the operating system: clock, network devices, netlink and packet sockets.
 
 pub mod clock;
 pub mod ethtool;

@@ -1,7 +1,8 @@
 //! Netlink: interfaces, addresses and routes (`NETLINK_ROUTE`, rtnetlink(7)), and tracked flows (`NETLINK_NETFILTER`).
 //!
-//! `netlink-proto` speaks the protocol. A message is its header and its attributes; this module reads the few of them
-//! that the agent works with. Crates that know every attribute of every message make a tenth of a small binary.
+//! The crate `netlink-proto` implements the protocol. A message is a header and attributes; this module reads only the
+//! attributes that the agent needs. The crates that model every message and attribute would add a tenth to the size of
+//! a small binary.
 
 use std::{
     collections::HashMap,
@@ -42,10 +43,10 @@ mod rtm {
     pub(super) const GETTFILTER: u16 = 46;
 }
 
-/// States of neighbour entries (`linux/neighbour.h`) that hold a hardware address which was confirmed at some time. An
-/// incomplete or failed entry has a date of confirmation too, which the kernel made up.
+/// States of neighbour entries (`linux/neighbour.h`) with a hardware address that was confirmed once. Incomplete and
+/// failed entries have a confirmation time too, but it is not a real one.
 const NUD_CONFIRMED: u16 = 0x02 | 0x04 | 0x08 | 0x10;
-/// Units of the dates of neighbour entries, `USER_HZ`: 100 a second wherever Linux is used today.
+/// Unit of the times of neighbour entries, `USER_HZ`: 100 per second on all architectures in use.
 const TICK: Duration = Duration::from_millis(10);
 
 /// Attributes of links, addresses, routes, neighbours and filters (`linux/if_link.h`, `linux/if_addr.h`,
@@ -70,7 +71,7 @@ mod attribute {
     pub(super) const TCA_BPF_NAME: u16 = 7;
     pub(super) const NDA_DST: u16 = 1;
     pub(super) const NDA_CACHEINFO: u16 = 3;
-    /// The bit of an attribute that holds attributes.
+    /// Flag of an attribute that contains attributes.
     pub(super) const NESTED: u16 = 1 << 15;
     pub(super) const TYPE: u16 = 0x3fff;
 }
@@ -86,7 +87,7 @@ mod conntrack {
     pub(super) const FILTER: u16 = 25;
     pub(super) const COUNTERS_PACKETS: u16 = 1;
     pub(super) const FILTER_ORIG_FLAGS: u16 = 1;
-    /// The bit of `FILTER_ORIG_FLAGS` for `IP_V4_SRC`.
+    /// Bit of `FILTER_ORIG_FLAGS` for `IP_V4_SRC`.
     pub(super) const FILTER_IP_SRC: u32 = 1;
     pub(super) const TUPLE_IP: u16 = 1;
     pub(super) const TUPLE_PROTO: u16 = 2;
@@ -112,7 +113,7 @@ const ROUTE_PROTOCOL_DHCP: u8 = 16;
 const ROUTE_UNICAST: u8 = 1;
 const SCOPE_UNIVERSE: u8 = 0;
 
-/// A message: its type, the header of that type, and attributes.
+/// A message: its type, the header of that type, and its attributes.
 #[derive(Clone, Debug)]
 struct Message {
     kind: u16,
@@ -143,7 +144,7 @@ impl Message {
         self.value(kind).and_then(|value| Some(Ipv4Addr::from(<[u8; 4]>::try_from(value).ok()?)))
     }
 
-    /// A number in the header, in the order of this machine.
+    /// A number in the header, in host byte order.
     fn header_number(&self, at: usize) -> Option<u32> {
         Some(u32::from_ne_bytes(*self.header.get(at..)?.first_chunk()?))
     }
@@ -155,7 +156,7 @@ fn value_of(attribute: &DefaultNla) -> Vec<u8> {
     value
 }
 
-/// The attributes in the value of another one.
+/// The attributes that the value of an attribute contains.
 fn nested(value: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(value).flatten().map(|attribute| {
         let length = attribute.value_length();
@@ -163,12 +164,12 @@ fn nested(value: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// The value of an attribute in the value of another one.
+/// The value of one of the attributes that the value of an attribute contains.
 fn nested_value(value: &[u8], kind: u16) -> Option<&[u8]> {
     nested(value).find_map(|(found, value)| (found == kind).then_some(value))
 }
 
-/// An attribute that holds attributes.
+/// Encodes attributes as the value of an attribute.
 fn nest(attributes: &[(u16, &[u8])]) -> Vec<u8> {
     let attributes: Vec<_> = attributes.iter().map(|(kind, value)| DefaultNla::new(*kind, value.to_vec())).collect();
     let mut value = vec![0; attributes.as_slice().buffer_len()];
@@ -214,22 +215,22 @@ impl NetlinkDeserializable for Message {
     }
 }
 
-/// An interface.
+/// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     /// Kernel index.
     pub ifindex: u32,
     /// Name.
     pub name: String,
-    /// Ethernet address, if it has one.
+    /// Ethernet address; `None` if the interface has none.
     pub mac: Option<[u8; 6]>,
-    /// It is up and has a carrier.
+    /// Whether the interface is up and has a carrier.
     pub is_up: bool,
-    /// It is a Linux bridge.
+    /// Whether the interface is a Linux bridge.
     pub is_bridge: bool,
-    /// Kernel index of the bridge, bond or other device that it is a part of.
+    /// Kernel index of the bridge, bond or other device that the interface belongs to.
     pub master: Option<u32>,
-    /// The XDP program that is attached to it.
+    /// The attached XDP program.
     pub xdp: Option<AttachedXdp>,
 }
 
@@ -238,7 +239,7 @@ pub struct Link {
 pub struct AttachedXdp {
     /// `driver`, `generic`, `hardware`, or `multi` for several at once.
     pub mode: &'static str,
-    /// Its kernel id, where there is one program.
+    /// Kernel id of the program; `None` if there are several.
     pub program: Option<u32>,
 }
 
@@ -283,23 +284,23 @@ pub struct Address {
     pub ifindex: u32,
     /// The address.
     pub address: Ipv4Addr,
-    /// Bits of the network's prefix.
+    /// Length of the network prefix in bits.
     pub prefix_length: u8,
-    /// It is good beyond the link.
+    /// Whether the address has global scope.
     pub is_global: bool,
 }
 
 impl Address {
     fn read(message: &Message) -> Option<Self> {
         let scope = *message.header.get(3)?;
-        // On a point-to-point link IFA_ADDRESS is the peer, and IFA_LOCAL this machine.
+        // On a point-to-point link IFA_ADDRESS is the peer's address and IFA_LOCAL the local one.
         let address = message.address(attribute::IFA_LOCAL)?;
         let prefix_length = *message.header.get(1)?;
         Some(Self { ifindex: message.header_number(4)?, address, prefix_length, is_global: scope == SCOPE_UNIVERSE })
     }
 
-    /// The two broadcast addresses of its network, the one of all zeros and the one of all ones (RFC 1122 3.2.1.3); none
-    /// where the prefix leaves no room for them.
+    /// The two broadcast addresses of the network: all host bits zero and all host bits one (RFC 1122 3.2.1.3). `None`
+    /// for prefixes of 31 and 32 bits, which have none.
     pub fn broadcasts(&self) -> Option<[Ipv4Addr; 2]> {
         let hosts = u32::MAX.checked_shr(self.prefix_length.into()).filter(|hosts| *hosts > 1)?;
         let address = u32::from(self.address);
@@ -307,17 +308,18 @@ impl Address {
     }
 }
 
-/// A filter of an interface's qdisc `clsact`.
+/// A filter of an interface's `clsact` qdisc.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
-    /// Its handle.
+    /// Handle.
     pub handle: u32,
-    /// The name of its program; of a filter that is no program, its kind.
+    /// Name of the BPF program; for other filters, their kind.
     pub name: String,
 }
 
 impl Filter {
-    /// `None` for what is listed beside filters: the head of a priority, with handle 0, and hash tables of the kind `u32`.
+    /// Returns `None` for entries that are not filters: the head of a priority, with handle 0, and hash tables of the
+    /// kind `u32`.
     fn read(message: &Message) -> Option<Self> {
         const IN_TABLE: u32 = 0xf_ffff;
         let handle = message.header_number(8).filter(|handle| *handle != 0)?;
@@ -333,22 +335,22 @@ impl Filter {
     }
 }
 
-/// A change that the kernel tells of.
+/// A change that the kernel announced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// An interface as it is now.
+    /// The new state of an interface.
     Link(Link),
-    /// An interface is gone.
+    /// An interface was removed.
     LinkGone {
-        /// Its kernel index.
+        /// Kernel index of the removed interface.
         ifindex: u32,
     },
-    /// Something else changed, or messages were lost: everything is to be read again.
+    /// Another change, or messages were lost. Everything must be read again.
     Other,
 }
 
 impl Notice {
-    /// `None` for what a bridge tells of its ports in messages of its own: a port that leaves it is not gone.
+    /// Returns `None` for messages of a bridge about its ports: a port that leaves the bridge is not removed.
     fn read(message: NetlinkMessage<Message>) -> Option<Self> {
         let NetlinkPayload::InnerMessage(message) = message.payload else { return Some(Self::Other) };
         match message.kind {
@@ -363,9 +365,9 @@ impl Notice {
 /// A tracked flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// Where answers go to: the address and port that the NAT gave the flow.
+    /// Destination of replies: the address and port that the NAT assigned to the flow.
     pub mapped: SocketAddrV4,
-    /// When it ends unless a packet comes.
+    /// Time until the flow expires if no packet arrives.
     pub left: Duration,
 }
 
@@ -390,21 +392,21 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// For interfaces, addresses and routes. Needs a tokio runtime.
+    /// Opens a socket for interfaces, addresses and routes. Must be called in a tokio runtime.
     ///
     /// # Errors
-    /// The system has no socket.
+    /// The socket cannot be opened.
     pub fn route() -> io::Result<Self> {
         let (connection, handle, _) = new_connection::<Message>(protocols::NETLINK_ROUTE)?;
         essential::task("netlink", connection);
         Ok(Self { handle })
     }
 
-    /// The same, and the changes of interfaces and IPv4 addresses, with `routes` also of IPv4 routes. The changes end
-    /// with the socket.
+    /// Opens a socket like [`Self::route`], with a stream of changes of interfaces and IPv4 addresses, and with
+    /// `routes` also of IPv4 routes. The stream ends when the socket is closed.
     ///
     /// # Errors
-    /// The system has no socket.
+    /// The socket cannot be opened, or cannot join a multicast group.
     pub fn watch(routes: bool) -> io::Result<(Self, impl Stream<Item = Notice> + Unpin + Send + 'static)> {
         let (mut connection, handle, messages) = new_connection::<Message>(protocols::NETLINK_ROUTE)?;
         let socket = connection.socket_mut().socket_mut();
@@ -418,38 +420,38 @@ impl Netlink {
         Ok((Self { handle }, notices))
     }
 
-    /// For tracked flows. Needs a tokio runtime.
+    /// Opens a socket for tracked flows. Must be called in a tokio runtime.
     ///
     /// # Errors
-    /// The system has no socket, or the kernel no netfilter.
+    /// The socket cannot be opened, or the kernel has no netfilter.
     pub fn netfilter() -> io::Result<Self> {
         let (connection, handle, _) = new_connection::<Message>(protocols::NETLINK_NETFILTER)?;
         essential::task("netlink", connection);
         Ok(Self { handle })
     }
 
-    /// Every interface.
+    /// Lists all interfaces.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error, or a timeout.
     pub async fn links(&self) -> io::Result<Vec<Link>> {
         let answers = self.ask(Message::new(rtm::GETLINK, [0; 16]), NLM_F_DUMP).await?;
         Ok(answers.iter().filter_map(Link::read).collect())
     }
 
-    /// The interface of that name, if there is one.
+    /// Returns the interface with this name; `None` if there is none.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error, or a timeout.
     pub async fn link_by_name(&self, name: &str) -> io::Result<Option<Link>> {
         let name = [name.as_bytes(), &[0]].concat();
         self.link(Message::new(rtm::GETLINK, [0; 16]).with(attribute::IFLA_IFNAME, name)).await
     }
 
-    /// The interface with that index, if there is one.
+    /// Returns the interface with this index; `None` if there is none.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error, or a timeout.
     pub async fn link_by_index(&self, ifindex: u32) -> io::Result<Option<Link>> {
         let mut header = [0; 16];
         header[4..8].copy_from_slice(&ifindex.to_ne_bytes());
@@ -464,36 +466,36 @@ impl Netlink {
         }
     }
 
-    /// Every IPv4 address.
+    /// Lists all IPv4 addresses.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error, or a timeout.
     pub async fn addresses(&self) -> io::Result<Vec<Address>> {
         let answers = self.ask(Message::new(rtm::GETADDR, [AF_INET, 0, 0, 0, 0, 0, 0, 0]), NLM_F_DUMP).await?;
         Ok(answers.iter().filter_map(Address::read).collect())
     }
 
-    /// Gives an interface an address, or changes the prefix of one that it has.
+    /// Adds an address to an interface, or changes the prefix length of an existing one.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error, or a timeout.
     pub async fn add_address(&self, ifindex: u32, address: Ipv4Addr, prefix_length: u8) -> io::Result<()> {
         let message = address_message(rtm::NEWADDR, ifindex, address, prefix_length);
         self.ask(message, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE).await.map(drop)
     }
 
-    /// Takes an address from an interface.
+    /// Removes an address from an interface.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error, or a timeout.
     pub async fn remove_address(&self, ifindex: u32, address: Ipv4Addr, prefix_length: u8) -> io::Result<()> {
         self.ask(address_message(rtm::DELADDR, ifindex, address, prefix_length), NLM_F_ACK).await.map(drop)
     }
 
-    /// Adds a default route, which goes when `source` goes, or changes the one of that metric.
+    /// Adds a default route, or replaces the one with this metric. The kernel removes the route together with `source`.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error, or a timeout.
     pub async fn add_default_route(
         &self,
         ifindex: u32,
@@ -511,15 +513,15 @@ impl Netlink {
         self.ask(message, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE).await.map(drop)
     }
 
-    /// The interface of the default route that is used first.
+    /// Returns the interface of the default route with the lowest metric.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error, or a timeout.
     pub async fn default_route(&self) -> io::Result<Option<u32>> {
         let routes =
             self.ask(Message::new(rtm::GETROUTE, [AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), NLM_F_DUMP).await?;
         let defaults = routes.iter().filter(|route| {
-            // Destination prefix and table, in the header.
+            // The length of the destination prefix and the table are in the header.
             route.header.get(1) == Some(&0) && route.header.get(4) == Some(&ROUTE_TABLE_MAIN)
         });
         let candidates = defaults.filter_map(|route| {
@@ -528,17 +530,18 @@ impl Netlink {
         Ok(candidates.min_by_key(|(metric, _)| *metric).map(|(_, ifindex)| ifindex))
     }
 
-    /// The filters at one side of an interface's qdisc `clsact`, in the order in which they run; none without that qdisc.
+    /// Lists the filters in one direction of an interface's `clsact` qdisc, in the order in which they run; empty
+    /// without that qdisc.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error, or a timeout.
     pub async fn filters(&self, ifindex: u32, is_egress: bool) -> io::Result<Vec<Filter>> {
         let parent = if is_egress { CLSACT_EGRESS } else { CLSACT_INGRESS };
         let mut header = [0; 20];
         header[4..8].copy_from_slice(&ifindex.to_ne_bytes());
         header[12..16].copy_from_slice(&parent.to_ne_bytes());
         let answers = match self.ask(Message::new(rtm::GETTFILTER, header), NLM_F_DUMP).await {
-            // The interface has gone, or has no such qdisc.
+            // The interface was removed, or has no such qdisc.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL | libc::ENOENT)) => {
                 Vec::new()
             }
@@ -547,10 +550,11 @@ impl Netlink {
         Ok(answers.iter().filter_map(Filter::read).collect())
     }
 
-    /// The tracked UDP flow from `source` to `destination`, as its first packet had them; `None` where there is none.
+    /// Returns the tracked UDP flow whose first packet was sent from `source` to `destination`; `None` if there is
+    /// none.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error, or a timeout.
     pub async fn udp_flow(&self, source: SocketAddrV4, destination: SocketAddrV4) -> io::Result<Option<Flow>> {
         let ip =
             nest(&[(conntrack::IP_V4_SRC, &source.ip().octets()), (conntrack::IP_V4_DST, &destination.ip().octets())]);
@@ -572,11 +576,11 @@ impl Netlink {
         }
     }
 
-    /// How long ago the neighbour entry of an address was confirmed: by an answer to ARP, or by a connection that moves
-    /// on. `None` where there is no such entry, or it never was.
+    /// Returns how long ago the neighbour entry of an address was confirmed, by an ARP reply or by progress of a
+    /// connection. `None` if there is no entry, or if it was never confirmed.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error, or a timeout.
     pub async fn neighbour_confirmed(&self, ifindex: u32, address: Ipv4Addr) -> io::Result<Option<Duration>> {
         let [a, b, c, d] = ifindex.to_ne_bytes();
         let message = Message::new(rtm::GETNEIGH, [AF_INET, 0, 0, 0, a, b, c, d, 0, 0, 0, 0])
@@ -588,11 +592,11 @@ impl Netlink {
         }
     }
 
-    /// Every tracked flow that `source` began, by its key, with the packets that went in that direction. Flows that
-    /// do not count (`nf_conntrack_acct`) are left out. The kernel walks through all of its table.
+    /// Returns the tracked flows that `source` started, by key, with the number of packets from `source`. Flows without
+    /// a packet count (`nf_conntrack_acct`) are left out. The kernel walks through its whole table.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error, or a timeout.
     pub async fn packets_from(&self, source: Ipv4Addr) -> io::Result<HashMap<Vec<u8>, u64>> {
         let ip = nest(&[(conntrack::IP_V4_SRC, &source.octets())]);
         let tuple = nest(&[(conntrack::TUPLE_IP | attribute::NESTED, &ip)]);
@@ -617,7 +621,7 @@ impl Netlink {
             match answer.payload {
                 NetlinkPayload::InnerMessage(message) => {
                     found.push(message);
-                    // What is not a dump and asks for no acknowledgement has one answer, and no end.
+                    // A request that is neither a dump nor acknowledged has one reply and no end marker.
                     if !is_many {
                         break;
                     }
@@ -637,7 +641,7 @@ fn confirmed(neighbour: &Message) -> Option<Duration> {
     (state & NUD_CONFIRMED != 0).then(|| TICK * ticks)
 }
 
-/// The key of a flow that `source` began, and its packets in that direction.
+/// The key of a flow that `source` started, and the number of packets from `source`.
 fn packets(flow: &Message, source: Ipv4Addr) -> Option<(Vec<u8>, u64)> {
     let key = flow.value(conntrack::TUPLE_ORIG)?;
     let from = nested_value(nested_value(&key, conntrack::TUPLE_IP)?, conntrack::IP_V4_SRC)?;
@@ -657,17 +661,17 @@ fn address_message(kind: u16, ifindex: u32, address: Ipv4Addr, prefix_length: u8
         .with(attribute::IFA_ADDRESS, address.octets())
 }
 
-/// A socket that hears of changes of nft's rulesets.
+/// A socket that receives notifications of changes of nft rulesets.
 pub struct RulesetChanges(TokioSocket);
 
 impl RulesetChanges {
     /// `NFNLGRP_NFTABLES` of linux/netfilter/nfnetlink.h.
     const GROUP: u32 = 7;
 
-    /// Opens it. Needs a tokio runtime.
+    /// Opens the socket. Must be called in a tokio runtime.
     ///
     /// # Errors
-    /// The system has no socket, or the kernel no netfilter.
+    /// The socket cannot be opened, or the kernel has no netfilter.
     pub fn open() -> io::Result<Self> {
         let mut socket = TokioSocket::new(protocols::NETLINK_NETFILTER)?;
         socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
@@ -675,10 +679,10 @@ impl RulesetChanges {
         Ok(Self(socket))
     }
 
-    /// Waits for the next message of a change.
+    /// Waits for the next message about a change.
     ///
     /// # Errors
-    /// Messages were lost, or the socket is of no use any more.
+    /// Messages were lost, or the socket failed.
     pub async fn next(&mut self) -> io::Result<()> {
         use netlink_proto::sys::AsyncSocketExt as _;
         self.0.recv_from_full().await.map(drop)
@@ -729,7 +733,7 @@ mod tests {
         let read: Vec<_> = nested(&value).collect();
         assert_eq!(read, [(1, &[7][..]), (2, &[1, 2, 3, 4, 5]), (3, &[])]);
         assert_eq!(nested_value(&value, 2), Some(&[1, 2, 3, 4, 5][..]));
-        // A length that runs past the end.
+        // The length of the attribute exceeds the value.
         assert_eq!(nested(&value[..value.len() - 10]).count(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! A packet socket on one interface: whole Ethernet frames in and out.
+//! A packet socket on one interface, which receives and sends whole Ethernet frames.
 
 use std::{
     io,
@@ -20,27 +20,27 @@ use socket2::{SockFilter, SockRef};
 use tokio::io::{Interest, unix::AsyncFd};
 use tr111_common::headers::VlanIds;
 
-/// Bytes that the kernel may keep for the socket while the simulator is busy.
+/// Size of the kernel's receive buffer for sockets of the simulator, in bytes.
 const RECEIVE_BUFFER: usize = 32 << 20;
 
-/// Why the socket cannot be had.
+/// Why a packet socket cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// No interface of that name in this network namespace.
-    #[error("there is no interface {0} here; `ip link` lists them")]
+    /// No interface has this name in the network namespace of the process.
+    #[error("there is no interface {0} here; `ip link` lists those that exist")]
     NoInterface(String),
     /// The interface is down.
     #[error("interface {0} is down; `ip link set {0} up` first")]
     Down(String),
-    /// The process lacks a capability.
-    #[error("packet sockets need CAP_NET_RAW: run this as root, or `setcap cap_net_raw+ep` the binary")]
+    /// The process lacks the capability CAP_NET_RAW.
+    #[error("packet sockets need CAP_NET_RAW: run the program as root, or `setcap cap_net_raw+ep` the binary")]
     Unprivileged,
-    /// Anything else that the kernel said.
-    #[error("packet socket on {interface}: {source}")]
+    /// Any other error of the kernel.
+    #[error("cannot use a packet socket on interface {interface}: {source}")]
     System {
         /// Name of the interface.
         interface: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: Errno,
     },
 }
@@ -51,10 +51,11 @@ pub struct PacketSocket {
     descriptor: AsyncFd<OwnedFd>,
 }
 
-/// Lets pass what servers send to DHCP clients: IPv4 without VLAN tag, UDP to port 68, no later fragment. The words of
-/// the kernel's classic BPF (`linux/filter.h`), so that a busy interface does not wake the process for each frame.
+/// Passes replies of DHCP servers to clients: IPv4 without VLAN tag, UDP to port 68, unfragmented or the first
+/// fragment. It is a classic BPF filter of the kernel (`linux/filter.h`), so that other traffic does not wake the
+/// process.
 const DHCP_REPLIES: [SockFilter; 11] = [
-    // The Ethernet type is IPv4, the protocol is UDP.
+    // The EtherType is IPv4 and the protocol is UDP.
     SockFilter::new(LOAD_HALF, 0, 0, 12),
     SockFilter::new(JUMP_IF_EQUAL, 0, 8, 0x0800),
     SockFilter::new(LOAD_BYTE, 0, 0, 23),
@@ -62,14 +63,14 @@ const DHCP_REPLIES: [SockFilter; 11] = [
     // The fragment offset is 0.
     SockFilter::new(LOAD_HALF, 0, 0, 20),
     SockFilter::new(JUMP_IF_SET, 4, 0, 0x1fff),
-    // The destination port, behind a header of four times the low half of its first byte.
+    // The destination port, behind the IPv4 header, whose length is four times the low nibble of its first byte.
     SockFilter::new(LOAD_HEADER_LENGTH, 0, 0, 14),
     SockFilter::new(LOAD_HALF_INDEXED, 0, 0, 16),
     SockFilter::new(JUMP_IF_EQUAL, 0, 1, 68),
     SockFilter::new(RETURN, 0, 0, 0x0004_0000),
     SockFilter::new(RETURN, 0, 0, 0),
 ];
-/// Lets pass ARP without VLAN tag.
+/// Passes ARP without VLAN tag.
 const ARP: [SockFilter; 4] = [
     SockFilter::new(LOAD_HALF, 0, 0, 12),
     SockFilter::new(JUMP_IF_EQUAL, 0, 1, 0x0806),
@@ -87,25 +88,27 @@ const AND: u16 = 0x54;
 const JUMP: u16 = 0x05;
 const JUMP_IF_NOT_LESS: u16 = 0x35;
 const RETURN: u16 = 0x06;
-/// What the kernel knows of a frame besides its bytes (`SKF_AD_OFF` of linux/filter.h).
+/// Offsets of frame metadata (`SKF_AD_OFF` of linux/filter.h).
 const PACKET_TYPE: u32 = 0xffff_f000 + 4;
 const METADATA_TAG: u32 = 0xffff_f000 + 44;
-/// A frame that this machine sends (`linux/if_packet.h`).
+/// Packet type of a frame that this machine sends (`linux/if_packet.h`).
 const PACKET_OUTGOING: u32 = 4;
 const VLAN_ID: u32 = 0x0fff;
 
-/// Addresses that one filter can tell from others: with them it has some 2,500 of the 4,096 instructions of the kernel.
+/// Greatest number of addresses of one filter. Such a filter has about 2,500 of the 4,096 instructions that the kernel
+/// allows.
 pub const SOURCES_MAXIMUM: usize = 1_024;
-/// Addresses that are compared one by one at the end of the search.
+/// Number of addresses at which the binary search ends and they are compared one by one.
 const ONE_BY_ONE: usize = 8;
-/// Frames that may have come before a filter was in place.
+/// Number of frames that are discarded at most because they may have arrived before the filter was attached.
 const BACKLOG: usize = 4_096;
 
-/// An instruction of a filter that is made at run time: code, jumps, operand ([`SockFilter::new`]).
+/// An instruction of a filter that is built at run time: code, two jump offsets and operand, as for
+/// [`SockFilter::new`].
 type Instruction = (u16, u8, u8, u32);
 
-/// Lets pass IPv4 frames from `sources` and ARP messages whose sender is one of them, if they come in, and come in by the
-/// VLANs `vlan`. The kernel has taken the outermost tag out of the frame. The addresses are searched by halves.
+/// Passes incoming IPv4 frames from `sources` and incoming ARP messages whose sender is one of `sources`, in the VLANs
+/// `vlan`. The kernel has removed the outermost tag from the frame. The filter finds the address by binary search.
 fn from_sources(vlan: VlanIds, sources: &[Ipv4Addr]) -> Vec<Instruction> {
     let [outer, inner] = vlan.map(u32::from);
     let drop = (RETURN, 0, 0, 0);
@@ -149,12 +152,12 @@ fn from_sources(vlan: VlanIds, sources: &[Ipv4Addr]) -> Vec<Instruction> {
     filter
 }
 
-/// Accepts a frame whose loaded word is one of `sources`, which are sorted, and drops any other.
+/// Accepts a frame if the loaded word is one of `sources`, which must be sorted, and drops it otherwise.
 fn one_of(sources: &[u32]) -> Vec<Instruction> {
     if sources.len() > ONE_BY_ONE {
         let (lower, upper) = sources.split_at(sources.len() / 2);
         let below = one_of(lower);
-        // A conditional jump reaches 255 instructions only.
+        // A conditional jump skips at most 255 instructions.
         let mut filter = vec![(JUMP_IF_NOT_LESS, 0, 1, upper[0]), (JUMP, 0, 0, below.len() as u32)];
         filter.extend(below);
         filter.extend(one_of(upper));
@@ -174,25 +177,25 @@ impl PacketSocket {
     pub fn open(interface: &str) -> Result<Self, SocketError> {
         let socket = Self::open_for(interface, Some(SockProtocol::EthAll))?;
         if setsockopt(socket.descriptor.get_ref(), sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-            // Without CAP_NET_ADMIN the limit of the system holds.
+            // Without CAP_NET_ADMIN the system's limit (net.core.rmem_max) applies.
             setsockopt(socket.descriptor.get_ref(), sockopt::RcvBuf, &RECEIVE_BUFFER)
                 .map_err(|source| SocketError::System { interface: interface.to_owned(), source })?;
         }
         Ok(socket)
     }
 
-    /// Opens a socket for what DHCP servers send to clients on `interface`.
+    /// Opens a socket that receives replies of DHCP servers to clients on `interface`.
     pub fn open_for_dhcp_replies(interface: &str) -> Result<Self, SocketError> {
         Self::open_filtered(interface, &DHCP_REPLIES)
     }
 
-    /// Opens a socket for ARP on `interface`.
+    /// Opens a socket that receives ARP on `interface`.
     pub fn open_for_arp(interface: &str) -> Result<Self, SocketError> {
         Self::open_filtered(interface, &ARP)
     }
 
-    /// Opens a socket for what comes in on `interface` from the addresses `sources`, by IPv4 or ARP, in the VLANs `vlan`.
-    /// At most [`SOURCES_MAXIMUM`] of them.
+    /// Opens a socket that receives IPv4 and ARP from the addresses `sources` on `interface` in the VLANs `vlan`. Uses
+    /// at most [`SOURCES_MAXIMUM`] addresses.
     pub fn open_for_sources(interface: &str, vlan: VlanIds, sources: &[Ipv4Addr]) -> Result<Self, SocketError> {
         let socket = Self::open_filtered(interface, &compiled(&from_sources(vlan, sources)))?;
         let mut frame = [0];
@@ -204,7 +207,7 @@ impl PacketSocket {
         Ok(socket)
     }
 
-    /// Changes the addresses of [`PacketSocket::open_for_sources`].
+    /// Replaces the addresses of a socket of [`PacketSocket::open_for_sources`].
     pub fn set_sources(&self, vlan: VlanIds, sources: &[Ipv4Addr]) -> io::Result<()> {
         SockRef::from(self.descriptor.get_ref()).attach_filter(&compiled(&from_sources(vlan, sources)))
     }
@@ -233,7 +236,7 @@ impl PacketSocket {
                 Errno::EPERM | Errno::EACCES => SocketError::Unprivileged,
                 _ => system(source),
             })?;
-        // The protocol in `address` is 0, which keeps the one that the socket was made with (packet(7)).
+        // `address` has protocol 0, with which bind keeps the protocol of the socket (packet(7)).
         bind(descriptor.as_raw_fd(), &address).map_err(system)?;
         #[expect(deprecated, reason = "its successor is unsafe for owners that are not I/O-safe; `OwnedFd` is")]
         let descriptor = AsyncFd::new(descriptor)
@@ -241,14 +244,14 @@ impl PacketSocket {
         Ok(Self { descriptor })
     }
 
-    /// Waits for a frame and writes it into `frame`; its length.
+    /// Waits for a frame, writes it to `frame` and returns its length.
     pub async fn receive(&self, frame: &mut [u8]) -> io::Result<usize> {
         self.descriptor
             .async_io(Interest::READABLE, |descriptor| Ok(recv(descriptor.as_raw_fd(), frame, MsgFlags::empty())?))
             .await
     }
 
-    /// The same where several sockets are waited for: registers the task, of which there may be one for a socket.
+    /// Polls for a frame, for tasks that wait for several sockets. Only one task at a time can wait for a socket.
     pub fn poll_receive(&self, context: &mut Context<'_>, frame: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut readable = ready!(self.descriptor.poll_read_ready(context))?;
@@ -260,7 +263,7 @@ impl PacketSocket {
         }
     }
 
-    /// A frame that is there already, written into `frame`; its length.
+    /// Receives a frame into `frame` if one has arrived, and returns its length.
     pub fn try_receive(&self, frame: &mut [u8]) -> io::Result<Option<usize>> {
         match recv(self.descriptor.get_ref().as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT) {
             Ok(length) => Ok(Some(length)),
@@ -274,7 +277,7 @@ impl PacketSocket {
         self.descriptor
             .async_io(Interest::WRITABLE, |descriptor| {
                 match send(descriptor.as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT) {
-                    // The queue of the interface is full: lost, as on a wire.
+                    // The queue of the interface is full. The frame is lost, like on a wire.
                     Ok(_) | Err(Errno::ENOBUFS) => Ok(()),
                     Err(error) => Err(error.into()),
                 }
@@ -300,7 +303,7 @@ fn link_address(interface: &str) -> Result<LinkAddr, SocketError> {
 mod tests {
     use super::*;
 
-    /// Runs a filter as the kernel does (linux/filter.h), over a frame that came in with a tag in its metadata.
+    /// Runs a filter like the kernel (linux/filter.h) on a frame that was received with a tag in its metadata.
     fn passes(filter: &[Instruction], packet_type: u32, metadata_tag: u32, frame: &[u8]) -> bool {
         let (mut word, mut at) = (0, 0);
         loop {
@@ -380,7 +383,7 @@ mod tests {
         }
     }
 
-    /// The kernel's own checker accepts the largest filter.
+    /// The kernel's verifier accepts the largest filter.
     #[tokio::test]
     async fn the_kernel_takes_the_largest_filter() {
         let sources: Vec<Ipv4Addr> = (0..SOURCES_MAXIMUM as u32).map(|number| Ipv4Addr::from(3 * number)).collect();

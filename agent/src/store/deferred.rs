@@ -1,7 +1,7 @@
-//! A file of a database that stays as it is until the program is known to understand it.
+//! A database file that stays unchanged until the program knows that it can read it.
 //!
-//! redb repairs a file when it opens it, and notes in it that it is open. In a file that turns out to be damaged, or to be of
-//! a newer version, nothing may be changed.
+//! redb repairs a file when it opens it, and marks it as open. A file that is damaged, or was written by a newer
+//! version, must not be changed.
 
 use std::{
     collections::VecDeque,
@@ -14,7 +14,7 @@ use std::{
 
 use redb::{BackendError, DatabaseError, StorageBackend, backends::FileBackend};
 
-/// What was to be done to the file.
+/// A delayed operation on the file.
 #[derive(Debug)]
 enum Operation {
     Write(u64, Box<[u8]>),
@@ -22,29 +22,30 @@ enum Operation {
     Sync,
 }
 
-/// The file: a backend of the database, and a handle that releases its writes. Cheap to clone.
+/// The file: a storage backend of the database, and a handle that releases the delayed operations. Clones share one
+/// file.
 #[derive(Clone, Debug)]
 pub(crate) struct DeferredFile(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     file: FileBackend,
-    /// What waits, in its order; `None` once everything goes to the file.
+    /// The delayed operations in order; `None` after the release.
     waiting: Mutex<Option<VecDeque<Operation>>>,
 }
 
 impl DeferredFile {
-    /// Opens an existing file. Its writes wait for [`DeferredFile::release`].
+    /// Opens an existing file. Its writes are delayed until [`DeferredFile::release`].
     pub(crate) fn open(path: &Path) -> Result<Self, DatabaseError> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         Ok(Self(Arc::new(Inner { file: FileBackend::new(file)?, waiting: Mutex::new(Some(VecDeque::new())) })))
     }
 
-    /// Does to the file what waits, in the same order, so that a crash in between is one that the database expects. From now
-    /// on writes go to the file.
+    /// Performs the delayed operations in order, so that a crash leaves a state that the database can repair. Later
+    /// writes go to the file directly.
     ///
     /// # Errors
-    /// Something cannot be done: the rest, and what comes, still waits.
+    /// An operation failed. It and all later ones remain delayed.
     pub(crate) fn release(&self) -> io::Result<()> {
         let mut waiting = self.waiting();
         let Some(operations) = waiting.as_mut() else { return Ok(()) };
@@ -61,12 +62,12 @@ impl DeferredFile {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Option<VecDeque<Operation>>> {
-        // Each operation is taken as a whole before the next.
+        // A panic cannot leave a half-made change: each operation is added as a whole.
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The length of the file after `waiting`, and the length below which no operation cut the file.
+/// The length of the file after the operations, and the number of its first bytes that no operation cut off.
 fn lengths(file: u64, waiting: &VecDeque<Operation>) -> (u64, u64) {
     waiting.iter().fold((file, file), |(length, whole), operation| match operation {
         Operation::Write(offset, data) => (length.max(offset + data.len() as u64), whole),
@@ -75,7 +76,7 @@ fn lengths(file: u64, waiting: &VecDeque<Operation>) -> (u64, u64) {
     })
 }
 
-/// Does to `out`, which is at `offset`, what `operation` would do to the file.
+/// Applies `operation` to `out`, the bytes of the file from `offset` on.
 fn apply(operation: &Operation, offset: u64, out: &mut [u8]) {
     let end = offset + out.len() as u64;
     let (from, to, data) = match operation {
@@ -175,7 +176,8 @@ mod tests {
 
     use super::*;
 
-    /// Before the release the file is as it was, and the database reads what it wrote; after it the file has the same.
+    /// Before the release the file is unchanged, and the database reads its own writes. After the release the file
+    /// contains them.
     #[test]
     fn writes_wait_and_are_read_back() {
         let directory = tempfile::tempdir().expect("a directory");

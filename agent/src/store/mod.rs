@@ -1,8 +1,9 @@
-//! What survives the agent: rows with their instance numbers, what a device knows of its gateway, values and attributes of the data model, notifications.
+//! The persistent state of a gateway or device: rows with their instance numbers, what a device knows of its gateway,
+//! values and attributes of the data model, and notifications.
 //!
-//! One file of an embedded database under `state_dir`. A thread of its own writes it, one group of changes at a time,
-//! and each group is on the disk (fsync) before [`Store::committed`] says so. What the thread cannot write it gives
-//! back as a failure; the owner of the table still has everything and hands it in again.
+//! The store is one file of an embedded database in `state_dir`. A thread writes it, one group of changes at a time.
+//! [`Store::committed`] reports a group after it is on disk (fsync). If a group cannot be written, the thread reports a
+//! failure; the owner of the state still has the changes and commits them again.
 
 #[cfg(feature = "acs")]
 mod deferred;
@@ -32,27 +33,27 @@ use redb::{
 };
 use tokio::sync::{Mutex, mpsc};
 
-/// Name of the file in `state_dir`.
+/// Name of the store's file in `state_dir`.
 pub const FILE: &str = "tr111.redb";
 /// How long a change may wait for others before it is written.
 pub const LINGER: Duration = Duration::from_millis(25);
-/// Rows that do not wait any longer.
+/// Number of changed rows from which a group is written at once.
 pub const GROUP: usize = 1_024;
-/// Bytes of the database that stay in memory: rows are read once, at the start.
+/// Size of the database's cache in bytes. Rows are read only once, at the start.
 const CACHE: usize = 1 << 20;
-/// Layout of the tables.
+/// Version of the tables' layout.
 const SCHEMA: u32 = 1;
 
-/// Instance number to row.
+/// Rows by instance number.
 const ROWS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("rows");
-/// Sequence number to notification.
+/// Notifications by sequence number.
 const NOTIFICATIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("notifications");
-/// Name to value.
+/// Other values by name.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
-/// Names in the table of everything that is no row.
+/// Names of the values in the table `meta`.
 pub mod meta {
-    /// Layout of the tables.
+    /// Version of the tables' layout.
     pub(super) const SCHEMA: &str = "schema";
     /// The next instance number.
     pub const NEXT_INSTANCE: &str = "next_instance";
@@ -60,41 +61,44 @@ pub mod meta {
     pub const SEED: &str = "seed";
     /// [`super::Boots`].
     pub const BOOTS: &str = "boots";
-    /// Values of the data model that somebody wrote.
+    /// Values of writable parameters, except those of TR-111 Table 6.
     pub const PARAMETERS: &str = "parameters";
-    /// Those of TR-111 Table 6.
+    /// Values of the writable parameters of TR-111 Table 6.
     pub const STUN: &str = "stun";
-    /// What a device knows of its gateway, and its lease.
+    /// State of a device: its `GatewayInfo` and its lease.
     pub const DEVICE: &str = "device";
-    /// The last accepted Connection Request, and what was learned of the NAT.
+    /// The last accepted Connection Request, and what was learned about the NAT.
     pub const CPE: &str = "cpe";
-    /// What there is to know of notifications besides those that wait for their acknowledgement.
+    /// State of the notification core, without the unacknowledged notifications.
     pub const NOTIFICATION_STATE: &str = "notification_state";
 }
 
-/// Why there is no store.
+/// Why the store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The directory cannot be had.
-    #[error("state directory {}: {source}; name another with --state-dir or agent.state_dir", path.display())]
+    /// The state directory cannot be used.
+    #[error(
+        "cannot use the state directory {}: {source}; choose another one with --state-dir or agent.state_dir",
+        path.display()
+    )]
     Directory {
         /// The directory.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system.
         source: io::Error,
     },
-    /// Another process has it.
-    #[error("{} is in use by another agent; give each its own --state-dir", path.display())]
+    /// Another process uses the store.
+    #[error("{} is in use by another agent; give each agent its own --state-dir", path.display())]
     InUse {
         /// The file.
         path: PathBuf,
     },
     /// The file cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot access {}: {source}", path.display())]
     System {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system.
         source: io::Error,
     },
     /// The file is damaged.
@@ -102,7 +106,7 @@ pub enum Error {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// How that shows.
+        /// Sign of the damage.
         reason: String,
     },
     /// Another version of the program wrote the file.
@@ -110,34 +114,34 @@ pub enum Error {
     Version {
         /// The file.
         path: PathBuf,
-        /// How that shows.
+        /// Sign of the other version.
         reason: String,
     },
-    /// The file is whole, and what it holds is kept from this program.
+    /// The file is intact, but this program cannot decrypt or interpret its contents.
     #[error("{} cannot be read: {reason}", path.display())]
     Closed {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Why it cannot be read.
         reason: String,
     },
-    /// The database refuses.
-    #[error("{}: {reason}", path.display())]
+    /// The database reports another error.
+    #[error("the database {} failed: {reason}", path.display())]
     Database {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the database.
         reason: String,
     },
 }
 
 impl Error {
-    /// The file is there and this program cannot make out what it holds. No later attempt mends that.
+    /// Whether the file exists but its contents cannot be read. Another attempt would fail too.
     pub fn is_unreadable(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Version { .. } | Self::Closed { .. })
     }
 
-    /// A record of the file at `path` does not decode.
+    /// The error for a record of the file at `path` that cannot be decoded.
     pub(crate) fn record(path: &Path, error: &DecodeError) -> Self {
         let (path, reason) = (path.to_owned(), error.to_string());
         match error {
@@ -147,25 +151,25 @@ impl Error {
     }
 }
 
-/// What the store held, as bytes.
+/// Contents of the store, encoded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     /// Rows by instance number.
     pub rows: Vec<(u32, Vec<u8>)>,
     /// Notifications by sequence number.
     pub notifications: Vec<(u64, Vec<u8>)>,
-    /// Everything else by name.
+    /// Other values by name.
     pub meta: Vec<(String, Vec<u8>)>,
 }
 
 impl Contents {
-    /// The value of a name, if the store has it.
+    /// Decodes the value of this name; `None` if the store does not have it.
     pub fn meta<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, DecodeError> {
         self.meta.iter().find(|(found, _)| found == name).map(|(_, bytes)| decode(bytes)).transpose()
     }
 }
 
-/// The open store.
+/// An open store.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
@@ -176,9 +180,9 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store in `directory`, which is made if need be, and reads it. Blocks.
+    /// Opens the store in `directory` and reads it; creates the directory if necessary. Blocks the thread.
     ///
-    /// A damaged file is moved aside, and the store is empty then; so it is where `sound` refuses what it holds.
+    /// If the file is damaged, or `sound` refuses its contents, the file is renamed and the store starts empty.
     pub fn open<T>(
         directory: &Path,
         mut sound: impl FnMut(Contents) -> Result<T, DecodeError>,
@@ -192,16 +196,20 @@ impl Store {
         });
         let (database, read) = match opened {
             Err(error @ (Error::System { .. } | Error::Database { .. })) => {
-                // A full disk, or one that became read-only: what it holds counts all the same.
+                // The disk is full, or the file system has become read-only. The contents are used nevertheless.
                 let contents = if path.exists() { read_only(&path) } else { Some(Contents::default()) };
                 let Some(read) = contents.and_then(|contents| sound(contents).ok()) else { return Err(error) };
-                tracing::error!(%error, "the store cannot be written: the agent goes on and tries again");
+                tracing::error!(%error, "the store cannot be written: the agent runs and retries");
                 (None, read)
             }
             Err(error) if error.is_unreadable() => {
                 let aside = move_aside(&path)?;
-                tracing::error!(%error, "the store starts empty and the network is learned anew; the old file is now {}", aside.display());
-                relearned = Some(format!("{error}; the old file is now {}", aside.display()));
+                tracing::error!(
+                    %error,
+                    old_file = %aside.display(),
+                    "the store starts empty and the network is learned anew"
+                );
+                relearned = Some(format!("{error}; the old file was renamed to {}", aside.display()));
                 let (database, contents) = open(&path)?;
                 (Some(database), sound(contents).map_err(|error| Error::record(&path, &error))?)
             }
@@ -218,23 +226,23 @@ impl Store {
         Ok((Self { path, groups, committed, relearned, thread: Some(thread) }, read))
     }
 
-    /// The file.
+    /// Path of the store's file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Why the store started empty, and where the old file is; `None` where it did not.
+    /// Why the store started empty, and the new name of the old file; `None` if it did not start empty.
     pub fn relearned(&self) -> Option<&str> {
         self.relearned.as_deref()
     }
 
-    /// Hands in a group, to be written as a whole or not at all.
+    /// Queues a group, which is written as a whole or not at all.
     pub fn commit(&self, group: Group) {
-        // The thread ends only with this handle; if it panicked, `committed` says so.
+        // The thread ends only when this handle is dropped. If it has panicked, `committed` reports it.
         let _ = self.groups.send(group);
     }
 
-    /// What became of the group that was handed in first. Cancel-safe, and borrows nothing.
+    /// Waits for the result of the oldest group whose result was not taken yet. Cancel-safe; borrows nothing.
     pub fn committed(&self) -> impl Future<Output = Committed> + Send + use<> {
         let committed = Arc::clone(&self.committed);
         async move {
@@ -246,7 +254,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // The thread ends with its channel, after what was handed in is written.
+        // Closing the channel ends the thread after it has written the queued groups.
         let (closed, _) = std::sync::mpsc::channel();
         self.groups = closed;
         if let Some(thread) = self.thread.take() {
@@ -255,10 +263,11 @@ impl Drop for Store {
     }
 }
 
-/// Makes the directory of a store, for its owner alone; whether it was made. One that exists stays as it is.
+/// Creates the directory of a store, accessible to its owner only, and returns whether it was created. An existing
+/// directory is not changed.
 ///
 /// # Errors
-/// It cannot be made, or somebody else may write into it.
+/// The directory cannot be created, or another user can write to it.
 pub(crate) fn create(directory: &Path) -> Result<bool, Error> {
     let failed = |source| Error::Directory { path: directory.to_owned(), source };
     if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -266,7 +275,7 @@ pub(crate) fn create(directory: &Path) -> Result<bool, Error> {
     }
     match DirBuilder::new().mode(0o700).create(directory) {
         Ok(()) => {
-            // Identities, addresses and passwords are nobody else's business; what a umask took away is given back.
+            // The store contains identities, addresses and passwords. Permissions that the umask removed are restored.
             fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(failed)?;
             Ok(true)
         }
@@ -274,7 +283,7 @@ pub(crate) fn create(directory: &Path) -> Result<bool, Error> {
             let metadata = fs::metadata(directory).map_err(failed)?;
             let refused = |reason| failed(io::Error::new(io::ErrorKind::PermissionDenied, reason));
             match writable_by(&metadata) {
-                Some(who) => Err(refused(format!("{who} may write into it and so replace what the agent keeps"))),
+                Some(who) => Err(refused(format!("{who} can write to it and replace the agent's files"))),
                 None => Ok(false),
             }
         }
@@ -282,7 +291,7 @@ pub(crate) fn create(directory: &Path) -> Result<bool, Error> {
     }
 }
 
-/// Who else than root and this user may write into a directory.
+/// Who can write to a directory, except root and this user.
 fn writable_by(directory: &Metadata) -> Option<String> {
     let (mode, owner, group) = (directory.mode(), directory.uid(), directory.gid());
     if mode & 0o002 != 0 {
@@ -294,10 +303,10 @@ fn writable_by(directory: &Metadata) -> Option<String> {
     (owner != 0 && owner != geteuid().as_raw()).then(|| format!("its owner, the user {owner},"))
 }
 
-/// Makes a file for its owner alone, whatever directory it is in. A file of this user that others may read, which earlier
-/// versions made, is closed to them.
+/// Creates a file that only its owner can access, in any directory. If the file exists, belongs to this user and is
+/// accessible to others, as in earlier versions, access is restricted to the owner.
 fn keep_private(path: &Path) {
-    // What goes wrong here goes wrong again where the file is opened.
+    // An error here is repeated and reported when the file is opened.
     if OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).is_ok() {
         return;
     }
@@ -305,11 +314,11 @@ fn keep_private(path: &Path) {
     if fs::symlink_metadata(path).is_ok_and(|file| is_open(&file))
         && let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(0o600))
     {
-        tracing::warn!(path = %path.display(), %error, "others may read what the agent keeps");
+        tracing::warn!(path = %path.display(), %error, "cannot restrict access to the file; other users may read it");
     }
 }
 
-/// Moves a damaged file aside.
+/// Renames a damaged file and returns the new name.
 pub(crate) fn move_aside(path: &Path) -> Result<PathBuf, Error> {
     let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let mut name = path.as_os_str().to_owned();
@@ -319,24 +328,24 @@ pub(crate) fn move_aside(path: &Path) -> Result<PathBuf, Error> {
     Ok(aside)
 }
 
-/// Opens or makes the file, checks every page of it, and reads it.
+/// Opens or creates the file, checks every page of it, and reads it.
 fn open(path: &Path) -> Result<(Database, Contents), Error> {
     guard(path, || open_unguarded(path))
 }
 
-/// redb refuses what it recognises as damaged; what slips through its checks makes it panic.
+/// Converts a panic of redb into an error. redb reports most damage as an error, but some makes it panic.
 pub(crate) fn guard<T>(path: &Path, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     panic::catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(Error::Damaged { path: path.to_owned(), reason: "the database panicked".to_owned() }))
 }
 
-/// The database in a file, which is made if need be, with every page of it checked.
+/// Opens the database, which is created if necessary, and checks every page of it.
 pub(crate) fn database(path: &Path) -> Result<Database, Error> {
     keep_private(path);
     builder().create(path).map_err(|error| classify(path, error))
 }
 
-/// The database in an existing file, with every page of it checked. The file is not changed before it is released.
+/// Opens the database in an existing file and checks every page of it. The file is not changed until it is released.
 #[cfg(feature = "acs")]
 pub(crate) fn deferred(path: &Path) -> Result<(Database, DeferredFile), Error> {
     let file = DeferredFile::open(path).map_err(|error| classify(path, error))?;
@@ -351,9 +360,9 @@ fn builder() -> redb::Builder {
 }
 
 fn open_unguarded(path: &Path) -> Result<(Database, Contents), Error> {
-    // The database would take it for a new one.
+    // The database would initialise an empty file as a new database.
     if fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
-        return Err(Error::Damaged { path: path.to_owned(), reason: "it is empty".to_owned() });
+        return Err(Error::Damaged { path: path.to_owned(), reason: "the file is empty".to_owned() });
     }
     let database = database(path)?;
     let contents = read(&database).map_err(|error| classify(path, error))?;
@@ -363,27 +372,30 @@ fn open_unguarded(path: &Path) -> Result<(Database, Contents), Error> {
         Ok(Some(SCHEMA)) => {}
         Ok(None) if fresh => {}
         Ok(Some(other)) => return Err(other_layout(path, other.into(), SCHEMA.into())),
-        Ok(None) => return Err(Error::Damaged { path: path.to_owned(), reason: "it names no layout".to_owned() }),
+        Ok(None) => {
+            return Err(Error::Damaged { path: path.to_owned(), reason: "it has no layout version".to_owned() });
+        }
         Err(error) => return Err(Error::record(path, &error)),
     }
     Ok((database, contents))
 }
 
-/// The tables of the file at `path` have the layout `found`, where this program reads `known`.
+/// The error for a file whose tables have the layout version `found`, while this program reads `known`.
 pub(crate) fn other_layout(path: &Path, found: u64, known: u64) -> Error {
-    let reason = format!("its layout is {found}, where this program reads {known}");
+    let reason = format!("it has layout version {found}, but this program reads version {known}");
     Error::Version { path: path.to_owned(), reason }
 }
 
-/// The contents of a file that cannot be written; `None` where they cannot be had that way. They are read from a copy in
-/// memory: what was not closed well is repaired before it is read, and the file has no room for that.
+/// Reads the contents of a file that cannot be written; `None` if that fails. It reads a copy in memory, because a
+/// database that was not closed cleanly must be repaired before it is read.
 fn read_only(path: &Path) -> Option<Contents> {
     let read = || read(&copy_in_memory(path)?).ok();
     let contents = panic::catch_unwind(AssertUnwindSafe(read)).ok().flatten()?;
     matches!(contents.meta(meta::SCHEMA), Ok(Some(SCHEMA))).then_some(contents)
 }
 
-/// A copy of a database, repaired where it was not closed well; nothing where it cannot be had. May panic as redb does.
+/// Copies a database into memory and repairs the copy if it was not closed cleanly; `None` if that fails. Can panic
+/// like redb.
 pub(crate) fn copy_in_memory(path: &Path) -> Option<Database> {
     let bytes = fs::read(path).ok()?;
     let memory = InMemoryBackend::new();
@@ -393,7 +405,7 @@ pub(crate) fn copy_in_memory(path: &Path) -> Option<Database> {
 }
 
 fn read(database: &impl ReadableDatabase) -> Result<Contents, redb::Error> {
-    // Tables that are not there yet read as empty.
+    // A missing table reads as empty.
     let transaction = database.begin_read()?;
     let mut contents = Contents::default();
     match transaction.open_table(ROWS) {
@@ -429,7 +441,7 @@ fn read(database: &impl ReadableDatabase) -> Result<Contents, redb::Error> {
     Ok(contents)
 }
 
-/// Damage is what no later attempt mends; everything else may pass.
+/// Converts an error of the database. `Damaged` means that another attempt would fail too.
 pub(crate) fn classify(path: &Path, error: impl Into<redb::Error>) -> Error {
     let path = path.to_owned();
     match error.into() {

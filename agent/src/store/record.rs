@@ -1,8 +1,8 @@
-//! Rows and times as the store keeps them: compact, versioned, and without anything that means something else after a
-//! reboot. Interfaces stand by name, because their indices are given out anew.
+//! Encoding of rows and times: compact, versioned, and valid after a reboot. Interfaces are stored by name, because a
+//! reboot changes their indices.
 //!
-//! An instant is kept as the boottime clock gave it, together with the number of its [`Boot`]. In the same boot it is
-//! read as it was, whatever happened to the system's time; after a reboot it goes by Unix time (T-30, T-31).
+//! A time is stored as the boottime clock's value with the number of its [`Boot`]. Within the same boot it is read back
+//! unchanged, even if the system time was set meanwhile; after a reboot it is converted through Unix time (T-30, T-31).
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -16,39 +16,39 @@ use tr111_core::{
     time::BootTime,
 };
 
-/// Goes first in every value. Another version is not read.
+/// First byte of every value. Other versions are not read.
 const VERSION: u8 = 1;
 
-/// Why a value cannot be read.
+/// Why a value cannot be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// Another version of the program wrote it.
-    #[error("version {0} of a record, which this program does not read")]
+    /// Another version of the program wrote the value.
+    #[error("the record has version {0}, which this program cannot read")]
     Version(u8),
-    /// It has no bytes.
-    #[error("a record without bytes")]
+    /// The value is empty.
+    #[error("the record is empty")]
     Empty,
-    /// It is cut or changed.
-    #[error("a record that does not read: {0}")]
+    /// The value is truncated or altered.
+    #[error("the record cannot be decoded: {0}")]
     Damaged(#[from] postcard::Error),
-    /// Its parts are no identity.
-    #[error("a record without a valid identity")]
+    /// The value contains an invalid identity.
+    #[error("the record has no valid identity")]
     Identity,
 }
 
-/// One run of the machine: what its boottime clock means.
+/// One boot of the machine, which defines the meaning of its boottime clock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Boot {
     /// `/proc/sys/kernel/random/boot_id`.
     pub id: String,
-    /// Unix time at which the machine booted, in nanoseconds, as it was known last.
+    /// Unix time of the boot in nanoseconds, as last known.
     pub unix: u64,
 }
 
-/// Every boot that records refer to, by number.
+/// The boots that records refer to, by number.
 pub type Boots = BTreeMap<u32, Boot>;
 
-/// Translates instants of earlier boots into this one's.
+/// Converts times of earlier boots to the clock of this boot.
 #[derive(Clone, Debug)]
 pub struct Times<'a> {
     boots: &'a Boots,
@@ -56,12 +56,12 @@ pub struct Times<'a> {
 }
 
 impl<'a> Times<'a> {
-    /// From `boots` to the boot `now`.
+    /// Converts times of `boots` to times of the boot `now`.
     pub fn new(boots: &'a Boots, now: &'a Boot) -> Self {
         Self { boots, now }
     }
 
-    /// `time` of boot number `boot` on the clock of this boot. An instant before this boot is its beginning.
+    /// Converts `time` of boot number `boot` to the clock of this boot. A time before this boot becomes 0.
     pub fn translate(&self, boot: u32, time: BootTime) -> BootTime {
         match self.boots.get(&boot) {
             Some(then) if then.id != self.now.id && time != BootTime::NEVER => {
@@ -71,9 +71,9 @@ impl<'a> Times<'a> {
         }
     }
 
-    /// T1, T2 and the end of a lease of boot number `boot` on the clock of this boot. After a reboot with a clock that is
-    /// behind, they would be years ahead; they are moved so that the lease begins with this boot at the latest (T-56). T1 is
-    /// at half of a lease (RFC 2131 4.4.5).
+    /// Converts T1, T2 and the end of a lease of boot number `boot` to the clock of this boot. If the clock is behind
+    /// after a reboot, these times would be years ahead; they are moved so that the lease begins no later than this
+    /// boot (T-56). T1 is half of the lease time (RFC 2131 4.4.5).
     pub fn translate_lease(&self, boot: u32, lease: [BootTime; 3]) -> [BootTime; 3] {
         let [renew, _, end] = lease;
         let translated = lease.map(|time| self.translate(boot, time));
@@ -100,7 +100,7 @@ struct StoredRow<'a> {
 struct StoredBinding<'a> {
     interface: &'a str,
     vlan: [u16; 2],
-    /// [`ClientKey`] without its segment.
+    /// The fields of [`ClientKey`] without its segment: `hash`, `client_id_length` and `htype`.
     hash: u64,
     client_id_length: u16,
     htype: u8,
@@ -115,13 +115,13 @@ struct StoredBinding<'a> {
     last_seen: u64,
 }
 
-/// Bytes of `value`, behind the version.
+/// Encodes `value`, with the version as first byte.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    // Plain data into memory: the only error of this flavour is a length that cannot be had, and none is like that.
+    // Serialising plain data into memory fails only for a sequence of unknown length, and there is none.
     postcard::to_extend(value, vec![VERSION]).unwrap_or_default()
 }
 
-/// What [`encode`] made.
+/// Decodes a value of [`encode`].
 pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
     Ok(postcard::from_bytes(unversioned(bytes)?)?)
 }
@@ -134,7 +134,7 @@ fn unversioned(bytes: &[u8]) -> Result<&[u8], DecodeError> {
     }
 }
 
-/// A row, written in boot number `boot`. `interface` names a kernel index.
+/// Encodes a row, as of boot number `boot`. `interface` returns the name of a kernel index.
 pub fn encode_row<'a>(boot: u32, device: &Device<'a>, interface: impl Fn(u32) -> &'a str) -> Vec<u8> {
     encode(&StoredRow {
         boot,
@@ -165,16 +165,16 @@ pub fn encode_row<'a>(boot: u32, device: &Device<'a>, interface: impl Fn(u32) ->
     })
 }
 
-/// A row as it was stored, on the clock of this boot.
+/// A stored row, on the clock of this boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The boot in which it was written.
+    /// The boot in which the row was written.
     pub boot: u32,
-    /// The row, without bindings on interfaces that are not there any more.
+    /// The row, without bindings on interfaces that do not exist any more.
     pub record: Record,
 }
 
-/// The row number `instance`. `interface` gives the kernel index of a name, if the interface is one of the LAN's.
+/// Decodes the row with the number `instance`. `interface` returns the kernel index of a LAN interface by name.
 pub fn decode_row(
     instance: u32,
     bytes: &[u8],

@@ -1,4 +1,4 @@
-//! The store over real files.
+//! Tests of the store with real files.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -58,7 +58,7 @@ fn the_file_is_for_its_owner_alone_in_a_directory_that_keeps_its_mode() {
     drop(contents(directory.path()));
     let file = directory.path().join(FILE);
     assert_eq!((mode(directory.path()), mode(&file)), (0o755, 0o600));
-    // Earlier versions left the file to the umask.
+    // Earlier versions created the file with the permissions of the umask.
     set(&file, 0o644);
     drop(contents(directory.path()));
     assert_eq!(mode(&file), 0o600);
@@ -107,7 +107,7 @@ async fn a_damaged_file_is_moved_aside_whole_and_the_store_starts_empty() {
     drop(store);
     let path = directory.path().join(FILE);
     let whole = fs::read(&path).expect("readable");
-    // Every way in which a file goes bad: no database at all, cut, and bytes changed in the middle of its pages.
+    // Kinds of damage: no database at all, a truncated file, and bytes changed in its pages.
     let mut scribbled = whole.clone();
     let middle = scribbled.len() / 64;
     scribbled[middle..].iter_mut().step_by(97).for_each(|byte| *byte ^= 0x5a);
@@ -146,7 +146,7 @@ async fn a_file_that_is_lost_while_the_agent_runs_is_told_and_made_anew() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join(FILE);
     let database = open(&path).expect("opens").0;
-    // As after a write that failed: the database has to be opened again, and is not there.
+    // As after a failed write: the database must be opened again, and the file does not exist.
     drop(database);
     fs::remove_file(&path).expect("removable");
     let mut writer = writer::Writer::new(path, None);
@@ -154,7 +154,7 @@ async fn a_file_that_is_lost_while_the_agent_runs_is_told_and_made_anew() {
     assert_eq!(writer.attempt(&group(1, b"row")), Committed::Done);
 }
 
-/// A file of mode 0400 stops no root, so the failure is a directory where the database wants to make its file.
+/// Root can write to a file of mode 0400, so the failure is caused by a directory in place of the database's file.
 #[tokio::test]
 async fn a_store_that_cannot_be_written_is_a_failure_each_time_until_it_can() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -178,15 +178,15 @@ fn instants_are_kept_within_a_boot_and_go_by_unix_time_after_a_reboot() {
     let now = boot("b", 9_000);
     let times = Times::new(&boots, &now);
     let at = |seconds: u64| tr111_core::time::BootTime(seconds * SECOND);
-    // This boot, though the system's time was set in between (T-31).
+    // The same boot, although the system time was set meanwhile (T-31).
     assert_eq!(times.translate(2, at(70)), at(70));
-    // Another boot: its 8,500 s after 1,000 are 500 s after 9,000.
+    // Another boot: 8,500 s after its start at 1,000 are 500 s after 9,000.
     assert_eq!(times.translate(1, at(8_500)), at(500));
     assert_eq!(times.translate(1, at(10)), at(0));
     assert_eq!(times.translate(1, tr111_core::time::BootTime::NEVER), tr111_core::time::BootTime::NEVER);
 }
 
-/// T-31, T-56: after a reboot with a clock that is behind by years, a lease is no longer than it was.
+/// T-31, T-56: after a reboot with a clock that is years behind, a lease does not last longer than before.
 #[test]
 fn a_lease_is_no_longer_after_a_reboot_with_a_clock_that_is_behind() {
     const SECOND: u64 = 1_000_000_000;
@@ -195,11 +195,11 @@ fn a_lease_is_no_longer_after_a_reboot_with_a_clock_that_is_behind() {
     let boots = Boots::from([(1, boot("a", 1_800_000_000)), (2, boot("b", 50))]);
     let kept = lease([5_300, 5_525, 5_600]);
     for (unix, expected) in [
-        // The clock is right: 100 s after the last ACK the machine was booted again.
+        // The clock is correct: the machine booted again 100 s after the last ACK.
         (1_800_005_100, [200, 425, 500]),
-        // It says 1970.
+        // The clock says 1970.
         (50, [300, 525, 600]),
-        // It is ahead.
+        // The clock is ahead.
         (1_900_000_000, [0, 0, 0]),
     ] {
         let now = boot("c", unix);

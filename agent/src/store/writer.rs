@@ -1,4 +1,4 @@
-//! The thread that writes.
+//! The thread that writes the store.
 
 use std::{
     panic::{self, AssertUnwindSafe},
@@ -11,31 +11,32 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Error, META, NOTIFICATIONS, ROWS, SCHEMA, classify, encode, meta, move_aside, open};
 
-/// Changes that are written together.
+/// Changes that are written in one transaction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
-    /// Rows by instance number; `None` takes one away.
+    /// Rows by instance number; `None` removes the row.
     pub rows: Vec<(u32, Option<Vec<u8>>)>,
-    /// Notifications by sequence number; `None` takes one away.
+    /// Notifications by sequence number; `None` removes the notification.
     pub notifications: Vec<(u64, Option<Vec<u8>>)>,
-    /// Everything else by name.
+    /// Other values by name.
     pub meta: Vec<(&'static str, Vec<u8>)>,
 }
 
-/// What became of a group.
+/// The result of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Committed {
-    /// It is on the disk.
+    /// The group is on disk.
     Done,
-    /// It is not, for this reason; it may be handed in again.
+    /// The group was not written, for this reason. It can be committed again.
     Failed(String),
-    /// It is not, and nothing else is either: the file was lost or damaged, and there is a new one.
+    /// The file was lost or damaged and was replaced by an empty one. Neither the group nor any earlier state is on
+    /// disk.
     Emptied,
 }
 
 pub(super) struct Writer {
     path: PathBuf,
-    /// `None` after a failure: the database takes nothing more until it is opened again.
+    /// `None` after a failure. The database is opened again for the next group.
     database: Option<Database>,
 }
 
@@ -47,7 +48,7 @@ impl Writer {
     pub(super) fn run(mut self, groups: &Receiver<Group>, done: &UnboundedSender<Committed>) {
         while let Ok(group) = groups.recv() {
             let committed = self.attempt(&group);
-            // Nobody waits any more when the agent ends.
+            // A failed send means that the agent ends.
             let _ = done.send(committed);
         }
     }
@@ -74,7 +75,7 @@ impl Writer {
         }
     }
 
-    /// The database again, and whether it is a new one.
+    /// Opens the database again, and returns whether it is a new one.
     fn reopen(&self) -> Result<(Database, bool), Error> {
         match open(&self.path) {
             Ok((database, contents)) => Ok((database, contents.meta.is_empty())),
@@ -89,7 +90,7 @@ impl Writer {
 
 fn write(database: &Database, group: &Group) -> Result<(), redb::Error> {
     let mut transaction = database.begin_write()?;
-    // fsync before `commit` returns: power loss costs nothing that was told.
+    // fsync before `commit` returns, so that a power failure loses nothing that clients were told.
     transaction.set_durability(Durability::Immediate)?;
     {
         let mut rows = transaction.open_table(ROWS)?;
