@@ -1,13 +1,13 @@
-//! The HTTP/1.1 server behind every TCP listener of the agent: metrics, TCP Connection Requests, and the interface of the
-//! ACS. Here, and nowhere else, is decided what clients may take of the agent (SEC-8).
+//! The HTTP/1.1 server of every TCP listener of the agent: metrics, TCP Connection Requests, and the HTTP interface of
+//! the ACS. It limits the resources that clients can use (SEC-8).
 //!
-//! | module | does |
+//! | module | purpose |
 //! | --- | --- |
-//! | `places` | connections at a time: in all, of one source, and event streams, which have places of their own |
-//! | `timed` | deadlines of a connection: for the headers of a request, for rest, and for taking an answer |
+//! | `places` | limits of concurrent connections: in total, per source, and separately for event streams |
+//! | `timed` | deadlines of a connection: for request headers, for idle time, and for reading a response |
 //!
-//! A newcomer is always let in. Where there is no place, the connection that is worth least gives way, so clients that
-//! are silent keep nobody else out, however many they are.
+//! A new connection is always accepted. If the limit is reached, the least valuable connection is closed, so that any
+//! number of silent clients cannot keep others out.
 
 mod places;
 mod timed;
@@ -45,38 +45,38 @@ use self::{
 };
 use crate::telemetry::Connections;
 
-/// Pause after the kernel had no descriptor left.
+/// Pause after `accept` failed, for example because no file descriptor is left.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What clients of a listener get at most.
+/// Limits of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at a time, without event streams.
+    /// Concurrent connections, without event streams.
     pub connections: usize,
-    /// Connections at a time of one source that did not prove who it is.
+    /// Concurrent connections per source of clients that are not authenticated.
     pub per_source: usize,
-    /// Event streams at a time.
+    /// Concurrent event streams.
     pub streams: usize,
-    /// Event streams at a time of one source.
+    /// Concurrent event streams per source.
     pub streams_per_source: usize,
-    /// How long a new connection may be silent before it gives way to others.
+    /// How long a new connection may be silent before it can be closed in favour of another.
     pub grace: Duration,
-    /// How long the headers of a request may take, and with TLS the handshake before the first.
+    /// Timeout for the headers of a request, and with TLS for the handshake before the first one.
     pub headers: Duration,
-    /// How long a connection may rest between two requests.
+    /// How long a connection may be idle between two requests.
     pub idle: Duration,
-    /// How long a client may take nothing of its answer.
+    /// How long a client may read nothing of its response.
     pub stall: Duration,
-    /// Bytes of the headers of a request; at least 8192.
+    /// Greatest size of the headers of a request in bytes; at least 8192.
     pub header_bytes: usize,
 }
 
-/// How bytes travel.
+/// The transport of a connection.
 #[derive(Clone)]
 pub enum Transport {
-    /// As they are.
+    /// TCP without encryption.
     Plain,
-    /// By TLS.
+    /// TLS.
     #[cfg(feature = "acs")]
     Tls(tokio_rustls::TlsAcceptor),
 }
@@ -91,13 +91,13 @@ pub struct Visit {
 }
 
 impl Visit {
-    /// Says whether the client proved who it is. The connection of one who did is never displaced while a request of it
-    /// is answered, and between two requests only where no stranger is left.
+    /// Sets whether the client is authenticated. The connection of an authenticated client is never displaced during a
+    /// request, and between requests only if all other connections are authenticated too.
     pub fn set_trusted(&self, is_trusted: bool) {
         self.places.set_trusted(self.number, is_trusted);
     }
 
-    /// Gives the connection the place of an event stream, for as long as it lasts.
+    /// Turns the connection into an event stream, which counts against the limits of streams until it ends.
     pub fn stream(&self) -> Result<(), Full> {
         self.places.stream(self.number)
     }
@@ -112,12 +112,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves the clients of `listener` within `limits`, and counts them.
+    /// Creates a server for `listener` with these `limits`. Connections are counted in `counts`.
     pub fn new(listener: TcpListener, transport: Transport, limits: Limits, counts: Connections) -> Self {
         Self { listener, transport, limits, counts }
     }
 
-    /// Answers requests, and tells of each from where it is, until the agent ends.
+    /// Serves requests until the agent ends. `answer` receives each request with its connection.
     pub async fn serve<A, R, B>(self, answer: A)
     where
         A: Fn(Request<Incoming>, &Visit) -> R + Clone + Send + Sync + 'static,
@@ -132,7 +132,7 @@ impl Server {
             let (stream, from) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::debug!(%error, "a TCP connection was not accepted");
+                    tracing::debug!(%error, "cannot accept a TCP connection");
                     sleep(PAUSE).await;
                     continue;
                 }
@@ -145,21 +145,21 @@ impl Server {
             tokio::spawn(async move {
                 tokio::select! {
                     ended = conversation.hold(stream, transport) => if let Err(error) = ended {
-                        tracing::debug!(%from, %error, "a TCP connection broke off");
+                        tracing::debug!(%from, %error, "TCP connection failed");
                     },
                     () = displaced => {
                         counts.displaced.inc();
-                        tracing::debug!(%from, "a TCP connection gave way to another one");
+                        tracing::debug!(%from, "TCP connection closed in favour of another one");
                     }
                 }
-                // Last, when the connection is closed.
+                // The place becomes free after the connection is closed.
                 drop(place);
             });
         }
     }
 }
 
-/// One connection, and what answers on it.
+/// A connection with the function that answers its requests.
 struct Conversation<A> {
     visit: Visit,
     limits: Limits,
@@ -177,7 +177,8 @@ where
 {
     async fn hold(self, stream: TcpStream, transport: Transport) -> io::Result<()> {
         stream.set_nodelay(true)?;
-        // Clients that vanished acknowledge nothing, and what is sent to them fits the kernel's buffer for long.
+        // A client that vanished acknowledges nothing, and a response can fit into the kernel's buffer, so writing
+        // would not time out.
         SockRef::from(&stream).set_tcp_user_timeout(Some(self.limits.stall))?;
         let stream = Timed::new(stream, self.visit.clone(), self.limits, self.counts.timed_out.clone());
         match transport {
@@ -191,21 +192,21 @@ where
         let this = &self;
         let answer = service_fn(move |request| async move {
             let answering = this.visit.places.answer(this.visit.number);
-            // Requests that are sent in a row take their turn after those of other connections.
+            // Pipelined requests are answered after those of other connections.
             yield_now().await;
             let response = (this.answer)(request, &this.visit).await;
             Ok::<_, Infallible>(response.map(|body| Answered { body, _answering: answering }))
         });
         let mut http = http1::Builder::new();
-        // The deadlines are those of the stream. hyper reads from a connection that rests, and so comes to them, only if it
-        // has one itself.
+        // The deadlines are those of the stream. hyper polls an idle connection, and so its deadline, only if it has a
+        // read timeout itself.
         let longer = self.limits.idle + self.limits.headers;
         http.timer(TokioTimer::new()).header_read_timeout(longer).max_buf_size(self.limits.header_bytes);
         http.serve_connection(TokioIo::new(stream), answer).await.map_err(io::Error::other)
     }
 }
 
-/// The body of an answer. The connection rests from when it was taken.
+/// The body of a response. The connection becomes idle when the body is dropped.
 struct Answered<B> {
     body: B,
     _answering: Answering,

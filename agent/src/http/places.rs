@@ -1,4 +1,4 @@
-//! Connections at a time, and which of them gives way to a newcomer.
+//! Limits of concurrent connections, and the choice of the connection that is closed in favour of a new one.
 
 use std::{
     cmp::Reverse,
@@ -14,12 +14,12 @@ use tokio::{
 
 use super::Limits;
 
-/// There is no place for another event stream.
+/// The limit of event streams is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there are too many event streams already")]
 pub struct Full;
 
-/// Whoever can choose among addresses at will: an IPv4 address, or an IPv6 network of 64 bits.
+/// The addresses that one client can choose from: an IPv4 address, or an IPv6 network of 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Source(IpAddr);
 
@@ -35,16 +35,16 @@ impl From<IpAddr> for Source {
     }
 }
 
-/// What a connection does.
+/// State of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// The headers of a request are on their way; with the first request, the connection itself and a TLS handshake too.
+    /// The headers of a request are being received; before the first request also the TLS handshake.
     Heading,
-    /// A request is answered.
+    /// A request is being answered.
     Answering,
-    /// Nothing, since an answer.
+    /// The connection is idle after a response.
     Resting,
-    /// It is an event stream.
+    /// The connection is an event stream.
     Streaming,
 }
 
@@ -52,13 +52,13 @@ enum Phase {
 struct Seat {
     source: Source,
     phase: Phase,
-    /// The last step from phase to phase; in [`Phase::Resting`], when a byte was written last.
+    /// Time of the last change of the phase; in [`Phase::Resting`], of the last written byte.
     since: Instant,
-    /// A request came.
+    /// Whether a request was received.
     has_asked: bool,
-    /// The client proved who it is.
+    /// Whether the client is authenticated.
     is_trusted: bool,
-    /// Dropped, it ends the connection; nothing where that has been done.
+    /// Dropping it closes the connection; `None` after that.
     keep: Option<oneshot::Sender<()>>,
 }
 
@@ -72,14 +72,14 @@ impl Seat {
     }
 }
 
-/// What becomes of a newcomer.
+/// What happens to a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Decision {
-    /// There is a place.
+    /// It is accepted.
     Enter,
-    /// There is one when this connection is closed.
+    /// It is accepted after this connection is closed.
     Displace(u64),
-    /// There is none before a connection ends by itself, or before then.
+    /// It waits until a connection ends, or until this time.
     Wait(Option<Instant>),
 }
 
@@ -94,7 +94,7 @@ impl Seats {
         self.taken.values().filter(|seat| seat.is_stranger() && seat.source == source).count()
     }
 
-    /// Decides about a newcomer from `source`.
+    /// Decides about a new connection from `source`.
     fn decide(&self, limits: &Limits, source: Source, now: Instant) -> Decision {
         if self.strangers(source) >= limits.per_source {
             return self.make_room(limits, now, |seat| seat.is_stranger() && seat.source == source);
@@ -106,8 +106,9 @@ impl Seats {
         Decision::Enter
     }
 
-    /// Chooses among some connections. Strangers leave before those who proved who they are, of the source with the
-    /// most strangers; then who never asked for anything; then who did nothing for the longest time.
+    /// Chooses the connection to close. Clients that are not authenticated come before authenticated ones; then those
+    /// of the source with the most unauthenticated connections; then those that sent no request; then the one that has
+    /// been inactive for the longest time.
     fn make_room(&self, limits: &Limits, now: Instant, is_meant: impl Fn(&Seat) -> bool) -> Decision {
         let meant = || self.taken.iter().filter(|(_, seat)| is_meant(seat));
         if meant().any(|(_, seat)| seat.keep.is_none()) {
@@ -138,7 +139,7 @@ impl Seats {
     }
 
     fn enter(&mut self, number: u64, phase: Phase, now: Instant) {
-        // A stream stays one: its place is not given back before its connection ends.
+        // A stream remains a stream until its connection ends.
         if let Some(seat) = self.taken.get_mut(&number).filter(|seat| seat.phase != Phase::Streaming) {
             seat.phase = phase;
             seat.since = now;
@@ -160,7 +161,7 @@ impl Seats {
     }
 }
 
-/// The places of a listener.
+/// The connections of a listener.
 #[derive(Debug)]
 pub(super) struct Places {
     limits: Limits,
@@ -174,11 +175,12 @@ impl Places {
     }
 
     fn lock(&self) -> MutexGuard<'_, Seats> {
-        // Nothing in here panics, and the table is whole between two calls.
+        // A panic cannot leave a half-made change: no code that holds this lock panics.
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a newcomer a place, as soon as there is one, and what tells when it has to leave it again.
+    /// Waits for a place for a new connection. Returns the place and a future that resolves when the connection must be
+    /// closed.
     pub(super) async fn admit(self: &Arc<Self>, from: IpAddr) -> (Place, impl Future<Output = ()> + Send + use<>) {
         let source = Source::from(from);
         let (number, displaced) = loop {
@@ -193,7 +195,7 @@ impl Places {
                 Decision::Wait(until) => until,
             };
             match until {
-                // Who is waited for may leave before, or not at all.
+                // A connection may end earlier.
                 Some(until) => drop(timeout_at(until, self.left.notified()).await),
                 None => self.left.notified().await,
             }
@@ -210,18 +212,18 @@ impl Places {
 
     pub(super) fn stream(&self, number: u64) -> Result<(), Full> {
         self.lock().stream(&self.limits, number)?;
-        // It left a place among the others.
+        // The stream no longer counts as a connection, so a new one can be accepted.
         self.left.notify_one();
         Ok(())
     }
 
-    /// A request is answered until what this gives is dropped.
+    /// Marks the connection as answering a request until the returned guard is dropped.
     pub(super) fn answer(self: &Arc<Self>, number: u64) -> Answering {
         self.lock().enter(number, Phase::Answering, Instant::now());
         Answering { places: Arc::clone(self), number }
     }
 
-    /// Bytes came.
+    /// Bytes were received.
     pub(super) fn heard(&self, number: u64, now: Instant) {
         let mut seats = self.lock();
         if seats.taken.get(&number).is_some_and(|seat| seat.phase == Phase::Resting) {
@@ -229,14 +231,14 @@ impl Places {
         }
     }
 
-    /// Bytes of an answer left.
+    /// Bytes of a response were sent.
     pub(super) fn spoke(&self, number: u64, now: Instant) {
         if let Some(seat) = self.lock().taken.get_mut(&number).filter(|seat| seat.phase == Phase::Resting) {
             seat.since = now;
         }
     }
 
-    /// Until when the connection may go on without another byte of the client.
+    /// When the connection times out if the client sends nothing.
     pub(super) fn deadline(&self, number: u64) -> Option<Instant> {
         let seats = self.lock();
         let seat = seats.taken.get(&number)?;
@@ -248,7 +250,7 @@ impl Places {
     }
 }
 
-/// A place, free again when this is dropped.
+/// A place of a connection, which becomes free when this is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
@@ -268,7 +270,7 @@ impl Drop for Place {
     }
 }
 
-/// A request that is answered. Dropped, its connection rests.
+/// Guard of a request that is being answered. The connection becomes idle when it is dropped.
 #[derive(Debug)]
 pub(super) struct Answering {
     places: Arc<Places>,
@@ -303,7 +305,7 @@ mod tests {
         IpAddr::from([192, 0, 2, number]).into()
     }
 
-    /// Seats, and the time, which starts somewhere.
+    /// Seats and a simulated time.
     struct Story {
         seats: Seats,
         now: Instant,
@@ -351,7 +353,7 @@ mod tests {
         }
     }
 
-    /// SEC-8: whoever has many connections gives way, not who has few.
+    /// SEC-8: connections of a source with many connections are closed before those of a source with few.
     #[test]
     fn a_newcomer_displaces_the_oldest_silent_connection_of_the_source_that_has_most() {
         let mut story = Story::begin();
@@ -404,7 +406,7 @@ mod tests {
         assert_eq!(story.give_way(4), known[3]);
     }
 
-    /// Clients that connect all at once have their time to speak.
+    /// Clients that connect at the same time can all send their requests.
     #[test]
     fn a_new_connection_is_heard_out() {
         let mut story = Story::begin();

@@ -1,4 +1,4 @@
-//! Conversations over real sockets.
+//! Tests of the server with real sockets.
 
 use std::future::ready;
 
@@ -11,9 +11,9 @@ use super::*;
 use crate::telemetry::Telemetry;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
-/// More than any deadline of a story, less than anybody's patience.
+/// More than any deadline in these tests.
 const SOON: Duration = Duration::from_secs(10);
-/// More than the kernel takes of an answer that nobody reads.
+/// More than the kernel buffers of a response that is not read.
 const LARGE: usize = 16 << 20;
 
 const LIMITS: Limits = Limits {
@@ -33,7 +33,7 @@ struct Host {
     counts: Connections,
 }
 
-/// Serves `/` with a word, `/large` with [`LARGE`] bytes, and `/stream` with the place of a stream.
+/// Serves `/` with a word, `/large` with [`LARGE`] bytes, and `/stream` as an event stream.
 async fn start(limits: Limits) -> Host {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -68,20 +68,20 @@ impl Host {
     }
 }
 
-/// What comes until a first pause in it, or its end.
+/// Reads until the first pause or the end.
 async fn hear(stream: &mut TcpStream) -> String {
     let mut heard = vec![0; 4_096];
     let length = timeout(SOON, stream.read(&mut heard)).await.expect("something in time").unwrap_or_default();
     String::from_utf8_lossy(&heard[..length]).into_owned()
 }
 
-/// Waits for the end of a connection without reading more than there is.
+/// Waits for the end of a connection, with small reads.
 async fn end(stream: &mut TcpStream, what: &str) {
     let read = async { while stream.read(&mut [0; 8_192]).await.is_ok_and(|length| length > 0) {} };
     timeout(SOON, read).await.unwrap_or_else(|_| panic!("{what} goes on"));
 }
 
-/// SEC-8: silent connections, more than there are places, keep nobody out, from the same address either.
+/// SEC-8: silent connections, more than the limit, keep nobody out, not even from the same address.
 #[tokio::test]
 async fn a_request_is_answered_beside_any_number_of_silent_connections() {
     let host = start(LIMITS).await;
@@ -98,7 +98,7 @@ async fn a_request_is_answered_beside_any_number_of_silent_connections() {
     assert!(host.counts.displaced.get() >= 396, "at most four of one address have a place");
 }
 
-/// SEC-8: clients that ask and never read keep nobody out.
+/// SEC-8: clients that do not read their responses keep nobody out.
 #[tokio::test]
 async fn a_request_is_answered_beside_clients_that_take_no_answer() {
     let host = start(LIMITS).await;
@@ -144,7 +144,7 @@ async fn an_event_stream_takes_no_place_of_other_connections() {
     timeout(SOON, again).await.expect("one that ended makes room");
 }
 
-/// SEC-8: each kind of silence ends a connection.
+/// SEC-8: each deadline ends a connection.
 #[tokio::test]
 async fn a_client_that_is_too_slow_is_left() {
     let short = Duration::from_millis(100);
@@ -152,7 +152,7 @@ async fn a_client_that_is_too_slow_is_left() {
     let start_time = Instant::now();
     end(&mut host.connect(b"").await, "silence").await;
     assert!(start_time.elapsed() >= short);
-    // Byte by byte is no faster.
+    // Sending single bytes does not extend the deadline.
     let mut slow = host.connect(b"GET / HTTP/1.1\r\nX: ").await;
     let drips = async {
         while slow.write_all(b"x").await.is_ok() {
@@ -165,7 +165,7 @@ async fn a_client_that_is_too_slow_is_left() {
     let mut idle = host.connect(GET).await;
     assert!(hear(&mut idle).await.ends_with("word"));
     end(&mut idle, "rest").await;
-    // The time for the next headers is not that of rest.
+    // The deadline for the next headers is not the one for idle time.
     let mut next = host.connect(GET).await;
     hear(&mut next).await;
     next.write_all(b"GET / HT").await.expect("sent");

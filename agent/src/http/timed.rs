@@ -14,16 +14,16 @@ use tokio::{
 
 use super::{Limits, Visit};
 
-/// A stream that fails when its peer lets a deadline pass.
+/// A stream that fails when its peer misses a deadline.
 pub(super) struct Timed<S> {
     stream: S,
     visit: Visit,
     limits: Limits,
-    /// Counts deadlines that passed.
+    /// Counts missed deadlines.
     passed: IntCounter,
-    /// Runs while bytes are waited for.
+    /// Set while a read is pending.
     reading: Option<Pin<Box<Sleep>>>,
-    /// Runs while bytes wait to be taken.
+    /// Set while a write is pending.
     writing: Option<Pin<Box<Sleep>>>,
 }
 
@@ -32,7 +32,7 @@ impl<S> Timed<S> {
         Self { stream, visit, limits, passed, reading: None, writing: None }
     }
 
-    /// Fails a read that is pending and came to its deadline.
+    /// Fails a pending read whose deadline has passed.
     fn read_deadline(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(at) = self.visit.places.deadline(self.visit.number) else { return Poll::Pending };
         let timer = self.reading.get_or_insert_with(|| Box::pin(sleep_until(at)));
@@ -42,7 +42,7 @@ impl<S> Timed<S> {
         timer.as_mut().poll(context).map(|()| self.late())
     }
 
-    /// Fails a write that was pending for too long.
+    /// Fails a write that has been pending for too long.
     fn write_deadline<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.writing = None;

@@ -1,10 +1,10 @@
-//! NAT timeouts of flows by which devices wait for Connection Requests (TR-111 2.2.1.3, footnote 10): one table of nft
-//! that gives marked flows a longer timeout, and what the connection tracker knows of such a flow.
+//! NAT timeouts of the flows through which devices receive Connection Requests (TR-111 2.2.1.3, footnote 10): an nft
+//! table that gives marked flows a longer timeout, and the data of such a flow in the connection tracker.
 //!
-//! The program `lan_binding` sets the mark, the table's rule sees it while the flow is not confirmed yet, before anybody's
-//! rules at priority mangle, and from then on every packet of the flow renews the longer timeout. A flow that is older than
-//! the rule keeps the timeout it has: entries are never deleted. Tables of others are not touched. Of several gateways in
-//! one network namespace, the first has the table.
+//! The program `lan_binding` sets the mark. The table's rule sees it before the flow is confirmed and before other
+//! rules at priority mangle. From then on every packet of the flow renews the longer timeout. A flow that is older than
+//! the rule keeps its timeout, because entries are never deleted. Tables of other programs are not changed. If several
+//! gateways run in one network namespace, the first one owns the table.
 
 mod owner;
 mod table;
@@ -30,29 +30,29 @@ use crate::{
     service::Clock,
 };
 
-/// A ruleset is changed in many messages: it is looked at once they have ended.
+/// A change of a ruleset causes many messages. The table is checked when no message has arrived for this time.
 const SETTLED: Duration = Duration::from_millis(100);
-/// How long to wait after an error of the socket, which may come again at once.
+/// Pause after an error of the socket, because the error may be repeated at once.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// How often the table is looked at where changes are not told.
+/// Interval between two checks of the table if changes are not reported.
 const UNTOLD: Duration = Duration::from_secs(30);
-/// How often it is tried to have a table that another gateway has.
+/// Interval between two attempts to take over a table that another gateway owns.
 const OWNED: Duration = Duration::from_secs(5);
 
 /// Whether flows get the longer timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extension {
-    /// The operator switched it off.
+    /// The operator has turned the extension off.
     Off,
-    /// There is no nft on this machine, or the kernel refuses the table.
+    /// nft is not installed, or the kernel rejects the table.
     NoNft,
-    /// The table is another gateway's.
+    /// Another gateway owns the table.
     Owned(Owner),
     /// New flows get a longer timeout.
     On {
         /// The timeout.
         timeout: Duration,
-        /// Since when, as far as this agent knows.
+        /// When the rule came into force, as far as this agent knows.
         since: BootTime,
     },
 }
@@ -63,14 +63,14 @@ impl fmt::Display for Extension {
             Self::Off => write!(f, "not extended (off)"),
             Self::NoNft => write!(f, "not extended (no nft)"),
             Self::Owned(owner) => {
-                write!(f, "left to another gateway, {owner}, which has the nft table {}", table::TABLE)
+                write!(f, "left to another gateway, {owner}, which owns the nft table {}", table::TABLE)
             }
             Self::On { timeout, .. } => write!(f, "extended to {} s", timeout.as_secs()),
         }
     }
 }
 
-/// Keeps the table as the settings want it.
+/// Keeps the nft table in line with the settings.
 #[derive(Debug)]
 pub struct Nat {
     wanted: watch::Sender<Option<Rule>>,
@@ -79,18 +79,18 @@ pub struct Nat {
 }
 
 impl Nat {
-    /// Starts to keep the table. Needs a tokio runtime.
+    /// Starts the task that keeps the table. Must be called in a tokio runtime.
     pub fn start(traffic: &Traffic) -> Self {
         let (wanted, asked) = watch::channel(Rule::new(traffic));
         let (tell, extension) = watch::channel(Extension::Off);
         essential::task("nft", keep(asked, tell));
         let conntrack = Netlink::netfilter()
-            .inspect_err(|error| tracing::warn!(%error, "NAT bindings are not looked up: no ctnetlink"))
+            .inspect_err(|error| tracing::warn!(%error, "cannot open ctnetlink; NAT bindings are not looked up"))
             .ok();
         Self { wanted, extension, conntrack }
     }
 
-    /// Follows new settings.
+    /// Applies new settings.
     pub fn set(&self, traffic: &Traffic) {
         let rule = Rule::new(traffic);
         self.wanted.send_if_modified(|wanted| {
@@ -100,27 +100,25 @@ impl Nat {
         });
     }
 
-    /// Whether flows that begin now get the longer timeout.
+    /// Whether new flows get the longer timeout.
     pub fn extension(&self) -> Extension {
         *self.extension.borrow()
     }
 
-    /// The connection tracker, where it can be asked.
+    /// Access to the connection tracker; `None` if it cannot be opened.
     pub fn conntrack(&self) -> Option<Netlink> {
         self.conntrack.clone()
     }
 }
 
-/// Puts the table where it belongs, and again whenever somebody flushed it, until nobody wants it any more.
+/// Installs the table, and installs it again if it was flushed, until the settings' sender is dropped.
 async fn keep(mut asked: watch::Receiver<Option<Rule>>, tell: watch::Sender<Extension>) {
     let mut ruleset = RulesetChanges::open()
-        .inspect_err(
-            |error| tracing::warn!(%error, "changes of nft's ruleset are not told: it is looked at from time to time"),
-        )
+        .inspect_err(|error| tracing::warn!(%error, "cannot watch the nft ruleset; checking it periodically"))
         .ok();
     let mut complaint = String::new();
     let mut ownership = None;
-    // The rule that is in force, and since when.
+    // The rule in force, and since when.
     let mut in_force: Option<(Rule, BootTime)> = None;
     loop {
         let rule = *asked.borrow_and_update();
@@ -141,7 +139,7 @@ async fn keep(mut asked: watch::Receiver<Option<Rule>>, tell: watch::Sender<Exte
         };
         let said = applied.err().map(|error| error.to_string()).unwrap_or_default();
         if said != complaint && !said.is_empty() {
-            tracing::warn!("NAT timeouts are not extended: {said}");
+            tracing::warn!("cannot extend NAT timeouts: {said}");
         }
         complaint = said;
         tell.send_replace(extension);
@@ -153,17 +151,17 @@ async fn keep(mut asked: watch::Receiver<Option<Rule>>, tell: watch::Sender<Exte
     }
 }
 
-/// What became of the table.
+/// The state of the table.
 enum Applied {
-    /// There is none.
+    /// The table was removed.
     Off,
-    /// It had the rule.
+    /// The table already had the rule.
     Found(Rule),
-    /// It has the rule now.
+    /// The rule was installed.
     Made(Rule),
 }
 
-/// Makes the table what `rule` wants, as its owner.
+/// Brings the table in line with `rule`, as its owner.
 async fn apply(rule: Option<Rule>, ownership: &mut Option<Ownership>) -> Result<Applied, TableError> {
     if rule.is_none() {
         *ownership = None;
@@ -178,18 +176,18 @@ async fn apply(rule: Option<Rule>, ownership: &mut Option<Ownership>) -> Result<
         Some(rule) if rule.is_in_force() => Ok(Applied::Found(rule)),
         Some(rule) => {
             rule.install()?;
-            tracing::info!(timeout = ?rule.timeout, "nft table made: new STUN bindings live longer");
+            tracing::info!(timeout = ?rule.timeout, "nft table installed; timeouts of new bindings are extended");
             Ok(Applied::Made(rule))
         }
     });
     applied.await.unwrap_or_else(|error| Err(TableError::Refused(error.to_string())))
 }
 
-/// Comes when the ruleset changed, and has stayed as it is for a moment.
+/// Waits until the ruleset has changed and no further message arrives for a moment.
 async fn ruleset_changed(changes: Option<&mut RulesetChanges>) {
     let Some(socket) = changes else { return sleep(UNTOLD).await };
     if socket.next().await.is_err() {
-        // Messages were lost because too much changed at once, which is a change as well; or the socket is of no use.
+        // Messages were lost because of too many changes, which also counts as a change, or the socket has failed.
         sleep(AFTER_FAILURE).await;
     }
     while matches!(timeout(SETTLED, socket.next()).await, Ok(Ok(()))) {}

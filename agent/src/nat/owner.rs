@@ -1,7 +1,7 @@
-//! Which gateway of a network namespace has the table: the first one.
+//! Which gateway of a network namespace owns the nft table: the one that started first.
 //!
-//! The owner listens on an abstract socket, whose names are those of a network namespace. The name is free as soon as its
-//! process has ended, and the kernel says who listens.
+//! The owner listens on an abstract socket, whose name is unique in its network namespace. The name becomes free when
+//! the process ends, and the kernel reports which process listens.
 
 use std::{
     fmt, fs, io,
@@ -19,14 +19,14 @@ use super::table::TABLE;
 /// `CAP_NET_ADMIN` of `linux/capability.h`.
 const CAP_NET_ADMIN: u32 = 12;
 
-/// The right to the table, for as long as it is held.
+/// Ownership of the table, which ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Ownership(#[expect(dead_code, reason = "held for its drop")] Option<UnixListener>);
 
-/// The process that has the table.
+/// The process that owns the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// Its number; `None` where it is in another PID namespace.
+    /// Process id; `None` if the process is in another PID namespace.
     pub pid: Option<u32>,
 }
 
@@ -39,12 +39,12 @@ impl fmt::Display for Owner {
     }
 }
 
-/// Why the table is not this process's.
+/// Why this process cannot own the table.
 #[derive(Debug)]
 pub(super) enum Denied {
-    /// Another gateway has it.
+    /// Another gateway owns it.
     Owned(Owner),
-    /// The system has no socket.
+    /// The socket cannot be opened.
     System(io::Error),
 }
 
@@ -55,7 +55,7 @@ impl From<io::Error> for Denied {
 }
 
 impl Ownership {
-    /// Takes the table of this network namespace, unless another process has it.
+    /// Takes ownership of the table in this network namespace, unless another process has it.
     pub(super) fn take() -> Result<Self, Denied> {
         let name = SocketAddr::from_abstract_name(format!("tr111 {TABLE}"))?;
         match UnixListener::bind_addr(&name) {
@@ -69,7 +69,8 @@ impl Ownership {
     }
 }
 
-/// Who listens there; `None` where that is this process, or one that cannot have a table: everybody may take such a name.
+/// The process that listens on the name. `None` if it is this process, or one that cannot install tables: any process
+/// may bind such a name.
 fn owner(name: &SocketAddr) -> Option<Owner> {
     let credentials = UnixStream::connect_addr(name).and_then(|stream| Ok(getsockopt(&stream, PeerCredentials)?)).ok();
     let pid = credentials.and_then(|credentials| u32::try_from(credentials.pid()).ok()).filter(|pid| *pid != 0);
@@ -79,7 +80,7 @@ fn owner(name: &SocketAddr) -> Option<Owner> {
     }
 }
 
-/// Whether a process may make tables. One that cannot be looked at may.
+/// Whether a process can install tables. Assumed if its status cannot be read.
 fn may_have_table(pid: u32) -> bool {
     let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));

@@ -1,4 +1,4 @@
-//! The table `inet tr111`, written by nft.
+//! The nft table `inet tr111`.
 
 use std::{
     collections::HashSet,
@@ -14,30 +14,30 @@ use crate::config::Traffic;
 
 /// Name of the table.
 pub(super) const TABLE: &str = "inet tr111";
-/// Where the rule is: behind conntrack (-200), which finds the flow, and before mangle (-150), where rules restore marks of
-/// connections and take ours away.
+/// Priority of the chain: after conntrack (-200), which finds the flow, and before mangle (-150), where rules may
+/// restore connection marks and overwrite the mark.
 const PRIORITY: &str = "-175";
 /// How long the table remembers that it saw the mark of a flow.
 pub const MEMORY: Duration = Duration::from_hours(1);
-/// Flows that it remembers.
+/// Greatest number of flows that the table remembers.
 const MEMORY_MAXIMUM: usize = 65_536;
 
-/// A flow: where it comes from, and where it goes.
+/// The source and the destination of a flow.
 pub type Ends = (SocketAddrV4, SocketAddrV4);
 
-/// Why the table is not as it should be.
+/// Why the table is not in the required state.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// No nft in PATH.
+    /// nft was not found in PATH.
     #[error("nft is not installed")]
     NoNft,
     /// nft could not be run.
-    #[error("nft cannot be run: {0}")]
+    #[error("cannot run nft: {0}")]
     Run(#[from] std::io::Error),
-    /// The kernel, or this version of nft, refuses.
-    #[error("nft refuses the table: {0}")]
+    /// The kernel, or this version of nft, rejected the table.
+    #[error("nft rejected the table: {0}")]
     Refused(String),
-    /// Another gateway has the table.
+    /// Another gateway owns the table.
     #[error("the nft table {TABLE} belongs to another gateway in this network namespace, {0}")]
     Owned(Owner),
 }
@@ -51,7 +51,7 @@ impl From<Denied> for TableError {
     }
 }
 
-/// The table's rule: marked flows get this timeout. A second rule remembers the flows whose mark it saw.
+/// The table's rule, which gives marked flows this timeout. A second rule records the flows whose mark was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// The timeout.
@@ -61,18 +61,18 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// As the settings want it; `None` where they want none.
+    /// The rule for the settings; `None` if the extension is off.
     pub fn new(traffic: &Traffic) -> Option<Self> {
         traffic.extended_timeout.map(|timeout| Self { timeout, mark: traffic.mark, mask: traffic.mark_mask })
     }
 
-    /// What tells this rule from those of other settings.
+    /// The comment of the rule, which differs for each combination of settings.
     fn comment(&self) -> String {
         format!("tr111 at {PRIORITY}: {} s {:#010x}/{:#010x}", self.timeout.as_secs(), self.mark, self.mask)
     }
 
-    /// Makes the table, or changes its rule. A timeout that flows still have stays an object of the table: taking it
-    /// away would take their time.
+    /// The nft commands that create the table or replace its rule. A timeout object that flows still use remains in the
+    /// table, because deleting it would end their timeout.
     fn ruleset(&self) -> String {
         let Self { timeout, mark, mask } = self;
         let seconds = timeout.as_secs();
@@ -106,24 +106,24 @@ impl Rule {
         text
     }
 
-    /// Whether the table is there and has this rule.
+    /// Whether the table exists and has this rule.
     pub(super) fn is_in_force(&self) -> bool {
         let listed = nft(&["list", "chain", "inet", "tr111", "extend"], "");
         listed.is_ok_and(|listed| String::from_utf8_lossy(&listed.stdout).contains(&self.comment()))
     }
 
-    /// Makes it so.
+    /// Installs the rule.
     pub(super) fn install(&self) -> Result<(), TableError> {
         let installed = refused(&nft(&["-f", "-"], &self.ruleset())?);
         if installed.is_ok() || !delete()? {
             return installed;
         }
-        // The priority of a chain cannot be changed: the table was one of another version.
+        // The priority of a chain cannot be changed, so a table of another version is deleted first.
         refused(&nft(&["-f", "-"], &self.ruleset())?)
     }
 }
 
-/// Removes the table, unless another gateway has it; `false` where there was none.
+/// Removes the table, unless another gateway owns it. Returns `false` if there was none.
 ///
 /// # Errors
 /// See [`TableError`].
@@ -146,14 +146,15 @@ fn delete() -> Result<bool, TableError> {
     refused(&nft(&["delete", "table", "inet", "tr111"], "")?).map(|()| true)
 }
 
-/// The flows whose mark the rule saw within [`MEMORY`]; `None` where that is not known of every flow.
+/// The flows whose mark the rule saw within [`MEMORY`]; `None` if the record may be incomplete.
 pub fn marked() -> Option<HashSet<Ends>> {
     let listed = nft(&["list", "set", "inet", "tr111", "marked"], "").ok().filter(|listed| listed.status.success())?;
     let marked = elements(&String::from_utf8_lossy(&listed.stdout));
     (marked.len() < MEMORY_MAXIMUM).then_some(marked)
 }
 
-/// The elements of the set as nft lists it: `elements = { 192.0.2.1 . 5000 . 198.51.100.1 . 3478 expires 59m, ... }`
+/// Parses the set's elements as nft lists them: `elements = { 192.0.2.1 . 5000 . 198.51.100.1 . 3478 expires 59m, ...
+/// }`
 fn elements(listed: &str) -> HashSet<Ends> {
     let Some((_, elements)) = listed.split_once("elements = {") else { return HashSet::new() };
     let element = |text: &str| {
@@ -172,7 +173,7 @@ fn refused(output: &Output) -> Result<(), TableError> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(TableError::Refused(said.lines().next().unwrap_or("no word of it").to_owned()))
+    Err(TableError::Refused(said.lines().next().unwrap_or("nft printed no error").to_owned()))
 }
 
 fn nft(arguments: &[&str], input: &str) -> Result<Output, TableError> {

@@ -1,4 +1,4 @@
-//! The ACS: STUN server, registry of bindings, sender of Connection Requests.
+//! The ACS: STUN server, registry of bindings, and sender of Connection Requests.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -21,12 +21,12 @@ use crate::{
 };
 
 const ROLE: &str = "acs";
-/// What helps where a registry cannot be read.
-const REMEDY: &str = "put a good copy in its place, or start once with --start-empty, which moves it aside";
+/// Advice for a registry that cannot be read.
+const REMEDY: &str = "replace it by a good copy, or start once with --start-empty, which renames it";
 /// How long the last changes may take when the agent ends.
 const LAST_GROUP: Duration = Duration::from_secs(5);
 
-/// Runs the ACS until a signal ends it. `reload` reads the configuration again, for SIGHUP.
+/// Runs the ACS until a signal stops it. `reload` reads the configuration again, for SIGHUP.
 pub fn run(
     acs: &Acs,
     values: Values,
@@ -69,7 +69,8 @@ async fn serve(
     let owner = Owner::new(Parts { acs: acs.clone(), status, interfaces, started, knobs, log });
 
     acs.serve_stun(seed()).map_err(system("start threads"))?;
-    // Last, so that it never speaks for a server that is not there; it ends with this process, however that ends.
+    // The line-rate path starts last, so that it never answers for a server that is not running. It ends with this
+    // process.
     if let Some(places) = places {
         let network = watch_network().map_err(system("watch addresses by netlink"))?;
         let is_allowed = acs.answer_at_line_rate(places.bindings());
@@ -77,7 +78,7 @@ async fn serve(
     }
     let renewal = api.as_ref().map(api::Listening::renewal);
     let reload = move || {
-        // Whatever the configuration says: a token that others know must not stay because of a typing error elsewhere.
+        // The token is renewed even if the configuration has errors: a token that others know must not stay in force.
         renewal.iter().for_each(api::Renewal::renew);
         reload()
     };
@@ -89,19 +90,19 @@ async fn serve(
         essential::task("api", api.serve(acs.clone(), telemetry.connections("api")));
     }
     telemetry.set_ready();
-    tracing::info!(control = %config.agent.control.display(), api = url.as_deref().unwrap_or("off"), "ACS runs");
+    tracing::info!(control = %config.agent.control.display(), api = url.as_deref().unwrap_or("off"), "ACS started");
 
     owner.run(asked).await;
     acs.stop();
     if timeout(LAST_GROUP, acs.flush()).await.is_err() {
-        tracing::error!("the registry takes too long: what was learned last is lost");
+        tracing::error!("the registry did not store the latest changes in time; they are lost");
     }
-    tracing::info!("ACS ends");
+    tracing::info!("ACS stopped");
     served.close().await;
     Ok(())
 }
 
-/// Attaches the line-rate path, where it is wanted.
+/// Attaches the line-rate path if it is configured.
 fn line_rate(config: &Acs, telemetry: &Telemetry) -> Result<Option<Places>, Error> {
     if config.xdp.is_empty() {
         return Ok(None);
@@ -112,7 +113,7 @@ fn line_rate(config: &Acs, telemetry: &Telemetry) -> Result<Option<Places>, Erro
     Ok(Some(places))
 }
 
-/// Opens the registry, and reads all of it.
+/// Opens and reads the registry.
 async fn open_registry(config: &Acs) -> Result<Opened, Error> {
     let location = match &config.registry_password_file {
         Some(file) => {
@@ -129,7 +130,7 @@ async fn open_registry(config: &Acs) -> Result<Opened, Error> {
     let start_empty = config.start_empty;
     let open = move || match Journal::open(&location, encryption.clone(), seed()) {
         Err(error) if start_empty && error.is_unreadable() => {
-            tracing::warn!(%error, "the registry cannot be read, and --start-empty was given");
+            tracing::warn!(%error, "the registry cannot be read; starting without CPEs because of --start-empty");
             location.move_aside()?;
             Journal::open(&location, encryption, seed())
         }
@@ -139,13 +140,13 @@ async fn open_registry(config: &Acs) -> Result<Opened, Error> {
     Ok(opened.map_err(|error| system("read the registry")(io::Error::other(error)))??)
 }
 
-/// Takes the addresses of the STUN server, each as often as there are threads.
+/// Binds the addresses of the STUN server, one socket per address and thread.
 fn sockets(config: &Acs) -> Result<Vec<StunSocket>, BindError> {
     let bound = config.listen.iter().map(|&address| StunSocket::bind(address, config.threads.get()));
     Ok(bound.collect::<Result<Vec<_>, _>>()?.concat())
 }
 
-/// What does not change while it runs.
+/// The fields of the status that do not change while the agent runs.
 fn status(config: &Acs, metrics: Option<String>) -> Status {
     Status {
         role: ROLE.to_owned(),

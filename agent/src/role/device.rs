@@ -1,4 +1,4 @@
-//! The device: DHCP on one interface to `GatewayInfo`, and `GatewayInfo` to clients, metrics and log.
+//! The device: learns `GatewayInfo` by DHCP on one interface and offers it to clients, metrics and log.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::{
 
 const ROLE: &str = "device";
 
-/// Runs the device until a signal ends it. `reload` reads the configuration again, for SIGHUP.
+/// Runs the device until a signal stops it. `reload` reads the configuration again, for SIGHUP.
 pub fn run(
     device: &Device,
     values: Values,
@@ -40,7 +40,7 @@ async fn serve(
     let agent = &device.agent;
     let link = Link::watch(device.interface.as_deref()).await?;
     if let Some(name) = device.interface.as_ref().filter(|_| device.mode != DeviceMode::Off) {
-        // Says in time what is missing. An interface that is down comes up later.
+        // Reports missing privileges at the start. An interface that is down may come up later.
         match PacketSocket::open_for_dhcp_replies(name) {
             Ok(_) | Err(SocketError::Down(_)) => {}
             Err(error) => return Err(error.into()),
@@ -76,18 +76,23 @@ async fn serve(
         events: endpoints.events.clone(),
     };
     let mut owner = Owner::new(parts, kept, store);
-    owner.hear(cpe).map_err(system("hear Connection Requests"))?;
+    owner.hear(cpe).map_err(system("receive Connection Requests"))?;
 
     let (served, asked) = endpoints.serve(telemetry, reload);
-    tracing::info!(interface = device.interface.as_deref().unwrap_or("auto"), mode = ?device.mode, control = %agent.control.display(), "device runs");
+    tracing::info!(
+        interface = device.interface.as_deref().unwrap_or("auto"),
+        mode = ?device.mode,
+        control = %agent.control.display(),
+        "device started"
+    );
 
     owner.run(asked).await.map_err(system("wait for events"))?;
-    tracing::info!("device ends");
+    tracing::info!("device stopped");
     served.close().await;
     Ok(())
 }
 
-/// A device has neither table nor rings.
+/// The fields of the status that do not change. A device has neither a table nor rings.
 fn status(device: &Device, metrics: Option<String>) -> message::Status {
     let interface = message::Interface {
         name: device.interface.clone().unwrap_or_default(),

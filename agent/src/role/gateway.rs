@@ -1,4 +1,4 @@
-//! The gateway: LAN ring to table, table to clients, metrics and log.
+//! The gateway: connects the LAN ring with the table, and the table with clients, metrics and log.
 
 use std::{collections::HashMap, io, sync::Arc};
 
@@ -24,13 +24,13 @@ use crate::{
 };
 
 const ROLE: &str = "gateway";
-/// Stand-ins for the kernel indices of interfaces that are not there yet begin here, where the kernel has none. Rows
-/// behind such an interface are kept under its stand-in, and move with the first real index.
+/// First placeholder for the kernel indices of interfaces that do not exist yet; the kernel assigns no such index. Rows
+/// behind such an interface use the placeholder until the interface appears.
 const STAND_IN: u32 = 1 << 31;
-/// Changes of interfaces that wait for the owner of the table.
+/// Interface changes that may wait for the owner of the table.
 const CHANGES: usize = 16;
 
-/// Runs the gateway until a signal or `tr111 detach` ends it. `reload` reads the configuration again, for SIGHUP.
+/// Runs the gateway until a signal or `tr111 detach` stops it. `reload` reads the configuration again, for SIGHUP.
 pub fn run(
     gateway: &Gateway,
     values: Values,
@@ -51,7 +51,7 @@ async fn serve(
     if let Some(missing) = privileges::missing().filter(|missing| !missing.is_empty()) {
         return Err(Error::Privileges { missing });
     }
-    // Everything that may be taken is taken before anything is attached.
+    // All resources are acquired before anything is attached.
     let pins = Pins::open(&agent.pin_dir)?;
     dataplane::refuse_second_agent(&gateway.lan, pins.as_ref())?;
     let bridges = bridges().await.map_err(system("read the interfaces by netlink"))?;
@@ -84,7 +84,7 @@ async fn serve(
     for (name, side) in dataplane.missing() {
         tracing::warn!(
             interface = name,
-            "there is no such interface; the programs are attached as soon as it appears (`ip link` lists those that exist)"
+            "the interface does not exist; the programs are attached when it appears (`ip link` lists those that exist)"
         );
         let (state, side) = (InterfaceState::Missing.label().to_owned(), side.label().to_owned());
         let missing = message::Interface { name: name.clone(), side, state, hooks: Vec::new() };
@@ -130,14 +130,14 @@ async fn serve(
         seed,
         store,
     );
-    owner.hear(cpe).map_err(system("hear Connection Requests"))?;
+    owner.hear(cpe).map_err(system("receive Connection Requests"))?;
 
     let (served, asked) = endpoints.serve(telemetry, reload);
     tracing::info!(
         interfaces = gateway.lan.join(","),
         control = %agent.control.display(),
         metrics = metrics.map(tracing::field::display),
-        "gateway runs"
+        "gateway started"
     );
 
     let keep = Lan::new(dataplane, bridges).keep(network, told);
@@ -145,14 +145,14 @@ async fn serve(
     let ended = ended.map_err(system("wait for events"))?;
     if dataplane.is_pinned() && !agent.detach_on_exit && matches!(ended, Ended::Stopped) {
         drop(dataplane);
-        tracing::info!("gateway ends, its programs go on; `tr111 detach` takes them off");
+        tracing::info!("gateway stopped; its programs stay attached, `tr111 detach` removes them");
     } else {
         dataplane.detach();
         match nat::remove() {
             Ok(_) | Err(TableError::NoNft | TableError::Owned(_)) => {}
-            Err(error) => tracing::warn!(%error, "the nft table stays"),
+            Err(error) => tracing::warn!(%error, "cannot remove the nft table"),
         }
-        tracing::info!("programs are off, gateway ends");
+        tracing::info!("programs detached, gateway stopped");
     }
     if let Ended::Detached { reply, answered } = ended {
         let _ = reply.send(Ok(()));
@@ -162,7 +162,7 @@ async fn serve(
     Ok(())
 }
 
-/// The bridges of this moment.
+/// Reads the current bridges.
 async fn bridges() -> io::Result<Bridges> {
     Ok(Bridges::new(Netlink::route()?.links().await?))
 }

@@ -1,4 +1,4 @@
-//! Roles: each wires configuration, packet path, cores and services together, and does nothing else.
+//! The roles. Each connects configuration, packet path, cores and services.
 
 #[cfg(feature = "acs")]
 pub mod acs;

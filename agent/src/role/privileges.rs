@@ -1,21 +1,21 @@
-//! What the kernel asks of a process that loads and attaches programs.
+//! The capabilities that a process needs to load and attach programs.
 
 use std::fs;
 
-/// Capabilities that the agent needs, by their number (`linux/capability.h`).
+/// The capabilities that the agent needs, by number (`linux/capability.h`).
 const NEEDED: [(u32, &str); 4] =
     [(CAP_NET_ADMIN, "CAP_NET_ADMIN"), (CAP_NET_RAW, "CAP_NET_RAW"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
 const CAP_NET_ADMIN: u32 = 12;
-/// For probes: an agent that cannot ask would take every silent device for gone.
+/// Needed for probes: without them, every silent device would be regarded as absent.
 const CAP_NET_RAW: u32 = 13;
-/// Does instead of `CAP_PERFMON` and `CAP_BPF`.
+/// Replaces `CAP_PERFMON` and `CAP_BPF`.
 const CAP_SYS_ADMIN: u32 = 21;
 
-/// How to grant them.
+/// How to grant the capabilities.
 pub const HINT: &str = "run as root, or with systemd's AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_NET_RAW \
                         CAP_PERFMON, or once: setcap cap_bpf,cap_net_admin,cap_net_raw,cap_perfmon+ep on the tr111 binary";
 
-/// Capabilities that this process lacks; `None` where the system does not tell.
+/// The capabilities that this process lacks; `None` if its status cannot be read.
 pub fn missing() -> Option<Vec<&'static str>> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;

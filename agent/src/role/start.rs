@@ -1,4 +1,4 @@
-//! How every role starts and ends: runtime and log, the endpoints that clients meet, signals, and a farewell.
+//! The parts of starting and stopping that all roles share: runtime, log, endpoints of clients, and signals.
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
@@ -43,67 +43,67 @@ use crate::{
 #[cfg(feature = "device")]
 use crate::{os::packet_socket::SocketError, service::link::LinkError};
 
-/// Questions that wait for the owner of a role.
+/// Requests that may wait for the owner of a role.
 const ASKS: usize = 64;
-/// Happenings that a watcher may be behind before it misses some.
+/// Events by which a watcher may lag before it loses some.
 const EVENTS: usize = 4_096;
-/// How long clients may take to hear the last things.
+/// How long clients may take to receive the last events.
 pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Why a role does not run, or ended by itself.
+/// Why a role did not start, or stopped with an error.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Capabilities are missing.
+    /// The process lacks capabilities.
     #[error("{} missing; {}", missing.join(", "), privileges::HINT)]
     Privileges {
-        /// Their names.
+        /// The names of the capabilities.
         missing: Vec<&'static str>,
     },
-    /// The packet path.
+    /// The kernel programs cannot be loaded or attached.
     #[error("{0}")]
     Dataplane(#[from] dataplane::Error),
-    /// The interface.
+    /// The interface cannot be used.
     #[cfg(feature = "device")]
     #[error("{0}")]
     Link(#[from] LinkError),
-    /// The packet socket.
+    /// The packet socket cannot be opened.
     #[cfg(feature = "device")]
     #[error("{0}")]
     Socket(#[from] SocketError),
-    /// The control socket.
+    /// The control socket cannot be bound.
     #[error("{0}")]
     Control(#[from] BindError),
-    /// The address for Connection Requests.
+    /// The address for Connection Requests cannot be bound.
     #[error("{0}")]
     Listen(#[from] ListenError),
-    /// An address of the STUN server.
+    /// An address of the STUN server cannot be bound.
     #[cfg(feature = "acs")]
     #[error("{0}")]
     Stun(#[from] StunError),
-    /// The address of the metrics.
+    /// The metrics address cannot be bound.
     #[error("{0}")]
     Http(#[from] HttpError),
-    /// The address of the HTTP interface.
+    /// The address of the HTTP interface cannot be bound.
     #[cfg(feature = "acs")]
     #[error("{0}")]
     Api(#[from] api::Error),
-    /// The store.
+    /// The store cannot be opened.
     #[error("{0}")]
     Store(#[from] store::Error),
-    /// The registry.
+    /// The registry cannot be opened.
     #[cfg(feature = "acs")]
     #[error("{0}")]
     Registry(#[from] registry::Error),
-    /// The key of the registry.
+    /// The registry's encryption key cannot be used.
     #[cfg(feature = "acs")]
-    #[error("acs.registry_encryption_key_file {}: {error}", file.display())]
+    #[error("cannot use acs.registry_encryption_key_file {}: {error}", file.display())]
     Key {
         /// The file.
         file: PathBuf,
-        /// Why it does not serve.
+        /// The reason.
         error: registry::BadKey,
     },
-    /// The metrics contradict each other.
+    /// Two metrics have the same name but different definitions.
     #[error("the metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
     /// A part of the agent panicked.
@@ -112,19 +112,19 @@ pub enum Error {
     /// The system refuses.
     #[error("cannot {what}: {source}")]
     System {
-        /// What was tried.
+        /// What was attempted.
         what: &'static str,
-        /// Why not.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
-/// What the system refused.
+/// Returns a function that makes an [`Error::System`] of an I/O error. `what` completes the sentence "cannot ...".
 pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::System { what, source }
 }
 
-/// Opens the store and reads it. `interface` gives the kernel index of a LAN interface.
+/// Opens and reads the store. `interface` returns the kernel index of a LAN interface by name.
 pub(super) async fn open_store(
     agent: &Agent,
     interface: impl Fn(&str) -> Option<u32> + Send + 'static,
@@ -134,14 +134,14 @@ pub(super) async fn open_store(
     Ok(opened.map_err(|error| system("read the store")(io::Error::other(error)))??)
 }
 
-/// The password in a file.
+/// Reads a password from a file.
 pub(super) fn secret(file: &Path) -> io::Result<String> {
     let text = std::fs::read_to_string(file)?;
-    // Editors end the last line.
+    // Editors terminate the last line with a newline.
     Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
 }
 
-/// What holds until somebody writes it.
+/// The values of the configuration, which are in force until they are written by the ACS or the operator.
 pub(super) fn written(server: &ManagementServer) -> Result<Written, Error> {
     let password = |file: &Option<PathBuf>, what| {
         let Some(file) = file else { return Ok(String::new()) };
@@ -158,18 +158,18 @@ pub(super) fn written(server: &ManagementServer) -> Result<Written, Error> {
     })
 }
 
-/// Takes the sockets of Connection Requests.
+/// Binds the sockets for Connection Requests.
 pub(super) async fn sockets(server: &ManagementServer, address: SocketAddrV4) -> Result<(Udp, Option<Tcp>), Error> {
     let tcp = if server.is_tcp_builtin { Some(Tcp::bind(address).await?) } else { None };
     Ok((Udp::bind(address)?, tcp))
 }
 
-/// Who hears TCP Connection Requests, for people.
+/// Which program listens for TCP Connection Requests, as text for the status.
 pub(super) fn tcp_connection_requests(server: &ManagementServer, address: SocketAddrV4) -> String {
     if server.is_tcp_builtin { format!("builtin at {address}") } else { "external".to_owned() }
 }
 
-/// What hears Connection Requests on its sockets.
+/// The parts of the service that receives Connection Requests.
 pub(super) fn cpe(
     (socket, tcp): (Udp, Option<Tcp>),
     kept: &Kept,
@@ -182,14 +182,14 @@ pub(super) fn cpe(
         tcp,
         kept: kept.cpe,
         knobs: knobs.cpe(),
-        seed: random::words().map_err(system("get randomness"))?,
+        seed: random::words().map_err(system("read random bytes"))?,
         owner: endpoints.asks.clone(),
         events: endpoints.events.clone(),
         metrics: CpeMetrics::register(telemetry, endpoints.role)?,
     })
 }
 
-/// A seed that nobody else knows, another one at each start: the keys of std's hasher come from the system's randomness.
+/// A secret seed that differs at each start: std's hasher takes its keys from the system's random source.
 pub(super) fn seed() -> u64 {
     RandomState::new().build_hasher().finish()
 }
@@ -221,12 +221,12 @@ pub(super) struct Endpoints {
     signals: Signals,
     pub(super) asks: mpsc::Sender<Ask>,
     asked: mpsc::Receiver<Ask>,
-    /// Where the owner tells what happens.
+    /// The event stream of the owner.
     pub(super) events: broadcast::Sender<Arc<Event>>,
 }
 
 impl Endpoints {
-    /// Takes them.
+    /// Acquires the endpoints.
     pub(super) async fn take(role: &'static str, agent: &Agent) -> Result<Self, Error> {
         let listener = Listener::bind(&agent.control)?;
         let http = match agent.metrics {
@@ -239,13 +239,13 @@ impl Endpoints {
         Ok(Self { role, listener, http, signals, asks, asked, events })
     }
 
-    /// The address of the metrics, if there is one.
+    /// The address of the metrics endpoint, if there is one.
     pub(super) fn metrics(&self) -> Option<String> {
         self.http.as_ref()?.local_addr().ok().map(|address| address.to_string())
     }
 
-    /// Answers from now on, by what the owner of the role says to the questions that come out of here. `reload` reads
-    /// the configuration again, for SIGHUP.
+    /// Starts to answer clients. Returns the receiver of requests to the owner of the role. `reload` reads the
+    /// configuration again, for SIGHUP.
     pub(super) fn serve(
         self,
         telemetry: Arc<Telemetry>,
@@ -255,7 +255,7 @@ impl Endpoints {
         self.serve_by(service, telemetry, reload)
     }
 
-    /// The same for an ACS, which answers for its registry itself.
+    /// Starts to answer clients of an ACS, which answers requests about its registry itself.
     #[cfg(feature = "acs")]
     pub(super) fn serve_for(
         self,
@@ -295,24 +295,24 @@ impl Endpoints {
     }
 }
 
-/// Endpoints that answer.
+/// Endpoints that answer clients.
 pub(super) struct Served {
     clients: JoinHandle<()>,
     events: broadcast::Sender<Arc<Event>>,
 }
 
 impl Served {
-    /// Lets watchers hear the last happenings, and closes.
+    /// Waits until watchers have received the last events, and closes the endpoints.
     pub(super) async fn close(self) {
         let heard = async {
             while !self.events.is_empty() {
                 task::yield_now().await;
             }
-            // The last one is written in the turn after it was taken.
+            // The task of a client writes the last event one turn after it was taken.
             task::yield_now().await;
         };
         let _ = timeout(FAREWELL, heard).await;
-        // Ends with its listener, which takes its socket away.
+        // The task drops the listener, which removes the socket.
         self.clients.abort();
         let _ = self.clients.await;
     }
@@ -333,7 +333,7 @@ impl Signals {
         })
     }
 
-    /// Tells the owner of the role, until it has ended.
+    /// Passes signals to the owner of the role until the owner has ended.
     async fn pass_on(mut self, asks: mpsc::Sender<Ask>, reload: impl Fn() -> Result<Values, config::Error>) {
         loop {
             let ask = tokio::select! {
@@ -342,7 +342,7 @@ impl Signals {
                 _ = self.hang_up.recv() => match reload() {
                     Ok(values) => Ask::Reload(Box::new(values)),
                     Err(error) => {
-                        tracing::error!(%error, "the configuration stays as it was");
+                        tracing::error!(%error, "cannot reload the configuration; the former one stays in force");
                         continue;
                     }
                 },

@@ -32,7 +32,7 @@ pub struct LinkState {
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// No interface has this name in the agent's network namespace.
-    #[error("there is no interface {0} here; `ip link` lists them")]
+    #[error("there is no interface {0} here; `ip link` lists those that exist")]
     NoInterface(String),
     /// The interface has no Ethernet address.
     #[error("interface {0} has no Ethernet address; name an Ethernet interface")]

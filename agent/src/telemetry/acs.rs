@@ -9,49 +9,49 @@ use tr111_core::{
 
 use super::Telemetry;
 
-/// What only an ACS counts.
+/// The metrics of an ACS.
 #[derive(Clone, Debug)]
 pub struct AcsMetrics {
-    /// CPEs in the registry.
+    /// Number of CPEs in the registry.
     pub cpes: IntGauge,
-    /// Those whose binding was signed.
+    /// Number of CPEs with an authenticated binding.
     pub bindings: IntGauge,
-    /// Whether the registry is kept: 1 or 0.
+    /// 1 if the registry can be written, else 0.
     pub registry: IntGauge,
-    /// Connection Requests by result; copies are not counted.
+    /// Connection Requests by result. Copies are not counted.
     pub requests: IntCounterVec,
-    /// Datagrams that a socket had no room for.
+    /// Datagrams that were dropped because the socket's receive buffer was full.
     pub lost: IntCounter,
-    /// What is wrong.
+    /// Alarms by reason.
     pub alarms: IntCounterVec,
     stun: IntCounterVec,
     binding_forms: IntCounterVec,
 }
 
 impl AcsMetrics {
-    /// The result of a Connection Request that left.
+    /// The result of a Connection Request that was sent.
     pub const SENT: &'static str = "sent";
-    /// The alarm of a signed request that came again (T-67).
+    /// The alarm of a signed request that was received again (T-67).
     pub const REPLAYED: &'static str = "replayed_request";
-    /// The alarm of a clock that is too far ahead of the last known good time (T-54).
+    /// The alarm of a clock that is too far ahead of the last good time (T-54).
     pub const CLOCK_AHEAD: &'static str = "clock_ahead";
-    /// The alarm of a signed request that could not be remembered, so that its binding stayed as it was.
+    /// The alarm of a signed request that the store could not remember, so that the binding was not changed.
     pub const NOT_KEPT: &'static str = "binding_not_kept";
     /// The alarm of a thread of the STUN server that panicked, and goes on.
     pub const PANICKED: &'static str = "panicked";
     /// The alarm of a record of the registry that cannot be read.
     pub const UNREADABLE: &'static str = "unreadable_record";
 
-    /// Adds them to the metrics of the role.
+    /// Registers the metrics.
     pub fn register(telemetry: &Telemetry, role: &str) -> Result<Self, prometheus::Error> {
-        let requests = Opts::new("tr111_connection_requests_total", "UDP Connection Requests, by what became of them.");
-        let stun = Opts::new("tr111_stun_messages_total", "STUN messages, by what became of them.");
+        let requests = Opts::new("tr111_connection_requests_total", "UDP Connection Requests, by result.");
+        let stun = Opts::new("tr111_stun_messages_total", "STUN messages, by result.");
         let forms = Opts::new(
             "tr111_stun_binding_forms_total",
-            "Binding Requests with CONNECTION-REQUEST-BINDING that came to a socket, by how it is written.",
+            "Binding Requests with CONNECTION-REQUEST-BINDING that a socket received, by the attribute's form.",
         );
-        let lost = Opts::new("tr111_socket_lost_total", "Datagrams that a socket had no room for.");
-        let alarms = Opts::new("tr111_acs_alarms_total", "What somebody should look at, by reason.");
+        let lost = Opts::new("tr111_socket_lost_total", "Datagrams dropped because a receive buffer was full.");
+        let alarms = Opts::new("tr111_acs_alarms_total", "Conditions that need an operator, by reason.");
         let metrics = Self {
             cpes: IntGauge::new("tr111_cpes", "CPEs in the registry.")?,
             bindings: telemetry.nat_bindings.clone(),
@@ -85,14 +85,14 @@ impl AcsMetrics {
     }
 }
 
-/// What a thread counts between two looks at the metrics.
+/// Counts of a thread between two updates of the metrics.
 #[derive(Debug, Default)]
 pub struct StunCounts {
     messages: Messages,
     forms: [u64; BindingForm::ALL.len()],
 }
 
-/// By type and verdict.
+/// Counts by message type and verdict.
 #[derive(Debug)]
 struct Messages([[u64; Verdict::ALL.len()]; TYPES.len() + 1]);
 
@@ -112,7 +112,7 @@ impl Default for Messages {
 }
 
 impl StunCounts {
-    /// Counts a datagram.
+    /// Counts a datagram by the outcome of its processing.
     pub fn count(&mut self, outcome: &Outcome) {
         let position = |wanted| TYPES.iter().position(|&kind| kind == wanted);
         let kind = outcome.message_type.and_then(position).unwrap_or(TYPES.len());
@@ -122,7 +122,7 @@ impl StunCounts {
         }
     }
 
-    /// Adds everything to the metrics, and begins anew.
+    /// Adds the counts to the metrics and resets them.
     pub fn flush(&mut self, metrics: &AcsMetrics) {
         for (kind, counts) in self.messages.0.iter_mut().enumerate() {
             let label = TYPES.get(kind).map_or("other", |kind| kind.label());

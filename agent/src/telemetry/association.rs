@@ -5,12 +5,12 @@ use tr111_core::acs::association::{Outcome, Refusal, Tally};
 
 use super::Telemetry;
 
-/// A table that was taken.
+/// The result of a table that was accepted.
 const ACCEPTED: &str = "accepted";
 const GATEWAY_INFO: &str = "gateway_info";
 const MANAGEABLE_DEVICE: &str = "manageable_device";
 
-/// What is counted of associations.
+/// The metrics of associations.
 #[derive(Clone, Debug)]
 pub struct AssociationMetrics {
     states: IntGaugeVec,
@@ -22,29 +22,25 @@ pub struct AssociationMetrics {
 }
 
 impl AssociationMetrics {
-    /// Adds them to the metrics of the role.
+    /// Registers the metrics.
     pub fn register(telemetry: &Telemetry) -> Result<Self, prometheus::Error> {
         let states = Opts::new(
             "tr111_associations",
-            "Devices by what is held of them: validated and unvalidated associations, pending and refused claims.",
+            "Devices by state: validated and unvalidated associations, pending and refused claims.",
         );
         let reports = Opts::new(
             "tr111_association_reports_total",
-            "Reports of devices (gateway_info) and gateways (manageable_device), by what became of them.",
+            "Reports of devices (gateway_info) and gateways (manageable_device), by result.",
         );
         let changes = Opts::new(
             "tr111_association_changes_total",
-            "Changes of what is held of a device; refused is an alarm, at once or when the gateway's table came.",
+            "Changes of associations, by result; refused means that the gateway's table contradicts the device.",
         );
-        let forgotten =
-            Opts::new("tr111_association_forgotten_total", "What was forgotten because there was too much.");
+        let forgotten = Opts::new("tr111_association_forgotten_total", "Claims and tables removed because of a limit.");
         let forgotten = IntCounterVec::new(forgotten, &["what"])?;
         let metrics = Self {
             states: IntGaugeVec::new(states, &["state"])?,
-            table_rows: IntGauge::new(
-                "tr111_association_table_rows",
-                "Rows of ManageableDevice tables that are kept.",
-            )?,
+            table_rows: IntGauge::new("tr111_association_table_rows", "Stored rows of ManageableDevice tables.")?,
             reports: IntCounterVec::new(reports, &["report", "result"])?,
             changes: IntCounterVec::new(changes, &["result"])?,
             forgotten_claims: forgotten.with_label_values(&["claim"]),
@@ -65,24 +61,24 @@ impl AssociationMetrics {
         Ok(metrics)
     }
 
-    /// A device reported.
+    /// Counts a report of a device.
     pub fn gateway_info(&self, result: Result<Outcome, Refusal>) {
         let result = result.map_or_else(Refusal::label, Outcome::label);
         self.reports.with_label_values(&[GATEWAY_INFO, result]).inc();
     }
 
-    /// A gateway reported.
+    /// Counts a report of a gateway.
     pub fn manageable_device(&self, result: Result<(), Refusal>) {
         let result = result.map_or_else(Refusal::label, |()| ACCEPTED);
         self.reports.with_label_values(&[MANAGEABLE_DEVICE, result]).inc();
     }
 
-    /// Something changed.
+    /// Counts a change of an association.
     pub fn changed(&self, outcome: Outcome) {
         self.changes.with_label_values(&[outcome.label()]).inc();
     }
 
-    /// Shows how many there are.
+    /// Sets the numbers of associations and rows.
     pub fn show(&self, tally: Tally) {
         let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
         for (state, count) in [

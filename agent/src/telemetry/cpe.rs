@@ -1,4 +1,4 @@
-//! Metrics of the CPE of TR-111 Part 2.
+//! Metrics of the CPE side of TR-111 Part 2.
 
 use prometheus::{Gauge, IntCounterVec, IntGaugeVec, Opts};
 use tr111_core::{
@@ -9,7 +9,7 @@ use tr111_core::{
 
 use super::{Connections, Telemetry};
 
-/// What the CPE counts.
+/// The metrics of Connection Requests and of the binding.
 #[derive(Clone, Debug)]
 pub struct CpeMetrics {
     /// UDP Connection Requests by result.
@@ -20,35 +20,35 @@ pub struct CpeMetrics {
     pub tcp_connections: Connections,
     /// STUN messages by type and result.
     stun: IntCounterVec,
-    /// Datagrams that a socket had no room for.
+    /// Datagrams that were dropped because the socket's receive buffer was full.
     pub lost: IntCounterVec,
-    /// What is wrong now.
+    /// 1 for each active alarm, by reason.
     pub alarms: IntGaugeVec,
-    /// Seconds.
+    /// The learned keep-alive period, in seconds.
     learned: Gauge,
 }
 
 impl CpeMetrics {
-    /// The result of a request that wakes the CPE.
+    /// The result of an accepted request.
     pub const ACCEPTED: &'static str = Refusal::ACCEPTED;
     /// The result of a datagram that is neither STUN nor HTTP.
     pub const UNKNOWN: &'static str = "unknown_payload";
 
-    /// The result of a TCP Connection Request that is no GET.
+    /// The result of a TCP Connection Request whose method is not GET.
     pub const WRONG_METHOD: &'static str = "wrong_method";
 
-    /// Adds them to the metrics of the role.
+    /// Registers the metrics.
     pub fn register(telemetry: &Telemetry, role: &str) -> Result<Self, prometheus::Error> {
-        let requests = Opts::new("tr111_connection_requests_total", "UDP Connection Requests, by what became of them.")
+        let requests = Opts::new("tr111_connection_requests_total", "UDP Connection Requests, by result.")
             .const_label("role", role);
-        let tcp = Opts::new("tr111_tcp_connection_requests_total", "TCP Connection Requests, by what became of them.")
+        let tcp = Opts::new("tr111_tcp_connection_requests_total", "TCP Connection Requests, by result.")
             .const_label("role", role);
-        let stun = Opts::new("tr111_stun_messages_total", "STUN messages, by what became of them.");
-        let lost = Opts::new("tr111_socket_lost_total", "Datagrams that a socket of the CPE had no room for.");
-        let alarms = Opts::new("tr111_binding_alarms", "Whether the NAT binding is in doubt, by reason.");
+        let stun = Opts::new("tr111_stun_messages_total", "STUN messages, by result.");
+        let lost = Opts::new("tr111_socket_lost_total", "Datagrams dropped because a receive buffer was full.");
+        let alarms = Opts::new("tr111_binding_alarms", "Alarms of the NAT binding, by reason: 1 while active.");
         let learned = Opts::new(
             "tr111_stun_learned_period_seconds",
-            "Longest keep-alive period that the NAT binding was seen to survive; 0 until one is learned.",
+            "Longest keep-alive period that the NAT binding has survived; 0 until one is learned.",
         );
         let metrics = Self {
             requests: IntCounterVec::new(requests, &["result"])?,
@@ -83,7 +83,7 @@ impl CpeMetrics {
         Ok(metrics)
     }
 
-    /// Follows the core: what it counted, and the period that it learned.
+    /// Updates the metrics from the core: its counters and the learned period.
     pub fn follow(&self, cpe: &Cpe) {
         for ((kind, result), count) in cpe.counts() {
             let counter = self.stun.with_label_values(&[kind, result]);

@@ -6,19 +6,19 @@ use tr111_core::device::GatewayParameter;
 
 use super::Telemetry;
 
-/// What only a device counts.
+/// The metrics of a device.
 #[derive(Clone, Debug)]
 pub struct DeviceMetrics {
     /// DHCP messages that were sent, by type.
     pub sent: IntCounterVec,
     /// Changes of `GatewayInfo`.
     pub changes: IntCounter,
-    /// 1 while a gateway is known.
+    /// 1 while `GatewayInfo` names a gateway, else 0.
     pub gateway: IntGauge,
 }
 
 impl DeviceMetrics {
-    /// Adds them to the metrics of the role.
+    /// Registers the metrics.
     pub fn register(telemetry: &Telemetry) -> Result<Self, prometheus::Error> {
         let sent = Opts::new("tr111_dhcp_messages_sent_total", "DHCP messages that the device sent.");
         let metrics = Self {

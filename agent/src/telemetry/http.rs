@@ -1,4 +1,4 @@
-//! `/metrics`, `/healthz` and `/readyz`.
+//! The endpoints `/metrics`, `/healthz` and `/readyz`.
 
 use std::{future::ready, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use super::Telemetry;
 use crate::http::{Limits, Server, Transport};
 
-/// What scrapers get at most.
+/// Limits of the listener.
 const LIMITS: Limits = Limits {
     connections: 32,
     per_source: 16,
@@ -20,32 +20,32 @@ const LIMITS: Limits = Limits {
     streams_per_source: 0,
     grace: Duration::ZERO,
     headers: Duration::from_secs(10),
-    // Scrapers come back on the same connection, every minute or more often.
+    // Scrapers reuse a connection, at least once a minute.
     idle: Duration::from_secs(90),
     stall: Duration::from_secs(30),
     header_bytes: 16 << 10,
 };
 
-/// Why the metrics have no address.
+/// Why the metrics address cannot be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// Another process has the port.
-    #[error("the metrics address {address} is in use by another process; give another one with --metrics")]
+    /// Another process uses the address.
+    #[error("the metrics address {address} is in use by another process; choose another one with --metrics")]
     Busy {
         /// The address.
         address: SocketAddr,
     },
-    /// The system refuses.
+    /// Any other error.
     #[error("cannot listen for metrics on {address}: {source}")]
     System {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
-/// Takes the address.
+/// Binds the metrics address.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, HttpError> {
     TcpListener::bind(address).await.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => HttpError::Busy { address },
@@ -53,7 +53,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, HttpError> {
     })
 }
 
-/// Answers until the agent ends.
+/// Serves requests until the agent ends.
 pub async fn serve(listener: TcpListener, telemetry: Arc<Telemetry>) {
     let server = Server::new(listener, Transport::Plain, LIMITS, telemetry.connections("metrics"));
     server.serve(move |request, _| ready(answer(&telemetry, &request))).await;
@@ -61,7 +61,7 @@ pub async fn serve(listener: TcpListener, telemetry: Arc<Telemetry>) {
 
 fn answer(telemetry: &Telemetry, request: &Request<Incoming>) -> Response<String> {
     if ![Method::GET, Method::HEAD].contains(request.method()) {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed\n");
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET,HEAD"));
         return response;
     }
@@ -79,7 +79,7 @@ fn answer(telemetry: &Telemetry, request: &Request<Incoming>) -> Response<String
             Ok(said) => text(StatusCode::OK, format!("{said}\n")),
             Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
         },
-        _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n"),
+        _ => text(StatusCode::NOT_FOUND, "not found; the endpoints are /metrics, /healthz and /readyz\n"),
     }
 }
 

@@ -1,12 +1,12 @@
-//! The programs' counters, as the agent reads them.
+//! Access to the counters of the kernel programs.
 
 use tr111_common::counter::Counter;
 
 use crate::dataplane::Counters;
 
-/// Reads the programs' counters.
+/// Reads the counters of the kernel programs.
 pub trait KernelCounters: Send + Sync {
-    /// The sum over all CPUs.
+    /// The sum of a counter over all CPUs.
     fn read(&self, counter: Counter) -> u64;
 }
 
@@ -19,7 +19,7 @@ impl<K: KernelCounters + ?Sized> KernelCounters for std::sync::Arc<K> {
 impl KernelCounters for Counters {
     fn read(&self, counter: Counter) -> u64 {
         Self::read(self, counter).unwrap_or_else(|error| {
-            tracing::debug!(%error, ?counter, "a counter of the programs was not read");
+            tracing::debug!(%error, ?counter, "cannot read a counter of the kernel programs");
             0
         })
     }

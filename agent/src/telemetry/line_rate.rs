@@ -1,4 +1,4 @@
-//! What the line-rate path of an ACS counts.
+//! Metrics of an ACS's line-rate path.
 
 use prometheus::{
     IntCounterVec, Opts,
@@ -9,7 +9,7 @@ use tr111_common::counter::{Class, Counter, Hook};
 
 use super::KernelCounters;
 
-/// Frames at the hook `acs_stun`, read from the kernel when somebody scrapes.
+/// Frames at the hook `acs_stun`, read from the kernel at each scrape.
 pub struct LineRateMetrics<K> {
     kernel: K,
     descriptions: Vec<Desc>,
@@ -29,7 +29,7 @@ impl<K: KernelCounters> Collector for LineRateMetrics<K> {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        // The same name and labels were accepted in `new`.
+        // `new` accepted the same name and labels.
         let Ok(packets) = packets() else { return Vec::new() };
         let hook = Hook::AcsStun;
         for &class in Class::ALL {

@@ -1,4 +1,4 @@
-//! Metrics that somebody else counts: the kernel programs, and the core. They are read when somebody scrapes.
+//! Metrics that the kernel programs and the core count. They are read at each scrape.
 
 use std::sync::{Arc, Mutex};
 
@@ -46,9 +46,9 @@ impl<K: KernelCounters> Collector for Mirror<K> {
         let table = lock(&self.table).clone();
         match Families::new(&self.kernel, &table, self.probes_sent.get()) {
             Ok(families) => families.each().flat_map(Collector::collect).collect(),
-            // The same names and labels were accepted in `new`.
+            // `new` accepted the same names and labels.
             Err(error) => {
-                tracing::error!(%error, "metrics of the kernel and the core are missing");
+                tracing::error!(%error, "cannot collect the metrics of the kernel and the core");
                 Vec::new()
             }
         }
@@ -78,9 +78,9 @@ impl Families {
     fn new(kernel: &impl KernelCounters, table: &TableFacts, probes_sent: u64) -> Result<Self, prometheus::Error> {
         let mut families = Self { gauges: Vec::new(), counters: Vec::new() };
         families.gauge("tr111_manageable_devices", "Rows of the ManageableDevice table.", table.rows)?;
-        families.gauge("tr111_device_bindings", "DHCP clients of all rows.", table.bindings)?;
+        families.gauge("tr111_device_bindings", "Bindings (DHCP clients) of all rows.", table.bindings)?;
 
-        let changes = "Rows added, by the message whose acknowledgement did it, and rows removed, by reason.";
+        let changes = "Rows added, by the message that was acknowledged, and rows removed, by reason.";
         let changes = families.counter("tr111_table_changes_total", changes, &["change", "reason"])?;
         for source in Source::ALL {
             changes.with_label_values(&["added", source.label()]).inc_by(table.counts.additions(source));
@@ -98,7 +98,7 @@ impl Families {
             }
         }
 
-        let policed = "Frames dropped because they were above the rate that the operator set.";
+        let policed = "Frames dropped because they exceeded the configured rate.";
         let policed = families.counter("tr111_policed_packets_total", policed, &["hook", "class"])?;
         let hooks =
             [(Hook::LanIngress, "dhcp"), (Hook::LanPort, "dhcp"), (Hook::WanIngress, Class::ConnectionRequest.label())];
@@ -107,19 +107,19 @@ impl Families {
             policed.with_label_values(&[hook.label(), class]).inc_by(count);
         }
 
-        let events = families.counter("tr111_ring_events_total", "Events that a ring took.", &["ring"])?;
+        let events = families.counter("tr111_ring_events_total", "Events written to a ring.", &["ring"])?;
         for ring in Ring::ALL {
             events.with_label_values(&[ring.label()]).inc_by(kernel.read(Counter::RingEvents(ring)));
         }
-        let lost = families.counter("tr111_ring_lost_total", "Events that found a ring full.", &["ring"])?;
+        let lost = families.counter("tr111_ring_lost_total", "Events lost because a ring was full.", &["ring"])?;
         for ring in Ring::ALL {
             lost.with_label_values(&[ring.label()]).inc_by(kernel.read(Counter::RingLost(ring)));
         }
 
-        let identities = "Device Identities in DHCP messages, by what became of them.";
+        let identities = "Device Identities in DHCP messages, by result.";
         let identities = families.counter("tr111_device_identities_total", identities, &["message", "result"])?;
         for (message, result, mut count) in table.counts.identities() {
-            // Most refusals happen in the kernel; no identity at all is a class of frames.
+            // The kernel programs count most refusals. A message without an identity is counted as a class of frames.
             match result {
                 IdentityResult::Refused(Refusal::Absent) => continue,
                 IdentityResult::Refused(refusal) => count += kernel.read(Counter::Refused(message, refusal)),
@@ -129,7 +129,7 @@ impl Families {
         }
 
         let insertions =
-            "OFFERs and ACKs to devices that identified themselves, by what became of the Gateway Identity.";
+            "OFFERs and ACKs to devices with an identity, by the result of inserting the Gateway Identity.";
         let insertions = families.counter("tr111_identity_insertions_total", insertions, &["message", "result"])?;
         for message in [MessageType::Offer, MessageType::Ack] {
             for result in Insertion::ALL {
@@ -138,25 +138,25 @@ impl Families {
             }
         }
 
-        let remarks = "What was noticed about identities and exchanges that is no error.";
+        let remarks = "Protocol deviations that were tolerated and other observations, by kind.";
         let remarks = families.counter("tr111_identity_remarks_total", remarks, &["remark"])?;
         for &remark in Remark::ALL {
             remarks.with_label_values(&[remark.label()]).inc_by(table.counts.remark(remark));
         }
 
-        let probes = "ARP requests to silent devices, and what came of them.";
+        let probes = "ARP requests to silent devices, by result.";
         let probes = families.counter("tr111_liveness_probes_total", probes, &["result"])?;
         probes.with_label_values(&["sent"]).inc_by(probes_sent);
         probes.with_label_values(&["answered"]).inc_by(table.counts.probes(ProbeResult::Answered));
         probes.with_label_values(&["silent"]).inc_by(table.counts.probes(ProbeResult::Unanswered));
 
-        let signs = "Devices that answered no ARP request and are kept, by the sign of life that was found.";
+        let signs = "Devices that answered no ARP request but are present, by sign of life.";
         let signs = families.counter("tr111_liveness_signs_total", signs, &["sign"])?;
         for sign in LifeSign::ALL {
             signs.with_label_values(&[sign.label()]).inc_by(table.counts.signs(sign));
         }
 
-        let newcomers = "Clients that identified themselves and found the kernel's map of newcomers full.";
+        let newcomers = "Clients with an identity that were lost because the kernel's map of newcomers was full.";
         let newcomers = families.counter("tr111_newcomers_lost_total", newcomers, &[])?;
         newcomers.with_label_values(&[] as &[&str]).inc_by(kernel.read(Counter::NewcomersLost));
         Ok(families)

@@ -1,4 +1,4 @@
-//! Metrics and log. One registry holds every metric; what the kernel and the core count is read when somebody scrapes.
+//! Metrics and log. One registry has all metrics; counters of the kernel and of the core are read at each scrape.
 
 #[cfg(feature = "acs")]
 mod acs;
@@ -39,39 +39,39 @@ pub use kernel::KernelCounters;
 #[cfg(feature = "acs")]
 pub use line_rate::LineRateMetrics;
 
-/// From the kernel's time of a frame to the table, in seconds.
+/// Buckets in seconds for the time from the kernel's timestamp of a frame to the table.
 const LATENCY_BUCKETS: [f64; 12] =
     [10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 10e-3, 50e-3, 250e-3, 1.0];
 
-/// Kernel maps that the agent writes, as values of a label.
+/// Kernel maps that the agent writes, as label values.
 pub const WRITTEN_MAPS: [&str; 4] = ["exchanges", "sticky", "config", "neighbours"];
 
-/// What becomes of a change that is to be notified.
+/// Results of a change with Active notification, as label values.
 const NOTIFICATION_RESULTS: [&str; 3] = ["sent", "delayed", "coalesced"];
 
-/// What the owner of the table last said about it.
+/// Facts about the table, as last reported by its owner.
 #[derive(Clone, Debug, Default)]
 pub struct TableFacts {
-    /// Rows.
+    /// Number of rows.
     pub rows: u64,
-    /// Bindings of all rows.
+    /// Number of bindings of all rows.
     pub bindings: u64,
-    /// What the core counted.
+    /// The core's counters.
     pub counts: Counts,
 }
 
-/// What a TCP listener counts.
+/// Counters of a TCP listener.
 #[derive(Clone, Debug)]
 pub struct Connections {
-    /// Every connection.
+    /// All connections.
     pub accepted: IntCounter,
-    /// Those that gave way to another one.
+    /// Connections that were closed in favour of another one.
     pub displaced: IntCounter,
-    /// Those whose client let a deadline pass.
+    /// Connections whose client missed a deadline.
     pub timed_out: IntCounter,
 }
 
-/// Every metric of an agent.
+/// The metrics of an agent.
 #[derive(Debug)]
 pub struct Telemetry {
     registry: Registry,
@@ -79,32 +79,32 @@ pub struct Telemetry {
     ready: AtomicBool,
     relearned: OnceLock<String>,
     obstacle: OnceLock<String>,
-    /// From the kernel's time of a frame to the table.
+    /// Time from the kernel's timestamp of a frame to the table, in seconds.
     pub event_latency: Histogram,
-    /// Records of a ring that are no event.
+    /// Records of a ring that cannot be decoded.
     pub damaged_records: IntCounter,
-    /// Writes to a kernel map that failed.
+    /// Failed writes to a kernel map.
     pub failed_writes: IntCounterVec,
-    /// Clients of the control socket.
+    /// Connected clients of the control socket.
     pub control_clients: IntGauge,
-    /// Connections of the TCP listeners, by what became of them.
+    /// Connections of the TCP listeners, by result.
     tcp_connections: IntCounterVec,
-    /// Groups that the store did not write.
+    /// Groups of changes that the store could not write.
     pub store_errors: IntCounter,
-    /// Changes of parameters with Active notification, by what became of them.
+    /// Changes of parameters with Active notification, by result.
     pub notifications: IntCounterVec,
-    /// Probes that left.
+    /// Probes that were sent.
     pub probes_sent: IntCounter,
-    /// NAT bindings of LAN devices that were seen.
+    /// Known NAT bindings of LAN devices.
     pub nat_bindings: IntGauge,
-    /// Those whose NAT timeout was made longer.
+    /// NAT bindings whose timeout was extended.
     pub nat_bindings_extended: IntCounter,
-    /// Alarms of a gateway that stand: 1, by alarm and interface.
+    /// 1 for each active alarm of a gateway, by alarm and interface.
     pub gateway_alarms: IntGaugeVec,
 }
 
 impl Telemetry {
-    /// The metrics of a role with kernel programs and a table. `kernel` reads the programs' counters.
+    /// Creates the metrics of a role with kernel programs and a table. `kernel` reads the programs' counters.
     pub fn new(role: &str, kernel: impl KernelCounters + 'static) -> Result<Self, prometheus::Error> {
         let telemetry = Self::plain(role)?;
         for map in WRITTEN_MAPS {
@@ -124,7 +124,7 @@ impl Telemetry {
         Ok(telemetry)
     }
 
-    /// The metrics that every role has.
+    /// Creates the metrics that are common to all roles.
     pub fn plain(role: &str) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let table = Arc::new(Mutex::new(TableFacts::default()));
@@ -133,42 +133,39 @@ impl Telemetry {
             .const_label("role", role);
         let build = IntGauge::with_opts(build)?;
         build.set(1);
-        let latency = "Time from the kernel's stamp on a frame until the table took it.";
+        let latency = "Time from the kernel's timestamp of a frame until the table processed it.";
         let latency = HistogramOpts::new("tr111_event_latency_seconds", latency).buckets(LATENCY_BUCKETS.to_vec());
         let writes = Opts::new("tr111_kernel_write_failures_total", "Writes to a kernel map that failed.");
         let telemetry = Self {
             event_latency: Histogram::with_opts(latency)?,
             damaged_records: IntCounter::new(
                 "tr111_damaged_records_total",
-                "Records of a ring that are no event of this version.",
+                "Records of a ring that cannot be decoded.",
             )?,
             failed_writes: IntCounterVec::new(writes, &["map"])?,
             control_clients: IntGauge::new("tr111_control_clients", "Clients of the control socket.")?,
             tcp_connections: IntCounterVec::new(
-                Opts::new("tr111_tcp_connections_total", "TCP connections by listener, and by what became of them."),
+                Opts::new("tr111_tcp_connections_total", "TCP connections, by listener and result."),
                 &["listener", "result"],
             )?,
             store_errors: IntCounter::new(
                 "tr111_store_errors_total",
-                "Groups of changes that the store did not write.",
+                "Groups of changes that the store could not write.",
             )?,
             notifications: IntCounterVec::new(
-                Opts::new("tr111_notifications_total", "Changes that the ACS is to be told, by what became of them."),
+                Opts::new("tr111_notifications_total", "Changes with Active notification, by result."),
                 &["parameter", "result"],
             )?,
-            nat_bindings: IntGauge::new(
-                "tr111_nat_bindings",
-                "NAT bindings by which LAN devices wait for Connection Requests.",
-            )?,
+            nat_bindings: IntGauge::new("tr111_nat_bindings", "NAT bindings of LAN devices for Connection Requests.")?,
             nat_bindings_extended: IntCounter::new(
                 "tr111_nat_bindings_extended_total",
-                "NAT bindings that got a longer timeout.",
+                "NAT bindings whose timeout was extended.",
             )?,
             gateway_alarms: IntGaugeVec::new(
-                Opts::new("tr111_gateway_alarms", "What makes the gateway blind on a LAN interface: 1 while it does."),
+                Opts::new("tr111_gateway_alarms", "Alarms of a gateway by LAN interface: 1 while active."),
                 &["alarm", "interface"],
             )?,
-            probes_sent: IntCounter::new("unregistered", "Probes that left.")?,
+            probes_sent: IntCounter::new("unregistered", "Probes that were sent.")?,
             ready: AtomicBool::new(false),
             relearned: OnceLock::new(),
             obstacle: OnceLock::new(),
@@ -183,45 +180,45 @@ impl Telemetry {
         Ok(telemetry)
     }
 
-    /// Adds metrics of a role's own.
+    /// Registers further metrics of a role.
     pub fn register(&self, collector: Box<dyn Collector>) -> Result<(), prometheus::Error> {
         self.registry.register(collector)
     }
 
-    /// The counters of a TCP listener.
+    /// The counters of the TCP listener with this label.
     pub fn connections(&self, listener: &str) -> Connections {
         let counter = |result| self.tcp_connections.with_label_values(&[listener, result]);
         Connections { accepted: counter("accepted"), displaced: counter("displaced"), timed_out: counter("timed_out") }
     }
 
-    /// Takes what the owner of the table says about it.
+    /// Updates the facts about the table.
     pub fn set_table(&self, update: impl FnOnce(&mut TableFacts)) {
         update(&mut lock(&self.table));
     }
 
-    /// Programs are attached and their ring is read.
+    /// Marks the agent as ready: the programs are attached and the ring is read.
     pub fn set_ready(&self) {
         self.ready.store(true, Ordering::Relaxed);
     }
 
-    /// The store started empty, for this `reason`, and everything is learned anew.
+    /// Records that the store started empty for this `reason`.
     pub fn set_relearned(&self, reason: &str) {
-        // That happens at the start only.
+        // This is called at most once, at the start.
         let _ = self.relearned.set(reason.to_owned());
     }
 
-    /// Why the store started empty; `None` where it did not.
+    /// Why the store started empty; `None` if it did not start empty.
     pub fn relearned(&self) -> Option<&str> {
         self.relearned.get().map(String::as_str)
     }
 
-    /// The agent runs and cannot do its work before somebody restarts it, for this `reason`.
+    /// Records why the agent cannot do its work until it is restarted.
     pub fn set_obstacle(&self, reason: String) {
-        // The first one says enough.
+        // Only the first reason is kept.
         let _ = self.obstacle.set(reason);
     }
 
-    /// What there is to say of an agent that works, or why it does not.
+    /// The text of `/readyz`: the state of an agent that is ready, or why it is not.
     pub fn readiness(&self) -> Result<String, String> {
         if let Some(obstacle) = self.obstacle.get() {
             return Err(obstacle.clone());
@@ -233,7 +230,7 @@ impl Telemetry {
         Ok(format!("ready{}", relearned.unwrap_or_default()))
     }
 
-    /// Every counter among the metrics.
+    /// All counters with their values.
     pub fn counters(&self) -> Vec<Counter> {
         let counters = |family: &MetricFamily| {
             let name = family.name().to_owned();
@@ -249,19 +246,19 @@ impl Telemetry {
         families.flat_map(counters).collect()
     }
 
-    /// Every metric, in Prometheus' text format.
+    /// All metrics in the text format of Prometheus.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
 
-/// The value of a counter that counts by one.
+/// The value of a counter that is incremented in whole numbers.
 #[expect(clippy::cast_sign_loss, reason = "a counter is never below 0")]
 fn whole(count: f64) -> u64 {
     count as u64
 }
 
-/// Plain numbers stay right even if somebody panicked beside them.
+/// A panic cannot leave half-made changes of plain numbers.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
