@@ -102,7 +102,7 @@ fn an_address_is_reached_too() -> Result<()> {
     assert!(request.starts_with("GET http://10.111.2.6?ts=") && request.contains("Host: 10.111.2.6\r\n"), "{request}");
 
     acs::add_cpe(&acs, lab.path())?;
-    for (name, part) in [(USERNAME, "nothing is known of where"), ("CPE00000", "no CPE has this STUNUsername")] {
+    for (name, part) in [(USERNAME, "no address of this CPE is known"), ("CPE00000", "no CPE has this STUNUsername")] {
         let refused = acs.ask(&["connreq", "send", "--cpe", name])?;
         assert_eq!(refused.status.code(), Some(1));
         assert!(text(&refused.stderr).contains(part), "{}", text(&refused.stderr));

@@ -238,7 +238,7 @@ fn an_address_that_became_empty_is_told() -> Result<()> {
         device_session(""),
     ])?;
     assert_eq!(results[1]["value"], "sent");
-    assert_eq!(results[3]["value"], "failed: nothing is known of where this CPE is");
+    assert_eq!(results[3]["value"], "failed: no address of this CPE is known");
     assert_eq!(story.cpe(DEVICE)?["address"], Value::Null);
     assert_eq!(story.agent.json(&["bindings"])?["bindings"], json!([]));
     assert_eq!(heard(&socket)?.len(), 1);

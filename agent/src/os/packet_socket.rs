@@ -32,7 +32,7 @@ pub enum SocketError {
     /// The interface is down.
     #[error("interface {0} is down; `ip link set {0} up` first")]
     Down(String),
-    /// The process lacks the capability CAP_NET_RAW.
+    /// The process lacks the capability `CAP_NET_RAW`.
     #[error("packet sockets need CAP_NET_RAW: run the program as root, or `setcap cap_net_raw+ep` the binary")]
     Unprivileged,
     /// Any other error of the kernel.

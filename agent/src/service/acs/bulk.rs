@@ -35,7 +35,7 @@ const TELL: Duration = Duration::from_millis(100);
 pub enum Selection {
     /// Every CPE.
     All,
-    /// The CPEs with these STUNUsernames.
+    /// The CPEs with these names (STUNUsername).
     Names(Vec<String>),
 }
 

@@ -26,7 +26,7 @@ pub enum Error {
         least: usize,
     },
     /// No address of the CPE is known yet.
-    #[error("nothing is known of where this CPE is")]
+    #[error("no address of this CPE is known")]
     NoDestination,
     /// The CPE lacks the credentials for Connection Requests.
     #[error("this CPE has no ConnectionRequestUsername or no ConnectionRequestPassword")]
