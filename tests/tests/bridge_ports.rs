@@ -288,7 +288,7 @@ fn without_the_setting_the_alarm_and_the_check_name_it() -> Result<()> {
     wait_until("the alarm", ALARM, || Ok(agent.metrics()?.sum("tr111_gateway_alarms", &[]) == 1))?;
     let status = agent.json(&["status"])?;
     let detail = status["alarms"][0]["detail"].as_str().context("no detail")?;
-    let cause = "in this order: another DHCP server answers them from port to port of br-lan";
+    let cause = "most likely first: another DHCP server answers them between ports of br-lan";
     assert!(detail.contains(cause) && detail.contains(SETTING), "{detail}");
 
     agent.print(&["tune", &format!("{SETTING}=true")])?;
