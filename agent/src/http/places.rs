@@ -106,9 +106,8 @@ impl Seats {
         Decision::Enter
     }
 
-    /// Chooses the connection to close. Clients that are not authenticated come before authenticated ones; then those
-    /// of the source with the most unauthenticated connections; then those that sent no request; then the one that has
-    /// been inactive for the longest time.
+    /// Chooses the connection to close by these criteria, in this order: the client is not authenticated; its source has
+    /// the most unauthenticated connections; it sent no request; it has been inactive for the longest time.
     fn make_room(&self, limits: &Limits, now: Instant, is_meant: impl Fn(&Seat) -> bool) -> Decision {
         let meant = || self.taken.iter().filter(|(_, seat)| is_meant(seat));
         if meant().any(|(_, seat)| seat.keep.is_none()) {

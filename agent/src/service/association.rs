@@ -521,7 +521,7 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
             if let Output::DeviceRefused { identity, binding, result: IdentityResult::Denied } = output
                 && now >= self.next_denial
             {
-                tracing::info!(%identity, mac = %binding.mac, "a device that is denied gets no row");
+                tracing::info!(%identity, mac = %binding.mac, "device denied");
                 self.next_denial = now + DENIALS;
             }
         }
