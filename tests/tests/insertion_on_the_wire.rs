@@ -5,7 +5,7 @@ use std::{fs, net::Ipv4Addr, time::Duration};
 
 use anyhow::Result;
 use tr111_tests::{
-    agent::Agent,
+    agent::{Agent, Device},
     client::Client,
     frame::{Mac, kind},
     host::{dhclient, dnsmasq, kea, leases_of_dhclient, udhcpc, udhcpc_environment},
@@ -173,5 +173,31 @@ fn two_clients_behind_one_hardware_address_are_two() -> Result<()> {
     let identity = Some(&hex(G1)[2..]);
     assert_eq!([&offer, &ack, &later].map(|reply| reply.option(125) == identity), [true; 3]);
     assert_eq!([&offer_to_other, &ack_to_other, &later_to_other].map(|reply| reply.option(125)), [None; 3]);
+    Ok(())
+}
+
+/// GW-4, GW-7: three boxes of one image share a client identifier, and a server that ignores it gives each an address. They
+/// are three rows, and each gets the Gateway Identity, in renewals as well.
+#[test]
+fn three_boxes_of_one_client_identifier_are_three() -> Result<()> {
+    let (lab, interface) = Lan::Wire.lab()?;
+    let _server = dnsmasq(&lab.gateway, interface, (POOL, POOL_END), lab.path(), &["--dhcp-ignore-clid"])?;
+    let agent = Agent::start(&lab, &[interface], &[])?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    let serial = |number: u8| D1.replace("44455630303031", &format!("4445563030303{number}"));
+    let options = |number| [&[61, 6], &b"\0image"[..], &hex(&serial(number))].concat();
+    let mut boxes = [1, 2, 3].map(|number| Client::new(&wire, number, options(number)));
+    let identity = Some(&hex(G1)[2..]);
+    for client in &mut boxes {
+        assert_eq!(client.bind()?.option(125), identity);
+    }
+    let rows = agent.wait_for_rows(3, CLIENT)?;
+    let held = |rows: &[Device]| rows.iter().map(|row| row.bindings[0].ip.clone()).collect::<Vec<_>>();
+    let given: Vec<_> = boxes.iter().map(|client| client.address.to_string()).collect();
+    assert_eq!(held(&rows), given);
+    for client in &mut boxes {
+        assert_eq!(client.renew()?.option(125), identity);
+    }
+    assert_eq!(held(&agent.devices()?), given);
     Ok(())
 }

@@ -202,6 +202,18 @@ fn client_identifiers_tell_clients_behind_one_address_apart() {
     assert_eq!(lan.rows().into_keys().collect::<Vec<_>>(), ["A", "C"]);
 }
 
+/// GW-7: boxes of one image share a client identifier. Where they hold different addresses, each is a client of its own.
+#[test]
+fn one_client_identifier_behind_several_addresses_is_several_clients() {
+    let mut lan = Lan::new();
+    for (host, serial) in [(1, "A"), (2, "B"), (3, "C")] {
+        lan.join(&Client::new(host, serial).with_id(b"image"), ip(host), HOUR);
+    }
+    assert_eq!(lan.changes(), ["+A", "+B", "+C"]);
+    lan.release(&Client::new(2, "B").with_id(b"image"), ip(2));
+    assert_eq!(lan.rows().into_keys().collect::<Vec<_>>(), ["A", "C"]);
+}
+
 /// GW-7: VLANs are different segments, on which the same client is two clients of one row.
 #[test]
 fn segments_are_told_apart() {
