@@ -1,4 +1,8 @@
-//! What the programs, their pinned maps and the agent must agree on.
+//! The binary interface between the kernel programs, their pinned maps and the agent: map names, program names, map
+//! sizes and the layout of keys and values.
+//!
+//! Times are `CLOCK_BOOTTIME` in nanoseconds (`bpf_ktime_get_boot_ns`). Ports and lengths are in host byte order,
+//! addresses in network byte order.
 
 use crate::{
     config::{Config, Rate},
@@ -10,234 +14,245 @@ use crate::{
     words::Words,
 };
 
-/// Changes with every change of a map's layout, of [`crate::event`], [`crate::config`] or [`crate::counter`].
+/// Version of this interface. Increase it with every change to a map's layout, to [`crate::event`], to
+/// [`crate::config`] or to [`crate::counter`].
 pub const ABI: u32 = 7;
 
-/// Bytes of the ring `EVENTS_LAN`: some 2,500 messages. The agent maps it twice, and all of it counts as resident.
+/// Size of the ring `EVENTS_LAN` in bytes: about 2,500 DHCP messages. The agent maps the ring twice, and both mappings
+/// count as resident memory.
 pub const LAN_RING_BYTES: u32 = 1 << 20;
-/// Exchanges that egress can find; the least recently used goes first.
+/// Capacity of `EXCHANGES`. The least recently used exchange is evicted first.
 pub const EXCHANGES_MAXIMUM: u32 = 65_536;
-/// Clients with rows; the agent fills the map and never evicts.
+/// Capacity of `STICKY`, the clients that have a row in the table. The agent fills the map; nothing is evicted.
 pub const STICKY_MAXIMUM: u32 = 131_072;
-/// Clients that identified themselves and have no row yet.
+/// Capacity of `NEWCOMERS`, the clients that identified themselves and have no row yet.
 pub const NEWCOMERS_MAXIMUM: u32 = 4_096;
-/// Clients whose last ACK is kept; the least recently used goes first.
+/// Capacity of `LAST_ACK`. The least recently used client is evicted first.
 pub const LAST_ACKS_MAXIMUM: u32 = 131_072;
-/// Stations whose liveness is watched.
+/// Capacity of `NEIGHBOURS`, the stations whose liveness is tracked.
 pub const NEIGHBOURS_MAXIMUM: u32 = 131_072;
-/// Flows of Binding Requests that are known; the least recently used goes first.
+/// Capacity of `FLOWS`. The least recently used flow is evicted first.
 pub const FLOWS_MAXIMUM: u32 = 65_536;
-/// Interfaces whose last reply is noted; the least recently used goes first.
+/// Capacity of `REPLIES`, `FOREIGN_REPLIES` and `MERGED`, in interfaces. The least recently used one is evicted first.
 pub const REPLIES_MAXIMUM: u32 = 256;
-/// Ports of LAN bridges: four bridges that are full (`BR_MAX_PORTS`).
+/// Capacity of `BRIDGE_PORTS`: four LAN bridges with the kernel's maximum of ports each (`BR_MAX_PORTS`).
 pub const BRIDGE_PORTS_MAXIMUM: u32 = 4_096;
-/// Sources of Connection Requests on the WAN whose budget is kept.
+/// Capacity of `WAN_BUDGETS`, in IPv4 source addresses.
 pub const WAN_BUDGETS_MAXIMUM: u32 = 16_384;
-/// Hardware addresses, and Ethernet sources, whose budget is kept.
+/// Capacity of `BUDGETS`, `SOURCE_BUDGETS` and `DHCP_BUDGETS` each.
 pub const BUDGETS_MAXIMUM: u32 = 16_384;
-/// Places at which the line-rate path answers: interfaces by addresses by ports.
+/// Capacity of `LISTENERS`: combinations of interface, address and port at which the line-rate path answers.
 pub const LISTENERS_MAXIMUM: u32 = 1_024;
-/// Addresses of this machine, and broadcast addresses of its networks, that the line-rate path knows.
+/// Capacity of `OWN_ADDRESSES`: this machine's addresses and the broadcast addresses of its networks.
 pub const OWN_ADDRESSES_MAXIMUM: u32 = 4_096;
-/// Bindings whose keep-alives the line-rate path answers; those beyond are left to the socket.
+/// Capacity of `BINDINGS`. Keep-alives of further bindings are left to the socket.
 pub const BINDINGS_MAXIMUM: u32 = 1 << 20;
 
-/// Names of maps, as the object file has them.
+/// Names of the maps in the object file.
 pub mod map {
-    /// Ring of LAN events.
+    /// Ring buffer: events from LAN interfaces.
     pub const EVENTS_LAN: &str = "EVENTS_LAN";
-    /// Per-CPU counters, by [`crate::counter::Counter::slot`].
+    /// Per-CPU array: counters, indexed by [`crate::counter::Counter::slot`].
     pub const COUNTERS: &str = "COUNTERS";
-    /// One [`crate::config::Config`].
+    /// Array of one [`crate::config::Config`].
     pub const CONFIG: &str = "CONFIG";
-    /// [`super::ExchangeKey`] to [`super::Mark`].
+    /// LRU hash: [`super::ExchangeKey`] to [`super::Mark`].
     pub const EXCHANGES: &str = "EXCHANGES";
-    /// [`super::ClientKey`] to 1.
+    /// Hash: [`super::ClientKey`] to the constant 1.
     pub const STICKY: &str = "STICKY";
-    /// [`super::ClientKey`] to boot time.
+    /// Array of newcomers, indexed by a hash over their [`super::ClientKey`], each with the boot time of its last
+    /// message.
     pub const NEWCOMERS: &str = "NEWCOMERS";
-    /// [`super::ClientKey`] to [`super::LastAck`].
+    /// LRU hash: [`super::ClientKey`] to [`super::LastAck`].
     pub const LAST_ACK: &str = "LAST_ACK";
-    /// [`super::NeighbourKey`] to [`super::Neighbour`].
+    /// Hash: [`super::NeighbourKey`] to [`super::Neighbour`].
     pub const NEIGHBOURS: &str = "NEIGHBOURS";
-    /// Two [`crate::insert::GatewayOption`], of which [`crate::config::Config::gateway_slot`] names the right one.
+    /// Array of two [`crate::insert::GatewayOption`]. [`crate::config::Config::gateway_slot`] selects the current one.
     pub const GATEWAY: &str = "GATEWAY";
-    /// Hash over Ethernet source and hardware address of a DHCP client to [`super::Budget`]: what the agent is told.
+    /// LRU hash: hash over Ethernet source and hardware address of a DHCP client to [`super::Budget`]. Limits the
+    /// events that the agent receives.
     pub const BUDGETS: &str = "BUDGETS";
-    /// Ethernet source to [`super::Budget`]: what the agent is told.
+    /// LRU hash: Ethernet source to [`super::Budget`]. Limits the events that the agent receives.
     pub const SOURCE_BUDGETS: &str = "SOURCE_BUDGETS";
-    /// Ethernet source to [`super::Budget`]: what passes, where DHCP is policed.
+    /// LRU hash: Ethernet source to [`super::Budget`]. Limits forwarded DHCP messages where DHCP is policed.
     pub const DHCP_BUDGETS: &str = "DHCP_BUDGETS";
-    /// IPv4 address to [`super::Budget`]: what passes, where Connection Requests are policed.
+    /// LRU hash: IPv4 source to [`super::Budget`]. Limits forwarded Connection Requests where these are policed.
     pub const WAN_BUDGETS: &str = "WAN_BUDGETS";
-    /// [`super::FlowKey`] to [`super::Flow`].
+    /// LRU hash: [`super::FlowKey`] to [`super::Flow`].
     pub const FLOWS: &str = "FLOWS";
-    /// Kernel index of an interface to boot time in nanoseconds: the last reply of a marked exchange.
+    /// LRU hash: interface index to the boot time of the last reply of a marked exchange.
     pub const REPLIES: &str = "REPLIES";
-    /// The same of a reply that a LAN bridge forwards from another server, where those do not count.
+    /// LRU hash: interface index of a LAN bridge to the boot time of the last reply that the bridge forwarded from
+    /// another DHCP server while such replies are not accepted.
     pub const FOREIGN_REPLIES: &str = "FOREIGN_REPLIES";
-    /// Kernel index of an interface to boot time in nanoseconds: the last DHCP datagrams that were merged and not told apart.
+    /// LRU hash: interface index to the boot time of the last merged (GRO) DHCP datagrams that could not be separated.
     pub const MERGED: &str = "MERGED";
-    /// The program [`super::program::LAN_MERGED`].
+    /// Program array: [`super::program::LAN_MERGED`], for tail calls.
     pub const TURNS: &str = "TURNS";
-    /// Kernel index of a port of a LAN bridge to that of the bridge.
+    /// Hash: interface index of a port to the interface index of its LAN bridge.
     pub const BRIDGE_PORTS: &str = "BRIDGE_PORTS";
-    /// [`super::ListenerKey`] to the [`super::Endpoint`] that is its CHANGED-ADDRESS.
+    /// Hash: [`super::ListenerKey`] to the [`super::Endpoint`] that the server reports as CHANGED-ADDRESS.
     pub const LISTENERS: &str = "LISTENERS";
-    /// IPv4 addresses from which nobody else sends, this machine's own and broadcast addresses, to 1.
+    /// Hash: IPv4 addresses that no other machine uses as a source (this machine's own and broadcast addresses) to the
+    /// constant 1.
     pub const OWN_ADDRESSES: &str = "OWN_ADDRESSES";
-    /// [`super::BindingKey`] to boot time in nanoseconds.
+    /// Hash: [`super::BindingKey`] to the boot time of the last keep-alive.
     pub const BINDINGS: &str = "BINDINGS";
 }
 
-/// Names of programs, as the object file has them.
+/// Names of the programs in the object file.
 pub mod program {
-    /// XDP, LAN ingress.
+    /// XDP on LAN interfaces, ingress: DHCP requests and ARP.
     pub const LAN_INGRESS: &str = "lan_ingress";
-    /// TC, LAN ingress: the same classifier where XDP cannot attach.
+    /// TC on LAN interfaces, ingress: the same classifier, for interfaces that do not take XDP.
     pub const LAN_INGRESS_TC: &str = "lan_ingress_tc";
-    /// TC, LAN ingress: merged datagrams. A tail call of [`LAN_INGRESS_TC`] leads to it.
+    /// TC on LAN interfaces, ingress: merged (GRO) datagrams. Reached by a tail call from [`LAN_INGRESS_TC`].
     pub const LAN_MERGED: &str = "lan_merged";
-    /// TC, LAN egress.
+    /// TC on LAN interfaces, egress: DHCP replies.
     pub const LAN_EGRESS: &str = "lan_egress";
-    /// TC, egress of a port of a LAN bridge: what comes from another port.
+    /// TC on ports of a LAN bridge, egress: DHCP messages that the bridge forwards from another port.
     pub const LAN_PORT: &str = "lan_port";
-    /// TC, LAN ingress: Binding Requests.
+    /// TC on LAN interfaces, ingress: STUN Binding Requests.
     pub const LAN_BINDING: &str = "lan_binding";
-    /// XDP, WAN ingress.
+    /// XDP on WAN interfaces, ingress: Connection Requests and STUN responses.
     pub const WAN_INGRESS: &str = "wan_ingress";
-    /// TC, WAN ingress: the same where XDP cannot attach.
+    /// TC on WAN interfaces, ingress: the same classifier, for interfaces that do not take XDP.
     pub const WAN_INGRESS_TC: &str = "wan_ingress_tc";
-    /// XDP, ACS: the line-rate path of the STUN server.
+    /// XDP on an ACS's interfaces: the line-rate path of the STUN server.
     pub const ACS_STUN: &str = "acs_stun";
 }
 
-/// One DHCP exchange, as requests and replies share it (RFC 2131 4.1: servers do not echo option 61).
+/// Identifies a DHCP exchange. Request and reply give the same key; option 61 is not part of it, because servers do not
+/// echo that option (RFC 2131 4.1).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ExchangeKey {
-    /// Where it was seen.
+    /// Interface and VLANs of the exchange.
     pub segment: Segment,
-    /// Hardware address, zero behind its length.
+    /// Client hardware address, zero-padded.
     pub chaddr: Words<2>,
-    /// Transaction.
+    /// Transaction identifier, as on the wire.
     pub xid: u32,
-    /// Hardware type.
+    /// Hardware type, as on the wire.
     pub htype: u8,
     /// Always 0.
     pub reserved: [u8; 3],
 }
 
-/// A DHCP client on a segment: its hardware address with its client identifier, if it has one (RFC 2131 4.2). Neither alone
-/// will do: boxes of one image may share an identifier, and one box may have several.
+/// Identifies a DHCP client on a segment: its hardware address together with its client identifier, if it sends one
+/// (RFC 2131 4.2). Neither is unique alone: devices with the same firmware image may share a client identifier, and one
+/// device may use several.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientKey {
-    /// Where it was seen.
+    /// Interface and VLANs of the client.
     pub segment: Segment,
-    /// [`crate::dhcp4::Hash`] over the client identifier and the hardware address.
+    /// [`crate::dhcp4::Hash`] over client identifier and hardware address.
     pub hash: u64,
-    /// Bytes of the client identifier; 0 without one.
+    /// Length of the client identifier in bytes; 0 if the client sent none.
     pub client_id_length: u16,
-    /// Hardware type.
+    /// Hardware type, as on the wire.
     pub htype: u8,
     /// Always 0.
     pub reserved: [u8; 5],
 }
 
-/// Why an exchange is marked.
+/// The record of a marked exchange: what the programs know about its request when the reply arrives.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// When the request was seen, boot time in nanoseconds.
+    /// Boot time of the request.
     pub time: u64,
-    /// The client gave an identity, now or before; else the message was undetermined and only the agent knows.
+    /// 1 if the client gave an identity, in this request or before. 0 if the request could not be parsed here (a
+    /// fragment): then only the agent can tell.
     pub identified: u8,
-    /// Bytes of `identity`; 0 where the request's identity could not be kept.
+    /// Length of `identity` in bytes; 0 if the request's identity could not be stored.
     pub identity_length: u8,
-    /// Largest message that the client takes (option 57), 0 if it did not say.
+    /// Largest DHCP message that the client accepts, in bytes (option 57); 0 if the client did not say.
     pub maximum_size: u16,
     /// DHCP message type of the request.
     pub message_type: u8,
-    /// DHCP message types of the replies to it that a port of the bridge forwarded, one bit each: a bridge floods a reply
-    /// to several ports.
+    /// DHCP message types of the replies that a port of the bridge has already forwarded, one bit each. A bridge floods
+    /// a reply to several ports, and only the first copy counts.
     pub answered: u8,
     /// Always 0.
     pub reserved: [u8; 2],
-    /// The client.
+    /// The client that sent the request.
     pub client: ClientKey,
-    /// Ethernet source of the request.
+    /// Ethernet source address of the request.
     pub source: [u8; 6],
     /// Always 0.
     pub reserved_too: [u8; 2],
-    /// The value of the request's option 125; what is behind its length has no meaning.
+    /// Value of the request's option 125; bytes beyond `identity_length` are undefined.
     pub identity: Words<IDENTITY_WORDS>,
 }
 
-/// Words of option 125 that a [`Mark`] and a [`LastAck`] keep: the longest Device Identity has 145 bytes.
+/// Words reserved for option 125 in a [`Mark`] and a [`LastAck`]; the longest Device Identity has 145 bytes.
 pub const IDENTITY_WORDS: usize = 19;
 
-/// How the last exchange of a client ended, so that the agent can reconcile after a ring loss or a restart (T-29).
+/// The last DHCPACK of a client, and whether its lease has ended since. The agent reads it to rebuild its table after a
+/// restart or after the ring lost events (T-29).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastAck {
-    /// When the ACK, or what ended the lease, was seen, boot time in nanoseconds.
+    /// Boot time of the ACK, or of the message that ended the lease.
     pub time: u64,
-    /// Lease in seconds as it stands; 0 without option 51.
+    /// Lease time in seconds, as in the ACK; 0 without option 51.
     pub lease: u32,
-    /// The address: `yiaddr`, or `ciaddr` in the answer to INFORM.
+    /// The client's address: `yiaddr`, or `ciaddr` in the reply to an INFORM.
     pub address: [u8; 4],
-    /// Server identifier, 0 without option 54.
+    /// Server identifier; 0.0.0.0 without option 54.
     pub server: [u8; 4],
-    /// The relay's address, 0 without a relay.
+    /// Address of the relay agent; 0.0.0.0 if the exchange was not relayed.
     pub giaddr: [u8; 4],
-    /// Hardware address.
+    /// Client hardware address, zero-padded.
     pub chaddr: Words<2>,
-    /// Hardware type.
+    /// Hardware type, as on the wire.
     pub htype: u8,
-    /// Hardware address length.
+    /// Hardware address length in bytes.
     pub hlen: u8,
-    /// DHCP message type of the request.
+    /// DHCP message type of the request that the ACK answers.
     pub message_type: u8,
-    /// Bytes of `identity`.
+    /// Length of `identity` in bytes.
     pub identity_length: u8,
-    /// Ethernet source of the request.
+    /// Ethernet source address of the request.
     pub source: [u8; 6],
-    /// DHCP message type of the RELEASE or DECLINE that ended the lease; 0 while it runs.
+    /// DHCP message type of the RELEASE or DECLINE that ended the lease; 0 while no such message was seen.
     pub ended_by: u8,
     /// Always 0.
     pub reserved: [u8; 5],
-    /// The value of the request's option 125; what is behind its length has no meaning.
+    /// Value of the request's option 125; bytes beyond `identity_length` are undefined.
     pub identity: Words<IDENTITY_WORDS>,
 }
 
-/// An IPv4 address on a segment from which ARP messages are noted (T-6).
+/// An IPv4 address on a segment whose ARP messages are recorded (T-6).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NeighbourKey {
-    /// Where it was seen.
+    /// Interface and VLANs of the station.
     pub segment: Segment,
-    /// Sender protocol address.
+    /// Sender protocol address of the ARP messages.
     pub address: [u8; 4],
 }
 
-/// The last ARP message from an address.
+/// The last ARP message from a recorded address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Neighbour {
-    /// When it was seen, boot time in nanoseconds.
+    /// Boot time of the message.
     pub seen: u64,
-    /// Its sender hardware address, which is a repeater's where the station is behind one; 0 before the first message.
+    /// Sender hardware address of the message; the address of a repeater if the station is behind one. All zero before
+    /// the first message.
     pub mac: [u8; 6],
     /// Always 0.
     pub reserved: [u8; 2],
 }
 
-/// A UDP flow from a LAN host to a STUN server, as it comes in on the LAN.
+/// A UDP flow from a LAN host to a STUN server, with the addresses before source NAT.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowKey {
-    /// Where it was seen.
+    /// Interface and VLANs of the host.
     pub segment: Segment,
     /// Address of the host.
     pub source: [u8; 4],
@@ -249,26 +264,26 @@ pub struct FlowKey {
     pub destination_port: u16,
 }
 
-/// What is known of a flow that carries CONNECTION-REQUEST-BINDING (TR-111 2.2.1.3).
+/// State of a flow that carries CONNECTION-REQUEST-BINDING (TR-111 2.2.1.3).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
-    /// When its last Binding Request was seen, boot time in nanoseconds.
+    /// Boot time of the last Binding Request.
     pub seen: u64,
-    /// When the agent was last told, boot time in nanoseconds.
+    /// Boot time of the last event about this flow.
     pub told: u64,
 }
 
-/// How often the agent is told of a flow that goes on as it was: every 30 s.
+/// Interval at which the agent receives an event about an unchanged flow: 30 s.
 pub const FLOW_SAMPLE_NANOSECONDS: u64 = 30_000_000_000;
 
-/// What a sender may still send: a token bucket.
+/// State of a token bucket.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Budget {
-    /// Boot time in nanoseconds at which `left` was right.
+    /// Boot time at which `left` was computed.
     pub time: u64,
-    /// Messages left.
+    /// Messages that the sender may still send.
     pub left: u32,
     /// Always 0.
     pub reserved: u32,
@@ -280,49 +295,49 @@ pub struct Budget {
 pub struct Endpoint {
     /// The address.
     pub address: [u8; 4],
-    /// The port, in the order of this machine.
+    /// The port, in host byte order.
     pub port: u16,
     /// Always 0.
     pub reserved: u16,
 }
 
 impl Endpoint {
-    /// `address` with `port`.
+    /// The endpoint of `address` and `port`.
     #[inline(always)]
     pub const fn new(address: [u8; 4], port: u16) -> Self {
         Self { address, port, reserved: 0 }
     }
 }
 
-/// A frame that is for the STUN server, by all that says whom a frame is for.
+/// Identifies a place at which the STUN server listens, by every field of a frame that says whom the frame is for.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerKey {
-    /// Kernel index of the interface that it came in by.
+    /// Kernel index of the ingress interface.
     pub ifindex: u32,
-    /// Its Ethernet destination, the address of that interface.
+    /// Ethernet destination address, which is the address of that interface.
     pub mac: [u8; 6],
-    /// Its destination port.
+    /// UDP destination port, in host byte order.
     pub port: u16,
-    /// Its destination address.
+    /// IPv4 destination address.
     pub address: [u8; 4],
 }
 
-/// A registered binding: the name in a CPE's Binding Requests, their source, and where they go.
+/// A registered binding: USERNAME, source and destination of a CPE's Binding Requests.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BindingKey {
-    /// [`crate::stun::username_hash`] over USERNAME.
+    /// [`crate::stun::username_hash`] over the padded USERNAME.
     pub username: u64,
-    /// Source of the requests.
+    /// Source of the requests, as this server sees it.
     pub source: Endpoint,
-    /// Their destination, from where Connection Requests have to come (UCR-20).
+    /// Destination of the requests. Connection Requests have to be sent from this endpoint (UCR-20).
     pub server: Endpoint,
 }
 
 impl BindingKey {
-    /// The key of the CPE with this name: requests have it padded with spaces to a multiple of four bytes (T-37). `None`
-    /// where the name is longer than any STUNUsername.
+    /// The key for the CPE with the username `name`. Requests carry the name padded with spaces to a multiple of four
+    /// bytes (T-37). `None` if `name` is longer than the longest STUNUsername.
     pub fn new(name: &[u8], source: Endpoint, server: Endpoint, seed: u64) -> Option<Self> {
         let mut padded = [b' '; USERNAME_MAXIMUM as usize];
         padded.get_mut(..name.len())?.copy_from_slice(name);
@@ -331,8 +346,8 @@ impl BindingKey {
     }
 }
 
-/// Asserts where each field of a type lies, how large the type is and how it is aligned: the compilers of the kernel
-/// programs and of every host have to agree.
+/// Asserts the size, the alignment and the field offsets of a type at compile time. The compilers of the kernel
+/// programs and of all hosts have to agree on them.
 macro_rules! layout {
     ($($name:ident { $($field:ident $offset:literal,)* } $size:literal aligned $alignment:literal;)*) => {
         const _: () = {

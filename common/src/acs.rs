@@ -1,5 +1,5 @@
-//! What the line-rate path of the STUN server decides: which requests it may answer in place, and by what they are found
-//! to be as they were. The socket answers everything else, and would answer these with the same bytes.
+//! Decisions of the STUN server's line-rate path: which requests it may answer, and the key under which the binding of
+//! a keep-alive is registered. The socket answers all other requests, and would give the same answers to these.
 
 use crate::{
     abi::{BindingKey, Endpoint, ListenerKey},
@@ -12,32 +12,32 @@ use crate::{
     stun::{self, BindingForm, Demands},
 };
 
-/// Longest request that is read here: CONNECTION-REQUEST-BINDING with the longest USERNAME, and room for what may be
-/// ignored.
+/// Longest request that this path reads, in bytes: CONNECTION-REQUEST-BINDING, the longest USERNAME, and room for
+/// attributes that may be ignored.
 pub const REQUEST_MAXIMUM: usize = 512;
 
-/// Headers of IPv4, without options, and of UDP.
+/// Length of an IPv4 header without options and a UDP header.
 const IPV4_AND_UDP: u32 = 28;
 
-/// From where and to where a datagram goes.
+/// Source and destination of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Where it comes in.
+    /// The destination: the place where it arrived.
     pub listener: ListenerKey,
-    /// Who sent it.
+    /// The source: address and port.
     pub source: Endpoint,
-    /// Ethernet source.
+    /// Ethernet source address.
     mac: [u8; 6],
 }
 
-/// Finds a datagram towards one of the server's ports.
+/// Finds a datagram to one of the configured STUN ports.
 ///
 /// # Errors
 /// The class of any other frame.
 #[inline(always)]
 pub fn find<F: Frame + ?Sized>(frame: &F, ifindex: u32, config: &Config) -> Result<(Udp, Route), Class> {
     let udp = classify::find_stun(frame, None, config)?;
-    // Whether there is an interface for the VLAN, the stack knows.
+    // Only the stack knows whether an interface exists for the VLAN.
     if udp.fragment || udp.payload - udp.ip != IPV4_AND_UDP || udp.vlan != [0; 2] {
         return Err(Class::UnusualIp);
     }
@@ -53,14 +53,15 @@ pub fn find<F: Frame + ?Sized>(frame: &F, ifindex: u32, config: &Config) -> Resu
 }
 
 impl Route {
-    /// Where the answer comes from.
+    /// The endpoint to which the request was sent; the answer is sent from there.
     #[inline(always)]
     pub fn destination(&self) -> Endpoint {
         Endpoint::new(self.listener.address, self.listener.port)
     }
 
-    /// Whether an answer to the source may go out: not to a group, to nobody, to this machine or to port 0. Whoever gets
-    /// an answer that he did not ask for has no reason to answer it: it is no request, also not to another STUN server.
+    /// Whether the source of the request may be answered. Not answerable are multicast and broadcast addresses,
+    /// 0.0.0.0/8, loopback, this machine's own address and port 0. A host that receives an unsolicited answer does not
+    /// reply to it: an answer is not a request, not even to another STUN server.
     #[inline(always)]
     pub fn is_answerable(&self) -> bool {
         let Self { listener, source, mac } = self;
@@ -76,8 +77,9 @@ impl Route {
     }
 }
 
-/// Whether the checksums of IPv4 and UDP are as the stack would have them; `payload` holds what `udp` is about. UDP may
-/// have none (0), and a local sender's may be the bare sum of the pseudo-header, which the hardware would complete.
+/// Whether the IPv4 and UDP checksums are valid, by the rules of the kernel's stack. `payload` holds the datagram of
+/// `udp`. UDP allows an absent checksum (0), and a local sender's packet may carry the sum over the pseudo-header only,
+/// which the hardware would complete.
 #[inline(always)]
 pub fn is_intact<F: Frame + ?Sized, O: Octets + ?Sized, R: Repeat>(
     frame: &F,
@@ -124,19 +126,20 @@ impl<O: Octets + ?Sized> Step for SumStep<'_, O> {
     }
 }
 
-/// A request that may be answered in place.
+/// A request that this path may answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// It asks for its address. CONNECTION-REQUEST-BINDING without a name is no more than that.
+    /// A request for the mapped address only. CONNECTION-REQUEST-BINDING without USERNAME belongs here too.
     Plain,
-    /// Its [`Demands`] say through which binding Connection Requests reach whom: may be answered if that is registered.
+    /// A request that names the CPE and its binding; [`Demands`] holds the name. It may be answered if the binding is
+    /// registered.
     KeepAlive,
 }
 
-/// Judges the datagram of `length` bytes in `octets`, and leaves in `demands` what it asks for.
+/// Classifies the request of `length` bytes in `octets`, and writes its attributes to `demands`.
 ///
 /// # Errors
-/// The class of a request that the socket answers.
+/// The class of a request that is left to the socket.
 #[inline(always)]
 pub fn judge<O: Octets + ?Sized, R: Repeat>(
     octets: &O,
@@ -154,11 +157,11 @@ pub fn judge<O: Octets + ?Sized, R: Repeat>(
     if signals.damaged || demands.unaligned {
         return Err(Class::MalformedStun);
     }
-    // The socket counts them by form, and answers.
+    // The socket counts the malformed attributes by their form, and answers the request.
     if signals.binding_form() == Some(BindingForm::Wrong) {
         return Err(Class::WrongBinding);
     }
-    // A name without CONNECTION-REQUEST-BINDING has no meaning that could be known here.
+    // USERNAME without CONNECTION-REQUEST-BINDING has no meaning that this path knows.
     if demands.demanding || (demands.has_username() && !signals.connection_request_binding) {
         return Err(Class::Demanding);
     }
@@ -168,13 +171,13 @@ pub fn judge<O: Octets + ?Sized, R: Repeat>(
     Ok(if demands.has_username() { Question::KeepAlive } else { Question::Plain })
 }
 
-/// The class of a keep-alive whose binding is registered.
+/// The class of a keep-alive from a registered binding.
 #[inline(always)]
 pub fn keep_alive_class(demands: &Demands) -> Class {
     if demands.signals.nul_binding { Class::NulKeepAlive } else { Class::KeepAlive }
 }
 
-/// By what the binding of a keep-alive is registered.
+/// The key under which the binding of a keep-alive is registered.
 #[inline(always)]
 pub fn binding_key<O: Octets + ?Sized, R: Repeat>(
     octets: &O,
@@ -187,7 +190,7 @@ pub fn binding_key<O: Octets + ?Sized, R: Repeat>(
     BindingKey { username, source: route.source, server: route.destination() }
 }
 
-/// The answer to the request in `octets`.
+/// The Binding Response to the request in `octets`.
 #[inline(always)]
 pub fn answer<O: Octets + ?Sized>(octets: &O, route: &Route, changed: Endpoint) -> stun::Answer {
     let mut transaction_id = [0; 16];

@@ -1,4 +1,5 @@
-//! What each hook decides about a frame. Pure: the maps are looked up by the caller, in the order given here.
+//! Classification of frames at each hook. Pure functions: the caller looks up the maps, in the order of the functions
+//! below.
 
 use crate::{
     abi::{ClientKey, ExchangeKey, FlowKey},
@@ -12,7 +13,7 @@ use crate::{
     stun::{self, BindingForm, Demands, Signals},
 };
 
-/// Finds a datagram towards DHCP servers and relays.
+/// Finds a UDP datagram to the DHCP server port (67).
 ///
 /// # Errors
 /// The class of any other frame.
@@ -21,8 +22,8 @@ pub fn find_request<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>) -> 
     headers::find_udp(frame, metadata_tag, Wanted::DestinationPort(dhcp4::SERVER_PORT))
 }
 
-/// Finds a datagram towards DHCP clients, or towards a relay. From which port it comes is the server's affair (RFC 2131
-/// 4.1); whether it is a reply, its `op` says.
+/// Finds a UDP datagram to the DHCP client port (68) or to a relay agent (67). The source port is not checked, because
+/// a server may choose it (RFC 2131 4.1); the field `op` tells requests from replies.
 ///
 /// # Errors
 /// The class of any other frame.
@@ -31,7 +32,7 @@ pub fn find_reply<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>) -> Re
     headers::find_udp(frame, metadata_tag, Wanted::DestinationPorts(&dhcp4::REPLY_PORTS))
 }
 
-/// Finds a datagram towards one of the ports on which STUN servers are expected.
+/// Finds a UDP datagram to one of the configured STUN ports.
 ///
 /// # Errors
 /// The class of any other frame.
@@ -40,8 +41,7 @@ pub fn find_stun<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>, config
     headers::find_udp(frame, metadata_tag, Wanted::DestinationPorts(&config.stun_ports))
 }
 
-/// Judges a datagram towards a STUN server: the signals of a Binding Request with CONNECTION-REQUEST-BINDING. Works in
-/// `demands`.
+/// Reads the signals of a Binding Request with CONNECTION-REQUEST-BINDING. `demands` is overwritten.
 ///
 /// # Errors
 /// The class of any other message.
@@ -66,7 +66,7 @@ pub fn judge_stun<O: Octets + ?Sized, R: Repeat>(
     }
 }
 
-/// The class of a Binding Request with CONNECTION-REQUEST-BINDING, which the agent `is_told` of or not.
+/// The class of a Binding Request with CONNECTION-REQUEST-BINDING; `is_told` says whether the agent receives an event.
 #[inline(always)]
 pub fn binding_class(signals: Signals, is_told: bool) -> Class {
     match (is_told, signals.nul_binding) {
@@ -77,7 +77,7 @@ pub fn binding_class(signals: Signals, is_told: bool) -> Class {
     }
 }
 
-/// The flow of a datagram.
+/// The flow that the datagram belongs to.
 #[inline(always)]
 pub fn flow_key<O: Octets + ?Sized>(octets: &O, segment: Segment, udp: &Udp) -> FlowKey {
     let addresses = udp.ip + headers::IPV4_ADDRESSES as u32;
@@ -90,7 +90,7 @@ pub fn flow_key<O: Octets + ?Sized>(octets: &O, segment: Segment, udp: &Udp) -> 
     }
 }
 
-/// Judges a datagram from the WAN: a Connection Request, or a STUN server's answer.
+/// Classifies a datagram from the WAN: a Connection Request, a response of a STUN server, or other traffic.
 #[inline(always)]
 pub fn judge_wan<F: Frame + ?Sized>(frame: &F, udp: &Udp, config: &Config) -> Class {
     if udp.fragment || udp.payload + connreq::START as u32 > udp.end {
@@ -117,19 +117,19 @@ impl From<FixedError> for Class {
     }
 }
 
-/// The fixed part of a client's message.
+/// The fixed part of a DHCP request (`op` 1).
 ///
 /// # Errors
-/// The class of a message that is damaged or runs in the other direction.
+/// The class of a message that is malformed or has another `op`.
 #[inline(always)]
 pub fn request_fixed<O: Octets + ?Sized>(octets: &O, udp: &Udp) -> Result<Fixed, Class> {
     fixed(octets, udp, dhcp4::BOOTREQUEST)
 }
 
-/// The fixed part of a server's message.
+/// The fixed part of a DHCP reply (`op` 2).
 ///
 /// # Errors
-/// The class of a message that is damaged or runs in the other direction.
+/// The class of a message that is malformed or has another `op`.
 #[inline(always)]
 pub fn reply_fixed<O: Octets + ?Sized>(octets: &O, udp: &Udp) -> Result<Fixed, Class> {
     fixed(octets, udp, dhcp4::BOOTREPLY)
@@ -141,25 +141,26 @@ fn fixed<O: Octets + ?Sized>(octets: &O, udp: &Udp, op: u8) -> Result<Fixed, Cla
     if fixed.op == op { Ok(fixed) } else { Err(Class::OtherMessage) }
 }
 
-/// What a client's message is, before anything is known of the client.
+/// Classification of a client's message before the client is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Carries a Device Identity, or is undetermined: hand up, mark the exchange.
+    /// The message carries a Device Identity or cannot be parsed here (a fragment): send an event, mark the exchange.
     Tell {
-        /// The class to count it under.
+        /// The class under which the frame is counted.
         class: Class,
-        /// A Device Identity was found here.
+        /// Whether a Device Identity was found in the message.
         identified: bool,
     },
-    /// RELEASE or DECLINE: hand up.
+    /// RELEASE or DECLINE: send an event.
     Ends(Class),
-    /// DISCOVER, REQUEST or INFORM without a Device Identity: [`Class::Sticky`] if the client is known, else by reason.
+    /// DISCOVER, REQUEST or INFORM without a Device Identity. The class is [`Class::Sticky`] if the client is known,
+    /// else it follows from the refusal.
     Unidentified(MessageType, Refusal),
-    /// Nothing to do.
+    /// No action other than counting.
     Pass(Class),
 }
 
-/// Judges a client's message after the walk over its options.
+/// Classifies a client's message whose options were walked.
 #[inline(always)]
 pub fn judge_request(udp: &Udp, walk: &Walk, config: &Config) -> Request {
     if udp.fragment {
@@ -188,7 +189,7 @@ pub fn judge_request(udp: &Udp, walk: &Walk, config: &Config) -> Request {
     }
 }
 
-/// The class of an unidentified message from a client that is not sticky.
+/// The class of a message without a valid identity from an unknown client.
 #[inline(always)]
 pub fn unidentified(refusal: Refusal) -> Class {
     match refusal {
@@ -197,7 +198,7 @@ pub fn unidentified(refusal: Refusal) -> Class {
     }
 }
 
-/// Judges a server's message of a marked exchange after the walk over its options.
+/// Classifies a server's message of a marked exchange whose options were walked.
 #[inline(always)]
 pub fn judge_reply(udp: &Udp, walk: &Walk) -> Class {
     if udp.fragment {
@@ -215,7 +216,7 @@ pub fn judge_reply(udp: &Udp, walk: &Walk) -> Class {
     }
 }
 
-/// The walk over the options of the message in `udp`.
+/// Walks the options of the DHCP message in `udp`.
 #[inline(always)]
 pub fn walk<S: Source + ?Sized, R: Repeat>(source: &S, udp: &Udp, config: &Config, repeat: R) -> Walk {
     let mut walk = Walk::new(udp.payload, udp.end, config);
@@ -223,20 +224,20 @@ pub fn walk<S: Source + ?Sized, R: Repeat>(source: &S, udp: &Udp, config: &Confi
     walk
 }
 
-/// The same in the place of an earlier walk.
+/// Like [`walk`], reusing the memory of an earlier walk.
 #[inline(always)]
 pub fn walk_again<S: Source + ?Sized, R: Repeat>(walk: &mut Walk, source: &S, udp: &Udp, config: &Config, repeat: R) {
     walk.start(udp.payload, udp.end, config);
     walk.run(source, config, repeat);
 }
 
-/// The key by which request and reply find each other.
+/// The key of the message's exchange. A request and its reply have the same key.
 #[inline(always)]
 pub fn exchange_key(segment: Segment, fixed: &Fixed) -> ExchangeKey {
     ExchangeKey { segment, chaddr: fixed.chaddr, xid: fixed.xid, htype: fixed.htype, reserved: [0; 3] }
 }
 
-/// The key of the client that sent a message.
+/// The key of the client that sent the message.
 #[inline(always)]
 pub fn client_key(segment: Segment, fixed: &Fixed, walk: &Walk) -> ClientKey {
     let mut hash = walk.client_id;

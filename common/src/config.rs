@@ -1,75 +1,76 @@
-//! The runtime settings of the kernel programs: one record in the map `CONFIG`, written by the agent.
+//! Runtime settings of the kernel programs: one record in the map `CONFIG`, written by the agent.
 
 use crate::{headers::PORTS, identity::DSL_FORUM};
 
-/// How sub-options of enterprise 3561 are read (requirement T-21).
+/// Interpretation of the sub-options of enterprise 3561 (T-21).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Dialect {
-    /// TR-111, but a client message that carries code 4 without 5 and 6 is TR-124.
+    /// TR-111, except that a client message with code 4 and without codes 5 and 6 follows TR-124.
     #[default]
     Auto,
-    /// TR-111 as written.
+    /// TR-111 only.
     Tr111,
-    /// TR-124: 1 OUI, 2 class, 3 model, 4 serial number.
+    /// TR-124 only: 1 OUI, 2 product class, 3 model, 4 serial number.
     Tr124,
 }
 
-/// What the programs are told at run time.
+/// The settings. Flags are 0 or 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Config {
-    /// Seed of the hash over client identifiers, so that nobody on the LAN can prepare a collision.
+    /// Seed of the hash over client identifiers. It is secret, so that LAN hosts cannot construct collisions.
     pub seed: u64,
-    /// What one hardware address may bring to the agent.
+    /// Rate of events to the agent per hardware address.
     pub budget: Rate,
-    /// A [`Dialect`] as its number.
+    /// Number of a [`Dialect`].
     pub dialect: u8,
-    /// Not 0: accept an OUI of three raw bytes, or with separators (T-16).
+    /// Whether an OUI of three raw bytes or with separators is accepted (T-16).
     pub lenient_oui: u8,
-    /// Which of the two entries of the map `GATEWAY` holds the Gateway Identity, so that it changes in one step.
+    /// Index, 0 or 1, of the current Gateway Identity in the map `GATEWAY`. The agent writes the other entry and then
+    /// changes the index, so that programs never read a half-written identity.
     pub gateway_slot: u8,
-    /// Not 0: replies of DHCP servers behind a port of a LAN bridge count (T-26).
+    /// Whether replies of DHCP servers behind a port of a LAN bridge are accepted (T-26).
     pub accept_foreign_server: u8,
     /// Always 0.
     pub reserved: [u8; 4],
-    /// Accepted enterprise numbers; 0 for none (T-23).
+    /// Accepted enterprise numbers; unused entries are 0 (T-23).
     pub enterprises: [u32; 4],
-    /// UDP ports on which STUN servers are expected, up to the first 0.
+    /// UDP ports of STUN servers; the list ends at the first 0.
     pub stun_ports: [u16; PORTS],
-    /// Bits of the packet mark that flows of Connection Requests get, under `mark_mask`.
+    /// Packet mark for flows of Connection Requests; only the bits in `mark_mask` are used.
     pub mark: u32,
-    /// The bits that `mark` may change; 0: no flow is marked.
+    /// Bits of the packet mark that `mark` may change; 0 disables marking.
     pub mark_mask: u32,
-    /// Nanoseconds in which one source on the WAN earns one Connection Request; 0: not policed.
+    /// Interval in nanoseconds at which a source on the WAN earns one Connection Request; 0 disables policing.
     pub wan_connreq_interval: u64,
-    /// Nanoseconds in which one Ethernet source earns one DHCP message; 0: not policed.
+    /// Interval in nanoseconds at which an Ethernet source earns one DHCP message; 0 disables policing.
     pub lan_dhcp_interval: u64,
-    /// What one relay may bring to the agent, and what passes of it where DHCP is policed.
+    /// Rate of events to the agent per relay agent, and of its forwarded messages where DHCP is policed.
     pub relay_budget: Rate,
 }
 
-/// How fast a sender may go: a token bucket.
+/// Parameters of a token bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Rate {
-    /// Nanoseconds in which one message is earned; 0: no limit.
+    /// Interval in nanoseconds at which one message is earned; 0 for no limit.
     pub interval: u64,
-    /// Messages at once.
+    /// Size of the bucket, in messages.
     pub burst: u32,
     /// Always 0.
     pub reserved: u32,
 }
 
 impl Rate {
-    /// A rate of one message each `interval` nanoseconds and `burst` at once.
+    /// A rate of one message per `interval` nanoseconds, with bursts of up to `burst` messages.
     #[inline(always)]
     pub const fn new(interval: u64, burst: u32) -> Self {
         Self { interval, burst, reserved: 0 }
     }
 }
 
-/// What a source that is policed may send at once, whatever its rate.
+/// Bucket size of policed sources, in messages, whatever their rate.
 pub const POLICE_BURST: u32 = 16;
 
 impl Default for Config {
@@ -94,14 +95,14 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Whether elements of `enterprise` are read.
+    /// Whether elements of enterprise number `enterprise` are read.
     #[inline(always)]
     pub fn accepts(&self, enterprise: u32) -> bool {
         let [a, b, c, d] = self.enterprises;
         enterprise != 0 && (enterprise == a || enterprise == b || enterprise == c || enterprise == d)
     }
 
-    /// The dialect; an unknown number reads as [`Dialect::Auto`].
+    /// The dialect; unknown numbers are read as [`Dialect::Auto`].
     #[inline(always)]
     pub fn dialect(&self) -> Dialect {
         match self.dialect {

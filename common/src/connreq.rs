@@ -1,13 +1,14 @@
-//! UDP Connection Requests on the wire (TR-111 2.2.2.3): what an observer tells them by.
+//! UDP Connection Requests on the wire (TR-111 2.2.2.3), as an observer recognises them.
 
-/// Bytes that [`starts`] looks at.
+/// Length of the prefix that [`starts`] examines, in bytes.
 pub const START: usize = 8;
 
-/// Whether a datagram that starts with these bytes is meant as a Connection Request: GET of an `http` URI (UCR-28 to
-/// UCR-30). Methods are case-sensitive, schemes are not. STUN starts with a byte of 0 or 1 (UCR-17).
+/// Whether a datagram with this prefix is a Connection Request: a GET of an `http` URI (UCR-28 to UCR-30). Methods are
+/// case-sensitive, schemes are not. STUN messages start with a byte of 0 or 1 (UCR-17).
 #[inline(always)]
 pub fn starts(bytes: [u8; START]) -> bool {
-    // Bit 5 is what tells lower from upper case; no other bytes than letters become the letters of `http` by it.
+    // Bit 5 distinguishes lower from upper case. No bytes other than letters become the letters of `http` when it is
+    // set.
     const LOWER: u64 = 0x0000_0000_2020_2020;
     u64::from_be_bytes(bytes) | LOWER == u64::from_be_bytes(*b"GET http")
 }
@@ -16,7 +17,7 @@ pub fn starts(bytes: [u8; START]) -> bool {
 mod tests {
     use super::*;
 
-    /// UCR-5, UCR-17, UCR-30: only GET of an http URI starts a Connection Request.
+    /// UCR-5, UCR-17, UCR-30: only a GET of an http URI starts a Connection Request.
     #[test]
     fn knows_the_start_of_a_connection_request() {
         for good in [b"GET http", b"GET HTTP", b"GET HttP"] {

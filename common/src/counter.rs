@@ -1,12 +1,12 @@
-//! Every counter that the programs keep: what a frame is counted as, and where in the map `COUNTERS`.
+//! The counters of the kernel programs and their indices in the map `COUNTERS`.
 //!
-//! A program counts each frame exactly once per hook, as one [`Class`], so the classes of a hook add up to the frames
-//! that it saw. Frames of a class whose [`Class::outcome`] is [`Outcome::HandedUp`] were offered to the ring, so their
-//! sum equals the ring's events plus its losses.
+//! Each hook counts every frame exactly once, as one [`Class`], so the classes of a hook add up to the frames that the
+//! hook saw. Frames whose [`Class::outcome`] is [`Outcome::HandedUp`] were offered to the ring, so their sum equals the
+//! events that the ring took plus the events that it lost.
 
 use crate::{dhcp4::MessageType, identity::Refusal, insert::Insertion};
 
-/// A place where a program is attached.
+/// A point in the network stack at which a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Hook {
@@ -18,21 +18,21 @@ pub enum Hook {
     LanBinding,
     /// WAN ingress, XDP or TC.
     WanIngress,
-    /// The ACS's interfaces, XDP.
+    /// The interfaces of an ACS, XDP.
     AcsStun,
     /// Egress of a port of a LAN bridge, TC.
     LanPort,
 }
 
 impl Hook {
-    /// Every hook, in the order of their numbers.
+    /// All hooks, in the order of their numbers.
     pub const ALL: [Self; 6] =
         [Self::LanIngress, Self::LanEgress, Self::LanBinding, Self::WanIngress, Self::AcsStun, Self::LanPort];
-    /// Those of a gateway.
+    /// The hooks of a gateway.
     pub const GATEWAY: [Self; 5] =
         [Self::LanIngress, Self::LanEgress, Self::LanBinding, Self::WanIngress, Self::LanPort];
 
-    /// The value of the `hook` label, and the name of the program.
+    /// Value of the metric label `hook`, and the name of the program.
     pub const fn label(self) -> &'static str {
         match self {
             Self::LanIngress => "lan_ingress",
@@ -45,42 +45,42 @@ impl Hook {
     }
 }
 
-/// What becomes of a frame of some class. It passes, unless it is [`Outcome::Dropped`] or [`Outcome::Answered`].
+/// What happens to a frame of a class. The frame passes, except for [`Outcome::Dropped`] and [`Outcome::Answered`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Not ours.
+    /// Unrelated traffic.
     NotOurs,
-    /// Handed to the agent through the ring.
+    /// Sent to the agent through the ring.
     HandedUp,
-    /// Recognised and counted; the agent need not see it.
+    /// Recognised and counted; the agent gets no event.
     Noted,
-    /// Addressed to us, and refused.
+    /// Relevant traffic that is malformed or over a limit; it passes unprocessed.
     Refused,
-    /// Above the rate that the operator set.
+    /// Dropped, because its sender exceeds the rate that the operator set.
     Dropped,
-    /// Turned into its answer and sent back.
+    /// Rewritten into its answer and sent back.
     Answered,
-    /// For the STUN server, and left to its socket.
+    /// Addressed to the STUN server and left to its socket.
     ToSocket,
 }
 
 macro_rules! classes {
     ($($(#[$doc:meta])* $name:ident $label:literal $outcome:ident,)*) => {
-        /// What a hook takes a frame for.
+        /// Classification of a frame at a hook.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
         pub enum Class { $($(#[$doc])* $name,)* }
 
         impl Class {
-            /// Every class, in the order of their numbers.
+            /// All classes, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The value of the metric's `class` label.
+            /// Value of the metric label `class`.
             pub const fn label(self) -> &'static str {
                 match self { $(Self::$name => $label,)* }
             }
 
-            /// What becomes of the frame.
+            /// What happens to a frame of this class.
             pub const fn outcome(self) -> Outcome {
                 match self { $(Self::$name => Outcome::$outcome,)* }
             }
@@ -89,23 +89,23 @@ macro_rules! classes {
 }
 
 classes! {
-    /// No IPv4 header, or below more than two VLAN tags.
+    /// No IPv4 header, or more than two VLAN tags before the header.
     NotIpv4 "not_ipv4" NotOurs,
     /// ARP.
     Arp "arp" NotOurs,
     /// IPv4, but not UDP.
     NotUdp "not_udp" NotOurs,
-    /// UDP with other ports.
+    /// UDP with ports that the hook does not look at.
     OtherPort "other_port" NotOurs,
-    /// A fragment without a UDP header.
+    /// A fragment other than the first: it has no UDP header.
     LaterFragment "later_fragment" NotOurs,
     /// BOOTP without a DHCP message type.
     Bootp "bootp" NotOurs,
-    /// A DHCP message in the other direction, or of a type that the hook does not look at.
+    /// A DHCP message in the other direction, or of a type that the hook does not process.
     OtherMessage "other_message" NotOurs,
-    /// A client message without a Device Identity, from a client that never gave one.
+    /// A client message without a Device Identity, from an unknown client.
     NoIdentity "no_identity" NotOurs,
-    /// A reply to a client that never identified itself.
+    /// A reply to a client that did not identify itself.
     Unmarked "unmarked" NotOurs,
     /// DISCOVER with a Device Identity.
     Discover "discover" HandedUp,
@@ -113,13 +113,13 @@ classes! {
     Request "request" HandedUp,
     /// INFORM with a Device Identity.
     Inform "inform" HandedUp,
-    /// DISCOVER, REQUEST or INFORM without an identity, from a client that gave one before (T-9).
+    /// DISCOVER, REQUEST or INFORM without an identity, from a client that has identified itself before (T-9).
     Sticky "sticky" HandedUp,
     /// RELEASE.
     Release "release" HandedUp,
     /// DECLINE.
     Decline "decline" HandedUp,
-    /// First fragment of a DHCP message; the agent concludes.
+    /// First fragment of a DHCP message; the agent classifies it.
     Fragment "fragment" HandedUp,
     /// OFFER to a client that identified itself.
     Offer "offer" NotOurs,
@@ -127,90 +127,91 @@ classes! {
     Ack "ack" HandedUp,
     /// NAK to a client that identified itself.
     Nak "nak" HandedUp,
-    /// IP or UDP length that does not fit the frame.
+    /// An IP or UDP length that exceeds the frame.
     BadLength "bad_length" Refused,
-    /// A frame above what the programs copy.
+    /// A frame larger than [`crate::frame::FRAME_CAPACITY`].
     Oversize "oversize" Refused,
-    /// Datagrams of one flow that the kernel merged into one frame (GRO), where they cannot be told apart, or more of them
-    /// than a program looks at.
+    /// Datagrams of one flow that the kernel merged into one frame (GRO) and that cannot be separated here, or that
+    /// exceed the number which a program processes.
     Merged "merged" Refused,
-    /// Shorter than the fixed part of a DHCP message.
+    /// Shorter than the fixed part of a DHCP message (240 bytes).
     Truncated "truncated" Refused,
-    /// No DHCP magic cookie.
+    /// The DHCP magic cookie is missing.
     WrongCookie "wrong_cookie" Refused,
-    /// Hardware address length above 16.
+    /// Hardware address length greater than 16.
     BadHlen "bad_hlen" Refused,
-    /// A DHCP option that runs past the end of the message.
+    /// A DHCP option extends past the end of its field.
     DamagedOptions "damaged_options" Refused,
-    /// Option 125 that is no valid Device Identity; `tr111_device_identities_total` says why.
+    /// Option 125 without a valid Device Identity; `tr111_device_identities_total` counts the reasons.
     RefusedIdentity "refused_identity" Refused,
-    /// A MAC address above its budget of messages (SEC-8).
+    /// The sender exceeds its budget of events (SEC-8).
     OverBudget "over_budget" Refused,
-    /// A Binding Request with CONNECTION-REQUEST-BINDING of a flow that is new, changed, or due to be told again.
+    /// A Binding Request with CONNECTION-REQUEST-BINDING from a flow that is new, has changed, or whose last event is
+    /// older than [`crate::abi::FLOW_SAMPLE_NANOSECONDS`].
     Binding "binding" HandedUp,
-    /// Such a Binding Request of a flow that goes on as it was.
+    /// A Binding Request with CONNECTION-REQUEST-BINDING from an unchanged flow.
     BindingRefresh "binding_refresh" Noted,
-    /// Another STUN message towards a STUN server, or something else on its port.
+    /// Another datagram to a STUN port.
     OtherStun "other_stun" NotOurs,
-    /// The answer of a STUN server.
+    /// A response of a STUN server.
     StunAnswer "stun_answer" Noted,
     /// A UDP Connection Request.
     ConnectionRequest "connection_request" Noted,
-    /// Above the rate that the operator set.
+    /// The sender exceeds the rate that the operator set.
     Policed "policed" Dropped,
-    /// A Binding Request that asks for its address and for nothing else.
+    /// A Binding Request for the mapped address only.
     Plain "plain" Answered,
-    /// A Binding Request of a registered binding that is as it was.
+    /// A Binding Request from a registered binding that has not changed.
     KeepAlive "keep_alive" Answered,
-    /// A Binding Request of a binding that is not registered, or not here.
+    /// A Binding Request whose binding is not registered with this server.
     UnregisteredBinding "unregistered_binding" ToSocket,
     /// A Binding Request with MESSAGE-INTEGRITY.
     Signed "signed" ToSocket,
     /// A Binding Request with BINDING-CHANGE.
     BindingChange "binding_change" ToSocket,
-    /// A Binding Request with RESPONSE-ADDRESS, CHANGE-REQUEST or another attribute that has to be understood.
+    /// A Binding Request with RESPONSE-ADDRESS, CHANGE-REQUEST or another mandatory attribute.
     Demanding "demanding" ToSocket,
-    /// A Binding Request that is not as RFC 3489 has it.
+    /// A Binding Request that violates RFC 3489.
     MalformedStun "malformed_stun" ToSocket,
-    /// A datagram to a STUN port with IP options or a VLAN tag, or the first fragment of one.
+    /// A datagram to a STUN port with IP options, with a VLAN tag, or fragmented.
     UnusualIp "unusual_ip" ToSocket,
-    /// A datagram to a STUN port whose source nobody has who could be answered: a group, a broadcast address, this machine.
+    /// A STUN request whose source address cannot be answered: multicast, broadcast, this machine, port 0.
     BadSource "bad_source" ToSocket,
-    /// A datagram to a STUN port with a wrong checksum.
+    /// A datagram to a STUN port with an invalid checksum.
     BadChecksum "bad_checksum" ToSocket,
-    /// A datagram to a STUN port that is not for this machine, or not for its STUN server.
+    /// A datagram to a STUN port for another machine, or to an address at which the STUN server does not listen.
     OtherAddress "other_address" NotOurs,
-    /// An answer for which the driver leaves no room around the frame.
+    /// A request that cannot be answered in place, because the driver has no room to grow the frame.
     NoRoom "no_room" ToSocket,
-    /// As [`Class::Binding`], where the attribute has NUL for the blank at its end.
+    /// Like [`Class::Binding`]; the attribute ends in NUL instead of a space.
     NulBinding "nul_binding" HandedUp,
-    /// As [`Class::BindingRefresh`], where the attribute has NUL for the blank at its end.
+    /// Like [`Class::BindingRefresh`]; the attribute ends in NUL instead of a space.
     NulBindingRefresh "nul_binding_refresh" Noted,
-    /// As [`Class::KeepAlive`], where the attribute has NUL for the blank at its end.
+    /// Like [`Class::KeepAlive`]; the attribute ends in NUL instead of a space.
     NulKeepAlive "nul_keep_alive" Answered,
-    /// A Binding Request whose CONNECTION-REQUEST-BINDING has another text or length (STUN-1). On an ACS the socket answers
-    /// it as a request without that attribute.
+    /// A Binding Request whose CONNECTION-REQUEST-BINDING has a wrong text or length (STUN-1). On an ACS the socket
+    /// ignores the attribute and answers the request.
     WrongBinding "wrong_binding" Refused,
-    /// At a port of a bridge: a DHCP message that the bridge's own hooks or another port have seen, or a reply that carries a
-    /// Gateway Identity.
+    /// At a bridge port: a DHCP message that the bridge's own hooks or another port have processed already, or a reply
+    /// that carries a Gateway Identity.
     Repeated "repeated" Noted,
-    /// At a port of a bridge: the reply of another DHCP server to a client that identified itself, where those do not count.
+    /// At a bridge port: the reply of another DHCP server to an identified client, while such replies are not accepted.
     ForeignServer "foreign_server" NotOurs,
 }
 
-/// A ring between the programs and the agent.
+/// A ring buffer between the programs and the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Ring {
-    /// Everything seen on LAN interfaces.
+    /// Events from LAN interfaces.
     Lan,
 }
 
 impl Ring {
-    /// Every ring, in the order of their numbers.
+    /// All rings, in the order of their numbers.
     pub const ALL: [Self; 1] = [Self::Lan];
 
-    /// The value of the `ring` label.
+    /// Value of the metric label `ring`.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Lan => "lan",
@@ -218,20 +219,20 @@ impl Ring {
     }
 }
 
-/// One counter of the map `COUNTERS`.
+/// A counter of the map `COUNTERS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
-    /// A frame at a hook.
+    /// Frames of a class at a hook.
     Packet(Hook, Class),
-    /// An identity that the kernel refused, by the message that carried it.
+    /// Identities that the kernel refused, by the type of the message that carried them.
     Refused(MessageType, Refusal),
-    /// An OFFER or ACK to a client that identified itself, by what became of the Gateway Identity.
+    /// OFFERs and ACKs to identified clients, by the result of the insertion of the Gateway Identity.
     Insertion(MessageType, Insertion),
     /// Events that a ring took.
     RingEvents(Ring),
-    /// Events that found a ring full.
+    /// Events that were lost because a ring was full.
     RingLost(Ring),
-    /// Newcomers that the map of newcomers could not take.
+    /// Newcomers that were overwritten in the map `NEWCOMERS`.
     NewcomersLost,
 }
 

@@ -1,4 +1,4 @@
-//! DHCP messages (RFC 2131, RFC 2132): the fixed part, and one walk over the options.
+//! DHCP messages (RFC 2131, RFC 2132): the fixed part, and the walk over the options that the kernel programs use.
 
 use crate::{
     config::Config,
@@ -8,38 +8,38 @@ use crate::{
     words::{WORD, Word, Words},
 };
 
-/// UDP port of servers and relays.
+/// UDP port of DHCP servers and relay agents.
 pub const SERVER_PORT: u16 = 67;
-/// UDP port of clients.
+/// UDP port of DHCP clients.
 pub const CLIENT_PORT: u16 = 68;
-/// UDP ports that servers send to: that of clients, and that of relays.
+/// Destination ports of replies: clients and relay agents. The list ends at the first 0.
 pub const REPLY_PORTS: [u16; PORTS] = [CLIENT_PORT, SERVER_PORT, 0, 0, 0, 0, 0, 0];
 
-/// `op` of a client's message.
+/// Field `op` of a client's message.
 pub const BOOTREQUEST: u8 = 1;
-/// `op` of a server's message.
+/// Field `op` of a server's message.
 pub const BOOTREPLY: u8 = 2;
 
-/// Magic cookie before the options (RFC 2131 3).
+/// Magic cookie in front of the options (RFC 2131 3).
 pub const COOKIE: [u8; 4] = [0x63, 0x82, 0x53, 0x63];
-/// Offset of the options from the start of the message.
+/// Offset of the options in the message, in bytes.
 pub const OPTIONS: u32 = 240;
-/// Offset and length of the `sname` field.
+/// Offset and length of the field `sname`.
 pub const SNAME: (u32, u32) = (44, 64);
-/// Offset and length of the `file` field.
+/// Offset and length of the field `file`.
 pub const FILE: (u32, u32) = (108, 128);
-/// Longest hardware address, and length of the `chaddr` field.
+/// Length of the field `chaddr`, and of the longest hardware address.
 pub const CHADDR: usize = 16;
 
 /// Option codes (RFC 2132, RFC 3925).
 pub mod option {
-    /// Padding, without a length.
+    /// Padding; has no length byte.
     pub const PAD: u8 = 0;
     /// Requested IP address.
     pub const REQUESTED_IP: u8 = 50;
     /// Lease time in seconds.
     pub const LEASE_TIME: u8 = 51;
-    /// Options go on in `file` or `sname`.
+    /// Option overload: options continue in `file` or `sname`.
     pub const OVERLOAD: u8 = 52;
     /// DHCP message type.
     pub const MESSAGE_TYPE: u8 = 53;
@@ -55,7 +55,7 @@ pub mod option {
     pub const RELAY_AGENT: u8 = 82;
     /// Vendor-identifying vendor-specific information.
     pub const VENDOR_IDENTIFYING: u8 = 125;
-    /// End of the options, without a length.
+    /// End of the options; has no length byte.
     pub const END: u8 = 255;
 }
 
@@ -82,11 +82,11 @@ pub enum MessageType {
 }
 
 impl MessageType {
-    /// Every type, by its number.
+    /// All types, in the order of their numbers.
     pub const ALL: [Self; 8] =
         [Self::Discover, Self::Offer, Self::Request, Self::Decline, Self::Ack, Self::Nak, Self::Release, Self::Inform];
 
-    /// The type with number `value`, if there is one.
+    /// The type with the number `value`; `None` if there is none.
     #[inline(always)]
     pub const fn from_wire(value: u8) -> Option<Self> {
         Some(match value {
@@ -102,7 +102,7 @@ impl MessageType {
         })
     }
 
-    /// The value of the metric's `message` label.
+    /// Value of the metric label `message`.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Discover => "discover",
@@ -117,40 +117,40 @@ impl MessageType {
     }
 }
 
-/// Why the fixed part of a message is refused.
+/// Reasons for which the fixed part of a message is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FixedError {
-    /// Below 240 bytes.
+    /// The message has fewer than 240 bytes.
     Truncated,
-    /// `hlen` above 16.
+    /// `hlen` is greater than 16.
     BadHlen,
-    /// Another magic cookie, or none.
+    /// The magic cookie is missing.
     WrongCookie,
 }
 
-/// The fields of the fixed part that tr111 uses, in the wire's order.
+/// The fields of the fixed part that are used, in the order of the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fixed {
     /// [`BOOTREQUEST`] or [`BOOTREPLY`].
     pub op: u8,
     /// Hardware type, 1 for Ethernet.
     pub htype: u8,
-    /// Hardware address length, at most 16.
+    /// Hardware address length in bytes, at most 16.
     pub hlen: u8,
-    /// Transaction, as it stands on the wire.
+    /// Transaction identifier, as on the wire.
     pub xid: u32,
-    /// The client's address, once it has one.
+    /// The client's current address; 0.0.0.0 if it has none.
     pub ciaddr: [u8; 4],
-    /// The address that the server gives.
+    /// The address that the server assigns.
     pub yiaddr: [u8; 4],
-    /// The relay's address, 0 without a relay.
+    /// Address of the relay agent; 0.0.0.0 if the message was not relayed.
     pub giaddr: [u8; 4],
-    /// Hardware address, zero behind `hlen`.
+    /// Hardware address, zero-padded beyond `hlen`.
     pub chaddr: Words<{ CHADDR / WORD }>,
 }
 
 impl Fixed {
-    /// Reads the message that starts at `start` and ends at `end`.
+    /// Parses the message in the bytes `start` to `end` of the frame.
     ///
     /// # Errors
     /// See [`FixedError`].
@@ -182,17 +182,17 @@ impl Fixed {
         })
     }
 
-    /// The hardware address as two numbers.
+    /// The hardware address as two big-endian numbers.
     #[inline(always)]
     pub fn chaddr_words(&self) -> [u64; 2] {
         self.chaddr.0.map(|word| u64::from_be_bytes(word.0))
     }
 }
 
-/// The hash of client identifiers, over words of eight bytes.
+/// Keyed hash of client identifiers, over words of eight bytes.
 ///
-/// Both multiplications are by the secret seed, and the rotation between them brings every bit below the top of one of
-/// them, so the difference that a changed word makes cannot be known without the seed.
+/// Both multiplications use the secret seed. The rotation between them moves every bit below the top of one of them, so
+/// the effect of a changed word cannot be predicted without the seed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Hash {
@@ -201,42 +201,42 @@ pub struct Hash {
 }
 
 impl Hash {
-    /// The hash of nothing.
+    /// The hash of the empty input.
     #[inline(always)]
     pub const fn new(seed: u64) -> Self {
         Self { state: seed.rotate_left(17), key: (seed ^ 0x9e37_79b9_7f4a_7c15) | 1 }
     }
 
-    /// Adds eight bytes.
+    /// Adds eight bytes to the input.
     #[inline(always)]
     pub fn add(&mut self, word: u64) {
         let product = (self.state ^ word).wrapping_mul(self.key);
         self.state = product.rotate_left(32).wrapping_mul(self.key);
     }
 
-    /// The hash.
+    /// The hash of the input so far.
     #[inline(always)]
     pub const fn value(self) -> u64 {
         self.state
     }
 }
 
-/// How the walk over the options field ended.
+/// State of the walk over the options field.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum WalkEnd {
-    /// It has not.
+    /// The walk has not ended.
     #[default]
     Walking,
-    /// At END.
+    /// The walk ended at END.
     End,
-    /// At the end of the message, without END; tolerated, as servers do.
+    /// The walk ended at the end of the message, without END. Accepted, as DHCP servers do.
     Exhausted,
-    /// At an option that runs past the end of its field, in this field or in `file` or `sname`.
+    /// An option extends past the end of its field: the options field, `file` or `sname`.
     Damaged,
 }
 
-/// Where a walk is. Options that go on in `file` or `sname` come in this order (RFC 2131 4.1).
+/// The field that a walk is in. Overloaded fields follow in this order (RFC 2131 4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 enum Field {
@@ -253,52 +253,52 @@ mod overload {
     pub(super) const SNAME: u8 = 2;
 }
 
-/// Walks the options once and keeps what the programs decide by.
+/// A single walk over the options of a message, and the values that it collects.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Walk {
-    /// Start of the message.
+    /// Start of the message in the frame.
     message: u32,
     at: u32,
-    /// End of the field that it is in.
+    /// End of the current field.
     end: u32,
-    /// Where END stands in the options field, once the walk met it.
+    /// Offset of END in the options field, once the walk has reached it.
     options_end: u32,
     field: Field,
     /// Hash over the client identifier (option 61).
     pub client_id: Hash,
-    /// Bytes of the client identifier, 0 without one.
+    /// Length of the client identifier in bytes; 0 without one.
     pub client_id_length: u16,
-    /// DHCP message type as it stands, 0 without one.
+    /// DHCP message type, as on the wire; 0 without option 53.
     pub message_type: u8,
-    /// Option overload as it stands in the options field, 0 without one.
+    /// Option overload, as on the wire; 0 without option 52.
     overload: u8,
-    /// Largest message that the client takes (option 57), as it stands, 0 without one.
+    /// Largest DHCP message that the client accepts, in bytes (option 57); 0 without one.
     pub maximum_size: u16,
-    /// Where the relay agent information (option 82) starts in the options field, 0 without one.
+    /// Offset of the relay agent information (option 82) in the options field; 0 without one.
     pub relay_agent: u32,
-    /// Where the last instance of option 125 starts, 0 without one.
+    /// Offset of the last instance of option 125; 0 without one.
     pub vendor_identifying: u32,
-    /// Lease in seconds (option 51), 0 without one.
+    /// Lease time in seconds (option 51); 0 without one.
     pub lease: u32,
-    /// Server identifier (option 54), 0 without one.
+    /// Server identifier (option 54); 0.0.0.0 without one.
     pub server: [u8; 4],
-    /// Requested address (option 50), 0 without one.
+    /// Requested address (option 50); 0.0.0.0 without one.
     pub requested: [u8; 4],
     /// How the walk over the options field ended.
     pub ended: WalkEnd,
-    /// What option 125 holds.
+    /// The identity in option 125.
     pub identity: Scan,
-    /// Option 125.
+    /// The joined value of all instances of option 125.
     pub joined: Joined,
 }
 
-/// Most options that one walk reads, four PADs counted as one. A message of 16 KiB could hold more, but no sane one does; what lies behind is
-/// [`WalkEnd::Damaged`].
+/// Most options that one walk reads; four PADs count as one. A message of 16 KiB could hold more, but no known client
+/// sends that many. A message with more options ends as [`WalkEnd::Damaged`].
 pub const OPTIONS_MAXIMUM: u32 = 1024;
 
 impl Walk {
-    /// A walk over the options of the message from `message` to `end`.
+    /// A walk over the options of the message in the bytes `message` to `end`.
     #[inline(always)]
     pub fn new(message: u32, end: u32, config: &Config) -> Self {
         let mut walk = Self::default();
@@ -306,8 +306,8 @@ impl Walk {
         walk
     }
 
-    /// Makes it a walk over the options of the message from `message` to `end`, in its place: it has no room on a kernel
-    /// stack.
+    /// Resets the walk to the options of the message in the bytes `message` to `end`. It works in place, because a
+    /// [`Walk`] does not fit on a kernel stack.
     #[inline(always)]
     pub fn start(&mut self, message: u32, end: u32, config: &Config) {
         self.message = message;
@@ -330,13 +330,13 @@ impl Walk {
         self.joined.clear();
     }
 
-    /// Where END stands in the options field, once the walk met it.
+    /// Offset of END in the options field; `None` if the walk did not reach END.
     #[inline(always)]
     pub fn end_option(&self) -> Option<u32> {
         if self.ended == WalkEnd::End { Some(self.options_end) } else { None }
     }
 
-    /// Reads every option.
+    /// Reads all options.
     #[inline(always)]
     pub fn run<S: Source + ?Sized, R: Repeat>(&mut self, source: &S, config: &Config, repeat: R) {
         repeat.repeat(OPTIONS_MAXIMUM, &mut WalkStep { walk: self, source, repeat });
@@ -346,7 +346,7 @@ impl Walk {
         self.identity.read_joined(&self.joined, config, repeat);
     }
 
-    /// Ends the field that it is in, and goes on in the next one that holds options; `false` after the last.
+    /// Ends the current field and continues in the next field that holds options; `false` after the last one.
     #[inline(always)]
     fn leave_field(&mut self, ended: WalkEnd) -> bool {
         if self.field == Field::Options {
@@ -367,7 +367,7 @@ impl Walk {
         true
     }
 
-    /// Ends the walk at an option that runs past its field.
+    /// Ends the walk at an option that extends past its field.
     #[inline(always)]
     fn fail(&mut self) -> bool {
         self.ended = WalkEnd::Damaged;
@@ -447,21 +447,21 @@ impl<O: Octets + ?Sized> Step for ClientIdStep<'_, O> {
     }
 }
 
-/// The options of one field of a message, for userspace: code and value, in order.
+/// Iterator over the options of one field of a message, as code and value, for userspace.
 ///
-/// Ends at END, at the end of the field, or at the first option that runs past it.
+/// It ends at END, at the end of the field, or at the first option that extends past the field.
 #[derive(Clone, Debug)]
 pub struct Options<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Options<'a> {
-    /// Over the bytes of one field.
+    /// Iterates over the bytes of one field.
     pub fn new(field: &'a [u8]) -> Self {
         Self { rest: field }
     }
 
-    /// Whether the walk ended at an option that runs past the field; meant for after the last option.
+    /// Whether the iteration ended at an option that extends past the field. Only meaningful after the last option.
     pub fn is_damaged(&self) -> bool {
         !self.rest.is_empty()
     }

@@ -1,70 +1,71 @@
-//! What a ring carries: a header, then the frame as the program saw it.
+//! Records of the ring buffer: a header, followed by the frame as the program saw it.
 
 use crate::{counter::Class, headers::Segment};
 
-/// Header of an event. The frame follows, [`Header::captured`] bytes of it.
+/// Header of a record. [`Header::captured`] bytes of the frame follow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Kernel time of the frame, `bpf_ktime_get_boot_ns`.
+    /// Boot time of the frame in nanoseconds (`bpf_ktime_get_boot_ns`).
     pub time: u64,
-    /// Where the frame was seen, its VLANs normalised from frame and metadata.
+    /// Interface and VLANs of the frame; the VLANs include the tag in the metadata.
     pub segment: Segment,
     /// Bytes of the frame that follow.
     pub captured: u32,
-    /// VLAN tag that the kernel took out of the frame, `0x1_0000 | tci`, or 0 without one.
+    /// VLAN tag that the kernel removed from the frame, as `0x1_0000 | tci`; 0 if there was none.
     pub metadata_tag: u32,
-    /// A [`Class`] as its number.
+    /// Number of a [`Class`].
     pub class: u8,
-    /// A [`crate::counter::Hook`] as its number.
+    /// Number of a [`crate::counter::Hook`].
     pub hook: u8,
     /// Always 0.
     pub reserved: [u8; 6],
 }
 
-/// Bytes of a [`Header`].
+/// Size of a [`Header`] in bytes.
 pub const HEADER_BYTES: usize = 32;
 
 const _: () = assert!(size_of::<Header>() == HEADER_BYTES);
 
-/// An event that a ring's record cannot be.
+/// Reasons for which a record of the ring is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordError {
-    /// Shorter than its header, or than the frame that the header announces.
+    /// The record is shorter than its header, or than the frame that the header announces.
     Truncated {
         /// Bytes that the record should have.
         needed: usize,
-        /// Bytes that it has.
+        /// Bytes that the record has.
         length: usize,
     },
-    /// A class that this version does not know.
+    /// The number of the class is unknown to this version.
     UnknownClass(u8),
-    /// A hook that this version does not know.
+    /// The number of the hook is unknown to this version.
     UnknownHook(u8),
 }
 
-/// An event as the agent reads it from a ring.
+/// A parsed record of the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event<'a> {
-    /// Kernel time of the frame, boot time in nanoseconds.
+    /// Boot time of the frame in nanoseconds.
     pub time: u64,
-    /// Where the frame was seen.
+    /// Interface and VLANs of the frame.
     pub segment: Segment,
-    /// VLAN tag control information that the kernel took out of the frame.
+    /// Tag control information of the VLAN tag that the kernel removed from the frame.
     pub metadata_tag: Option<u16>,
-    /// What the program took the frame for.
+    /// Classification of the frame.
     pub class: Class,
-    /// Where the program is attached; of what a port of a bridge forwards, the hook of the bridge that did not see it.
+    /// The hook that saw the frame. For a frame that a bridge forwards from port to port, the hook of the bridge that
+    /// would have seen it.
     pub hook: crate::counter::Hook,
-    /// The frame.
+    /// The captured bytes of the frame.
     pub frame: &'a [u8],
 }
 
 impl<'a> Event<'a> {
-    /// Reads one record of a ring.
+    /// Parses one record.
     ///
     /// # Errors
-    /// See [`RecordError`]; a record that the programs of this version wrote never fails.
+    /// See [`RecordError`]. A record that was written by the programs of this version never fails.
     pub fn parse(record: &'a [u8]) -> Result<Self, RecordError> {
         let truncated = |needed| RecordError::Truncated { needed, length: record.len() };
         let (header, rest) = record.split_at_checked(HEADER_BYTES).ok_or(truncated(HEADER_BYTES))?;

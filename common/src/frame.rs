@@ -1,21 +1,21 @@
-//! Access to packet bytes: the small traits that kernel contexts and slices both implement.
+//! Access to the bytes of a packet: small traits that kernel contexts and slices both implement.
 
 use crate::words::{WORD, Words};
 
 /// Largest frame that the programs copy, in bytes. A power of two, so that one mask bounds every index.
 pub const FRAME_CAPACITY: usize = 16 * 1024;
-/// The same in words.
+/// [`FRAME_CAPACITY`] in words.
 pub const FRAME_WORDS: usize = FRAME_CAPACITY / WORD;
 
-/// Loads fixed-size pieces of a frame, for headers.
+/// A frame from which fixed-size pieces can be loaded, such as headers.
 pub trait Frame {
-    /// Length of the whole frame in bytes, its non-linear parts included.
+    /// Length of the frame in bytes, including its non-linear parts.
     fn len(&self) -> usize;
 
-    /// The `N` bytes at `offset`, or `None` where the frame ends earlier.
+    /// The `N` bytes at `offset`; `None` if the frame ends before them.
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
-    /// Whether the frame has no bytes at all.
+    /// Whether the frame has no bytes.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -31,38 +31,38 @@ impl Frame for [u8] {
     }
 }
 
-/// Reads single bytes of a frame that was copied, for the option walk.
+/// Byte access to a copied frame, for walks over options and attributes.
 ///
-/// Callers compare `at` with the end that they know; a read beyond the copy gives some byte and never fails,
-/// because in the kernel a mask takes the place of a check.
+/// Callers compare `at` with the end of the data that they know. A read beyond the copy returns an unspecified byte and
+/// never fails, because in the kernel a mask replaces the bounds check.
 pub trait Octets {
     /// The byte at `at`.
     fn octet(&self, at: u32) -> u8;
 
-    /// Two bytes in network order.
+    /// Two bytes as a big-endian number.
     fn be16(&self, at: u32) -> u16 {
         u16::from_be_bytes([self.octet(at), self.octet(at + 1)])
     }
 
-    /// Four bytes in network order.
+    /// Four bytes as a big-endian number.
     fn be32(&self, at: u32) -> u32 {
         u32::from_be_bytes(self.four(at))
     }
 
-    /// Eight bytes in network order.
+    /// Eight bytes as a big-endian number.
     #[inline(always)]
     fn be64(&self, at: u32) -> u64 {
         u64::from(self.be32(at)) << 32 | u64::from(self.be32(at + 4))
     }
 
-    /// Six bytes as they stand: an Ethernet address.
+    /// Six bytes in wire order: an Ethernet address.
     #[inline(always)]
     fn mac(&self, at: u32) -> [u8; 6] {
         let [a, b, c, d, e, f, ..] = self.be64(at).to_be_bytes();
         [a, b, c, d, e, f]
     }
 
-    /// Four bytes as they stand.
+    /// Four bytes in wire order.
     fn four(&self, at: u32) -> [u8; 4] {
         [self.octet(at), self.octet(at + 1), self.octet(at + 2), self.octet(at + 3)]
     }
@@ -74,7 +74,7 @@ impl Octets for [u8] {
     }
 }
 
-/// The first `count` bytes of a word, whose first byte is on top; all of them from 8 on.
+/// The first `count` bytes of a big-endian word; the others become 0. All bytes if `count` is 8 or greater.
 #[inline(always)]
 pub fn first_bytes(word: u64, count: u32) -> u64 {
     match count {
@@ -84,17 +84,17 @@ pub fn first_bytes(word: u64, count: u32) -> u64 {
     }
 }
 
-/// Words of the buffer that pieces of a message are gathered in.
+/// Words in the buffer that joins the pieces of a message.
 pub const GATHERED_WORDS: usize = 256 + PIECE_WORDS;
-/// Bytes that may be gathered.
+/// Most bytes that can be joined.
 pub const GATHERED_MAXIMUM: u32 = 2048;
 /// Words of the longest piece: the value of a DHCP option.
 const PIECE_WORDS: usize = 32;
 
-/// What pieces of a message are copied from.
+/// A frame from which pieces of variable length can be copied.
 pub trait Source: Octets {
-    /// Copies `length` bytes at `at`, 1 to 256, to `to` from its byte `place` on, which is below [`GATHERED_MAXIMUM`];
-    /// `false` where they are not there.
+    /// Copies the `length` bytes at `at` (1 to 256) to `to`, from its byte `place` on (below [`GATHERED_MAXIMUM`]).
+    /// Returns `false` if the frame ends before them.
     fn copy_to(&self, at: u32, length: u32, to: &mut Words<GATHERED_WORDS>, place: u32) -> bool;
 }
 
@@ -106,20 +106,21 @@ impl Source for [u8] {
     }
 }
 
-/// One turn of a bounded loop.
+/// The body of a bounded loop.
 ///
-/// What a step changes from turn to turn lies behind a reference, in the kernel in a map. Of a map's values the
-/// verifier knows nothing, so that all turns look alike to it and it walks one of them; on the stack each value that a
-/// variable can have makes another turn (a million instructions for 32 attributes on Linux 7.3).
+/// Variables that change between iterations have to be behind a reference, and in the kernel inside a map: the verifier
+/// does not track the contents of map values, so all iterations look alike to it and it verifies one. It does track the
+/// stack, where each value of a variable makes another iteration to verify (a million instructions for 32 attributes on
+/// Linux 7.3).
 pub trait Step {
-    /// Does the turn with number `index`; `false` ends the loop.
+    /// Runs the iteration `index`; `false` ends the loop.
     fn step(&mut self, index: u32) -> bool;
 }
 
-/// Runs bounded loops: `for` in userspace, `bpf_loop` (Linux 5.17) in the kernel, where an open-coded loop over
+/// A way to run bounded loops: `for` in userspace, `bpf_loop` (Linux 5.17) in the kernel. An open-coded loop over
 /// options has too many paths for the verifier.
 pub trait Repeat: Copy {
-    /// Calls `step` at most `turns` times.
+    /// Calls `step` at most `turns` times, until it returns `false`.
     fn repeat<S: Step>(self, turns: u32, step: &mut S);
 }
 

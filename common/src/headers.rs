@@ -1,15 +1,15 @@
-//! Ethernet, VLAN, IPv4 and UDP headers: from a frame to the span of its UDP payload.
+//! Ethernet, VLAN, IPv4 and UDP headers: finds the UDP payload of a frame.
 
 use crate::{counter::Class, frame::Frame};
 
-/// Where the source address stands in the Ethernet header.
+/// Offset of the source address in the Ethernet header.
 pub const ETHERNET_SOURCE: u32 = 6;
 const ETHERNET_HEADER: usize = 14;
 const VLAN_TAG: usize = 4;
 const IPV4_MINIMUM: usize = 20;
-/// Where the total length stands in the IPv4 header.
+/// Offset of the total length in the IPv4 header.
 pub const IPV4_LENGTH: u32 = 2;
-/// Where source and destination address stand in the IPv4 header.
+/// Offset of the source address in the IPv4 header; the destination address follows it.
 pub const IPV4_ADDRESSES: usize = 12;
 const UDP_HEADER: usize = 8;
 
@@ -24,61 +24,62 @@ const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 const VLAN_ID: u16 = 0x0fff;
 
-/// Identifiers of the VLAN tags of a frame, outermost first; 0 where there is none.
+/// VLAN identifiers of a frame, outermost first; 0 for an absent tag.
 ///
-/// Priority bits are left out: a reply may carry others than its request. A priority tag (identifier 0) equals no tag.
+/// Priority bits are not included, because a reply may have a different priority than its request. A priority tag (VLAN
+/// identifier 0) is treated as no tag.
 pub type VlanIds = [u16; 2];
 
-/// The LAN segment of a frame: the interface and the VLANs that it came in by, or leaves by.
+/// The LAN segment of a frame: the interface through which it arrives or leaves, and its VLANs.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Segment {
     /// Kernel index of the interface.
     pub ifindex: u32,
-    /// VLAN identifiers, outermost first, 0 for none.
+    /// VLAN identifiers, outermost first; 0 for an absent tag.
     pub vlan: VlanIds,
 }
 
-/// A UDP datagram inside a frame. All offsets count bytes from the start of the frame.
+/// A UDP datagram in a frame. Offsets are in bytes from the start of the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Udp {
-    /// VLAN identifiers, the tag that the kernel keeps in metadata included.
+    /// VLAN identifiers, including the tag that the kernel keeps in metadata.
     pub vlan: VlanIds,
-    /// Start of the IPv4 header.
+    /// Offset of the IPv4 header.
     pub ip: u32,
-    /// Start of the UDP payload.
+    /// Offset of the UDP payload.
     pub payload: u32,
-    /// End of the UDP payload by the UDP length field; for a first fragment, the end of the IP payload.
+    /// End of the UDP payload according to the UDP length; for a first fragment, the end of the IP payload.
     pub end: u32,
     /// Source port.
     pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,
-    /// First fragment of a datagram whose rest travels in other frames.
+    /// Whether this is the first fragment of a datagram.
     pub fragment: bool,
 }
 
-/// Ports that a hook can look for at once.
+/// Most ports that a hook can look for.
 pub const PORTS: usize = 8;
 
-/// Which UDP ports a hook asks for.
+/// The UDP ports that a hook looks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted<'a> {
-    /// Every datagram.
+    /// All datagrams.
     Any,
-    /// One of these destination ports, up to the first 0.
+    /// Any of these destination ports; the list ends at the first 0.
     DestinationPorts(&'a [u16; PORTS]),
-    /// The datagram's destination port.
+    /// This destination port.
     DestinationPort(u16),
 }
 
-/// What a frame carries behind its tags, and where that starts.
+/// The network protocol of a frame, and the offset of its header.
 enum Network {
     Ipv4 { vlan: VlanIds, start: usize },
     Arp { vlan: VlanIds, start: usize },
 }
 
-/// Steps over Ethernet header and VLAN tags.
+/// Parses the Ethernet header and the VLAN tags.
 #[inline(always)]
 fn find_network<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>) -> Result<Network, Class> {
     let mut vlan = [0u16; 2];
@@ -102,7 +103,7 @@ fn find_network<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>) -> Resu
             start += VLAN_TAG;
         }
     }
-    // A priority tag names no VLAN, so it must not stand before one that does.
+    // A priority tag does not name a VLAN, so it must not precede a tag that does.
     if vlan[0] == 0 {
         vlan = [vlan[1], 0];
     }
@@ -113,7 +114,7 @@ fn find_network<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>) -> Resu
     }
 }
 
-/// Who sent an ARP message (RFC 826): a station that is there.
+/// The sender of an ARP message (RFC 826).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArpSender {
     /// VLAN identifiers.
@@ -124,7 +125,7 @@ pub struct ArpSender {
     pub ip: [u8; 4],
 }
 
-/// Finds the sender of an ARP message over Ethernet and IPv4.
+/// Finds the sender of an ARP message for Ethernet and IPv4; `None` for any other frame.
 #[inline(always)]
 pub fn find_arp<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>) -> Option<ArpSender> {
     let Ok(Network::Arp { vlan, start }) = find_network(frame, metadata_tag) else { return None };
@@ -139,14 +140,14 @@ pub fn find_arp<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>) -> Opti
     })
 }
 
-/// Finds the UDP datagram of a frame, where its port is the wanted one.
+/// Finds the UDP datagram of a frame if it has the wanted port.
 ///
-/// `metadata_tag` is the VLAN tag control information that the kernel took out of the frame (`skb->vlan_tci`); it
-/// stands outside the tags in the frame. Ports are compared before lengths are judged, so that other traffic costs
-/// as little as possible and is never called damaged.
+/// `metadata_tag` is the tag control information of the VLAN tag that the kernel removed from the frame
+/// (`skb->vlan_tci`); it is outside the tags in the frame. Ports are compared before lengths are checked, so that other
+/// traffic costs as little as possible and is never counted as malformed.
 ///
 /// # Errors
-/// The class to count the frame under: not ours, or ours with lengths that lie.
+/// The class of the frame: unrelated traffic, or wanted traffic with invalid lengths.
 #[inline(always)]
 pub fn find_udp<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>, wanted: Wanted<'_>) -> Result<Udp, Class> {
     let (ids, ip) = match find_network(frame, metadata_tag)? {
@@ -204,7 +205,7 @@ pub fn find_udp<F: Frame + ?Sized>(frame: &F, metadata_tag: Option<u16>, wanted:
     })
 }
 
-/// Whether the port is one of those before the first 0. Mostly there is one, and what follows costs nothing.
+/// Whether `port` is in the list, which ends at the first 0.
 #[inline(always)]
 pub fn is_among(port: u16, ports: &[u16; PORTS]) -> bool {
     ports.iter().take_while(|known| **known != 0).any(|known| *known == port)

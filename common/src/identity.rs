@@ -1,7 +1,8 @@
 //! The Device Identity in DHCP option 125 (TR-111 1.2.5, RFC 3925).
 //!
-//! [`Joined`] gathers the instances of the option (RFC 3396: one value, in order). [`Scan`] reads the joined value. It
-//! keeps spans, not bytes: offsets count from the start of the joined value. [`Scan::conclude`] then says what it means.
+//! [`Joined`] joins the instances of the option into one value (RFC 3396). [`Scan`] parses the joined value and keeps
+//! spans instead of bytes; their offsets are relative to the start of the joined value. [`Scan::conclude`] validates
+//! the result.
 
 use crate::{
     config::{Config, Dialect},
@@ -12,10 +13,10 @@ use crate::{
 /// IANA enterprise number of the DSL Forum, now the Broadband Forum (TR-111 1.2.5).
 pub const DSL_FORUM: u32 = 3561;
 
-/// Longest serial number and product class, in bytes (TR-111 Table 2).
+/// Greatest length of a serial number and of a product class, in bytes (TR-111 Table 2).
 pub const TEXT_MAXIMUM: u16 = 64;
 
-/// Sub-options of enterprise 3561 in option 125 (TR-111 Table 1). Codes 0 and 255 are ordinary codes here.
+/// Sub-option codes of enterprise 3561 in option 125 (TR-111 Table 1). The codes 0 and 255 have no special meaning.
 pub mod sub_option {
     /// Manufacturer OUI of the device.
     pub const DEVICE_MANUFACTURER_OUI: u8 = 1;
@@ -31,55 +32,55 @@ pub mod sub_option {
     pub const GATEWAY_PRODUCT_CLASS: u8 = 6;
 }
 
-/// Number of sub-option codes that are kept: 1 to 6.
+/// Sub-option codes that are kept: 1 to 6.
 const KEPT: usize = 6;
-/// First bytes of an OUI that are kept: `00:25:6D` is the longest form that any knob accepts.
+/// Bytes of an OUI that are kept; `00:25:6D` is the longest accepted form.
 const OUI_BYTES: usize = 8;
 
-/// Where a part of an identity stands in the joined option.
+/// Position of a part of an identity in the joined value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
     /// Offset of the first byte.
     pub start: u16,
-    /// Bytes, trailing NULs left out.
+    /// Length in bytes, without trailing NULs.
     pub length: u16,
 }
 
-/// A Device Identity that was found: where its texts stand, and its OUI.
+/// A valid Device Identity: its OUI and the positions of its texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Six upper-case hexadecimal digits.
     pub oui: [u8; 6],
     /// The serial number, 1 to 64 bytes.
     pub serial_number: Span,
-    /// The product class, at most 64 bytes; empty where the device gives none.
+    /// The product class, at most 64 bytes; empty if the device sends none.
     pub product_class: Span,
-    /// The option follows TR-124's layout (requirement T-21).
+    /// Whether the option has the layout of TR-124 (T-21).
     pub tr124: bool,
 }
 
-/// Why a message has no Device Identity.
+/// Reasons for which a message has no valid Device Identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Refusal {
-    /// No option 125.
+    /// The message has no option 125.
     Absent,
-    /// Option 125 without an element of an accepted enterprise.
+    /// Option 125 has no element of an accepted enterprise number.
     WrongEnterprise,
-    /// OUI or serial number missing or empty (OPT-8).
+    /// The OUI or the serial number is missing or empty (OPT-8).
     Incomplete,
     /// The OUI is not six hexadecimal digits (DM-5).
     BadOui,
-    /// Serial number or product class above 64 bytes (DM-6, DM-7).
+    /// The serial number or the product class has more than 64 bytes (DM-6, DM-7).
     TooLong,
-    /// A control character or an inner NUL (SEC-9).
+    /// A text contains a control character or a NUL that is not trailing (SEC-9).
     ControlCharacter,
-    /// A length runs past the end of its container (T-19b).
+    /// A length extends past the end of its container (T-19b).
     Damaged,
 }
 
 impl Refusal {
-    /// Every refusal, in the order of their numbers.
+    /// All refusals, in the order of their numbers.
     pub const ALL: [Self; 7] = [
         Self::Absent,
         Self::WrongEnterprise,
@@ -90,7 +91,7 @@ impl Refusal {
         Self::Damaged,
     ];
 
-    /// The value of the metric's `result` label.
+    /// Value of the metric label `result`.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Absent => "absent",
@@ -104,24 +105,23 @@ impl Refusal {
     }
 }
 
-/// The values of all instances of option 125 in a message, one behind the other (RFC 3396): up to [`GATHERED_MAXIMUM`]
-/// bytes.
+/// The joined values of all instances of option 125 in a message (RFC 3396), at most [`GATHERED_MAXIMUM`] bytes.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Joined {
     value: Words<GATHERED_WORDS>,
     length: u32,
-    /// Where the last instance starts.
+    /// Offset of the last instance.
     last: u32,
-    /// Instances, those that did not fit included.
+    /// Number of instances, including those that did not fit.
     instances: u16,
-    /// Not 0: an instance did not fit.
+    /// 1 if an instance did not fit.
     overflow: u8,
     reserved: [u8; 5],
 }
 
 impl Joined {
-    /// Forgets what was joined.
+    /// Removes all instances.
     #[inline(always)]
     pub fn clear(&mut self) {
         self.length = 0;
@@ -130,7 +130,7 @@ impl Joined {
         self.overflow = 0;
     }
 
-    /// Adds the value of an instance: `length` bytes at `at`, at most 255.
+    /// Appends the value of an instance: the `length` bytes at `at`, at most 255.
     #[inline(always)]
     pub fn append<S: Source + ?Sized>(&mut self, source: &S, at: u32, length: u32) {
         self.instances = self.instances.saturating_add(1);
@@ -147,25 +147,25 @@ impl Joined {
         }
     }
 
-    /// Instances of the option.
+    /// Number of instances of the option.
     #[inline(always)]
     pub const fn instances(&self) -> u16 {
         self.instances
     }
 
-    /// Where the last instance starts.
+    /// Offset of the last instance in the joined value.
     #[inline(always)]
     pub const fn last(&self) -> u32 {
         self.last
     }
 
-    /// Bytes of the joined value.
+    /// Length of the joined value in bytes.
     #[inline(always)]
     pub const fn length(&self) -> u32 {
         self.length
     }
 
-    /// The first `N` words of the joined value; what is behind its end has no meaning.
+    /// The first `N` words of the joined value; bytes beyond its length are undefined. `None` if the buffer is shorter.
     #[inline(always)]
     pub fn first<const N: usize>(&self) -> Option<Words<N>> {
         self.value.0.first_chunk().copied().map(Words)
@@ -176,30 +176,30 @@ impl Joined {
 #[repr(C)]
 struct Field {
     start: u16,
-    /// Bytes up to the last one that is not NUL.
+    /// Length without trailing NULs.
     length: u16,
-    /// NULs behind them.
+    /// Number of trailing NULs.
     nuls: u16,
     present: bool,
     control: bool,
 }
 
-/// Enterprise number and length of an element (RFC 3925 4).
+/// Length of the enterprise number and the length byte of an element (RFC 3925 4).
 const ELEMENT_HEADER: u32 = 5;
-/// Code and length of a sub-option.
+/// Length of the code and the length byte of a sub-option.
 const SUB_OPTION_HEADER: u32 = 2;
 
-/// What one message's option 125 holds.
+/// The parsed option 125 of a message.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Scan {
-    /// The first bytes of the OUI, the first one on top.
+    /// The first bytes of the OUI, as a big-endian word.
     oui: u64,
     at: u32,
     end: u32,
     element_start: u32,
     element_end: u32,
-    /// Where the length byte of the first element of [`DSL_FORUM`] stands, 0 without one.
+    /// Offset of the length byte of the first element of [`DSL_FORUM`]; 0 without one.
     element_length_at: u32,
     ours: bool,
     damaged: bool,
@@ -215,7 +215,7 @@ impl Default for Scan {
 }
 
 impl Scan {
-    /// Nothing read yet.
+    /// The scan of an empty value.
     pub const fn new() -> Self {
         Self {
             oui: 0,
@@ -232,58 +232,58 @@ impl Scan {
         }
     }
 
-    /// Reads a joined value of `length` bytes, at most 65,535 (spans have 16 bits).
+    /// Parses a joined value of `length` bytes, at most 65,535, because spans have 16 bits.
     #[inline(always)]
     pub fn read<O: Octets + ?Sized, R: Repeat>(&mut self, octets: &O, length: u32, config: &Config, repeat: R) {
         self.end = length;
-        // Each turn takes a header, of two bytes at least.
+        // Each iteration consumes a header, which has at least two bytes.
         repeat.repeat(length.div_ceil(SUB_OPTION_HEADER), &mut ScanStep { scan: self, octets, config, repeat });
     }
 
-    /// Reads what `joined` gathered.
+    /// Parses the value in `joined`.
     #[inline(always)]
     pub fn read_joined<R: Repeat>(&mut self, joined: &Joined, config: &Config, repeat: R) {
         self.read(&joined.value, joined.length, config, repeat);
         self.damaged |= joined.overflow != 0;
     }
 
-    /// Whether any byte was read.
+    /// Whether the message has an option 125.
     pub fn is_present(&self) -> bool {
         self.end != 0
     }
 
-    /// A sub-option came twice; the first was taken (T-19a).
+    /// Whether a sub-option occurred twice; the first one is used (T-19a).
     pub fn has_duplicate(&self) -> bool {
         self.duplicate
     }
 
-    /// Trailing NULs were left out (T-18).
+    /// Whether trailing NULs were removed (T-18).
     pub fn has_trailing_nul(&self) -> bool {
         self.nul
     }
 
-    /// Whether a length ran past the end of its container.
+    /// Whether a length extended past the end of its container.
     pub fn is_damaged(&self) -> bool {
         self.damaged
     }
 
-    /// Any part of a Gateway Identity is there (codes 4 to 6).
+    /// Whether any part of a Gateway Identity is present (codes 4 to 6).
     #[inline(always)]
     pub fn has_gateway_part(&self) -> bool {
         let [_, _, _, oui, serial, class] = self.fields;
         oui.present || serial.present || class.present
     }
 
-    /// Where the length byte of the first element of [`DSL_FORUM`] stands in the joined value.
+    /// Offset in the joined value of the length byte of the first element of [`DSL_FORUM`].
     #[inline(always)]
     pub fn element_length_at(&self) -> Option<u32> {
         if self.element_length_at == 0 { None } else { Some(self.element_length_at) }
     }
 
-    /// What the option says, once [`Scan::finish`] was called.
+    /// Validates the parsed option as a Device Identity.
     ///
     /// # Errors
-    /// Why it is no Device Identity.
+    /// The reason for which the option is not a valid Device Identity.
     #[inline(always)]
     pub fn conclude(&self, config: &Config) -> Result<Found, Refusal> {
         if !self.is_present() {
@@ -321,7 +321,7 @@ impl Scan {
         })
     }
 
-    /// The kept span of sub-option `code` (1 to 6), whatever it holds.
+    /// The span of sub-option `code` (1 to 6), without validation; `None` if the sub-option is absent.
     pub fn span(&self, code: u8) -> Option<Span> {
         let field = self.fields.get(usize::from(code).wrapping_sub(1))?;
         field.present.then_some(Span { start: field.start, length: field.length })
@@ -356,7 +356,7 @@ struct ScanStep<'a, O: ?Sized, R> {
 }
 
 impl<O: Octets + ?Sized, R: Repeat> Step for ScanStep<'_, O, R> {
-    /// Takes the header of an element, or a sub-option.
+    /// Parses the header of an element, or one sub-option.
     #[inline(always)]
     fn step(&mut self, _: u32) -> bool {
         let at = self.scan.at;
@@ -368,7 +368,7 @@ impl<O: Octets + ?Sized, R: Repeat> Step for ScanStep<'_, O, R> {
 }
 
 impl<O: Octets + ?Sized, R: Repeat> ScanStep<'_, O, R> {
-    /// Steps into an element of an accepted enterprise, and over any other. One that is cut off ends the option.
+    /// Enters an element of an accepted enterprise number and skips any other. A truncated element ends the parsing.
     #[inline(always)]
     fn open_element(&mut self, at: u32) -> bool {
         let scan = &mut *self.scan;
@@ -400,7 +400,7 @@ impl<O: Octets + ?Sized, R: Repeat> ScanStep<'_, O, R> {
         let value = at + SUB_OPTION_HEADER;
         let length = u32::from(self.octets.octet(at + 1));
         if value > scan.element_end || value + length > scan.element_end {
-            // T-19b: a damaged element is discarded whole; what earlier elements gave stays.
+            // T-19b: a damaged element is discarded as a whole; the values of earlier elements are kept.
             scan.damaged = true;
             scan.at = scan.element_end;
             let from = scan.element_start;
@@ -428,7 +428,7 @@ impl<O: Octets + ?Sized, R: Repeat> ScanStep<'_, O, R> {
     }
 }
 
-/// Forgets the fields from `from` on.
+/// Clears the fields that start at or after `from`.
 struct DiscardStep<'a> {
     fields: &'a mut [Field; KEPT],
     from: u32,
@@ -445,7 +445,7 @@ impl Step for DiscardStep<'_> {
     }
 }
 
-/// T-18: takes a trailing NUL off a text.
+/// T-18: removes one trailing NUL from a text.
 struct TrimStep<'a, O: ?Sized> {
     field: &'a mut Field,
     octets: &'a O,
@@ -465,7 +465,7 @@ impl<O: Octets + ?Sized> Step for TrimStep<'_, O> {
     }
 }
 
-/// SEC-9: looks for control characters, among them NULs inside, in eight bytes of a text at once.
+/// SEC-9: looks for control characters, including inner NULs, in eight bytes of a text at once.
 struct TextStep<'a, O: ?Sized> {
     field: &'a mut Field,
     octets: &'a O,
@@ -484,7 +484,7 @@ impl<O: Octets + ?Sized> Step for TextStep<'_, O> {
         let left = self.length - index * 8;
         let text = self.octets.be64(self.value + index * 8);
         let word = first_bytes(text, left) | (SPACES & !first_bytes(u64::MAX, left));
-        // A byte below `limit` borrows, and only such a byte does so first.
+        // A byte below `limit` causes a borrow, and the first borrow can only come from such a byte.
         let below = |word: u64, limit: u64| word.wrapping_sub(limit) & !word & HIGH;
         if below(word, SPACES) | below(word ^ DELETES, ONES) != 0 {
             self.field.control = true;
@@ -499,7 +499,7 @@ fn is_separator(byte: u8) -> bool {
     byte == b':' || byte == b'-'
 }
 
-/// Three raw bytes as six digits (T-16, `lenient_oui`); bytes that are NUL at the end count.
+/// Converts an OUI of three raw bytes to six digits (T-16, `lenient_oui`); trailing NUL bytes are part of the OUI.
 #[inline(always)]
 fn from_raw(raw: [u8; OUI_BYTES]) -> [u8; 6] {
     [

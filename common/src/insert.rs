@@ -1,4 +1,4 @@
-//! Where the Gateway Identity goes in a server's reply (TR-111 1.2.1, RFC 3396, requirement T-24).
+//! Planning of the insertion of the Gateway Identity into a DHCP reply (TR-111 1.2.1, RFC 3396, T-24).
 
 use crate::{
     dhcp4::{self, Walk, WalkEnd},
@@ -7,55 +7,56 @@ use crate::{
     words::{WORD, Words},
 };
 
-/// Bytes of the longest option that carries a Gateway Identity: code, length, enterprise, element length, and the
-/// sub-options 4, 5 and 6 at their longest.
+/// Longest option that carries a Gateway Identity, in bytes: code, length, enterprise number, element length, and the
+/// sub-options 4, 5 and 6 at their greatest lengths.
 pub const OPTION_MAXIMUM: usize = 2 + 5 + 8 + 66 + 66;
 
-/// Words kept for it.
+/// Words reserved for the option.
 pub const OPTION_WORDS: usize = OPTION_MAXIMUM.div_ceil(WORD);
 
-/// Smallest IP datagram that every client takes (RFC 2131 2).
+/// Size of an IP datagram that every DHCP client accepts, in bytes (RFC 2131 2).
 pub const MESSAGE_MINIMUM: u16 = 576;
 
 /// Bytes of an option before its value, and of an element before its sub-options.
 const OPTION_HEADER: u32 = 2;
 const ELEMENT_HEADER: u32 = 5;
 
-/// The gateway's option 125 as it goes on the wire, written by the agent.
+/// The gateway's option 125 in wire format, written by the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct GatewayOption {
-    /// Code, length, enterprise 3561, element length, sub-options; zero behind its length.
+    /// Code, length, enterprise number 3561, element length, sub-options; zero-padded.
     pub option: Words<OPTION_WORDS>,
-    /// Bytes of it; 0: no identity is set.
+    /// Length of the option in bytes; 0 if no identity is set.
     pub length: u32,
     /// Always 0.
     pub reserved: u32,
 }
 
-/// What became of the Gateway Identity in a reply.
+/// Result of the insertion of the Gateway Identity into a reply. The reply is unchanged, except for
+/// [`Insertion::Inserted`] and possibly [`Insertion::Failed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Insertion {
-    /// It is in.
+    /// The identity was added.
     Inserted,
-    /// The server had put one there; untouched.
+    /// The server's reply contains a Gateway Identity already.
     AlreadyPresent,
-    /// It would not fit the client's maximum (option 57) or the interface, or option 125 stands in `file` or `sname`, which
-    /// cannot grow; untouched.
+    /// The reply would exceed the client's maximum message size (option 57) or the interface's MTU, or option 125 is in
+    /// `file` or `sname`, which cannot grow.
     NoRoom,
-    /// The options have no END; untouched.
+    /// The options have no END.
     NoEnd,
-    /// Damaged options; untouched.
+    /// The options are malformed.
     Damaged,
-    /// The agent has set no identity; untouched.
+    /// The agent has not set an identity.
     Unconfigured,
-    /// The kernel refused to change the frame.
+    /// A kernel helper failed.
     Failed,
 }
 
 impl Insertion {
-    /// Every result, in the order of their numbers.
+    /// All results, in the order of their numbers.
     pub const ALL: [Self; 7] = [
         Self::Inserted,
         Self::AlreadyPresent,
@@ -66,7 +67,7 @@ impl Insertion {
         Self::Failed,
     ];
 
-    /// The value of the metric's `result` label.
+    /// Value of the metric label `result`.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Inserted => "inserted",
@@ -80,52 +81,53 @@ impl Insertion {
     }
 }
 
-/// How much of the gateway's option is new to the reply.
+/// The part of the gateway's option that is added to the reply. The number is the offset of that part in the option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Shape {
-    /// All of it.
+    /// The whole option.
     Option = 0,
-    /// Its element: the reply has an option 125 that the element is added to.
+    /// The element: it is added to an option 125 of the reply.
     Element = 2,
-    /// Its sub-options: the reply has an element of enterprise 3561 that they are added to.
+    /// The sub-options: they are added to an element of enterprise 3561 of the reply.
     SubOptions = 7,
 }
 
-/// One byte of the reply that has to say more.
+/// A length byte of the reply that changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Patch {
-    /// Its offset in the frame, 0 for no patch.
+    /// Offset of the byte in the frame; 0 for no patch.
     pub at: u32,
-    /// The value that it has.
+    /// The current value.
     pub old: u8,
-    /// The value that it gets.
+    /// The new value.
     pub new: u8,
 }
 
-/// A change to a reply. Offsets count from the start of the frame.
+/// A planned change to a reply. Offsets are relative to the start of the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Where the new bytes go.
+    /// Offset at which the new bytes are inserted.
     pub at: u32,
-    /// Which bytes of the gateway's option they are: those from this one on.
+    /// The part of the gateway's option that is inserted.
     pub shape: Shape,
-    /// How many they are.
+    /// Number of bytes that are inserted.
     pub length: u32,
-    /// End of what moves: one behind END. What follows has no meaning.
+    /// End of the bytes that move: the byte after END. Bytes after END have no meaning.
     pub tail_end: u32,
-    /// Bytes by which the datagram grows; fewer than `length` where bytes behind END give way.
+    /// Bytes by which the datagram grows. Less than `length` if bytes after END are overwritten.
     pub growth: u32,
-    /// Lengths that contain the new bytes: of the option, of the element.
+    /// The lengths that change: of the option and of the element.
     pub patches: [Patch; 2],
 }
 
-/// Finds the place in a reply whose options were walked.
+/// Plans the insertion into a reply whose options were walked.
 ///
-/// `maximum_size` is the client's option 57, or 0. Option 82 stays last: what is new goes before it (RFC 3046 2.1).
+/// `maximum_size` is the client's option 57 in bytes, or 0. Option 82 has to stay the last one, so new bytes are
+/// inserted before it (RFC 3046 2.1).
 ///
 /// # Errors
-/// Why the reply stays as it is.
+/// The reason for which the reply stays unchanged.
 #[inline(always)]
 pub fn plan<O: Octets + ?Sized>(
     octets: &O,
@@ -165,7 +167,7 @@ pub fn plan<O: Octets + ?Sized>(
     Ok(plan)
 }
 
-/// Prefers an option 125 that is there, while its length byte has room; RFC 3396 splits only what does not fit.
+/// Extends an existing option 125 if its length byte allows it, because RFC 3396 splits only options that do not fit.
 #[inline(always)]
 fn extend<O: Octets + ?Sized>(octets: &O, walk: &Walk, option_length: u32, plan: &mut Plan) {
     let instance = walk.vendor_identifying;
@@ -181,7 +183,7 @@ fn extend<O: Octets + ?Sized>(octets: &O, walk: &Walk, option_length: u32, plan:
         let element = patch(octets, element_at);
         let element_end = element_at + 1 + u32::from(element.old);
         let length = option_length - Shape::SubOptions as u32;
-        // An element in an earlier instance, or across two, is left as it is.
+        // An element in an earlier instance, or split across two, is left unchanged.
         let inside = element_end <= instance_end;
         if inside && u32::from(option.old) + length <= 255 && u32::from(element.old) + length <= 255 {
             plan.at = element_end;
@@ -211,38 +213,38 @@ fn grown(patch: Patch, by: u32) -> Patch {
     Patch { new: patch.old.wrapping_add(by as u8), ..patch }
 }
 
-/// A sum of 16-bit words in network order, as Internet checksums add them (RFC 1071); carries are folded at the end.
+/// A sum of big-endian 16-bit words for Internet checksums (RFC 1071). Carries are folded at the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum(u64);
 
 impl Sum {
-    /// Adds eight bytes, of which the first stands on top and at an even place.
+    /// Adds eight bytes as a big-endian word; the first one is at an even offset.
     #[inline(always)]
     pub fn add(&mut self, word: u64) {
         self.0 += (word >> 48) + (word >> 32 & 0xffff) + (word >> 16 & 0xffff) + (word & 0xffff);
     }
 
-    /// Adds a byte that stands at an even or at an odd place.
+    /// Adds a byte at an even or odd offset.
     #[inline(always)]
     pub fn add_byte(&mut self, byte: u8, is_odd: bool) {
         self.0 += if is_odd { u64::from(byte) } else { u64::from(byte) << 8 };
     }
 
-    /// The sum without `other`, which is the sum with its complement.
+    /// Subtracts `other`, by adding its complement.
     #[inline(always)]
     #[must_use]
     pub fn without(self, other: Self) -> Self {
         Self(self.0 + u64::from(!other.fold()))
     }
 
-    /// The sum of the same bytes one place further.
+    /// The sum of the same bytes at offsets that are greater by one.
     #[inline(always)]
     #[must_use]
     pub fn shifted(self) -> Self {
         Self(self.fold().swap_bytes().into())
     }
 
-    /// The sum in 16 bits.
+    /// The sum, folded to 16 bits.
     #[inline(always)]
     pub fn fold(self) -> u16 {
         let mut sum = self.0;
@@ -269,7 +271,7 @@ mod tests {
             bytes.add_byte(byte, place % 2 == 1);
         }
         assert_eq!(bytes.fold(), sum.fold());
-        // Zero has two forms.
+        // Zero has two representations.
         assert_eq!(sum.without(bytes).fold(), 0xffff);
     }
 }

@@ -1,7 +1,8 @@
-//! What the kernel programs and the agent of tr111 share.
+//! Code that the kernel programs and the agent share.
 //!
-//! Everything here is `no_std`, without dependencies and without `unsafe`. The same functions run over a kernel
-//! context (through [`frame::Frame`] and [`frame::Octets`]) and over a slice, so that one corpus of frames judges both.
+//! The crate is `no_std`, has no dependencies and no `unsafe`. The same functions run on a kernel context (through
+//! [`frame::Frame`] and [`frame::Octets`]) and on a slice, so that userspace tests cover the code of the kernel
+//! programs.
 #![no_std]
 #![forbid(unsafe_code)]
 

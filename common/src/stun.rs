@@ -1,4 +1,4 @@
-//! Classic STUN on the wire (RFC 3489 11), with the two attributes of TR-111 (2.2.1.3, Table 5).
+//! STUN on the wire (RFC 3489 11), with the two attributes of TR-111 (2.2.1.3, Table 5).
 
 use crate::{
     dhcp4::Hash,
@@ -9,13 +9,13 @@ mod answer;
 
 pub use answer::{ANSWER, Answer, DATAGRAM, Datagram};
 
-/// UDP port of a STUN server.
+/// Default UDP port of a STUN server.
 pub const PORT: u16 = 3478;
 
-/// Type, length and transaction id.
+/// Length of the message header in bytes: type, length and transaction identifier.
 pub const HEADER: usize = 20;
 
-/// Type and length of an attribute.
+/// Length of an attribute's type and length fields in bytes.
 pub const ATTRIBUTE_HEADER: usize = 4;
 
 /// Message types (RFC 3489 11.1).
@@ -58,45 +58,46 @@ pub mod attribute {
     pub const UNKNOWN_ATTRIBUTES: u16 = 0x000a;
     /// REFLECTED-FROM.
     pub const REFLECTED_FROM: u16 = 0x000b;
-    /// XOR-MAPPED-ADDRESS of RFC 5389, which servers newer than TR-111 send. It is `XORed` with
+    /// XOR-MAPPED-ADDRESS of RFC 5389, sent by servers newer than TR-111. The value is `XORed` with
     /// [`MAGIC_COOKIE`](super::MAGIC_COOKIE).
     pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
-    /// XOR-MAPPED-ADDRESS of the drafts between RFC 3489 and RFC 5389. It is `XORed` with the transaction id.
+    /// XOR-MAPPED-ADDRESS of the drafts between RFC 3489 and RFC 5389. The value is `XORed` with the transaction
+    /// identifier.
     pub const XOR_MAPPED_ADDRESS_OPTIONAL: u16 = 0x8020;
     /// CONNECTION-REQUEST-BINDING.
     pub const CONNECTION_REQUEST_BINDING: u16 = 0xc001;
     /// BINDING-CHANGE.
     pub const BINDING_CHANGE: u16 = 0xc002;
-    /// Types up to this one have to be understood (RFC 3489 11.2).
+    /// Attributes with types up to this one are mandatory: a receiver has to understand them (RFC 3489 11.2).
     pub const MANDATORY_MAXIMUM: u16 = 0x7fff;
 }
 
-/// The first four bytes of the transaction id in a request of RFC 5389 (6).
+/// The first four bytes of the transaction identifier in a request of RFC 5389 (6).
 pub const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 
-/// The value of CONNECTION-REQUEST-BINDING: the space at its end belongs to it.
+/// Value of CONNECTION-REQUEST-BINDING. The trailing space is part of it.
 pub const CONNECTION_REQUEST_BINDING: [u8; 20] = *b"dslforum.org/TR-111 ";
 
-/// The value of CONNECTION-REQUEST-BINDING as [`BindingForm::Nul`] has it.
+/// Value of CONNECTION-REQUEST-BINDING in the form [`BindingForm::Nul`].
 pub const CONNECTION_REQUEST_BINDING_NUL: [u8; 20] = *b"dslforum.org/TR-111\0";
 
-/// How an attribute of type CONNECTION-REQUEST-BINDING is written. Of several in one message the greatest counts.
+/// The form of a CONNECTION-REQUEST-BINDING attribute. If a message has several, the greatest form is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BindingForm {
-    /// Another text, or not 20 bytes: it means nothing (STUN-1).
+    /// A wrong text, or not 20 bytes: the attribute is ignored (STUN-1).
     Wrong,
-    /// [`CONNECTION_REQUEST_BINDING`], as TR-111 Table 5 has it.
+    /// [`CONNECTION_REQUEST_BINDING`], as TR-111 Table 5 specifies it.
     Exact,
-    /// [`CONNECTION_REQUEST_BINDING_NUL`], with NUL for the blank at the end. It means the same. Set-top boxes send it that
-    /// copy both texts of a request into fields filled with zeros: their USERNAME has NULs behind it, to 32 bytes.
+    /// [`CONNECTION_REQUEST_BINDING_NUL`], with NUL instead of the trailing space. It is accepted. It is sent by
+    /// set-top boxes that copy their texts into zero-filled fields; their USERNAME is padded with NULs to 32 bytes.
     Nul,
 }
 
 impl BindingForm {
-    /// Every form, in the order of their numbers.
+    /// All forms, in the order of their numbers.
     pub const ALL: [Self; 3] = [Self::Wrong, Self::Exact, Self::Nul];
 
-    /// The value of the metric's `form` label.
+    /// Value of the metric label `form`.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Wrong => "wrong",
@@ -105,7 +106,7 @@ impl BindingForm {
         }
     }
 
-    /// The form of the value of `length` bytes at `at`.
+    /// The form of the attribute value of `length` bytes at `at`.
     #[inline(always)]
     pub fn read<O: Octets + ?Sized>(octets: &O, at: u32, length: u32) -> Self {
         const START: u64 = u64::from_be_bytes(*b"dslforum");
@@ -129,25 +130,26 @@ impl BindingForm {
 /// Most attributes that one walk reads.
 const ATTRIBUTES_MAXIMUM: u32 = 32;
 
-/// What a Binding Request says of the binding that it came through (TR-111 2.2.1.3), as an observer on the path reads
-/// it: nothing of it is authenticated.
+/// Signals of a Binding Request about its binding (TR-111 2.2.1.3), as an observer on the path reads them. They are not
+/// authenticated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Signals {
-    /// CONNECTION-REQUEST-BINDING was there: Connection Requests are expected through this binding (STUN-1).
+    /// Whether CONNECTION-REQUEST-BINDING is present in an accepted form: the CPE expects Connection Requests through
+    /// this binding (STUN-1).
     pub connection_request_binding: bool,
-    /// It was there as [`BindingForm::Nul`].
+    /// Whether it is present as [`BindingForm::Nul`].
     pub nul_binding: bool,
-    /// An attribute of its type was there with another text or length.
+    /// Whether it is present as [`BindingForm::Wrong`].
     pub wrong_binding: bool,
-    /// BINDING-CHANGE was there: the binding is another one than before (STUN-2).
+    /// Whether BINDING-CHANGE is present: the CPE's binding has changed (STUN-2).
     pub binding_change: bool,
-    /// Attributes do not lead to the end of the message.
+    /// Whether the attributes do not end at the end of the message.
     pub damaged: bool,
 }
 
 impl Signals {
-    /// How CONNECTION-REQUEST-BINDING is written; `None` where there is no attribute of its type.
+    /// The form of CONNECTION-REQUEST-BINDING; `None` if the attribute is absent.
     #[inline(always)]
     pub fn binding_form(self) -> Option<BindingForm> {
         if self.nul_binding {
@@ -162,28 +164,30 @@ impl Signals {
     }
 }
 
-/// What a Binding Request asks for, as RFC 3489 writes it and no other way: for who may leave all others to the server.
+/// The attributes of a Binding Request in the strict format of RFC 3489. The line-rate path uses it and leaves requests
+/// in other formats to the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Demands {
-    /// What it says of its binding.
+    /// Signals about the binding.
     pub signals: Signals,
-    /// MESSAGE-INTEGRITY was there.
+    /// Whether MESSAGE-INTEGRITY is present.
     pub signed: bool,
-    /// An attribute that has to be understood was there, other than MESSAGE-INTEGRITY and the first USERNAME.
+    /// Whether a mandatory attribute other than MESSAGE-INTEGRITY and the first USERNAME is present.
     pub demanding: bool,
-    /// A length is no multiple of four, as RFC 3489 has them all.
+    /// Whether a length is not a multiple of four, which RFC 3489 requires.
     pub unaligned: bool,
-    /// Where the value of USERNAME starts; 0 without one.
+    /// Offset of the value of USERNAME; 0 without one.
     username: u32,
-    /// Bytes of it.
+    /// Length of USERNAME in bytes.
     username_length: u32,
-    /// Where the next attribute starts.
+    /// Offset of the next attribute.
     at: u32,
 }
 
 impl Demands {
-    /// Reads the message from `start` to `end`; `false` where that is no Binding Request whose length agrees.
+    /// Reads the message in the bytes `start` to `end`. Returns `false` if it is not a Binding Request with the right
+    /// length.
     #[inline(always)]
     pub fn read<O: Octets + ?Sized, R: Repeat>(&mut self, octets: &O, start: u32, end: u32, repeat: R) -> bool {
         let attributes = start + HEADER as u32;
@@ -195,7 +199,8 @@ impl Demands {
         is_request
     }
 
-    /// The same, and of a damaged message once more with lengths as RFC 5389 has them: without their padding (T-37).
+    /// Like [`Demands::read`], but parses a damaged message again with the lengths of RFC 5389, which do not include
+    /// padding (T-37).
     #[inline(always)]
     pub fn read_leniently<O: Octets + ?Sized, R: Repeat>(
         &mut self,
@@ -208,12 +213,12 @@ impl Demands {
         if is_request && self.signals.damaged {
             self.walk(octets, start + HEADER as u32, end, 3, repeat);
         }
-        // BINDING-CHANGE means something only beside the other one (STUN-3).
+        // BINDING-CHANGE is ignored without CONNECTION-REQUEST-BINDING (STUN-3).
         self.signals.binding_change &= self.signals.connection_request_binding;
         is_request
     }
 
-    /// Reads the attributes from `at` to `end`, each followed by what makes its length a multiple of `padding` plus one.
+    /// Reads the attributes in the bytes `at` to `end`; values are padded to a multiple of `padding` plus one bytes.
     #[inline(always)]
     fn walk<O: Octets + ?Sized, R: Repeat>(&mut self, octets: &O, at: u32, end: u32, padding: u32, repeat: R) {
         *self = Self { at, ..Self::default() };
@@ -221,16 +226,16 @@ impl Demands {
         self.signals.damaged = self.at != end;
     }
 
-    /// Whether a USERNAME was there.
+    /// Whether USERNAME is present.
     #[inline(always)]
     pub fn has_username(&self) -> bool {
         self.username != 0
     }
 
-    /// The hash under `seed` of the name in USERNAME, as [`username_hash`] has it of a name that is padded with blanks.
+    /// The hash under `seed` of the name in USERNAME. It equals the [`username_hash`] of the name padded with spaces.
     ///
-    /// NULs at the end are padding only beside [`BindingForm::Nul`]. In other requests they belong to the name, which then
-    /// is nobody's here, and the server behind the socket decides.
+    /// Trailing NULs count as padding only together with [`BindingForm::Nul`]. In other requests they are part of the
+    /// name, which is then unknown here and left to the server behind the socket.
     #[inline(always)]
     pub fn username_hash<O: Octets + ?Sized, R: Repeat>(&mut self, octets: &O, seed: u64, repeat: R) -> u64 {
         let mut blanks_at = NOWHERE;
@@ -270,7 +275,7 @@ impl<O: Octets + ?Sized> Step for WalkStep<'_, O> {
         match kind {
             attribute::MESSAGE_INTEGRITY => {
                 demands.signed = true;
-                // What stands behind the signature is not part of the message (RFC 3489 11.2.8).
+                // Attributes after MESSAGE-INTEGRITY are not part of the message (RFC 3489 11.2.8).
                 demands.at = self.end;
             }
             attribute::USERNAME if demands.username == 0 => {
@@ -291,11 +296,10 @@ impl<O: Octets + ?Sized> Step for WalkStep<'_, O> {
     }
 }
 
-/// Bytes of the longest USERNAME: STUNUsername has at most 256 (DM-25).
+/// Longest USERNAME in bytes: STUNUsername has at most 256 (DM-25).
 pub const USERNAME_MAXIMUM: u32 = 256;
 
-/// Finds the four bytes in which a name ends that has NULs behind it: `username_length` counts up to the last ones that
-/// are not all NUL.
+/// Finds the last four bytes of a NUL-padded name that are not all NUL, and sets `username_length` to their end.
 struct NameEndStep<'a, O: ?Sized> {
     demands: &'a mut Demands,
     octets: &'a O,
@@ -311,16 +315,16 @@ impl<O: Octets + ?Sized> Step for NameEndStep<'_, O> {
     }
 }
 
-/// No index of four bytes.
+/// Index that matches no group of four bytes.
 const NOWHERE: u32 = u32::MAX;
 
-/// The hash of a USERNAME of a multiple of four bytes at `at`, under `seed`.
+/// The hash under `seed` of the USERNAME of `length` bytes at `at`; `length` is a multiple of four.
 #[inline(always)]
 pub fn username_hash<O: Octets + ?Sized, R: Repeat>(octets: &O, at: u32, length: u32, seed: u64, repeat: R) -> u64 {
     hash(octets, at, length, NOWHERE, seed, repeat)
 }
 
-/// The same, with blanks for the NULs at the end of the four bytes with index `blanks_at`.
+/// Like [`username_hash`], but the NULs at the end of the four bytes with index `blanks_at` are hashed as spaces.
 #[inline(always)]
 fn hash<O: Octets + ?Sized, R: Repeat>(octets: &O, at: u32, length: u32, blanks_at: u32, seed: u64, repeat: R) -> u64 {
     let mut hash = Hash::new(seed);
@@ -347,7 +351,7 @@ impl<O: Octets + ?Sized> Step for HashStep<'_, O> {
     }
 }
 
-/// Four bytes, not all of them NUL, with blanks for the NULs at their end.
+/// Replaces the trailing NULs of four bytes, which are not all NUL, by spaces.
 #[inline(always)]
 const fn with_blanks(word: u32) -> u32 {
     const BLANKS: u32 = u32::from_be_bytes(*b"    ");
@@ -362,13 +366,13 @@ const fn with_blanks(word: u32) -> u32 {
     }
 }
 
-/// Two fields of a header.
+/// The upper and the lower half of a word.
 #[inline(always)]
 const fn halves(word: u32) -> [u16; 2] {
     [(word >> 16) as u16, word as u16]
 }
 
-/// Whether a datagram is the answer of a STUN server to a Binding Request, by its first bytes.
+/// Whether a message of type `kind` is a STUN server's response to a Binding Request.
 #[inline(always)]
 pub fn is_binding_answer(kind: u16) -> bool {
     kind == message::BINDING_RESPONSE || kind == message::BINDING_ERROR_RESPONSE

@@ -1,20 +1,20 @@
-//! Buffers in the memory of the kernel programs: bytes that are read, copied and compared word by word.
+//! Buffers of the kernel programs that are read, copied and compared in words of eight bytes.
 //!
-//! The BPF target has no unaligned access. Of eight bytes anywhere in a frame the programs would load each by itself;
-//! of words they load two and shift. A copy of bytes is a loop, of words it is a few instructions.
+//! The BPF target has no unaligned access: to read eight bytes at any offset of a byte buffer, a program loads each
+//! byte; of a word buffer it loads two words and shifts. Copying bytes takes a loop, copying words a few instructions.
 
 use crate::frame::Octets;
 
-/// Bytes of a word.
+/// Size of a word in bytes.
 pub const WORD: usize = 8;
 
-/// Eight bytes in the order of the wire.
+/// Eight bytes in wire order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C, align(8))]
 pub struct Word(pub [u8; WORD]);
 
-/// A buffer of `N` words. Reads beyond the largest power of two of them begin again at the start: in the kernel a mask
-/// takes the place of a check.
+/// A buffer of `N` words. Reads beyond the greatest power of two that is at most `N` wrap around to the start, because
+/// in the kernel a mask replaces the bounds check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Words<const N: usize>(pub [Word; N]);
@@ -26,12 +26,12 @@ impl<const N: usize> Default for Words<N> {
 }
 
 impl<const N: usize> Words<N> {
-    /// All bytes are 0.
+    /// The buffer with all bytes 0.
     pub const ZERO: Self = Self([Word([0; WORD]); N]);
 
     const MASK: usize = (1 << N.ilog2()) - 1;
 
-    /// `bytes`, and 0 behind them; what does not fit is left out.
+    /// A buffer with `bytes`, zero-padded; excess bytes are dropped.
     pub fn of(bytes: &[u8]) -> Self {
         let mut words = Self::ZERO;
         for (word, bytes) in words.0.iter_mut().zip(bytes.chunks(WORD)) {
@@ -40,26 +40,26 @@ impl<const N: usize> Words<N> {
         words
     }
 
-    /// Every byte, in order.
+    /// All bytes, in order.
     pub fn bytes(&self) -> impl Iterator<Item = u8> {
         self.0.iter().flat_map(|word| word.0)
     }
 
-    /// The first `B` bytes, of which there have to be as many.
+    /// The first `B` bytes; `B` must not exceed the size of the buffer.
     #[inline(always)]
     pub fn first<const B: usize>(&self) -> [u8; B] {
         const { assert!(B <= N * WORD) };
         core::array::from_fn(|at| self.0[at / WORD].0[at % WORD])
     }
 
-    /// Replaces the byte at `at`, or another one where there is none: for the kernel programs, as reads are.
+    /// Replaces the byte at `at`. Beyond the end it replaces another byte, as reads wrap around.
     #[inline(always)]
     pub fn put(&mut self, at: u32, byte: u8) {
         let at = at as usize;
         self.0[(at / WORD) & Self::MASK].0[at % WORD] = byte;
     }
 
-    /// Replaces the byte at `at`, if there is one.
+    /// Replaces the byte at `at`; no effect beyond the end.
     pub fn set(&mut self, at: usize, byte: u8) {
         if let Some(word) = self.0.get_mut(at / WORD) {
             word.0[at % WORD] = byte;
@@ -125,7 +125,7 @@ mod tests {
         let words = Words::<4>::of(&core::array::from_fn::<u8, 32, _>(|at| at as u8));
         assert_eq!(words.octet(33), 1);
         assert_eq!(words.be64(28), 0x1c1d_1e1f_0001_0203);
-        // Of five words, four are a power of two.
+        // Of five words, four are addressable.
         assert_eq!(Words::<5>::of(&[9; 40]).octet(32), 9);
     }
 }

@@ -1,4 +1,4 @@
-//! Messages behind the headers: the fixed part, the walk over options, and what is concluded.
+//! Tests of classification behind the headers: fixed part, option walk, classes.
 
 extern crate std;
 
@@ -20,7 +20,7 @@ fn message(op: u8, options: &[&[u8]]) -> Vec<u8> {
     bytes[..3].copy_from_slice(&[op, 1, 6]);
     bytes[4..8].copy_from_slice(&0x1234_5678u32.to_be_bytes());
     bytes[28..34].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
-    // Behind the address: what a client may leave there.
+    // The bytes after the address are undefined, so the parser must ignore them.
     bytes[34..44].fill(0xaa);
     bytes[236..240].copy_from_slice(&dhcp4::COOKIE);
     bytes.extend(options.concat());
@@ -76,7 +76,7 @@ fn refuses_a_damaged_fixed_part() {
     assert!(request_fixed(longest.as_slice(), &datagram(&longest)).is_ok());
 }
 
-/// GW-3: DISCOVER, REQUEST and INFORM are inspected; RELEASE and DECLINE are told; all others pass.
+/// GW-3: DISCOVER, REQUEST and INFORM are inspected; RELEASE and DECLINE produce events; all other types pass.
 #[test]
 fn only_three_messages_are_inspected() {
     for (number, expected) in [
@@ -97,7 +97,7 @@ fn only_three_messages_are_inspected() {
     assert_eq!(judge(&[D1, END]), Request::Pass(Class::Bootp));
 }
 
-/// GW-2, OPT-1: the same bytes in option 43 or 124 are no identity.
+/// GW-2, OPT-1: the same bytes in option 43 or 124 are not an identity.
 #[test]
 fn only_option_125_carries_an_identity() {
     for code in [43, 124] {
@@ -109,7 +109,7 @@ fn only_option_125_carries_an_identity() {
     assert_eq!(unidentified(Refusal::Damaged), Class::RefusedIdentity);
 }
 
-/// T-28: first fragments are for the agent to conclude, whatever else is there.
+/// T-28: a first fragment is passed to the agent, whatever it contains.
 #[test]
 fn what_is_undetermined_is_told() {
     let message = request(&[REQUEST, &[option::VENDOR_IDENTIFYING, 200]]);
@@ -118,7 +118,7 @@ fn what_is_undetermined_is_told() {
     assert_eq!(judge_request(&udp, &walked(&message), &Config::default()), told);
 }
 
-/// T-28: options go on in `file`, then in `sname`, each field with an END of its own (RFC 2131 4.1, RFC 3396 5).
+/// T-28: options continue in `file`, then in `sname`; each field has an END of its own (RFC 2131 4.1, RFC 3396 5).
 #[test]
 fn the_walk_goes_on_in_overloaded_fields() {
     let overloaded = |which: u8, file: &[&[u8]], sname: &[&[u8]]| {
@@ -144,7 +144,7 @@ fn the_walk_goes_on_in_overloaded_fields() {
     let damaged = Request::Pass(Class::DamagedOptions);
     assert_eq!(judge(&overloaded(1, &[&[0; 100], &[option::CLIENT_ID, 27]], &[])), damaged, "past the field");
     assert_eq!(judge(&overloaded(1, &[&[0; 127], &[option::CLIENT_ID]], &[])), damaged);
-    // Option 52 in `file` opens nothing.
+    // Option 52 in `file` has no effect.
     assert_eq!(judge(&overloaded(1, &[&[option::OVERLOAD, 1, 3], END], &[D1, END])), nothing);
     let walk = walked(&overloaded(1, &[&[option::RELAY_AGENT, 1, 0], END], &[]));
     assert_eq!((walk.relay_agent, walk.ended), (0, WalkEnd::End));
@@ -178,7 +178,7 @@ fn options_one_by_one_agree_with_the_walk() {
     }
 }
 
-/// GW-2: option 125 in several instances is one, wherever it is cut (RFC 3396).
+/// GW-2: several instances of option 125 are joined, wherever the value is split (RFC 3396).
 #[test]
 fn the_walk_joins_an_identity_that_was_split() {
     let value = &D1[2..];
@@ -190,7 +190,7 @@ fn the_walk_joins_an_identity_that_was_split() {
     }
 }
 
-/// T-4: a client is a hardware address with a client identifier, if it has one; everything on its own segment.
+/// T-4: a client is a hardware address with its client identifier, if it has one, on one segment.
 #[test]
 fn clients_are_told_apart() {
     let config = Config { seed: 1, ..Config::default() };

@@ -5,7 +5,7 @@ use std::vec::Vec;
 use super::*;
 use crate::counter::Hook;
 
-/// A record as the programs write it: the header's bytes, then the frame.
+/// A record as the programs write it: header, then frame.
 fn record(class: u8, hook: u8, captured: u32, tag: u32, frame: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend(0x0102_0304_0506_0708u64.to_ne_bytes());
@@ -21,7 +21,7 @@ fn record(class: u8, hook: u8, captured: u32, tag: u32, frame: &[u8]) -> Vec<u8>
 
 #[test]
 fn reads_what_the_programs_write() {
-    // A ring pads its records.
+    // The ring pads its records.
     let bytes = record(Class::Ack as u8, Hook::LanEgress as u8, 3, 0x1_0005, b"abc....");
     let event = Event::parse(&bytes).unwrap();
     assert_eq!(event.time, 0x0102_0304_0506_0708);

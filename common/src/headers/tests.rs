@@ -1,4 +1,4 @@
-//! Frames by hand, so that nothing but this module is judged.
+//! Tests with frames that are built by hand, so that only this module is tested.
 
 extern crate std;
 
@@ -8,7 +8,7 @@ use super::*;
 
 const PAYLOAD: &[u8] = b"payload";
 
-/// What a frame is made of; the default is a datagram from port 68 to port 67 without tags.
+/// The parts of a frame. The default is an untagged datagram from port 68 to port 67.
 #[derive(Clone)]
 struct Parts {
     tags: Vec<(u16, u16)>,
@@ -77,7 +77,7 @@ fn payload(frame: &[u8], udp: &Udp) -> Vec<u8> {
 const CUSTOMER: u16 = 0x8100;
 const SERVICE: u16 = 0x88a8;
 
-/// GW-1: tagged and untagged; identifiers stand outermost first, without their priorities.
+/// GW-1: tagged and untagged frames are found; VLAN identifiers are ordered outermost first, without their priorities.
 #[test]
 fn finds_datagrams_below_up_to_two_tags() {
     for (tags, vlan) in [
@@ -96,7 +96,7 @@ fn finds_datagrams_below_up_to_two_tags() {
     assert_eq!(Parts { tags, ..Parts::default() }.find(), Err(Class::NotIpv4));
 }
 
-/// The kernel takes the outermost tag out of a frame.
+/// The kernel removes the outermost tag from a frame.
 #[test]
 fn a_tag_in_metadata_stands_outside_those_in_the_frame() {
     let with = |tags| Parts { tags, ..Parts::default() }.frame();
@@ -106,14 +106,14 @@ fn a_tag_in_metadata_stands_outside_those_in_the_frame() {
     assert_eq!(find(&with(vec![(CUSTOMER, 7), (CUSTOMER, 8)]), Some(6)), Err(Class::NotIpv4));
 }
 
-/// T-28: IP options before, Ethernet padding behind.
+/// T-28: IP options before the payload and Ethernet padding after it are not part of it.
 #[test]
 fn lengths_say_where_the_payload_is() {
     for (ip_options, trailer) in [(0, 40), (4, 0), (40, 3)] {
         let parts = Parts { ip_options, trailer, ..Parts::default() };
         assert_eq!(payload(&parts.frame(), &parts.find().unwrap()), PAYLOAD);
     }
-    // UDP may end before its IP packet does.
+    // The UDP length may end before the IP packet does.
     let parts = Parts { udp_length: Some(8 + 3), ..Parts::default() };
     assert_eq!(payload(&parts.frame(), &parts.find().unwrap()), &PAYLOAD[..3]);
 }
@@ -130,25 +130,25 @@ fn lengths_that_lie_are_refused() {
         Parts { udp_length: Some(0), ..Parts::default() },
         Parts { udp_length: Some(u16::MAX), ..Parts::default() },
         Parts { total_length: Some(whole - 1), ..Parts::default() },
-        // Below the padding, but beyond the IP packet.
+        // Inside the Ethernet padding, but beyond the IP packet.
         Parts { udp_length: Some(8 + 9), trailer: 20, ..Parts::default() },
     ] {
         assert_eq!(parts.find(), Err(Class::BadLength));
-        // Nobody asks for other ports, so what they say does not matter.
+        // Lengths of traffic with other ports are not checked.
         assert_eq!(Parts { ports: [68, 68], ..parts }.find(), Err(Class::OtherPort));
     }
 }
 
 #[test]
 fn a_header_shorter_than_ipv4s_is_refused() {
-    // With 4 words the destination address stands where the ports would.
+    // With a header length of 4 words, the destination address would be read as the ports.
     let mut frame = Parts::default().frame();
     frame[14] = 0x44;
     frame[14 + 18..14 + 20].copy_from_slice(&67u16.to_be_bytes());
     assert_eq!(find(&frame, None), Err(Class::BadLength));
 }
 
-/// T-28: a first fragment reaches to the end of its IP packet; later ones have no ports.
+/// T-28: a first fragment extends to the end of its IP packet; later fragments have no ports.
 #[test]
 fn fragments_are_told_apart() {
     let first = Parts { fragmentation: 0x2000, udp_length: Some(1_400), trailer: 5, ..Parts::default() };
@@ -158,7 +158,7 @@ fn fragments_are_told_apart() {
     for fragmentation in [0x2001, 0x0001, 0x1fff] {
         assert_eq!(Parts { fragmentation, ..Parts::default() }.find(), Err(Class::LaterFragment));
     }
-    // "Do not fragment" is no fragment.
+    // "Do not fragment" does not make a fragment.
     assert!(!Parts { fragmentation: 0x4000, ..Parts::default() }.find().unwrap().fragment);
 }
 
@@ -182,7 +182,7 @@ fn other_traffic_is_not_ours() {
     }
 }
 
-/// Whatever is cut off, the answer is a class and never a panic, and no datagram reaches beyond the frame.
+/// A truncated frame yields a class, never a panic, and no datagram extends beyond its frame.
 #[test]
 fn frames_cut_anywhere_are_refused() {
     for tags in [vec![], vec![(CUSTOMER, 5)], vec![(SERVICE, 6), (CUSTOMER, 7)]] {
@@ -196,7 +196,7 @@ fn frames_cut_anywhere_are_refused() {
     }
 }
 
-/// T-6: the sender of an ARP message is known with its segment, and other kinds of ARP are left alone.
+/// T-6: the sender of an ARP message is found with its segment; other kinds of ARP are ignored.
 #[test]
 fn the_sender_of_an_arp_message_is_found() {
     let arp = [0, 1, 8, 0, 6, 4, 0, 2, 2, 0, 0, 0, 0, 1, 192, 168, 1, 50, 2, 0, 0, 0, 0, 0xfe, 192, 168, 1, 1];

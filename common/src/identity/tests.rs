@@ -1,4 +1,4 @@
-//! The scan over option 125, as the kernel programs run it.
+//! Tests of the scan over option 125, as the kernel programs run it.
 
 extern crate std;
 
@@ -11,7 +11,7 @@ use crate::{
     frame::{GATHERED_MAXIMUM, PlainLoop},
 };
 
-/// The joined value of every option 125 in `wire`, given in hexadecimal.
+/// The joined value of all instances of option 125 in `wire`, which is hexadecimal.
 fn joined(wire: &str) -> Vec<u8> {
     let digits: Vec<u8> = wire.bytes().map(|digit| (digit as char).to_digit(16).unwrap() as u8).collect();
     let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
@@ -34,7 +34,7 @@ fn conclude(wire: &str) -> Result<Found, Refusal> {
     scan(&joined(wire), &config).conclude(&config)
 }
 
-/// The three parts as bytes, the OUI as it was normalised.
+/// OUI (normalised), serial number and product class.
 fn parts(wire: &str, config: &Config) -> Result<[Vec<u8>; 3], Refusal> {
     let option = joined(wire);
     let found = scan(&option, config).conclude(config)?;
@@ -46,14 +46,14 @@ fn expect(wire: &str, [oui, serial, class]: [&str; 3]) {
     assert_eq!(parts(wire, &Config::default()), Ok([oui.into(), serial.into(), class.into()]), "{wire}");
 }
 
-/// A sub-option as hexadecimal digits.
+/// A sub-option.
 fn sub(code: u8, data: &[u8]) -> Vec<u8> {
     let mut bytes = std::vec![code, data.len() as u8];
     bytes.extend(data);
     bytes
 }
 
-/// An element of enterprise 3561 around sub-options.
+/// An element of enterprise 3561 with these sub-options.
 fn element(sub_options: &[Vec<u8>]) -> Vec<u8> {
     let data = sub_options.concat();
     let mut bytes = std::vec![0, 0, 0x0d, 0xe9, data.len() as u8];
@@ -61,19 +61,19 @@ fn element(sub_options: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-/// OPT-2, OPT-4: enterprise 3561 with codes 1, 2 and 3.
+/// OPT-2, OPT-4: enterprise 3561 with the codes 1, 2 and 3 is read.
 #[test]
 fn reads_oui_serial_number_and_class() {
     expect(D1, ["00256D", "DEV0001", "STB"]);
 }
 
-/// OPT-8, OPT-9, DM-7: the class may be missing, and is empty then.
+/// OPT-8, OPT-9, DM-7: the product class may be missing and is then empty.
 #[test]
 fn reads_an_identity_without_a_class() {
     expect(D2, ["00256D", "DEV0001", ""]);
 }
 
-/// OPT-3: sub-options come in any order.
+/// OPT-3: sub-options are read in any order.
 #[test]
 fn order_of_sub_options_does_not_matter() {
     let config = Config::default();
@@ -102,25 +102,25 @@ fn instances_cut_anywhere_read_as_one_option() {
     }
 }
 
-/// GW-2: other enterprises beside 3561 are skipped, and alone are no identity.
+/// GW-2: elements of other enterprises are skipped; without one of 3561 there is no identity.
 #[test]
 fn skips_other_enterprises() {
     expect(TWO_ENTERPRISES, ["00256D", "DEV0001", "STB"]);
     assert_eq!(conclude("7d090000118b040102aabb"), Err(Refusal::WrongEnterprise));
 }
 
-/// OPT-2: the byte-swapped enterprise number is another enterprise.
-/// T-23: unless the operator accepts it.
+/// OPT-2: the byte-swapped enterprise number is another enterprise. T-23: it is accepted only if the operator
+/// configures it.
 #[test]
 fn accepts_other_enterprises_only_when_told() {
     assert_eq!(conclude(LE), Err(Refusal::WrongEnterprise));
     let config = Config { enterprises: [3561, 0xe90d_0000, 0, 0], ..Config::default() };
     assert_eq!(parts(LE, &config).unwrap()[1], b"DEV0001");
-    // Enterprise 0 fills unused places of the list, and is never accepted.
+    // Enterprise number 0 marks unused entries of the list and is never accepted.
     assert_eq!(conclude("7d1b000000001601063030323536440207444556303030310303535442"), Err(Refusal::WrongEnterprise));
 }
 
-/// T-19b: an overrun discards the whole element, also what was complete in it.
+/// T-19b: a length overrun discards the whole element, including its complete sub-options.
 #[test]
 fn refuses_lengths_that_run_over() {
     assert_eq!(conclude(OVER_1), Err(Refusal::Damaged));
@@ -128,7 +128,7 @@ fn refuses_lengths_that_run_over() {
     assert_eq!(conclude("7d0300000d"), Err(Refusal::Damaged));
 }
 
-/// T-19b: elements before the damage stay.
+/// T-19b: elements before the damaged one are kept.
 #[test]
 fn a_damaged_element_leaves_earlier_ones_alone() {
     let config = Config::default();
@@ -138,7 +138,7 @@ fn a_damaged_element_leaves_earlier_ones_alone() {
     assert_eq!((&found.oui, found.product_class.length), (b"00256D", 0));
 }
 
-/// T-18: trailing NULs are stripped and noted.
+/// T-18: trailing NULs are removed and recorded.
 #[test]
 fn strips_trailing_nuls() {
     expect(NUL, ["00256D", "DEV0001", ""]);
@@ -146,7 +146,7 @@ fn strips_trailing_nuls() {
     assert!(!scan(&joined(D2), &Config::default()).has_trailing_nul());
 }
 
-/// T-18, SEC-9: NULs inside and control characters are refused.
+/// T-18, SEC-9: inner NULs and control characters are refused.
 #[test]
 fn refuses_control_characters() {
     let config = Config::default();
@@ -156,14 +156,13 @@ fn refuses_control_characters() {
     }
 }
 
-/// DM-5, T-16: lower case becomes upper case.
+/// DM-5, T-16: lower-case digits are converted to upper case.
 #[test]
 fn raises_the_oui_to_upper_case() {
     expect(LOWER, ["00D09E", "SN1", ""]);
 }
 
-/// DM-5: an OUI is six hexadecimal digits.
-/// T-16: raw bytes and separators are accepted only by `lenient_oui`.
+/// DM-5: an OUI is six hexadecimal digits. T-16: raw bytes and separators are accepted only with `lenient_oui`.
 #[test]
 fn other_forms_of_an_oui_need_the_lenient_setting() {
     let strict = Config::default();
@@ -182,13 +181,12 @@ fn other_forms_of_an_oui_need_the_lenient_setting() {
         let found = scan(&option, &lenient).conclude(&lenient);
         assert_eq!(found.ok().map(|found| found.oui), leniently.then_some(*b"00256D"), "{oui:?}");
     }
-    // The last raw byte may be 0, which is no trailing NUL then.
+    // The last raw byte may be 0, which is then not a trailing NUL.
     let option = element(&[sub(1, &[0xac, 0x10, 0x00]), sub(2, b"S")]);
     assert_eq!(scan(&option, &lenient).conclude(&lenient).map(|found| found.oui), Ok(*b"AC1000"));
 }
 
-/// OPT-8: without OUI or serial number there is no identity.
-/// T-14: an empty one is missing.
+/// OPT-8: without OUI or serial number there is no identity. T-14: an empty value counts as missing.
 #[test]
 fn refuses_incomplete_identities() {
     let config = Config::default();
@@ -203,7 +201,7 @@ fn refuses_incomplete_identities() {
     assert_eq!(Scan::new().conclude(&config), Err(Refusal::Absent));
 }
 
-/// OPT-5: a gateway's codes are no Device Identity.
+/// OPT-5: the gateway's codes are not a Device Identity.
 #[test]
 fn a_gateway_identity_is_no_device_identity() {
     for wire in [G1, G2, LIVEBOX] {
@@ -214,7 +212,7 @@ fn a_gateway_identity_is_no_device_identity() {
     assert_eq!(&option[span.start as usize..][..span.length as usize], b"GW0001");
 }
 
-/// DM-6, DM-7, T-17: 64 bytes pass, 65 do not, and nothing is cut.
+/// DM-6, DM-7, T-17: texts of 64 bytes are accepted, texts of 65 bytes are refused, and none is truncated.
 #[test]
 fn limits_texts_to_64_bytes() {
     let config = Config::default();
@@ -232,7 +230,8 @@ fn limits_texts_to_64_bytes() {
     }
 }
 
-/// T-19a: the first value of a code wins; elements of one enterprise add up; 0, 255 and unknown codes are skipped.
+/// T-19a: the first value of a code is used; elements of one enterprise are combined; the codes 0, 255 and unknown ones
+/// are skipped.
 #[test]
 fn takes_the_first_of_repeated_codes() {
     let config = Config::default();
@@ -246,7 +245,7 @@ fn takes_the_first_of_repeated_codes() {
     expect(SUB0_255, ["00256D", "DEV0001", ""]);
 }
 
-/// T-21: TR-124's layout is seen by itself, or forced, or forbidden.
+/// T-21: the layout of TR-124 is detected, forced or disabled, depending on the dialect.
 #[test]
 fn reads_the_layout_of_tr124_as_the_dialect_says() {
     let with = |dialect| Config { dialect: dialect as u8, ..Config::default() };
@@ -255,13 +254,13 @@ fn reads_the_layout_of_tr124_as_the_dialect_says() {
     assert_eq!(parts(TR124, &with(Dialect::Auto)), Ok(tr124.clone()));
     assert_eq!(parts(TR124, &with(Dialect::Tr124)), Ok(tr124));
     assert_eq!(parts(TR124, &with(Dialect::Tr111)), Ok(literal));
-    // With 5 beside it, 4 is a gateway's OUI.
+    // With code 5 present, code 4 is a gateway's OUI.
     let config = with(Dialect::Auto);
     let option = element(&[sub(1, b"00256D"), sub(2, b"S"), sub(4, b"00256D"), sub(5, b"GW")]);
     assert!(!scan(&option, &config).conclude(&config).unwrap().tr124);
 }
 
-/// SEC-9: every byte value at every place of a text longer than two words is judged as the byte that it is.
+/// SEC-9: every byte value is classified correctly at every position of a text longer than two words.
 #[test]
 fn every_byte_is_judged_at_every_place() {
     let config = Config::default();
@@ -286,7 +285,7 @@ fn every_byte_is_judged_at_every_place() {
     }
 }
 
-/// T-18: trailing NULs may fill words of their own; a byte behind them makes them inner ones.
+/// T-18: trailing NULs may fill whole words; a byte after them makes them inner NULs.
 #[test]
 fn nuls_over_several_words_are_trailing_or_inner() {
     let config = Config::default();
@@ -299,7 +298,7 @@ fn nuls_over_several_words_are_trailing_or_inner() {
     assert_eq!(found, Err(Refusal::ControlCharacter));
 }
 
-/// RFC 3396: what is too long to be joined is damaged, and no identity.
+/// RFC 3396: a value that is too long to be joined is damaged, and not an identity.
 #[test]
 fn an_option_above_the_limit_is_damaged() {
     let config = Config::default();

@@ -1,21 +1,21 @@
-//! The answer to a Binding Request that asks for its address and for nothing else, as a server without second address and
-//! port gives it (TR-111 2.2.2.1, RFC 3489 8.1).
+//! The response to a Binding Request for the mapped address only, as sent by a server without a second address and port
+//! (TR-111 2.2.2.1, RFC 3489 8.1).
 
 use super::{HEADER, attribute, message};
 use crate::abi::Endpoint;
 
 const IPV4_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
-/// An address attribute, its header included.
+/// Length of an address attribute in bytes, including its header.
 const ADDRESS: usize = 12;
 
-/// Bytes of the answer. The shortest request has 20, so what is sent is at most 2.8 times what came; with the headers of
-/// IP and UDP 84 bytes for 48, with Ethernet 98 for 60.
+/// Length of the response in bytes. The shortest request has 20 bytes, so the amplification factor is at most 2.8 (84
+/// bytes for 48 with the IP and UDP headers, 98 for 60 with Ethernet).
 pub const ANSWER: usize = HEADER + 3 * ADDRESS;
-/// Bytes of the answer with IPv4 and UDP headers.
+/// Length of the response in bytes, including the IPv4 and UDP headers.
 pub const DATAGRAM: usize = IPV4_HEADER + UDP_HEADER + ANSWER;
 
-/// What Linux gives its datagrams.
+/// The default TTL of Linux.
 const TIME_TO_LIVE: u16 = 64;
 const PROTOCOL_UDP: u16 = 17;
 const DO_NOT_FRAGMENT: u16 = 0x4000;
@@ -24,24 +24,24 @@ const FAMILY_IPV4: u16 = 1;
 /// A Binding Response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Transaction of the request.
+    /// Transaction identifier of the request.
     pub transaction_id: [u8; 16],
     /// Source of the request.
     pub mapped: Endpoint,
     /// Destination of the request.
     pub source: Endpoint,
-    /// Where it would come from with both changes of RFC 3489 8.1.
+    /// The endpoint from which a response with both changes of RFC 3489 8.1 would be sent.
     pub changed: Endpoint,
 }
 
-/// The answer as an IPv4 datagram: its bytes, two by two as they lie in memory.
+/// The response as an IPv4 datagram: 16-bit words in memory order.
 pub type Datagram = [u16; DATAGRAM / 2];
 
 impl Answer {
-    /// The answer as an IPv4 datagram, both checksums included, from [`Answer::source`] to [`Answer::mapped`].
+    /// The response as an IPv4 datagram from [`Answer::source`] to [`Answer::mapped`], with both checksums.
     ///
-    /// All of it is one literal over halves of words in network order, which is the order in which sums do not care
-    /// (RFC 1071 2): an array that is filled piece by piece costs the kernel program a quarter of its time.
+    /// The datagram is one literal of 16-bit words in network order; Internet checksums do not depend on the byte order
+    /// (RFC 1071 2). An array that is filled piece by piece costs the kernel program a quarter of its time.
     #[inline(always)]
     pub fn datagram(&self) -> Datagram {
         const TYPE: u16 = message::BINDING_RESPONSE.to_be();
@@ -57,7 +57,7 @@ impl Answer {
         const PROTOCOL: u16 = PROTOCOL_UDP.to_be();
         const LIFE: u16 = (TIME_TO_LIVE << 8 | PROTOCOL_UDP).to_be();
         const UDP_LENGTH: u16 = ((UDP_HEADER + ANSWER) as u16).to_be();
-        // What is the same in all answers: the length counts twice, once of them for the pseudo header.
+        // The constant parts of the sums. The UDP length counts twice, once for the pseudo-header.
         const IP_SUM: u32 = sum(&[VERSION, LENGTH, FLAGS, LIFE]);
         const UDP_SUM: u32 = sum(&[PROTOCOL, UDP_LENGTH, UDP_LENGTH, TYPE, ATTRIBUTES])
             + sum(&[MAPPED, SOURCE, CHANGED, VALUE, VALUE, VALUE, FAMILY, FAMILY, FAMILY]);
@@ -84,11 +84,11 @@ impl Answer {
 
         let addresses = sum(&[source_high, source_low, mapped_high, mapped_low]);
         let ip_checksum = !folded(IP_SUM + addresses);
-        // Addresses and ports of both ends stand in the headers, and once more in the attributes.
+        // The addresses and ports of both ends are in the headers and again in the attributes.
         let twice = addresses + sum(&[source_port, mapped_port]);
         let once = sum(&[changed_port, changed_high, changed_low, id0, id1, id2, id3, id4, id5, id6, id7]);
         let udp_checksum = match !folded(UDP_SUM + 2 * twice + once) {
-            // 0 would say that there is none (RFC 768).
+            // A checksum of 0 would mean "no checksum" (RFC 768).
             0 => 0xffff,
             checksum => checksum,
         };
@@ -105,7 +105,7 @@ impl Answer {
     }
 }
 
-/// The words are few, so there is room for every carry.
+/// The sum of a few words; 32 bits hold all carries.
 #[inline(always)]
 const fn sum(words: &[u16]) -> u32 {
     let mut sum = 0;
@@ -117,7 +117,7 @@ const fn sum(words: &[u16]) -> u32 {
     sum
 }
 
-/// The sum of RFC 1071 from one with its carries still in the upper half.
+/// Folds a sum with its carries in the upper half into 16 bits (RFC 1071).
 #[inline(always)]
 const fn folded(sum: u32) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);

@@ -1,4 +1,4 @@
-//! What an observer reads from Binding Requests.
+//! Tests of the signals that an observer reads from Binding Requests.
 
 extern crate std;
 
@@ -7,7 +7,7 @@ use std::vec::Vec;
 use super::*;
 use crate::frame::PlainLoop;
 
-/// A Binding Request with attributes, given as type and value.
+/// A Binding Request with these attributes, given as type and value.
 fn request(attributes: &[(u16, &[u8])]) -> Vec<u8> {
     let mut body = Vec::new();
     for (kind, value) in attributes {
@@ -36,7 +36,7 @@ fn read(message: &[u8]) -> Option<(bool, bool)> {
 const CRB: (u16, &[u8]) = (attribute::CONNECTION_REQUEST_BINDING, &CONNECTION_REQUEST_BINDING);
 const CHANGE: (u16, &[u8]) = (attribute::BINDING_CHANGE, &[]);
 
-/// STUN-1, STUN-2, STUN-5: the observer reads what TR-111 Table 5 defines, wherever it stands.
+/// STUN-1, STUN-2, STUN-5: the attributes of TR-111 Table 5 are read in any position.
 #[test]
 fn reads_binding_and_change() {
     assert_eq!(read(&request(&[])), Some((false, false)));
@@ -46,7 +46,7 @@ fn reads_binding_and_change() {
     assert_eq!(read(&request(&[(0x8022, b"abc"), CRB])), Some((true, false)));
 }
 
-/// STUN-1: another value or length is another attribute.
+/// STUN-1: another value or length makes another attribute.
 #[test]
 fn refuses_values_that_are_nearly_right() {
     for value in
@@ -61,14 +61,14 @@ fn refuses_values_that_are_nearly_right() {
     }
 }
 
-/// A request with each of these values of CONNECTION-REQUEST-BINDING.
+/// The form that is read from a request with these values of CONNECTION-REQUEST-BINDING.
 fn form(values: &[&[u8]]) -> Option<BindingForm> {
     let attributes: Vec<_> = values.iter().map(|value| (attribute::CONNECTION_REQUEST_BINDING, *value)).collect();
     signals(&request(&attributes)).expect("a Binding Request").binding_form()
 }
 
-/// STUN-1: NUL for the blank means the same and is told apart; another text or length means nothing, and does no harm
-/// beside the right one.
+/// STUN-1: NUL instead of the trailing space is accepted and reported; another text or length is ignored, also beside a
+/// valid attribute.
 #[test]
 fn tells_the_forms_of_the_attribute_apart() {
     const NUL: &[u8] = &CONNECTION_REQUEST_BINDING_NUL;
@@ -94,8 +94,8 @@ fn tells_the_forms_of_the_attribute_apart() {
     assert_eq!(read(&changed), Some((true, true)));
 }
 
-/// T-37: beside NUL for the blank, NULs behind a name are its padding, as blanks are; inside a name, and beside the exact
-/// attribute, they are bytes of it.
+/// T-37: if the attribute ends in NUL, NULs after the name are padding, as spaces are; inside the name, and with the
+/// exact attribute, they are part of the name.
 #[test]
 fn nuls_are_padding_where_the_attribute_ends_with_one() {
     const SEED: u64 = 7;
@@ -134,21 +134,21 @@ fn nuls_are_padding_where_the_attribute_ends_with_one() {
     assert_eq!(nul(&[0; 32]), nul(b""));
 }
 
-/// STUN-3: BINDING-CHANGE without CONNECTION-REQUEST-BINDING is no signal; with a value it is another attribute.
+/// STUN-3: BINDING-CHANGE without CONNECTION-REQUEST-BINDING is ignored; with a value it is another attribute.
 #[test]
 fn a_change_alone_is_no_signal() {
     assert_eq!(read(&request(&[CHANGE])), Some((false, false)));
     assert_eq!(read(&request(&[CRB, (attribute::BINDING_CHANGE, &[0; 4])])), Some((true, false)));
 }
 
-/// RFC 3489 11.2.8: what stands behind MESSAGE-INTEGRITY is not read.
+/// RFC 3489 11.2.8: attributes after MESSAGE-INTEGRITY are not read.
 #[test]
 fn stops_at_the_signature() {
     assert_eq!(read(&request(&[(attribute::MESSAGE_INTEGRITY, &[0; 20]), CRB])), Some((false, false)));
     assert_eq!(read(&request(&[CRB, (attribute::MESSAGE_INTEGRITY, &[0; 20]), CHANGE])), Some((true, false)));
 }
 
-/// STUN-4: other messages, and lengths that lie, are no Binding Requests.
+/// STUN-4: other messages and messages with wrong lengths are not Binding Requests.
 #[test]
 fn other_messages_are_none() {
     let good = request(&[CRB]);
@@ -163,7 +163,7 @@ fn other_messages_are_none() {
     assert_eq!(read(b""), None);
 }
 
-/// T-37: an attribute of RFC 3489 may have any length, and none of its bytes is padding.
+/// T-37: an attribute of RFC 3489 may have any length, and all its bytes belong to the value.
 #[test]
 fn reads_lengths_that_count_no_padding() {
     let mut message = request(&[]);
