@@ -1,9 +1,24 @@
-//! The line-rate path of the STUN server: requests that ask for nothing but their address are answered where they come in.
+//! The line-rate path of the STUN server, attached to the ACS's interfaces at XDP.
 //!
-//! There is no limit per source here. An answer is at most 2.8 times its request (`tr111_common::stun::ANSWER`), so nobody
-//! gains by forged sources; it costs no more than finding a source's budget would, and a table of sources is what forged
-//! ones would fill. What the stack would not give to the socket is not answered here: wrong checksums, and sources that
-//! nobody but this machine has.
+//! # Theory of operation
+//!
+//! 1. `tr111_common::acs::find` parses the headers of a datagram to a STUN port. The map `LISTENERS` says whether the
+//!    server listens at that interface, MAC address, IP address and port.
+//!
+//! 2. The request is copied to the scratch buffer, its checksums are verified, and its attributes are classified.
+//!
+//! 3. A request for the mapped address only is answered. A keep-alive is answered if its binding (USERNAME, source and
+//!    destination) is in the map `BINDINGS`, which the agent fills; the entry's time is updated.
+//!
+//! 4. The frame is rewritten in place into the Binding Response and sent back (`XDP_TX`).
+//!
+//! Every other frame passes to the stack. In particular, requests with MESSAGE-INTEGRITY, BINDING-CHANGE or an unknown
+//! binding reach the server's socket, which gives the same answers to the requests above.
+//!
+//! There is no rate limit per source. An answer is at most 2.8 times as long as its request
+//! (`tr111_common::stun::ANSWER`), so forged sources gain little; looking up a source's budget would cost as much as
+//! the answer; and forged sources would fill the table of budgets. Datagrams that the stack would not deliver to the
+//! socket are not answered here either: wrong checksums, and sources that only this machine can have.
 
 use crate::maps::{self, Scratch};
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
@@ -16,10 +31,10 @@ use tr111_common::{
 };
 use tr111_ebpf::frame::{Copied, KernelLoop, Length, Packet as _, XdpFrame};
 
-/// Words of the longest request that is read here.
+/// Words of the longest request that this path reads.
 const REQUEST_WORDS: usize = REQUEST_MAXIMUM / WORD;
 
-/// Counts the frame, and turns it into its answer where that is known here. `true`: it is to be sent back.
+/// Counts the frame and answers it if possible. Returns `true` if the frame holds the answer and has to be sent back.
 #[inline(always)]
 pub fn answer(packet: &XdpFrame<'_>) -> bool {
     let Some(config) = maps::config() else { return false };
@@ -55,7 +70,7 @@ fn respond(packet: &XdpFrame<'_>, udp: &Udp, route: &Route, config: &Config) -> 
         Question::Plain => Class::Plain,
         Question::KeepAlive => {
             let key = acs::binding_key(request, demands, route, config, KernelLoop);
-            // SAFETY: the helper takes nothing and reads a clock.
+            // SAFETY: the helper has no arguments and reads a clock.
             let now = unsafe { bpf_ktime_get_boot_ns() };
             if !maps::refresh_binding(&key, now) {
                 return Err(Class::UnregisteredBinding);

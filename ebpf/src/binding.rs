@@ -1,4 +1,11 @@
-//! What happens to a Binding Request from the LAN (TR-111 2.2.1.3, footnote 10).
+//! STUN Binding Requests from the LAN, at TC ingress (TR-111 2.2.1.3, footnote 10).
+//!
+//! # Theory of operation
+//!
+//! A Binding Request with CONNECTION-REQUEST-BINDING shows that its UDP flow has to stay open for Connection Requests.
+//! The program sets a packet mark on it, so that an nftables rule of the agent gives the flow a longer NAT timeout. The
+//! flow is kept in the map `FLOWS`; the agent receives an event if the flow is new or has changed, and every 30 s
+//! otherwise. Only marked requests count against the budget of the host.
 
 use crate::{
     emit,
@@ -14,7 +21,7 @@ use tr111_common::{
 };
 use tr111_ebpf::frame::{KernelLoop, Packet as _, SkbFrame};
 
-/// Counts the frame. A Binding Request with CONNECTION-REQUEST-BINDING gets the mark, and the agent hears of its flow.
+/// Counts the frame. Marks a Binding Request with CONNECTION-REQUEST-BINDING, and sends an event about its flow.
 #[inline(always)]
 pub fn observe(packet: &SkbFrame<'_>) {
     let Some(config) = maps::config() else { return };
@@ -36,7 +43,7 @@ fn on_stun(packet: &SkbFrame<'_>, udp: Udp, config: &Config) -> Class {
 fn binding(packet: &SkbFrame<'_>, scratch: &mut Scratch, config: &Config) -> Result<Class, Class> {
     let Scratch { frame, seen, demands, .. } = scratch;
     let signals = classify::judge_stun(frame, &seen.udp, demands, KernelLoop)?;
-    // A host that invents flows must not fill the connection table with long timeouts.
+    // Without this limit, a host could fill the connection table with invented flows that have long timeouts.
     let host = first_bytes(frame.be64(ETHERNET_SOURCE), 6);
     if !police::may_tell(host, seen.time, config) {
         return Err(Class::OverBudget);

@@ -1,4 +1,10 @@
-//! Handing events to the agent.
+//! Sends events to the agent through a ring buffer.
+//!
+//! # Theory of operation
+//!
+//! A record is a header followed by the frame. Both are adjacent in the scratch buffer, so one `bpf_ringbuf_output`
+//! copies them. If the ring is full, the event is lost and counted; the agent then rebuilds its state from the map
+//! `LAST_ACK`.
 
 use crate::maps::{self, EVENTS_LAN, Scratch};
 use aya_ebpf::helpers::generated::bpf_ringbuf_output;
@@ -7,7 +13,7 @@ use tr111_common::{
     event::HEADER_BYTES,
 };
 
-/// Puts the frame in the scratch buffer into the LAN ring, and counts whether the ring took it.
+/// Sends the frame in the scratch buffer to the LAN ring, and counts the event as taken or lost.
 #[inline(always)]
 pub fn lan(scratch: &mut Scratch, hook: Hook, class: Class) {
     let Scratch { seen, header, .. } = scratch;
@@ -18,7 +24,7 @@ pub fn lan(scratch: &mut Scratch, hook: Hook, class: Class) {
     header.class = class as u8;
     header.hook = hook as u8;
     let length = u64::from(seen.captured.argument()) + HEADER_BYTES as u64;
-    // SAFETY: header and frame lie next to each other in the map value, and `length` is within both.
+    // SAFETY: header and frame are adjacent in the map value, and `length` does not exceed both.
     let result = unsafe {
         bpf_ringbuf_output(
             core::ptr::addr_of!(EVENTS_LAN).cast_mut().cast(),

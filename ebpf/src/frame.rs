@@ -1,10 +1,16 @@
 //! All packet access: the two kernel contexts as [`Frame`], and the helpers that copy.
 //!
-//! What every verifier since Linux 6.1 has to be able to follow is written here once:
+//! # Theory of operation
 //!
-//! * A length that goes to a helper is a [`Length`].
-//! * A variable place in a buffer is a [`Place`].
-//! * A loop is a [`KernelLoop`]; see [`Step`] on where its state lies.
+//! Headers are read by direct packet access where the linear part of the frame has them, and by a helper elsewhere. A
+//! frame that a hook inspects further is copied once into a map value ([`Copied`]); options and attributes are read
+//! from the copy.
+//!
+//! Three patterns that every verifier since Linux 6.1 accepts are implemented here once:
+//!
+//! * The length argument of a helper is a [`Length`].
+//! * A variable offset in a buffer is a [`Place`].
+//! * A loop is a [`KernelLoop`]; [`Step`] explains where its state has to be.
 
 use aya_ebpf::{
     EbpfContext,
@@ -22,8 +28,8 @@ use tr111_common::{
     words::{WORD, Words},
 };
 
-/// `value` below the bytes of `WORDS` words, a power of two, by a mask that the compiler cannot leave out: it does not
-/// look into the instruction.
+/// Masks `value` to less than the size of `WORDS` words, which is a power of two. The compiler cannot remove this mask,
+/// because it does not know what the instruction does.
 #[inline(always)]
 fn mask<const WORDS: usize>(value: u64) -> u64 {
     const { assert!(WORDS.is_power_of_two() && WORDS <= FRAME_WORDS) };
@@ -35,80 +41,80 @@ fn mask<const WORDS: usize>(value: u64) -> u64 {
     masked
 }
 
-/// Bytes that a helper copies: 1 to those of `WORDS` words, a power of two.
+/// A number of bytes for a helper: from 1 to the size of `WORDS` words, which is a power of two.
 #[derive(Clone, Copy)]
 pub struct Length<const WORDS: usize>(u32);
 
 impl<const WORDS: usize> Length<WORDS> {
     const MAXIMUM: usize = WORDS * WORD;
 
-    /// `None` where `bytes` is 0 or above the maximum.
+    /// `None` if `bytes` is 0 or greater than the maximum.
     #[inline(always)]
     pub fn new(bytes: u32) -> Option<Self> {
         if bytes == 0 || bytes as usize > Self::MAXIMUM { None } else { Some(Self(bytes)) }
     }
 
-    /// The number of bytes, for computing.
+    /// The number of bytes, for arithmetic.
     #[inline(always)]
     pub fn bytes(self) -> u32 {
         self.0
     }
 
-    /// The number in the form that every verifier follows, for a helper.
+    /// The number of bytes in a form that every verifier accepts, as the argument of a helper.
     ///
-    /// The checks of [`Length::new`] do not count: Linux 6.1 learns no lower bound from `x != 0`, and where the compiler
-    /// makes them one comparison of `x - 1`, Linux 6.12 learns nothing of `x`. After a mask and an addition both know
-    /// the least and the greatest value.
+    /// The checks in [`Length::new`] are not enough: Linux 6.1 derives no lower bound from `x != 0`, and where the
+    /// compiler merges the checks into one comparison of `x - 1`, Linux 6.12 derives no bounds of `x`. From a mask and
+    /// an addition both derive a minimum and a maximum.
     #[inline(always)]
     pub fn argument(self) -> u32 {
         (mask::<WORDS>(u64::from(self.0) - 1) + 1) as u32
     }
 }
 
-/// A place in a buffer: a byte of its first `WORDS` words, a power of two.
+/// An offset in a buffer: a byte of its first `WORDS` words, a power of two.
 #[derive(Clone, Copy)]
 pub struct Place<const WORDS: usize>(u32);
 
 impl<const WORDS: usize> Place<WORDS> {
-    /// The byte with number `at`. One that is not among them becomes another one.
+    /// The offset `at`; it is reduced modulo the number of bytes.
     #[inline(always)]
     pub fn new(at: u32) -> Self {
         Self(at)
     }
 
-    /// The number in the form that every verifier follows.
+    /// The offset in a form that every verifier accepts.
     #[inline(always)]
     fn offset(self) -> usize {
         mask::<WORDS>(self.0.into()) as usize
     }
 }
 
-/// A frame in a hook: its bytes, and what the kernel knows about it.
+/// A frame at a hook: its bytes and its metadata.
 pub trait Packet: Frame {
-    /// Kernel index of the interface.
+    /// Kernel index of the interface at which the program runs.
     fn ifindex(&self) -> u32;
-    /// VLAN tag control information that the kernel took out of the frame.
+    /// Tag control information of the VLAN tag that the kernel removed from the frame.
     fn metadata_tag(&self) -> Option<u16>;
-    /// Where the kernel merged datagrams of one flow (GRO): bytes of the payload of each of them, of which the last may have
-    /// fewer. 0 where the frame is one datagram.
+    /// Payload length in bytes of the datagrams that the kernel merged into this frame (GRO); the last one may be
+    /// shorter. 0 if the frame is a single datagram.
     fn stride(&self) -> u32;
     /// The context, for `aya-log`.
     fn context(&self) -> &impl EbpfContext;
-    /// Reads `length` bytes at `offset` to `to`; `false` where the frame ends earlier.
+    /// Copies `length` bytes at `offset` to `to`; `false` if the frame ends before them.
     ///
     /// # Safety
     /// `to` has room for `length` bytes.
     unsafe fn load_to(&self, offset: u32, length: u32, to: *mut u8) -> bool;
 
-    /// Reads `length` bytes at `offset` to the start of `to`; `false` where the frame ends earlier.
+    /// Copies `length` bytes at `offset` to the start of `to`; `false` if the frame ends before them.
     #[inline(always)]
     fn read<const L: usize, const N: usize>(&self, offset: u32, length: Length<L>, to: &mut Words<N>) -> bool {
         const { assert!(L <= N) };
-        // SAFETY: a length is at most that of `L` words.
+        // SAFETY: a length does not exceed `L` words.
         unsafe { self.load_to(offset, length.argument(), to.0.as_mut_ptr().cast()) }
     }
 
-    /// Reads `length` bytes at `offset` to a place in `to`; `false` where the frame ends earlier.
+    /// Copies `length` bytes at `offset` to `place` in `to`; `false` if the frame ends before them.
     #[inline(always)]
     fn read_to<const P: usize, const L: usize, const N: usize>(
         &self,
@@ -118,7 +124,7 @@ pub trait Packet: Frame {
         place: Place<P>,
     ) -> bool {
         const { assert!(P + L <= N) };
-        // SAFETY: a place lies in the first `P` words, and a length is at most that of `L` words.
+        // SAFETY: a place is in the first `P` words, and a length does not exceed `L` words.
         unsafe {
             let to = to.0.as_mut_ptr().cast::<u8>().add(place.offset());
             self.load_to(offset, length.argument(), to)
@@ -129,11 +135,11 @@ pub trait Packet: Frame {
 /// A copy of a frame.
 #[repr(C)]
 pub struct Copied {
-    /// Its bytes.
+    /// The bytes of the copy.
     pub words: Words<FRAME_WORDS>,
-    /// By how many bytes the payload stands further back in the frame itself: not 0 where the copy is of a datagram that the
-    /// kernel merged with others. It lies in a map with the copy, because on the stack each value is a walk of its own for
-    /// the verifier.
+    /// Distance in bytes by which the payload is further back in the frame than in the copy; not 0 if the copy is one
+    /// of several merged datagrams. It is in a map value, because the verifier would verify each value of a stack
+    /// variable separately.
     pub shift: u32,
 }
 
@@ -164,8 +170,8 @@ impl Octets for Copied {
     }
 }
 
-/// A frame of which there is a copy: single words come from that, longer pieces of the payload from the frame itself by one
-/// call.
+/// A frame together with its copy. Single words are read from the copy; longer pieces of the payload are copied from
+/// the frame, by one helper call each.
 pub struct Captured<'a, P> {
     /// The copy.
     pub copy: &'a Copied,
@@ -209,16 +215,16 @@ impl<P: Packet> Source for Captured<'_, P> {
     }
 }
 
-/// The bytes at `offset` by direct access, where the linear part has them.
+/// Reads `N` bytes at `offset` by direct access; `None` if the linear part of the frame does not have them.
 ///
-/// The fixed-size read of at least two bytes matters: the verifier refuses a one-byte check on a variable offset.
+/// `N` has to be at least 2, because the verifier refuses a one-byte check on a variable offset.
 #[inline(always)]
 fn direct<const N: usize>(data: usize, data_end: usize, offset: usize) -> Option<[u8; N]> {
     let start = data + offset;
     if start + N > data_end {
         return None;
     }
-    // SAFETY: the check above proves that `N` bytes from `start` lie inside the packet, and the verifier holds us to it.
+    // SAFETY: the check above proves that `N` bytes from `start` are inside the packet, and the verifier enforces it.
     Some(unsafe { core::ptr::read_unaligned(start as *const [u8; N]) })
 }
 
@@ -234,8 +240,8 @@ impl<'a> XdpFrame<'a> {
         Self { ctx }
     }
 
-    /// Turns the frame into one to its sender: the Ethernet addresses change places, `datagram` takes the place of
-    /// everything from `ip` on, and tags stay. `false`, and the frame as it was, where there is no room for it.
+    /// Turns the frame into a reply to its sender: swaps the Ethernet addresses, replaces everything from offset `ip`
+    /// on by `datagram`, and keeps VLAN tags. If there is no room, returns `false` and leaves the frame unchanged.
     #[inline(always)]
     pub fn send_back(&self, ip: usize, datagram: &Datagram) -> bool {
         match ip {
@@ -246,7 +252,7 @@ impl<'a> XdpFrame<'a> {
         }
     }
 
-    /// The same with `N` bytes of tags and type behind the addresses.
+    /// [`XdpFrame::send_back`] with `N` bytes of tags and type after the addresses.
     #[inline(always)]
     fn send_back_behind<const N: usize>(&self, datagram: &Datagram) -> bool {
         let (Some(to), Some(from), Some(kind)) = (self.load::<6>(0), self.load::<6>(6), self.load::<N>(12)) else {
@@ -256,8 +262,8 @@ impl<'a> XdpFrame<'a> {
         if linear != self.len() {
             return false;
         }
-        // It grows before anything is written, and shrinks after: nothing is lost where the driver refuses. All of it is
-        // written anew, so room in front is as good as room behind, of which a veth may have none.
+        // The frame grows before anything is written and shrinks afterwards, so that nothing is lost if the driver
+        // refuses. All bytes are rewritten, so the frame may grow at the front too; a veth may have no room at the end.
         let growth = ((12 + N + DATAGRAM).cast_signed() - linear.cast_signed()) as i32;
         if growth > 0 && !self.adjust_tail(growth) && !self.adjust_head(-growth) {
             return false;
@@ -272,10 +278,10 @@ impl<'a> XdpFrame<'a> {
         is_written
     }
 
-    /// Moves the end of the frame; `false` where there is no room.
+    /// Moves the end of the frame; `false` if there is no room.
     #[inline(always)]
     pub fn adjust_tail(&self, by: i32) -> bool {
-        // SAFETY: the context is the one the kernel gave; packet pointers are taken anew after the call.
+        // SAFETY: the kernel provided the context; packet pointers are read again after the call.
         unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, by) == 0 }
     }
 
@@ -285,19 +291,20 @@ impl<'a> XdpFrame<'a> {
         unsafe { bpf_xdp_adjust_head(self.ctx.ctx, by) == 0 }
     }
 
-    /// Writes the first `length` bytes of `from` at `offset` by the helper (Linux 5.18), which copies them whole.
+    /// Writes the first `length` bytes of `from` at `offset` by a helper (Linux 5.18), which copies all of them at
+    /// once.
     #[inline(always)]
     pub fn write<const L: usize, const N: usize>(&self, offset: u32, length: Length<L>, from: &Words<N>) -> bool {
         const { assert!(L <= N) };
         let from = from.0.as_ptr().cast_mut().cast();
-        // SAFETY: `from` has at least `length` bytes; beyond the frame the helper fails.
+        // SAFETY: `from` has at least `length` bytes; the helper fails beyond the end of the frame.
         unsafe { bpf_xdp_store_bytes(self.ctx.ctx, offset, from, length.argument()) == 0 }
     }
 
-    /// Writes a datagram by the helper; a store of our own would go byte by byte.
+    /// Writes a datagram by a helper; direct stores would be byte by byte.
     #[inline(always)]
     fn write_datagram(&self, offset: usize, datagram: &Datagram) -> bool {
-        // SAFETY: `datagram` has `DATAGRAM` bytes; beyond the frame the helper fails.
+        // SAFETY: `datagram` has `DATAGRAM` bytes; the helper fails beyond the end of the frame.
         unsafe {
             bpf_xdp_store_bytes(
                 self.ctx.ctx,
@@ -308,15 +315,15 @@ impl<'a> XdpFrame<'a> {
         }
     }
 
-    /// Writes to the linear part.
+    /// Writes to the linear part of the frame; `false` if that ends before `offset + N`.
     #[inline(always)]
     pub fn store<const N: usize>(&self, offset: usize, bytes: &[u8; N]) -> bool {
         let start = self.ctx.data() + offset;
         if start + N > self.ctx.data_end() {
             return false;
         }
-        // SAFETY: the check above proves that `N` bytes from `start` lie inside the packet, which is this program's alone
-        // while it runs, and the verifier holds us to it.
+        // SAFETY: the check above proves that `N` bytes from `start` are inside the packet, which only this program
+        // accesses while it runs, and the verifier enforces it.
         unsafe { core::ptr::write_unaligned(start as *mut [u8; N], *bytes) };
         true
     }
@@ -325,7 +332,7 @@ impl<'a> XdpFrame<'a> {
 impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn len(&self) -> usize {
-        // SAFETY: the context is the one the kernel gave; the helper (Linux 5.18) counts fragments too.
+        // SAFETY: the kernel provided the context; the helper (Linux 5.18) includes fragments.
         unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }
     }
 
@@ -335,7 +342,7 @@ impl Frame for XdpFrame<'_> {
             return Some(bytes);
         }
         let mut bytes = MaybeUninit::<[u8; N]>::uninit();
-        // SAFETY: `bytes` has room for the `N` bytes asked for, and has them all unless the helper fails.
+        // SAFETY: `bytes` has room for `N` bytes, and all are initialised unless the helper fails.
         unsafe {
             let result = bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, bytes.as_mut_ptr().cast(), N as u32);
             if result == 0 { Some(bytes.assume_init()) } else { None }
@@ -361,13 +368,13 @@ impl Packet for XdpFrame<'_> {
 
     #[inline(always)]
     fn stride(&self) -> u32 {
-        // What the kernel merges comes after the driver, and XDP in the stack is not told.
+        // The kernel merges datagrams after the driver, and generic XDP does not expose the segment size.
         0
     }
 
     #[inline(always)]
     unsafe fn load_to(&self, offset: u32, length: u32, to: *mut u8) -> bool {
-        // SAFETY: as the caller promises; beyond the frame the helper fails.
+        // SAFETY: the caller's obligation; the helper fails beyond the end of the frame.
         unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset, to.cast(), length) == 0 }
     }
 }
@@ -398,7 +405,7 @@ impl SkbFrame<'_> {
         self.ctx.skb.skb
     }
 
-    /// Writes `length` bytes of `from`, from a place in it on, at `offset`; `false` where the kernel refuses.
+    /// Writes `length` bytes from `place` in `from` to `offset`; `false` if the kernel refuses.
     #[inline(always)]
     pub fn write<const P: usize, const L: usize, const N: usize>(
         &self,
@@ -408,31 +415,31 @@ impl SkbFrame<'_> {
         place: Place<P>,
     ) -> bool {
         const { assert!(P + L <= N) };
-        // SAFETY: a place lies in the first `P` words, and a length is at most that of `L` words.
+        // SAFETY: a place is in the first `P` words, and a length does not exceed `L` words.
         unsafe {
             let from = from.0.as_ptr().cast::<u8>().add(place.offset());
             bpf_skb_store_bytes(self.skb(), offset, from.cast(), length.argument(), 0) == 0
         }
     }
 
-    /// Kernel index of the interface that the frame came in by; of the frames of this machine's own, 0.
+    /// Kernel index of the interface through which the frame entered; 0 for frames that this machine sent.
     #[inline(always)]
     pub fn came_by(&self) -> u32 {
-        // SAFETY: the context is the `__sk_buff` that the kernel gave.
+        // SAFETY: the context is the `__sk_buff` that the kernel provided.
         unsafe { (*self.ctx.skb.skb).ingress_ifindex }
     }
 
-    /// Puts a VLAN tag of type 0x8100 into metadata; one that is there moves into the frame.
+    /// Puts a VLAN tag of type 0x8100 into the metadata; an existing tag there moves into the frame.
     #[inline(always)]
     pub fn push_tag(&self, tag: u16) {
-        // SAFETY: the context is the one the kernel gave. Where the helper fails, the frame stays as it is.
+        // SAFETY: the kernel provided the context. If the helper fails, the frame is unchanged.
         unsafe { bpf_skb_vlan_push(self.skb(), 0x8100_u16.to_be(), tag) };
     }
 
-    /// Sets the bits of `value` under `mask` in the packet mark; the others belong to somebody else.
+    /// Sets the bits of `value` in the packet mark that are in `mask`; other bits are not changed.
     #[inline(always)]
     pub fn mark(&self, value: u32, mask: u32) {
-        // SAFETY: the context is the `__sk_buff` that the kernel gave.
+        // SAFETY: the context is the `__sk_buff` that the kernel provided.
         let before = unsafe { (*self.ctx.skb.skb).mark };
         self.ctx.set_mark((before & !mask) | (value & mask));
     }
@@ -450,7 +457,7 @@ impl Frame for SkbFrame<'_> {
             return Some(bytes);
         }
         let mut bytes = MaybeUninit::<[u8; N]>::uninit();
-        // SAFETY: `bytes` has room for the `N` bytes asked for, and has them all unless the helper fails.
+        // SAFETY: `bytes` has room for `N` bytes, and all are initialised unless the helper fails.
         unsafe {
             let result = bpf_skb_load_bytes(self.ctx.as_ptr(), offset as u32, bytes.as_mut_ptr().cast(), N as u32);
             if result == 0 { Some(bytes.assume_init()) } else { None }
@@ -466,7 +473,7 @@ impl Packet for SkbFrame<'_> {
 
     #[inline(always)]
     fn ifindex(&self) -> u32 {
-        // SAFETY: the context is the `__sk_buff` that the kernel gave.
+        // SAFETY: the context is the `__sk_buff` that the kernel provided.
         unsafe { (*self.ctx.skb.skb).ifindex }
     }
 
@@ -485,26 +492,26 @@ impl Packet for SkbFrame<'_> {
 
     #[inline(always)]
     unsafe fn load_to(&self, offset: u32, length: u32, to: *mut u8) -> bool {
-        // SAFETY: as the caller promises; beyond the frame the helper fails.
+        // SAFETY: the caller's obligation; the helper fails beyond the end of the frame.
         unsafe { bpf_skb_load_bytes(self.ctx.as_ptr(), offset, to.cast(), length) == 0 }
     }
 }
 
-/// Loops by `bpf_loop` (Linux 5.17), whose body the verifier reads once.
+/// Loops by `bpf_loop` (Linux 5.17); the verifier verifies the body once.
 #[derive(Clone, Copy)]
 pub struct KernelLoop;
 
 impl Repeat for KernelLoop {
     #[inline(always)]
     fn repeat<S: Step>(self, turns: u32, step: &mut S) {
-        // SAFETY: `step` lives on this stack frame for the whole call, and `turn::<S>` gets it back as the same type.
+        // SAFETY: `step` is on this stack frame for the whole call, and `turn::<S>` receives it as the same type.
         unsafe {
             bpf_loop(turns, turn::<S> as *mut c_void, core::ptr::from_mut(step).cast(), 0);
         }
     }
 }
 
-/// One turn of `bpf_loop`: 0 goes on, 1 ends the loop.
+/// The callback of `bpf_loop`: 0 continues the loop, 1 ends it.
 extern "C" fn turn<S: Step>(index: u64, step: *mut c_void) -> i64 {
     // SAFETY: `repeat` passes a live, exclusive `S`.
     let step = unsafe { &mut *step.cast::<S>() };

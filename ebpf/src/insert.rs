@@ -1,6 +1,12 @@
-//! Adding the Gateway Identity to a reply at TC egress. `tr111_common::insert` says where; this does it.
+//! Adds the Gateway Identity to a DHCP reply at TC egress (TR-111 1.2.1).
 //!
-//! Everything that can be refused is refused before the first byte changes, so a frame leaves whole either way.
+//! # Theory of operation
+//!
+//! `tr111_common::insert` plans the change: where the new bytes go, which length bytes change, and by how much the
+//! datagram grows. This module composes the new tail of the message in a map value (new bytes, then the bytes that
+//! move), grows the frame, writes the tail, and updates the lengths and the checksums incrementally.
+//!
+//! All checks are made before the first byte changes, so the frame that leaves is either complete or unchanged.
 
 use crate::maps::{self, Scratch};
 use aya_ebpf::{
@@ -18,33 +24,34 @@ use tr111_common::{
 };
 use tr111_ebpf::frame::{KernelLoop, Length, Packet as _, Place, SkbFrame};
 
-/// Words of the rewritten part of a reply: the option at most 32 words from its start, and what moves behind it.
+/// Words of the buffer for the rewritten tail: the gateway's option in 32 words, then the bytes that move.
 pub const TAIL_WORDS: usize = MOVED_WORDS + 32;
-/// Words of the part that moves, and of that part with what is new in it.
+/// Words of the longest tail that is written: the new bytes and the bytes that move.
 const MOVED_WORDS: usize = 256;
 
 /// A change to a reply.
 #[derive(Clone, Copy)]
 pub struct Change {
     plan: Plan,
-    /// The Gateway Identity as an option, and behind it what moves.
+    /// The Gateway Identity as an option, followed by the bytes that move.
     tail: Words<TAIL_WORDS>,
-    /// Bytes of `tail` that are written, from the first new one on.
+    /// Number of bytes of `tail` that are written, from the first new one on.
     length: Length<MOVED_WORDS>,
-    /// What the checksum gains.
+    /// Difference that is added to the UDP checksum.
     sum: Sum,
 }
 
-/// Offsets of the length and checksum fields in their headers.
+/// Offsets of the checksum and length fields in their headers, and the length of the UDP header, in bytes.
 const IP_CHECKSUM: u32 = 10;
 const UDP_HEADER: u32 = 8;
 const UDP_LENGTH: u32 = 4;
 const UDP_CHECKSUM: u32 = 6;
 
-/// Adds the Gateway Identity to the reply in `packet`, of which `scratch` holds the copy and the walk.
+/// Adds the Gateway Identity to the reply in `packet`; `scratch` has the copy of the frame and the walk over its
+/// options.
 ///
-/// Its steps are functions of their own, and what one leaves for the next lies in the map: the verifier walks them one
-/// after the other, not each way through one for each way through the other (Linux 6.1: 859,000 instructions).
+/// The steps are separate functions and pass their results in a map value. The verifier then verifies one after the
+/// other, instead of each path through one for each path through the previous one (Linux 6.1: 859,000 instructions).
 #[inline(never)]
 pub fn gateway_identity(packet: &SkbFrame<'_>, scratch: &mut Scratch) -> Insertion {
     let steps = plan(scratch).and_then(|()| compose(packet, scratch)).and_then(|()| write(packet, scratch));
@@ -54,7 +61,7 @@ pub fn gateway_identity(packet: &SkbFrame<'_>, scratch: &mut Scratch) -> Inserti
     }
 }
 
-/// Finds the place for it.
+/// Plans the insertion.
 #[inline(never)]
 fn plan(scratch: &mut Scratch) -> Result<(), Insertion> {
     let Scratch { frame, seen, walk, mark, change, .. } = scratch;
@@ -67,12 +74,12 @@ fn plan(scratch: &mut Scratch) -> Result<(), Insertion> {
     Ok(())
 }
 
-/// Writes down what the reply is to be from the place on, and what its checksum gains.
+/// Composes the new tail of the message, and computes the difference of the checksum.
 #[inline(never)]
 fn compose(packet: &SkbFrame<'_>, scratch: &mut Scratch) -> Result<(), Insertion> {
     let Scratch { frame, seen, change: Change { plan, tail, length, sum }, .. } = scratch;
     let gateway = maps::gateway().ok_or(Insertion::Unconfigured)?;
-    // What is new begins within the gateway's option and ends with it; what moves comes behind.
+    // The new bytes are the end of the gateway's option; the bytes that move follow them.
     if let Some(option) = tail.0.first_chunk_mut::<OPTION_WORDS>() {
         *option = gateway.option.0;
     }
@@ -83,7 +90,7 @@ fn compose(packet: &SkbFrame<'_>, scratch: &mut Scratch) -> Result<(), Insertion
     }
     let skipped = plan.shape as u32;
     let (mut old, mut new) = (Sum::default(), Sum::default());
-    // Bytes behind END mean nothing (RFC 2132 3.2), so the new ones take their place, whatever they are.
+    // Bytes after END have no meaning (RFC 2132 3.2), so the new bytes overwrite them.
     add(&mut old, &frame.words, plan.at, (plan.at + length.bytes()).min(seen.udp.end));
     add(&mut new, tail, skipped, skipped + length.bytes());
     *sum = new.without(old);
@@ -102,7 +109,7 @@ fn compose(packet: &SkbFrame<'_>, scratch: &mut Scratch) -> Result<(), Insertion
     Ok(())
 }
 
-/// Makes room, writes the new bytes, and what follows from them: the lengths around them, then the checksums.
+/// Grows the frame, writes the tail, then the lengths and the checksums.
 #[inline(never)]
 fn write(packet: &SkbFrame<'_>, scratch: &mut Scratch) -> Result<(), Insertion> {
     let Scratch { seen, change: Change { plan, tail, length, sum }, .. } = scratch;
@@ -111,7 +118,7 @@ fn write(packet: &SkbFrame<'_>, scratch: &mut Scratch) -> Result<(), Insertion> 
             return Err(Insertion::NoRoom);
         }
         let frame_length = (packet.len() as u32).max(seen.udp.end + plan.growth);
-        // SAFETY: the context is the one the kernel gave.
+        // SAFETY: the kernel provided the context.
         if unsafe { bpf_skb_change_tail(packet.skb(), frame_length, 0) } != 0 {
             return Err(Insertion::Failed);
         }
@@ -121,7 +128,7 @@ fn write(packet: &SkbFrame<'_>, scratch: &mut Scratch) -> Result<(), Insertion> 
     if is_written { Ok(()) } else { Err(Insertion::Failed) }
 }
 
-/// Whether the interface takes the frame with `growth` more bytes.
+/// Whether the interface's MTU allows `growth` more bytes.
 #[inline(always)]
 fn fits_interface(packet: &SkbFrame<'_>, growth: u32) -> bool {
     let mut mtu = 0u32;
@@ -129,7 +136,7 @@ fn fits_interface(packet: &SkbFrame<'_>, growth: u32) -> bool {
     unsafe { bpf_check_mtu(packet.skb().cast::<c_void>(), 0, &raw mut mtu, growth.cast_signed(), 0) == 0 }
 }
 
-/// Writes the lengths around the new bytes, and the checksums.
+/// Writes the lengths that contain the new bytes, and the checksums.
 #[inline(always)]
 fn adjust(packet: &SkbFrame<'_>, udp: &Udp, plan: &Plan, sum: Sum) -> bool {
     let skb = packet.skb();
@@ -148,13 +155,13 @@ fn adjust(packet: &SkbFrame<'_>, udp: &Udp, plan: &Plan, sum: Sum) -> bool {
         let udp_length = udp.end - udp_start;
         let old_udp = (udp_length as u16).to_be();
         let new_udp = ((udp_length + plan.growth) as u16).to_be();
-        // SAFETY: offsets lie inside the frame, or the helpers fail; values are on the stack.
+        // SAFETY: the helpers fail if an offset is outside the frame; the values are on the stack.
         unsafe {
             failed |= bpf_l3_csum_replace(skb, udp.ip + IP_CHECKSUM, u64::from(old_ip), u64::from(new_ip), 2);
             failed |= bpf_skb_store_bytes(skb, udp.ip + IPV4_LENGTH, (&raw const new_ip).cast(), 2, 0);
             failed |= bpf_skb_store_bytes(skb, udp_start + UDP_LENGTH, (&raw const new_udp).cast(), 2, 0);
-            // The UDP length counts twice: in the pseudo-header, which is all that a partial sum holds, and in the
-            // header. A sum that was 0 stays 0.
+            // The UDP length counts twice: in the pseudo-header, which is all that a partial checksum covers, and in
+            // the header. A checksum of 0 stays 0.
             let checksum = udp_start + UDP_CHECKSUM;
             let mangled = u64::from(BPF_F_MARK_MANGLED_0);
             let pseudo = u64::from(BPF_F_PSEUDO_HDR);
@@ -162,7 +169,7 @@ fn adjust(packet: &SkbFrame<'_>, udp: &Udp, plan: &Plan, sum: Sum) -> bool {
             failed |= bpf_l4_csum_replace(skb, checksum, u64::from(old_udp), u64::from(new_udp), mangled | 2);
         }
     }
-    // The options' own difference; a partial sum does not hold it, and the helper knows.
+    // The difference of the options. A partial checksum does not cover it, which the helper takes into account.
     let difference = u64::from(sum.fold().to_be());
     // SAFETY: as above.
     failed |=
@@ -170,7 +177,7 @@ fn adjust(packet: &SkbFrame<'_>, udp: &Udp, plan: &Plan, sum: Sum) -> bool {
     failed == 0
 }
 
-/// Adds the bytes from `at` to `end`.
+/// Adds the bytes from `at` to `end` to the sum.
 #[inline(always)]
 fn add<const N: usize>(sum: &mut Sum, words: &Words<N>, at: u32, end: u32) {
     let length = end.saturating_sub(at);

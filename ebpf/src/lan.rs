@@ -1,4 +1,18 @@
-//! The LAN hooks: from a frame to its class, its mark and its event.
+//! The LAN hooks: classify a frame, mark its exchange, insert the Gateway Identity, send events.
+//!
+//! # Theory of operation
+//!
+//! * [`ingress`]: DHCP requests. A request with a Device Identity, or from a client that identified itself before,
+//!   marks its exchange in `EXCHANGES` and is sent to the agent. ARP messages update the time of their sender in
+//!   `NEIGHBOURS`.
+//! * [`egress`]: DHCP replies. If the exchange is marked, OFFER and ACK receive the Gateway Identity, an ACK is
+//!   recorded in `LAST_ACK`, and ACK and NAK are sent to the agent.
+//! * [`forwarded`]: DHCP messages that a LAN bridge forwards from one port to another and that the two hooks above do
+//!   not see. The interface of the exchange is the bridge.
+//! * [`merged`]: a frame in which the kernel merged several datagrams (GRO). The datagrams are processed one by one,
+//!   with tail calls between them.
+//!
+//! An error leads to a counter, never to a drop. Only messages above the rate that the operator set are dropped.
 
 use crate::{
     emit, insert,
@@ -20,7 +34,7 @@ use tr111_common::{
 };
 use tr111_ebpf::frame::{Captured, KernelLoop, Packet, SkbFrame};
 
-/// LAN ingress: counts the frame, marks its exchange, tells the agent. `false`: the frame is to be dropped.
+/// LAN ingress: counts the frame, marks its exchange, sends an event. Returns `false` if the frame has to be dropped.
 #[inline(always)]
 pub fn ingress<P: Packet>(packet: &P) -> bool {
     let class = match classify::find_request(packet, packet.metadata_tag()) {
@@ -33,11 +47,12 @@ pub fn ingress<P: Packet>(packet: &P) -> bool {
         }
     };
     maps::count(Counter::Packet(Hook::LanIngress, class));
-    // The one class whose outcome is `Dropped`: asking for the outcome costs every frame a look into a table.
+    // `Policed` is the only class with the outcome `Dropped`. Comparing the class saves a table look-up per frame.
     !matches!(class, Class::Policed)
 }
 
-/// LAN ingress at TC, where the kernel may have merged the datagrams of a flow: those with DHCP go on in [`merged`].
+/// LAN ingress at TC, where the kernel may have merged the datagrams of a flow. Merged DHCP datagrams continue in
+/// [`merged`].
 #[inline(always)]
 pub fn ingress_at_tc(packet: &SkbFrame<'_>) -> bool {
     if packet.stride() == 0 {
@@ -58,13 +73,13 @@ pub fn ingress_at_tc(packet: &SkbFrame<'_>) -> bool {
     true
 }
 
-/// Merged datagrams that one turn of [`merged`] looks at. The kernel allows 33 turns (`MAX_TAIL_CALL_CNT`), and merges at most
-/// 64 datagrams (`UDP_GRO_CNT_MAX`). Each one more costs the verifier another walk.
+/// Datagrams that one call of [`merged`] processes. The kernel allows 33 tail calls (`MAX_TAIL_CALL_CNT`) and merges at
+/// most 64 datagrams (`UDP_GRO_CNT_MAX`). Each further datagram adds another verification of the body.
 const PARTS_A_TURN: u32 = 2;
 
-/// Looks at the next datagrams of a merged frame, each of which is counted, and goes on with itself: within one program that
-/// looks at all of them, the verifier walks far more instructions (Linux 7.3: 456,000). `false`: the frame is to be dropped,
-/// with all of its datagrams.
+/// Processes and counts the next datagrams of a merged frame, then tail-calls itself. A single program that processes
+/// all datagrams takes the verifier far longer (Linux 7.3: 456,000 instructions). Returns `false` if the frame, with
+/// all its datagrams, has to be dropped.
 #[inline(always)]
 pub fn merged(packet: &SkbFrame<'_>) -> bool {
     for _ in 0..PARTS_A_TURN {
@@ -79,17 +94,18 @@ pub fn merged(packet: &SkbFrame<'_>) -> bool {
         }
     }
     maps::go_on_with_parts(packet);
-    // No turn is left.
+    // The limit of tail calls is reached.
     maps::note_merged(packet.ifindex());
     maps::count(Counter::Packet(Hook::LanIngress, Class::Merged));
     maps::scratch().is_none_or(|scratch| !scratch.parts.is_one_policed)
 }
 
-/// LAN egress: counts the frame, adds the Gateway Identity to it, tells the agent how an exchange of an identified client ended.
+/// LAN egress: counts the frame, adds the Gateway Identity to it, and sends an event at the end of a marked exchange.
 #[inline(always)]
 pub fn egress(packet: &SkbFrame<'_>) {
     let class = match classify::find_reply(packet, packet.metadata_tag()) {
-        // Replies that a relay of this machine forwards; the identity would have to go into each of them.
+        // Merged replies that a relay agent on this machine forwards. The identity would have to be added to each of
+        // them.
         Ok(udp) if packet.stride() != 0 => {
             if is_reply(packet, &udp) {
                 unseparated(packet)
@@ -103,8 +119,8 @@ pub fn egress(packet: &SkbFrame<'_>) {
     maps::count(Counter::Packet(Hook::LanEgress, class));
 }
 
-/// Egress of a port of a LAN bridge: counts the frame, and takes a DHCP message that came by another port for one that the
-/// bridge received or sent itself. `false`: the frame is to be dropped.
+/// Egress of a LAN bridge port: counts the frame, and processes a DHCP message from another port like one that the
+/// bridge received or sent itself. Returns `false` if the frame has to be dropped.
 #[inline(always)]
 pub fn forwarded(packet: &SkbFrame<'_>) -> bool {
     let class = match classify::find_reply(packet, packet.metadata_tag()) {
@@ -115,13 +131,13 @@ pub fn forwarded(packet: &SkbFrame<'_>) -> bool {
     !matches!(class, Class::Policed)
 }
 
-/// Whether the first of merged datagrams is a server's message.
+/// Whether the first of the merged datagrams is a server's message.
 #[inline(always)]
 fn is_reply(packet: &SkbFrame<'_>, udp: &Udp) -> bool {
     packet.load::<2>(udp.payload as usize).is_some_and(|[op, _]| op == dhcp4::BOOTREPLY)
 }
 
-/// Notes merged datagrams that should be told apart and are not.
+/// Records merged datagrams that should be separated and cannot be.
 #[inline(always)]
 fn unseparated(packet: &SkbFrame<'_>) -> Class {
     maps::note_merged(packet.ifindex());
@@ -132,7 +148,7 @@ fn unseparated(packet: &SkbFrame<'_>) -> Class {
 fn on_forwarded(packet: &SkbFrame<'_>, udp: Udp) -> Class {
     let (Some(scratch), Some(config)) = (maps::scratch(), maps::config()) else { return Class::OtherPort };
     let Some(bridge) = maps::bridge_of(packet.ifindex()) else { return Class::OtherPort };
-    // What came by none of its ports has passed the egress hook of the bridge.
+    // A frame that did not enter through another port of the bridge has passed the bridge's egress hook.
     if maps::bridge_of(packet.came_by()) != Some(bridge) {
         return Class::Repeated;
     }
@@ -159,13 +175,14 @@ fn on_forwarded_and_merged(packet: &SkbFrame<'_>, udp: &Udp, config: &Config) ->
     if is_to_group && !is_reply(packet, udp) { Class::Repeated } else { unseparated(packet) }
 }
 
-/// By the first byte of an Ethernet address. What goes to a group, goes to the bridge as well.
+/// Whether an Ethernet address with this first byte is a group address. Frames to a group reach the bridge too.
 #[inline(always)]
 fn is_group(first: u8) -> bool {
     first & 1 != 0
 }
 
-/// A request to a server behind another port: one whose renewals were not seen would lose its row with its first lease.
+/// A request to a server behind another port. If renewals were not seen, the device would lose its row at the end of
+/// its first lease.
 #[inline(always)]
 fn forwarded_request(packet: &SkbFrame<'_>, scratch: &mut Scratch, config: &Config) -> Result<Class, Class> {
     if config.accept_foreign_server == 0 {
@@ -201,7 +218,7 @@ fn on_reply(packet: &SkbFrame<'_>, udp: Udp) -> Class {
     class
 }
 
-// A function of its own: the verifier walks it once, however many ways through the headers lead here.
+// A separate function: the verifier verifies it once, not once per path through the headers.
 #[inline(never)]
 fn request<P: Packet>(packet: &P, scratch: &mut Scratch, config: &Config) -> Result<Class, Class> {
     let fixed = classify::request_fixed(&scratch.frame, &scratch.seen.udp)?;
@@ -226,8 +243,8 @@ fn request<P: Packet>(packet: &P, scratch: &mut Scratch, config: &Config) -> Res
     };
     let is_told = police::may_tell_dhcp(source, &fixed, seen.time, config);
     match identified {
-        // A budget limits what the agent is told. What the replies to a known client carry, and that their ACKs are
-        // recorded, nobody else can take from it.
+        // The budget limits the events to the agent. It does not affect the replies to a known client and the records
+        // of its ACKs, so another host cannot interfere with these.
         Some(identified) => {
             let is_known = matches!(class, Class::Sticky) || (!is_told && maps::is_sticky(&client, seen.time));
             let key = classify::exchange_key(seen.segment, &fixed);
@@ -253,7 +270,7 @@ const SENT: bool = false;
 /// A reply that the bridge forwards from one port to another.
 const FORWARDED: bool = true;
 
-// As above.
+// A separate function, for the same reason as `request`.
 #[inline(never)]
 fn reply<const IS_FORWARDED: bool>(
     packet: &SkbFrame<'_>,
@@ -273,7 +290,7 @@ fn reply<const IS_FORWARDED: bool>(
         return Err(Class::Repeated);
     }
     let class = classify::judge_reply(&scratch.seen.udp, &scratch.walk);
-    // The bridge floods a reply to several ports. Each copy gets the identity, and the first one counts.
+    // A bridge floods a reply to several ports. Every copy receives the identity, but only the first one is counted.
     let is_repeated = IS_FORWARDED && is_answered(scratch, &fixed);
     if let Some(message) = takes_identity(class)
         && scratch.mark.identified != 0
@@ -288,7 +305,7 @@ fn reply<const IS_FORWARDED: bool>(
     }
     match class {
         Class::Ack => keep_ack(scratch, &fixed),
-        // A NAK answers a REQUEST and nothing else (RFC 2131 4.3.2).
+        // A NAK only answers a REQUEST (RFC 2131 4.3.2).
         Class::Nak if scratch.mark.message_type == MessageType::Request as u8 => maps::forget_ack(&scratch.mark.client),
         _ => {}
     }
@@ -299,22 +316,22 @@ fn reply<const IS_FORWARDED: bool>(
     Ok(class)
 }
 
-/// Copies the mark of the reply's exchange to its place; `false` where there is none.
-// A function of its own has a stack frame of its own.
+/// Copies the mark of the reply's exchange to the scratch buffer; `false` if the exchange is not marked.
+// A separate function has a stack frame of its own.
 #[inline(never)]
 fn find_mark(scratch: &mut Scratch, fixed: &Fixed) -> bool {
     maps::find_exchange(&classify::exchange_key(scratch.seen.segment, fixed), &mut scratch.mark)
 }
 
-/// Whether a reply of this message type was forwarded since the last request of its exchange.
-// As above.
+/// Whether a reply of this message type was forwarded before, since the last request of its exchange.
+// A separate function has a stack frame of its own.
 #[inline(never)]
 fn is_answered(scratch: &mut Scratch, fixed: &Fixed) -> bool {
     let key = classify::exchange_key(scratch.seen.segment, fixed);
     maps::note_answer(&key, scratch.walk.message_type)
 }
 
-/// Builds the mark of an exchange, with the identity as it came: the agent may need it when the ring lost the request.
+/// Composes the mark of an exchange. It includes the identity, which the agent needs if the ring loses the request.
 #[inline(always)]
 fn keep_mark(scratch: &mut Scratch, client: &ClientKey, identified: bool) {
     let Scratch { frame, seen, walk, mark, .. } = scratch;
@@ -335,8 +352,9 @@ fn keep_mark(scratch: &mut Scratch, client: &ClientKey, identified: bool) {
     }
 }
 
-/// Records how an exchange ended, field by field: the record is too large for the stack. A renewal without an identity (T-9) keeps the one that is known.
-// A function of its own has a stack frame of its own.
+/// Records the ACK of an exchange, field by field, because the record is too large for the stack. A renewal without an
+/// identity (T-9) keeps the known identity.
+// A separate function has a stack frame of its own.
 #[inline(never)]
 fn keep_ack(scratch: &mut Scratch, fixed: &Fixed) {
     let Scratch { seen, walk, mark, last_ack: record, .. } = scratch;
@@ -359,9 +377,9 @@ fn keep_ack(scratch: &mut Scratch, fixed: &Fixed) {
     maps::remember_ack(&mark.client, record);
 }
 
-/// RELEASE or DECLINE: writes over the record of the client's last ACK that its lease has ended. The agent deletes it once
-/// its store has no row of it. Only what names the address and the server of the lease, and comes from where the lease
-/// was asked for, ends it.
+/// RELEASE or DECLINE: records in `LAST_ACK` that the client's lease has ended. The agent deletes the record once its
+/// store has no row for it. The message has to name the address and the server of the lease, and to come from the
+/// Ethernet source that requested the lease.
 #[inline(always)]
 fn end_lease(scratch: &Scratch, fixed: &Fixed, client: &ClientKey) {
     let Scratch { frame, seen, walk, .. } = scratch;
@@ -375,18 +393,18 @@ fn end_lease(scratch: &Scratch, fixed: &Fixed, client: &ClientKey) {
     }
 }
 
-/// ARP is what every station on an IPv4 LAN sends (T-6).
+/// Updates the time of an ARP sender, if the agent tracks it. Every station on an IPv4 LAN sends ARP (T-6).
 #[inline(always)]
 fn on_arp<P: Packet>(packet: &P) {
     if let Some(sender) = headers::find_arp(packet, packet.metadata_tag()) {
-        // SAFETY: the helper takes nothing and reads a clock.
+        // SAFETY: the helper has no arguments and reads a clock.
         let now = unsafe { bpf_ktime_get_boot_ns() };
         let segment = Segment { ifindex: packet.ifindex(), vlan: sender.vlan };
         maps::refresh_neighbour(&NeighbourKey { segment, address: sender.ip }, sender.mac, now);
     }
 }
 
-/// GW-5: OFFER and ACK carry the Gateway Identity; RFC 2131 table 3 keeps it out of NAK.
+/// GW-5: OFFER and ACK carry the Gateway Identity. RFC 2131 table 3 excludes options like it from NAK.
 #[inline(always)]
 fn takes_identity(class: Class) -> Option<MessageType> {
     match class {

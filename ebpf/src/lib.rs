@@ -1,5 +1,5 @@
-//! Packet access in the kernel programs, for those of tr111 (`main.rs`) and for those of its tests and benchmarks
-//! (`testing.rs`), which are an object of their own and never shipped.
+//! Packet access for the kernel programs of tr111 (`main.rs`) and for those of its tests and benchmarks (`testing.rs`),
+//! which are a separate object and not part of a release.
 #![no_std]
 #![feature(asm_experimental_arch)]
 

@@ -1,27 +1,29 @@
-//! The kernel programs of tr111: entry points only.
+//! The entry points of the kernel programs.
 //!
 //! # Theory of operation
 //!
-//! A program finds the UDP datagram of a frame by direct packet access (`frame.rs`, `tr111_common::headers`), which is
-//! all that other traffic ever costs. A DHCP message is copied once into a per-CPU scratch buffer; options are walked
-//! there with `bpf_loop`, because an open-coded loop over packet pointers has too many paths for the verifier.
+//! A program finds the UDP datagram of a frame by direct packet access (`frame.rs`, `tr111_common::headers`); other
+//! traffic costs no more than that. A DHCP message is copied once into a per-CPU scratch buffer, and its options are
+//! walked there with `bpf_loop`, because an open-coded loop over packet pointers has too many paths for the verifier.
 //!
-//! `lan_ingress` decides which exchanges belong to clients that identified themselves and marks them in `EXCHANGES`
-//! before the server sees the request, so the reply, at `lan_egress`, finds the mark however fast it comes.
-//! There the Gateway Identity goes into OFFER and ACK, in the kernel, so it works beside any DHCP server.
-//! What matters goes to the agent through `EVENTS_LAN` with its frame.
+//! `lan_ingress` decides which exchanges belong to clients that identified themselves. It marks them in the map
+//! `EXCHANGES` before the DHCP server receives the request, so `lan_egress` finds the mark however fast the reply
+//! follows. `lan_egress` adds the Gateway Identity to OFFER and ACK in the kernel, which works with any DHCP server.
+//! Events about these messages are sent to the agent through the ring `EVENTS_LAN`, together with the frame.
 //!
-//! What a LAN bridge forwards from port to port passes neither of the two. `lan_port`, at the egress of each port, does for
-//! such replies what `lan_egress` does, and for unicast requests what `lan_ingress` does; broadcasts reach the bridge itself.
+//! Frames that a LAN bridge forwards from port to port pass neither of these hooks. `lan_port`, at the egress of each
+//! port, processes such replies like `lan_egress` and such unicast requests like `lan_ingress`. Broadcast requests
+//! reach the bridge itself.
 //!
-//! `lan_binding` sets the packet mark of flows that carry CONNECTION-REQUEST-BINDING, so that a rule of the agent's can
-//! give them a longer NAT timeout. `wan_ingress` counts what comes back: Connection Requests and STUN answers.
+//! `lan_binding` sets the packet mark of flows that carry CONNECTION-REQUEST-BINDING, so that an nftables rule of the
+//! agent can give them a longer NAT timeout. `wan_ingress` counts Connection Requests and STUN responses, and polices
+//! Connection Requests.
 //!
-//! `acs_stun` is the other end: it answers STUN requests that ask for nothing but their address where they come in, and
-//! leaves all others to the server's socket.
+//! `acs_stun` runs on an ACS. It answers STUN requests for the mapped address and keep-alives of registered bindings in
+//! place, and leaves all other requests to the server's socket.
 //!
-//! Every frame is counted once per hook, and passes: an error in here is a counter, never a drop. Only where the
-//! operator set a rate are frames above it dropped.
+//! Every frame is counted once per hook, and passes: an error in a program leads to a counter, never to a drop. Frames
+//! are dropped only above a rate that the operator set.
 #![no_std]
 #![no_main]
 #![expect(clippy::needless_pass_by_value, reason = "the entry points' macros call with the context by value")]
@@ -44,62 +46,62 @@ use aya_ebpf::{
 };
 use tr111_ebpf::frame;
 
-/// Lets the next program of the chain, or the stack, have the frame (`TCX_NEXT`; `TC_ACT_UNSPEC` before Linux 6.6).
+/// Passes the frame to the next program of the chain or to the stack (`TCX_NEXT`; `TC_ACT_UNSPEC` before Linux 6.6).
 const NEXT: i32 = -1;
-/// Ends the frame (`TC_ACT_SHOT`, `TCX_DROP`).
+/// Drops the frame (`TC_ACT_SHOT`, `TCX_DROP`).
 const DROP: i32 = 2;
 
-/// LAN ingress: DHCP messages of clients.
+/// LAN ingress at XDP: DHCP requests and ARP.
 #[xdp(frags)]
 pub fn lan_ingress(ctx: XdpContext) -> u32 {
     at_xdp(lan::ingress(&frame::XdpFrame::new(&ctx)))
 }
 
-/// LAN ingress where XDP cannot attach.
+/// LAN ingress at TC, for interfaces that do not take XDP.
 #[classifier]
 pub fn lan_ingress_tc(ctx: TcContext) -> i32 {
     at_tc(lan::ingress_at_tc(&frame::SkbFrame::new(&ctx)))
 }
 
-/// LAN ingress at TC: datagrams that the kernel merged, behind `lan_ingress_tc` by a tail call.
+/// LAN ingress at TC: datagrams that the kernel merged. Reached from `lan_ingress_tc` by a tail call.
 #[classifier]
 pub fn lan_merged(ctx: TcContext) -> i32 {
     at_tc(lan::merged(&frame::SkbFrame::new(&ctx)))
 }
 
-/// LAN egress: replies of DHCP servers on this machine, or behind its relay.
+/// LAN egress: DHCP replies of servers on this machine or behind its relay agent.
 #[classifier]
 pub fn lan_egress(ctx: TcContext) -> i32 {
     lan::egress(&frame::SkbFrame::new(&ctx));
     NEXT
 }
 
-/// Egress of a port of a LAN bridge: replies of DHCP servers behind other ports, and unicast requests to them.
+/// Egress of a LAN bridge port: replies of DHCP servers behind other ports, and unicast requests to them.
 #[classifier]
 pub fn lan_port(ctx: TcContext) -> i32 {
     at_tc(lan::forwarded(&frame::SkbFrame::new(&ctx)))
 }
 
-/// LAN ingress: Binding Requests of devices. At TC, because XDP cannot set a mark.
+/// LAN ingress: Binding Requests of devices. At TC, because an XDP program cannot set a packet mark.
 #[classifier]
 pub fn lan_binding(ctx: TcContext) -> i32 {
     binding::observe(&frame::SkbFrame::new(&ctx));
     NEXT
 }
 
-/// WAN ingress: Connection Requests, and answers of STUN servers.
+/// WAN ingress at XDP: Connection Requests and STUN responses.
 #[xdp(frags)]
 pub fn wan_ingress(ctx: XdpContext) -> u32 {
     at_xdp(wan::ingress(&frame::XdpFrame::new(&ctx)))
 }
 
-/// WAN ingress where XDP cannot attach.
+/// WAN ingress at TC, for interfaces that do not take XDP.
 #[classifier]
 pub fn wan_ingress_tc(ctx: TcContext) -> i32 {
     at_tc(wan::ingress(&frame::SkbFrame::new(&ctx)))
 }
 
-/// The ACS's interfaces: requests to its STUN server.
+/// Ingress of an ACS's interfaces at XDP: requests to its STUN server.
 #[xdp(frags)]
 pub fn acs_stun(ctx: XdpContext) -> u32 {
     if acs::answer(&frame::XdpFrame::new(&ctx)) { xdp_action::XDP_TX } else { xdp_action::XDP_PASS }

@@ -1,4 +1,13 @@
-//! The maps, and the safe ways to use them.
+//! The maps and safe functions to access them.
+//!
+//! # Theory of operation
+//!
+//! `tr111_common::abi` documents the maps, their keys and their values. Maps with state are pinned, so that a new agent
+//! continues where the last one ended; a comment says so where a map is not pinned. Maps that the agent fills
+//! (`STICKY`, `NEIGHBOURS`, `BRIDGE_PORTS`, `LISTENERS`, `OWN_ADDRESSES`, `BINDINGS`) never evict. Maps that traffic
+//! fills are LRU maps or have a fixed slot per hash value, so that a flood of new keys cannot stop the programs. Values
+//! are updated in place without locks: each comment at an `unsafe` block says why a concurrent access on another CPU is
+//! harmless.
 
 use crate::{
     insert::Change,
@@ -38,18 +47,19 @@ static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map]
 static GATEWAY: Array<GatewayOption> = Array::with_max_entries(2, 0);
 
-/// The kernel evicts from an LRU map without a word to the program, so evictions are not counted here. Nearly the same is:
-/// the agent remembers as many exchanges, and counts those that it forgets (`exchange_evicted`). A reply whose mark is
-/// gone leaves as the server sent it, unseen: its device gets the Gateway Identity, and its row, with its next exchange.
+/// The kernel does not report evictions from an LRU map, so they are not counted here. The agent tracks as many
+/// exchanges and counts the ones that it evicts (`exchange_evicted`), which is nearly the same number. A reply whose
+/// mark was evicted leaves unchanged and unrecorded; its device receives the Gateway Identity, and its row, with its
+/// next exchange.
 #[map]
 static EXCHANGES: LruHashMap<ExchangeKey, Mark> = LruHashMap::with_max_entries(EXCHANGES_MAXIMUM, 0);
 
 #[map]
 static STICKY: HashMap<ClientKey, u32> = HashMap::with_max_entries(STICKY_MAXIMUM, 1 /* BPF_F_NO_PREALLOC */);
 
-/// Evictions are not counted, as for `EXCHANGES`. The map is read only at a start and after the ring lost events, and holds
-/// as many clients as the table holds bindings, so it takes a flood of newcomers to push one out. Then, and only if the
-/// ring lost its ACK as well, a device gets its row with its next renewal.
+/// Evictions are not counted, for the same reason as with `EXCHANGES`. The map is only read at a start and after the
+/// ring lost events, and it holds as many clients as the table holds bindings. Only a flood of newcomers can evict a
+/// client; if the ring lost the client's ACK too, its device gets a row with its next renewal.
 #[map]
 static LAST_ACK: LruHashMap<ClientKey, LastAck> = LruHashMap::with_max_entries(LAST_ACKS_MAXIMUM, 0);
 
@@ -75,28 +85,28 @@ static WAN_BUDGETS: LruHashMap<u64, Budget> = LruHashMap::with_max_entries(WAN_B
 #[map]
 static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(FLOWS_MAXIMUM, 0);
 
-/// Not pinned: it says what this agent's programs saw.
+/// Not pinned: it describes what the programs of this agent have seen.
 #[map]
 static REPLIES: LruHashMap<u32, u64> = LruHashMap::with_max_entries(REPLIES_MAXIMUM, 0);
 
-/// As above.
+/// Not pinned: it describes what the programs of this agent have seen.
 #[map]
 static FOREIGN_REPLIES: LruHashMap<u32, u64> = LruHashMap::with_max_entries(REPLIES_MAXIMUM, 0);
 
-/// Not pinned: each agent fills its own before it attaches.
+/// Not pinned: each agent fills its own map before it attaches the programs.
 #[map]
 static BRIDGE_PORTS: HashMap<u32, u32> =
     HashMap::with_max_entries(BRIDGE_PORTS_MAXIMUM, 1 /* BPF_F_NO_PREALLOC */);
 
-/// When datagrams were last merged at an interface and not told apart. As above.
+/// Not pinned: it describes what the programs of this agent have seen.
 #[map]
 static MERGED: LruHashMap<u32, u64> = LruHashMap::with_max_entries(REPLIES_MAXIMUM, 0);
 
-/// The program for merged datagrams. Pinned, because the kernel empties it when nobody but programs has it.
+/// The program for merged datagrams. Pinned, because the kernel empties a program array that only programs refer to.
 #[map]
 static TURNS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
-/// What follows is the ACS's; the other roles have it with room for one entry.
+/// This map and the ones below belong to the ACS; in other roles the agent creates them with one entry.
 #[map]
 static LISTENERS: HashMap<ListenerKey, Endpoint> = HashMap::with_max_entries(LISTENERS_MAXIMUM, 0);
 
@@ -110,7 +120,8 @@ static BINDINGS: HashMap<BindingKey, u64> = HashMap::with_max_entries(BINDINGS_M
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// A client that identified itself and has no row yet. One slot a hash value: a collision takes the older one's place.
+/// A client that identified itself and has no row yet. Each hash value has one slot; a collision replaces the older
+/// client.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Newcomer {
@@ -118,134 +129,135 @@ pub struct Newcomer {
     client: ClientKey,
 }
 
-/// Where a program works on one frame. `header` and `frame` are one ring record.
+/// Working memory for one frame. `header` and `frame` are adjacent, because together they are one record of the ring.
 #[repr(C)]
 pub struct Scratch {
     /// Header of the event.
     pub header: Header,
-    /// The frame.
+    /// The copy of the frame.
     pub frame: Copied,
-    /// What is known of it besides.
+    /// Metadata of the frame.
     pub seen: Seen,
-    /// The walk over its options.
+    /// The walk over the DHCP options.
     pub walk: Walk,
-    /// What a STUN message asks for.
+    /// The attributes of a STUN request.
     pub demands: Demands,
-    /// What a reply gains.
+    /// The change to a reply.
     pub change: Change,
-    /// The walk over the datagrams of a merged frame.
+    /// The progress in a merged frame.
     pub parts: Parts,
-    /// The mark that an exchange gets.
+    /// The mark of the exchange.
     pub mark: Mark,
-    /// The record that an ACK leaves.
+    /// The record of an ACK.
     pub last_ack: LastAck,
 }
 
-/// How long a newcomer is remembered without a row: 1 h (requirement T-4).
+/// Time in nanoseconds for which a newcomer is remembered: 1 h (T-4).
 const NEWCOMER_NANOSECONDS: u64 = 3_600_000_000_000;
 
-/// Adds one.
+/// Increments a counter on this CPU.
 #[inline(always)]
 pub fn count(counter: Counter) {
     if let Some(value) = COUNTERS.get_ptr_mut(counter.slot()) {
-        // SAFETY: the map gave a live pointer to this CPU's value, and programs do not preempt each other on a CPU's
-        // own slot in a way that tears a `u64`.
+        // SAFETY: the map returned a live pointer to this CPU's value, and programs do not preempt each other on a CPU
+        // in a way that tears a `u64`.
         unsafe { *value += 1 };
     }
 }
 
-/// The settings.
+/// The settings; `None` never occurs, but the verifier requires the check.
 #[inline(always)]
 pub fn config() -> Option<&'static Config> {
     CONFIG.get(0)
 }
 
-/// The Gateway Identity as an option.
+/// The current Gateway Identity, as an option.
 #[inline(always)]
 pub fn gateway() -> Option<&'static GatewayOption> {
     GATEWAY.get(u32::from(config()?.gateway_slot & 1))
 }
 
-/// This CPU's scratch space.
+/// This CPU's working memory.
 #[inline(always)]
 pub fn scratch() -> Option<&'static mut Scratch> {
     // SAFETY: one program at a time runs on a CPU with this map's single value, and each takes it once.
     SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
 }
 
-/// Remembers an exchange.
+/// Stores the mark of an exchange.
 #[inline(always)]
 pub fn mark_exchange(key: &ExchangeKey, mark: &Mark) {
-    // The REQUEST of an exchange finds the mark of its DISCOVER; writing in place saves moving it in the LRU lists.
+    // The REQUEST of an exchange finds the mark of its DISCOVER. An update in place does not move it in the LRU lists.
     if let Some(known) = EXCHANGES.get_ptr_mut(key) {
-        // SAFETY: the map gave a live pointer; a reader on another CPU sees old or new words, and either is right.
+        // SAFETY: the map returned a live pointer; a reader on another CPU sees old or new words, and both are valid.
         unsafe { *known = *mark };
         return;
     }
-    // An LRU map always takes the entry; the only failure is memory, and then the agent's view of the reply is lost
-    // as if the ring were full.
+    // An insertion into an LRU map only fails without memory. The agent then misses the reply, as if the ring were
+    // full.
     let _ = EXCHANGES.insert(key, mark, 0);
 }
 
-/// Copies the mark of a reply's exchange to `copy`; `false` where there is none.
+/// Copies the mark of a reply's exchange to `copy`; `false` if the exchange is not marked.
 #[inline(always)]
 pub fn find_exchange(key: &ExchangeKey, copy: &mut Mark) -> bool {
     // SAFETY: the kernel keeps an entry's memory while a program runs.
     let Some(mark) = (unsafe { EXCHANGES.get(key) }) else { return false };
     *copy = *mark;
-    // The map reuses the memory of an entry that it evicts, and another CPU may have done so meanwhile. A mark that
-    // changes in its place is one of the same client.
+    // The map reuses the memory of an evicted entry, possibly while this program copies it on another CPU. A mark that
+    // is updated in place belongs to the same client.
     // SAFETY: as above.
     unsafe { EXCHANGES.get(key) }.is_some_and(|still| core::ptr::eq(still, mark))
 }
 
-/// Remembers how an exchange ended.
+/// Stores the record of an ACK.
 #[inline(always)]
 pub fn remember_ack(client: &ClientKey, ack: &LastAck) {
-    // As for marks: only memory can be missing, and the ring has the ACK too.
+    // It only fails without memory, and the ring has the ACK too.
     let _ = LAST_ACK.insert(client, ack, 0);
 }
 
-/// Copies the identity that is known of a client's last ACK into `record`.
+/// Copies the identity in the client's stored record to `record`, if there is one.
 #[inline(always)]
 pub fn recall_identity(client: &ClientKey, record: &mut LastAck) {
-    // SAFETY: as for marks.
+    // SAFETY: as in `find_exchange`.
     let Some(known) = (unsafe { LAST_ACK.get(client) }) else { return };
     record.identity = known.identity;
     record.identity_length = known.identity_length;
-    // SAFETY: as for marks.
+    // SAFETY: as in `find_exchange`.
     if !unsafe { LAST_ACK.get(client) }.is_some_and(|still| core::ptr::eq(still, known)) {
         record.identity_length = 0;
     }
 }
 
-/// The record of a client's last ACK, to be changed in its place.
+/// The stored record of a client's last ACK, for an update in place.
 #[inline(always)]
 pub fn last_ack(client: &ClientKey) -> Option<&'static mut LastAck> {
-    // SAFETY: the map gave a live pointer. It may be another client's by now, whose record then says that its lease has
-    // ended; the agent compares it with what it knows.
+    // SAFETY: the map returned a live pointer. The entry may meanwhile belong to another client, whose record then says
+    // that its lease has ended; the agent compares the record with its own state.
     LAST_ACK.get_ptr_mut(client).map(|record| unsafe { &mut *record })
 }
 
-/// Forgets a client's last ACK: its lease was refused.
+/// Removes the record of a client's last ACK, because the server refused the lease.
 #[inline(always)]
 pub fn forget_ack(client: &ClientKey) {
     let _ = LAST_ACK.remove(client);
 }
 
-/// Notes an ARP message, if its address is one that the agent watches.
+/// Records an ARP message, if the agent tracks its sender address.
 #[inline(always)]
 pub fn refresh_neighbour(key: &NeighbourKey, mac: [u8; 6], now: u64) {
     if let Some(neighbour) = NEIGHBOURS.get_ptr_mut(key) {
-        // SAFETY: the map gave a live, aligned pointer; a reader on another CPU sees old or new words, and either is right.
+        // SAFETY: the map returned a live, aligned pointer; a reader on another CPU sees old or new words, and both are
+        // valid.
         unsafe { *neighbour = Neighbour { seen: now, mac, reserved: [0; 2] } };
     }
 }
 
-/// Whether the client gave an identity before: it has a row, or it is a newcomer.
+/// Whether the client has identified itself before: it has a row or is a newcomer.
 #[inline(always)]
 pub fn is_sticky(client: &ClientKey, now: u64) -> bool {
-    // SAFETY: only presence is asked for.
+    // SAFETY: only the presence of the entry is used.
     if unsafe { STICKY.get(client) }.is_some() {
         return true;
     }
@@ -254,12 +266,12 @@ pub fn is_sticky(client: &ClientKey, now: u64) -> bool {
         .is_some_and(|newcomer| newcomer.client == *client && now.wrapping_sub(newcomer.time) < NEWCOMER_NANOSECONDS)
 }
 
-/// Remembers a client that identified itself; counts the live newcomer whose slot it takes.
+/// Stores a newcomer. A live newcomer that is overwritten is counted.
 #[inline(always)]
 pub fn remember_newcomer(client: &ClientKey, now: u64) {
     if let Some(slot) = NEWCOMERS.get_ptr_mut(slot_of(client)) {
-        // SAFETY: the map gave a live pointer. Two CPUs may write the slot at once; a torn entry equals neither key,
-        // and reads as absent.
+        // SAFETY: the map returned a live pointer. Two CPUs may write the slot at once; a torn entry matches neither
+        // client and is treated as absent.
         let newcomer = unsafe { &mut *slot };
         let live = newcomer.time != 0 && now.wrapping_sub(newcomer.time) < NEWCOMER_NANOSECONDS;
         if live && newcomer.client != *client {
@@ -269,16 +281,16 @@ pub fn remember_newcomer(client: &ClientKey, now: u64) {
     }
 }
 
-/// What a budget is for.
+/// The kinds of token buckets.
 #[derive(Clone, Copy)]
 pub enum Purse {
-    /// What a DHCP client may bring to the agent, by the hash over its Ethernet source and its hardware address.
+    /// Events to the agent per DHCP client, keyed by a hash over its Ethernet source and its hardware address.
     Client,
-    /// What an Ethernet source may bring to the agent.
+    /// Events to the agent per Ethernet source.
     Source,
-    /// The DHCP messages of an Ethernet source, where they are policed.
+    /// Forwarded DHCP messages per Ethernet source, where DHCP is policed.
     Dhcp,
-    /// The Connection Requests of a source, where they are policed.
+    /// Forwarded Connection Requests per IPv4 source, where these are policed.
     ConnectionRequests,
 }
 
@@ -293,26 +305,26 @@ impl Purse {
         }
     }
 
-    /// The budget of an address, if it is known.
+    /// The bucket of an address; `None` if there is none yet.
     #[inline(always)]
     pub fn find(self, address: u64) -> Option<&'static mut Budget> {
-        // SAFETY: the map gave a live pointer. Two CPUs may update it at once: then one message more or less is let by.
+        // SAFETY: the map returned a live pointer. If two CPUs update it at once, one message more or less passes.
         self.budgets().get_ptr_mut(address).map(|budget| unsafe { &mut *budget })
     }
 
-    /// Opens the budget of an address.
+    /// Creates the bucket of an address.
     #[inline(always)]
     pub fn open(self, address: u64, budget: &Budget) {
         let _ = self.budgets().insert(address, budget, 0);
     }
 }
 
-/// Notes that a flow is there, and says whether the agent is to be told: it is new, has changed, or was last told
-/// some time ago.
+/// Records a Binding Request of a flow. Returns whether the agent has to be told: the flow is new, has changed, or its
+/// last event is older than [`FLOW_SAMPLE_NANOSECONDS`].
 #[inline(always)]
 pub fn refresh_flow(key: &FlowKey, now: u64, has_changed: bool) -> bool {
     if let Some(flow) = FLOWS.get_ptr_mut(key) {
-        // SAFETY: the map gave a live pointer to aligned words; two CPUs at once tell the agent once more.
+        // SAFETY: the map returned a live pointer to aligned words; two CPUs at once send one event too many.
         let flow = unsafe { &mut *flow };
         flow.seen = now;
         if !has_changed && now.wrapping_sub(flow.told) < FLOW_SAMPLE_NANOSECONDS {
@@ -325,56 +337,58 @@ pub fn refresh_flow(key: &FlowKey, now: u64, has_changed: bool) -> bool {
     true
 }
 
-/// Notes that a reply of a marked exchange leaves by an interface.
+/// Records that a reply of a marked exchange leaves through an interface.
 #[inline(always)]
 pub fn note_reply(ifindex: u32, now: u64) {
-    // Only memory can be missing, and then the agent raises an alarm that is none.
+    // It only fails without memory, and the agent then raises a false alarm.
     note_time(&REPLIES, ifindex, now);
 }
 
-/// Notes that a bridge forwards a reply of another server to a marked exchange.
+/// Records that a bridge forwards another server's reply to a marked exchange.
 #[inline(always)]
 pub fn note_foreign_reply(ifindex: u32, now: u64) {
     note_time(&FOREIGN_REPLIES, ifindex, now);
 }
 
-/// Notes that datagrams were merged at an interface, and not told apart.
+/// Records that merged datagrams at an interface could not be separated.
 #[inline(always)]
 pub fn note_merged(ifindex: u32) {
-    // SAFETY: the helper takes nothing and reads a clock.
+    // SAFETY: the helper has no arguments and reads a clock.
     note_time(&MERGED, ifindex, unsafe { bpf_ktime_get_boot_ns() });
 }
 
-/// Ends the program and goes on with `lan_merged`, unless there is none or the kernel allows no further turn.
+/// Ends the program and continues in `lan_merged`. Returns if that is not loaded or the limit of tail calls is reached.
 #[inline(always)]
 pub fn go_on_with_parts(packet: &SkbFrame<'_>) {
-    // SAFETY: what the program that ends holds lies in maps, and has no destructor.
+    // SAFETY: the program that ends keeps its state in maps and has nothing to drop.
     unsafe { TURNS.tail_call(packet.program_context(), 0) };
 }
 
 #[inline(always)]
 fn note_time(times: &LruHashMap<u32, u64>, ifindex: u32, now: u64) {
     if let Some(last) = times.get_ptr_mut(ifindex) {
-        // SAFETY: the map gave a live pointer to an aligned word.
+        // SAFETY: the map returned a live pointer to an aligned word.
         unsafe { *last = now };
         return;
     }
     let _ = times.insert(ifindex, now, 0);
 }
 
-/// The kernel index of the LAN bridge that an interface is a port of.
+/// Kernel index of the LAN bridge to which a port belongs; `None` for other interfaces.
 #[inline(always)]
 pub fn bridge_of(ifindex: u32) -> Option<u32> {
     // SAFETY: the kernel keeps an entry's memory while a program runs.
     unsafe { BRIDGE_PORTS.get(ifindex) }.copied()
 }
 
-/// Notes that a reply of some message type was forwarded; whether one was before, since the last request of its exchange.
+/// Records that a reply of a message type was forwarded. Returns whether one was forwarded before, since the last
+/// request of the exchange.
 #[inline(always)]
 pub fn note_answer(key: &ExchangeKey, message_type: u8) -> bool {
     let Some(mark) = EXCHANGES.get_ptr_mut(key) else { return false };
     let bit = 1u8 << (message_type & 7);
-    // SAFETY: the map gave a live pointer to a byte. The copies that a bridge floods leave one after the other on one CPU.
+    // SAFETY: the map returned a live pointer to a byte. One CPU sends the copies that a bridge floods, one after the
+    // other.
     unsafe {
         let was_there = (*mark).answered & bit != 0;
         (*mark).answered |= bit;
@@ -382,31 +396,31 @@ pub fn note_answer(key: &ExchangeKey, message_type: u8) -> bool {
     }
 }
 
-/// The CHANGED-ADDRESS of the STUN server, if it listens there.
+/// The CHANGED-ADDRESS of the STUN server at this place; `None` if the server does not listen there.
 #[inline(always)]
 pub fn listener(key: &ListenerKey) -> Option<&'static Endpoint> {
     // SAFETY: the kernel keeps an entry's memory while a program runs.
     unsafe { LISTENERS.get(key) }
 }
 
-/// Whether nobody but this machine could send from an address.
+/// Whether only this machine can send from the address.
 #[inline(always)]
 pub fn is_own_address(address: [u8; 4]) -> bool {
-    // SAFETY: only presence is asked for.
+    // SAFETY: only the presence of the entry is used.
     unsafe { OWN_ADDRESSES.get(address) }.is_some()
 }
 
-/// Notes that a binding was heard of, if it is registered.
+/// Updates the time of a registered binding; `false` if the binding is not registered.
 #[inline(always)]
 pub fn refresh_binding(key: &BindingKey, now: u64) -> bool {
     let Some(seen) = BINDINGS.get_ptr_mut(key) else { return false };
-    // SAFETY: the map gave a live pointer to an aligned word.
+    // SAFETY: the map returned a live pointer to an aligned word.
     unsafe { *seen = now };
     true
 }
 
 #[inline(always)]
 fn slot_of(client: &ClientKey) -> u32 {
-    // Sequential MAC addresses differ in few bits of the hash: the multiplication gathers all of them at the top.
+    // Hashes of sequential MAC addresses differ in few bits; the multiplication moves all of them to the top.
     (client.hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as u32 % NEWCOMERS_MAXIMUM
 }

@@ -1,4 +1,11 @@
-//! Token buckets: what a sender may make the agent look at (requirement SEC-8), and what the operator lets pass.
+//! Token buckets: limits on the events that a sender causes (SEC-8), and on the messages that the operator lets pass.
+//!
+//! # Theory of operation
+//!
+//! Each bucket holds up to `burst` messages and gains one per `interval`. Elapsed time is converted to messages when
+//! the bucket is used, so no timer is needed. A sender over its event budget is still served: its messages pass and
+//! only the agent is not told. A message is dropped only where the operator enabled policing. Relay agents send for
+//! many clients and have a rate of their own.
 
 use crate::maps::Purse;
 use tr111_common::{
@@ -7,15 +14,16 @@ use tr111_common::{
     dhcp4::{Fixed, Hash},
 };
 
-/// Takes one message from what an Ethernet source may bring to the agent; `false` when that is spent.
+/// Takes one event from the budget of an Ethernet source; `false` if the budget is spent.
 #[inline(always)]
 pub fn may_tell(source: u64, now: u64, config: &Config) -> bool {
     take(Purse::Source, source, now, &config.budget)
 }
 
-/// The same of a DHCP message, and behind it from what its client may bring by that source. The source writes the
-/// client's address, so that it spends its own budget first, and never that of a client elsewhere.
-// A function of its own: the verifier walks what follows once, however many ways through the budgets lead there.
+/// Takes one event for a DHCP message from the budget of the Ethernet source, then from that of the client behind this
+/// source. The source chooses the client's hardware address, so it spends its own budget first, and never that of a
+/// client behind another source.
+// A separate function: the verifier verifies the code after the call once, not once per path through the budgets.
 #[inline(never)]
 pub fn may_tell_dhcp(source: u64, fixed: &Fixed, now: u64, config: &Config) -> bool {
     let rate = if is_relayed(fixed) { &config.relay_budget } else { &config.budget };
@@ -27,7 +35,7 @@ pub fn may_tell_dhcp(source: u64, fixed: &Fixed, now: u64, config: &Config) -> b
     take(Purse::Source, source, now, rate) && take(Purse::Client, client.value(), now, &config.budget)
 }
 
-/// Takes one message from the DHCP that an Ethernet source may send; `false` when the frame is to be dropped.
+/// Takes one DHCP message from the policing budget of an Ethernet source; `false` if the frame has to be dropped.
 #[inline(always)]
 pub fn may_pass_dhcp(source: u64, fixed: &Fixed, now: u64, config: &Config) -> bool {
     if config.lan_dhcp_interval == 0 {
@@ -37,20 +45,20 @@ pub fn may_pass_dhcp(source: u64, fixed: &Fixed, now: u64, config: &Config) -> b
     take(Purse::Dhcp, source, now, if is_relayed(fixed) { &config.relay_budget } else { &own })
 }
 
-/// Takes one Connection Request from what a source may send; `false` when the frame is to be dropped (T-62).
+/// Takes one Connection Request from the budget of a source; `false` if the frame has to be dropped (T-62).
 #[inline(always)]
 pub fn may_pass_connection_request(source: [u8; 4], now: u64, config: &Config) -> bool {
     let address = u64::from(u32::from_be_bytes(source));
     take(Purse::ConnectionRequests, address, now, &Rate::new(config.wan_connreq_interval, POLICE_BURST))
 }
 
-/// A relay sends for many clients.
+/// Whether a relay agent, which sends for many clients, forwarded the message.
 #[inline(always)]
 fn is_relayed(fixed: &Fixed) -> bool {
     fixed.giaddr != [0; 4]
 }
 
-/// Takes one from a bucket. Without an interval there is no limit.
+/// Takes one message from a bucket; `false` if it is empty. An interval of 0 means no limit.
 #[inline(always)]
 fn take(purse: Purse, address: u64, now: u64, rate: &Rate) -> bool {
     let Rate { interval, burst, .. } = *rate;

@@ -1,4 +1,11 @@
-//! A frame that a hook takes a closer look at.
+//! Copies a frame that a hook inspects further into the scratch buffer, with its metadata.
+//!
+//! # Theory of operation
+//!
+//! [`look`] copies a whole frame. [`look_at_part`] copies one datagram of a merged frame (GRO): the headers, then the
+//! payload of that datagram, with the IP and UDP lengths that it would have alone. The rest of the program then sees an
+//! ordinary frame, except that [`Copied::shift`](tr111_ebpf::frame::Copied::shift) tells where the payload is in the
+//! merged frame.
 
 use crate::maps::Scratch;
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
@@ -9,44 +16,44 @@ use tr111_common::{
 };
 use tr111_ebpf::frame::{Length, Packet, Place, SkbFrame};
 
-/// What is known of a frame that was copied into the scratch buffer.
+/// Metadata of a frame in the scratch buffer.
 #[derive(Clone, Copy)]
 pub struct Seen {
-    /// Boot time in nanoseconds.
+    /// Boot time in nanoseconds at which the program saw the frame.
     pub time: u64,
-    /// The datagram.
+    /// The UDP datagram.
     pub udp: Udp,
-    /// Where it was seen.
+    /// Interface and VLANs of the frame.
     pub segment: Segment,
-    /// VLAN tag that the kernel took out of the frame, as the header of an event has it: the unused half of an option
-    /// would be a register that nobody wrote.
+    /// VLAN tag that the kernel removed from the frame, in the encoding of the event header. It is not an `Option`,
+    /// because the verifier would reject the uninitialised half of one.
     pub metadata_tag: u32,
-    /// Bytes of the frame in the scratch buffer.
+    /// Length of the copy in bytes.
     pub captured: Length<FRAME_WORDS>,
 }
 
-/// How far the walk over the datagrams of a merged frame is.
+/// Progress in a merged frame.
 #[derive(Clone, Copy)]
 pub struct Parts {
-    /// What all of them together look like. It lies in a map, because on the stack each value is a walk of its own for the
-    /// verifier.
+    /// Headers of the merged frame. They are in a map value, because the verifier would verify each value of a stack
+    /// variable separately.
     pub udp: Udp,
-    /// Bytes of the merged payload in front of the next datagram's.
+    /// Offset of the next datagram in the merged payload, in bytes.
     pub next: u32,
-    /// One of them is above the rate that the operator set.
+    /// Whether a datagram of the frame exceeded the rate that the operator set.
     pub is_one_policed: bool,
 }
 
-/// Words of the longest headers in front of a payload, and of the longest payload of a merged datagram, as powers of two.
+/// Words of the longest headers before a payload, and of the longest payload of a merged datagram. Powers of two.
 const HEADER_WORDS: usize = 16;
 const PART_WORDS: usize = 1024;
 
-/// Notes the next datagram of a merged frame in `scratch`, and copies it there with the lengths that it has alone. `None`
-/// behind the last one.
+/// Copies the next datagram of a merged frame to `scratch`, with the lengths that it has alone. `None` after the last
+/// datagram.
 ///
 /// # Errors
-/// It is larger than any datagram is.
-// A function of its own has a stack frame of its own, which is gone before the walk over the options needs one.
+/// The datagram is larger than [`PART_WORDS`].
+// A separate function has a stack frame of its own, which is free again when the walk over the options needs one.
 #[inline(never)]
 pub fn look_at_part(packet: &SkbFrame<'_>, scratch: &mut Scratch) -> Option<Result<(), Class>> {
     let Parts { udp, next, .. } = &mut scratch.parts;
@@ -82,7 +89,7 @@ fn copy_part(packet: &SkbFrame<'_>, shift: u32, length: u32, scratch: &mut Scrat
     Some(())
 }
 
-/// Notes the frame of `udp` in `scratch`, and copies it there.
+/// Copies the frame of `udp` to `scratch`.
 #[inline(always)]
 pub fn look<P: Packet>(packet: &P, udp: Udp, scratch: &mut Scratch) -> Result<(), Class> {
     let captured = Length::new(packet.len() as u32).ok_or(Class::Oversize)?;
@@ -97,7 +104,7 @@ pub fn look<P: Packet>(packet: &P, udp: Udp, scratch: &mut Scratch) -> Result<()
 #[inline(always)]
 fn seen<P: Packet>(packet: &P, udp: Udp, captured: Length<FRAME_WORDS>) -> Seen {
     Seen {
-        // SAFETY: the helper takes nothing and reads a clock.
+        // SAFETY: the helper has no arguments and reads a clock.
         time: unsafe { bpf_ktime_get_boot_ns() },
         segment: Segment { ifindex: packet.ifindex(), vlan: udp.vlan },
         udp,

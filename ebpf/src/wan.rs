@@ -1,4 +1,10 @@
-//! What comes from the WAN: Connection Requests (TR-111 2.2.2.3) and the answers of STUN servers.
+//! Frames from the WAN: Connection Requests (TR-111 2.2.2.3) and STUN responses.
+//!
+//! # Theory of operation
+//!
+//! The program classifies every UDP datagram by its first bytes, on any port, and counts it. If the operator set a
+//! rate, Connection Requests above it are dropped per source address (T-62), before a flood reaches the CPE's socket or
+//! its NAT. Nothing is sent to the agent.
 
 use crate::{maps, police};
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
@@ -10,8 +16,8 @@ use tr111_common::{
 };
 use tr111_ebpf::frame::Packet;
 
-/// Counts the frame. `false`: it is to be dropped, because its source sends more Connection Requests than the operator
-/// lets pass (T-62).
+/// Counts the frame. Returns `false` if the frame has to be dropped, because its source sends more Connection Requests
+/// than the operator allows (T-62).
 #[inline(always)]
 pub fn ingress<P: Packet>(packet: &P) -> bool {
     let Some(config) = maps::config() else { return true };
@@ -20,7 +26,7 @@ pub fn ingress<P: Packet>(packet: &P) -> bool {
         Err(class) => class,
     };
     maps::count(Counter::Packet(Hook::WanIngress, class));
-    // The one class whose outcome is `Dropped`: asking for the outcome costs every frame a look into a table.
+    // `Policed` is the only class with the outcome `Dropped`. Comparing the class saves a table look-up per frame.
     !matches!(class, Class::Policed)
 }
 
@@ -31,7 +37,7 @@ fn judge<P: Packet>(packet: &P, udp: &Udp, config: &Config) -> Class {
         return class;
     }
     let Some(source) = packet.load::<4>(udp.ip as usize + headers::IPV4_ADDRESSES) else { return class };
-    // SAFETY: the helper takes nothing and reads a clock.
+    // SAFETY: the helper has no arguments and reads a clock.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     if police::may_pass_connection_request(source, now, config) { class } else { Class::Policed }
 }
