@@ -1,4 +1,4 @@
-//! What happens to a registry, for those who keep it.
+//! Changes of a registry, as a store has to write them.
 
 use super::{Cpe, Reported, State};
 use crate::{short::Short, time::UnixTime};
@@ -6,28 +6,30 @@ use crate::{short::Short, time::UnixTime};
 /// One change of a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A CPE came. Refused where several servers share a store and another one had it first (STUN-21).
+    /// A CPE was added. The store refuses it if another server that shares the store added one of the same name before
+    /// (STUN-21).
     Added(Box<Cpe>),
-    /// A CPE as it is: it has other credentials, or is to be there again.
+    /// Write the whole CPE: its credentials changed, or its record has to be written again.
     Put(Box<Cpe>),
-    /// Something was learned of the binding of the CPE of this name.
+    /// The binding of the CPE of this name changed.
     State(Short, Box<State>),
-    /// The CPE of this name told its ACS where it is. Number 0: now; another one: a store lost what it had under that.
+    /// The CPE of this name reported its address to the ACS. Revision 0 means a new report; another revision means that
+    /// the store lost the report which had it.
     Reported(Short, Box<Reported>),
-    /// The CPE of this name went.
+    /// The CPE of this name was removed.
     Removed(Short),
-    /// What is known of an association, under a key; nothing where it is no more.
+    /// The association under this key changed; `None` if it was removed.
     Association(Short, Option<Box<[u8]>>),
-    /// The last `ts` of the CPE of this name is forgotten (T-54).
+    /// The last `ts` of the CPE of this name was reset (T-54).
     TimestampReset(Short),
-    /// The last `ts` of every CPE is forgotten.
+    /// The last `ts` of all CPEs was reset.
     TimestampsReset,
-    /// The last time that was known to be good ([`super::ReferenceClock`]).
+    /// A new time that is known to be correct ([`super::ReferenceClock`]).
     GoodTime(UnixTime),
 }
 
 impl Change {
-    /// Whom it is about; nothing where it is about no one CPE or association.
+    /// The name of the CPE, or the key of the association; `None` for changes that concern all CPEs.
     pub fn name(&self) -> Option<&Short> {
         match self {
             Self::Added(cpe) | Self::Put(cpe) => Some(&cpe.name),
@@ -40,7 +42,7 @@ impl Change {
         }
     }
 
-    /// The highest number that it is based on; 0 where there is none.
+    /// The highest revision on which the change is based; 0 if there is none.
     pub fn revision(&self) -> u64 {
         let of = |state: &State| state.revision.max(state.reported.as_ref().map_or(0, |told| told.revision));
         match self {
@@ -51,7 +53,7 @@ impl Change {
         }
     }
 
-    /// The record of a CPE that it changes; nothing where it changes none.
+    /// The name of the CPE whose record changes; `None` if no CPE record changes.
     pub fn record(&self) -> Option<&Short> {
         match self {
             Self::Added(_) | Self::Put(_) | Self::State(..) | Self::Reported(..) | Self::Removed(_) => self.name(),

@@ -1,67 +1,70 @@
-//! Unix time of an ACS, as far as its clock can be believed.
+//! Unix time of an ACS, limited to plausible values.
 //!
-//! `ts` of Connection Requests is the time, and a CPE never takes a lower one again (UCR-6). One request that is signed
-//! while the clock is years ahead is refused by every CPE whose own clock is right, and so are all later ones. Therefore
-//! the clock is held against the last time that was known to be good, plus what the boottime clock counted since.
+//! `ts` of a Connection Request is the current time, and a CPE refuses every later request with a lower one (UCR-6). If
+//! one request is signed while the clock is years ahead, then CPEs with a correct clock refuse it, and the others
+//! refuse all later requests. The clock is therefore compared with the last time that is known to be correct, plus the
+//! time that the boottime clock has counted since.
 
 use std::time::Duration;
 
 use super::Now;
 use crate::time::{BootTime, UnixTime};
 
-/// How far the clock may be ahead of the last known good time. A CPE refuses a `ts` that is more than 24 h ahead of its
-/// own clock (UCR-10); half of that leaves room for a clock of a CPE that is behind.
+/// How far the clock may be ahead of the expected time. A CPE refuses a `ts` more than 24 h ahead of its own clock
+/// (UCR-10); half of that tolerates a CPE whose clock is behind.
 pub const AHEAD: Duration = Duration::from_hours(12);
 
-/// How long a synchronised clock has to run without a step before it counts as good, whatever was known before: a server
-/// that was off for days is right, and a source of time that is wrong is usually corrected sooner.
+/// How long a synchronised clock has to run without a step before it is accepted as correct, whatever the expected
+/// time. After a shutdown of days the clock is right and the expected time is not; a wrong time source is usually
+/// corrected within this time.
 const STEADY: Duration = Duration::from_hours(24);
 
-/// A difference of two readings that is no step: both clocks are read in whole seconds, and there are leap seconds.
+/// Largest difference between the clocks, in seconds, that is not a step: both are read in whole seconds, and leap
+/// seconds occur.
 const NOISE: u64 = 2;
 
-/// 2026-01-01T00:00:00Z: no ACS of this version ran before. A clock that says so was never set.
+/// 2026-01-01T00:00:00Z. No ACS of this version ran earlier, so a clock before this time was never set.
 const EARLIEST: UnixTime = UnixTime(1_767_225_600);
 
-/// What the clock says, and what it is worth.
+/// A judged reading of the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// The clock; where it is too far ahead, the last known good time and what passed since.
+    /// The time of the clock; if that is too far ahead, the expected time.
     pub unix: UnixTime,
-    /// How far the clock is ahead of that, if it is too far.
+    /// How far the clock is ahead of the expected time, if that is too far.
     pub ahead: Option<Duration>,
 }
 
-/// A time that was known to be good.
+/// A time that is known to be correct.
 #[derive(Clone, Copy, Debug)]
 struct Good {
     unix: UnixTime,
     at: BootTime,
 }
 
-/// Since when the clock is synchronised and makes no step.
+/// A period in which the clock is synchronised and makes no step.
 #[derive(Clone, Copy, Debug)]
 struct Steady {
     since: BootTime,
-    /// Unix time of the machine's boot by this clock.
+    /// Unix time of the machine's boot, according to this clock.
     boot: UnixTime,
 }
 
-/// Judges the clock of an ACS.
+/// Compares the clock of an ACS with the last time that is known to be correct.
 #[derive(Clone, Debug, Default)]
 pub struct ReferenceClock {
-    /// Nothing until the clock is set for the first time.
+    /// `None` until the clock has been set once.
     good: Option<Good>,
     steady: Option<Steady>,
 }
 
 impl ReferenceClock {
-    /// A clock whose time was known to be `good` before `at`; how long before is not known.
+    /// A reference clock with the correct time `good`, which was stored an unknown time before `at`.
     pub fn new(good: Option<UnixTime>, at: BootTime) -> Self {
         Self { good: good.map(|unix| Good { unix, at }), steady: None }
     }
 
-    /// Judges what the system's clocks say. A clock that is behind is taken as it is: it can make no `ts` too large.
+    /// Judges the current time. A clock that is behind is accepted, because it cannot produce too large a `ts`.
     pub fn read(&mut self, now: Now) -> Reading {
         let Some(expected) = self.expected(now.boot) else {
             if now.unix >= EARLIEST {
@@ -77,7 +80,7 @@ impl ReferenceClock {
         }
     }
 
-    /// Notes whether the clock is synchronised, from time to time. One that was for [`STEADY`], without a step, is good.
+    /// Tells periodically whether the clock is synchronised. After [`STEADY`] without a step it is accepted as correct.
     pub fn confirm(&mut self, now: Now, is_synchronised: bool) {
         if !is_synchronised {
             self.steady = None;
@@ -94,13 +97,13 @@ impl ReferenceClock {
         }
     }
 
-    /// Takes the clock as it is for good, by an operator's word.
+    /// Accepts the current time as correct, on an operator's request.
     pub fn accept(&mut self, now: Now) {
         self.good = Some(Good { unix: now.unix, at: now.boot });
     }
 
-    /// The latest time that it may be: that of the clock, or the one that was known to be good and what passed since.
-    /// Nothing while the clock was never set.
+    /// The latest plausible time: the later one of the clock's time and the expected time. `None` if the clock was
+    /// never set.
     pub fn latest(&mut self, now: Now) -> Option<UnixTime> {
         let unix = self.read(now).unix;
         Some(unix.max(self.expected(now.boot)?))
@@ -123,7 +126,7 @@ mod tests {
     const START: u64 = 1_800_000_000;
     const DAY: u64 = 86_400;
 
-    /// `boot` seconds after the machine's boot, with the clock at `unix`.
+    /// The clocks `boot` seconds after the machine's boot, with the Unix time `unix`.
     fn at(boot: u64, unix: u64) -> Now {
         Now { boot: BootTime(boot * 1_000_000_000), unix: UnixTime(unix) }
     }
@@ -132,8 +135,8 @@ mod tests {
         ReferenceClock::new(Some(UnixTime(START)), at(100, 0).boot)
     }
 
-    /// T-54: a clock that is years ahead gives no `ts`, for however long and whatever else says that it is right; when it
-    /// is right again, it counts again.
+    /// T-54: a clock that is years ahead is never used for `ts`, however long it stays so and whether it is
+    /// synchronised; once it is right again, it is used again.
     #[test]
     fn a_clock_that_is_far_ahead_is_not_taken() {
         let mut clock = good();
@@ -148,7 +151,7 @@ mod tests {
         assert_eq!(clock.read(at(300, u64::MAX)).unix, UnixTime(START + 200));
     }
 
-    /// Many steps, none of which is far, do not add up: the boottime clock does not follow them.
+    /// Many small steps do not add up, because the boottime clock does not follow them.
     #[test]
     fn steps_do_not_add_up() {
         let mut clock = good();
@@ -157,7 +160,7 @@ mod tests {
         assert!(clock.read(at(120, START + 2 * step)).ahead.is_some());
     }
 
-    /// A clock that is behind is taken, so that a known good time that was none does no harm; the time that is kept stays.
+    /// A clock that is behind is accepted, so a wrong reference does no harm; the stored reference is kept.
     #[test]
     fn a_clock_that_is_behind_is_taken() {
         let mut clock = good();
@@ -168,7 +171,7 @@ mod tests {
         assert_eq!(clock.latest(at(200, START + 103)), Some(UnixTime(START + 103)));
     }
 
-    /// A first start with a clock that was never set knows no good time until the clock is set.
+    /// At a first start with a clock that was never set, there is no correct time until the clock is set.
     #[test]
     fn the_first_time_that_was_set_is_good() {
         let mut clock = ReferenceClock::new(None, at(5, 0).boot);
@@ -178,7 +181,7 @@ mod tests {
         assert!(clock.read(at(10, START + DAY)).ahead.is_some());
     }
 
-    /// After days off, a synchronised clock is good within a day; an operator's word makes it good at once.
+    /// After days of shutdown, a synchronised clock is accepted within a day, and at once on an operator's request.
     #[test]
     fn a_clock_that_stays_synchronised_is_good_after_a_day() {
         let off = 90 * DAY;

@@ -1,27 +1,27 @@
-//! One CPE, and where Connection Requests reach it.
+//! One CPE: credentials, bindings, and the destination of its Connection Requests.
 
 use std::{fmt, net::SocketAddrV4};
 
 use crate::{connreq::Authority, short::Short, time::UnixTime};
 
-/// One CPE as the ACS knows it (TR-111 2.2.2.2).
+/// A CPE as the ACS knows it (TR-111 2.2.2.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cpe {
-    /// STUNUsername, unique among all CPEs (STUN-21). A CPE that is reached by notification only has no STUNUsername
-    /// (STUN-46); its name is then any text that no other CPE has.
+    /// STUNUsername, unique among all CPEs (STUN-21). A CPE that only uses notifications has no STUNUsername (STUN-46);
+    /// its name is then any text that no other CPE has.
     pub name: Short,
-    /// What an operator provisioned.
+    /// Credentials that the operator provisioned.
     pub credentials: Credentials,
-    /// What was learned of it.
+    /// State that the ACS learned.
     pub state: State,
 }
 
-/// What a CPE and its ACS share.
+/// Secrets that a CPE shares with its ACS.
 ///
-/// There are millions of them, so passwords are kept as text: the key of an HMAC is worked in when it is used.
+/// An ACS has millions of them, so passwords are stored as text; HMAC keys are derived when they are used.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
-    /// STUNPassword; empty where the CPE has none.
+    /// STUNPassword; empty if the CPE has none.
     pub stun_password: Short,
     /// ConnectionRequestUsername (UCR-39).
     pub connection_request_username: Short,
@@ -29,77 +29,79 @@ pub struct Credentials {
     pub connection_request_password: Short,
 }
 
-/// What an ACS learned of a CPE.
+/// What the ACS learned about a CPE.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// The source of the last Binding Request that was signed with STUNPassword (STUN-26).
+    /// Source of the last Binding Request that was signed with STUNPassword (STUN-26).
     pub authenticated: Option<Seen>,
-    /// The source of a later Binding Request that named the CPE and was not signed (STUN-31).
+    /// Source of a later, unsigned Binding Request that named the CPE (STUN-31).
     pub tentative: Option<Seen>,
-    /// What the CPE told its ACS (STUN-41, STUN-44).
+    /// The last report of the CPE to its ACS (STUN-41, STUN-44).
     pub reported: Option<Box<Reported>>,
-    /// It told that after `authenticated` became what it is (T-65).
+    /// Whether `reported` is newer than `authenticated` (T-65).
     pub is_reported_last: bool,
-    /// `ts` of the last Connection Request to it, as far as this server knows: the store has the one that counts (T-54).
+    /// `ts` of the last Connection Request to the CPE, as far as this server knows. The value in the store is
+    /// authoritative (T-54).
     pub last_timestamp: Option<u64>,
-    /// The next Binding Request with CONNECTION-REQUEST-BINDING is answered with 401 (STUN-30).
+    /// Whether the next Binding Request with CONNECTION-REQUEST-BINDING is answered with 401 (STUN-30).
     pub must_verify: bool,
-    /// The number under which a store that several servers share has this binding, or had the one that this is based on;
-    /// 0 where there is none.
+    /// Revision of this binding in a store that several servers share, or of the binding on which this one is based; 0
+    /// if there is none.
     pub revision: u64,
 }
 
 /// The public address of a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// The request's source.
+    /// Source of the Binding Request.
     pub address: SocketAddrV4,
-    /// The address of ours that it asked, from where Connection Requests have to come (UCR-20).
+    /// Destination of the Binding Request, one of this server's addresses. Connection Requests have to come from it
+    /// (UCR-20).
     pub server: SocketAddrV4,
-    /// When it became this. For people: it decides nothing.
+    /// Time of the first request from this address. Only shown; no decision depends on it.
     pub since: UnixTime,
-    /// When it was last heard of.
+    /// Time of the last request from this address.
     pub last_seen: UnixTime,
 }
 
-/// What a CPE told its ACS in an Inform.
+/// The report of a CPE to its ACS, in an Inform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reported {
-    /// UDPConnectionRequestAddress; `None` where the CPE reported an empty one, which takes back what it reported before.
+    /// UDPConnectionRequestAddress; `None` if the CPE reported an empty one, which withdraws the previous report.
     pub address: Option<Authority>,
-    /// `NATDetected`, where it was told.
+    /// `NATDetected`, if the CPE reported it.
     pub nat_detected: Option<bool>,
-    /// When. For people: it decides nothing.
+    /// Time of the report. Only shown; no decision depends on it.
     pub at: UnixTime,
-    /// The number under which a store that several servers share has it; 0 where there is none.
+    /// Revision of the report in a store that several servers share; 0 if there is none.
     pub revision: u64,
 }
 
-/// How an ACS learns of bindings (STUN-18).
+/// How the ACS learns bindings (STUN-18).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Approach {
     /// From Binding Requests (TR-111 2.2.2.2.1).
     Stun,
     /// From notifications (TR-111 2.2.2.2.2).
     Notification,
-    /// From whichever told last.
+    /// From both; the most recent source is used.
     #[default]
     Both,
 }
 
 impl Approach {
-    /// Whether Binding Requests are authenticated (STUN-23, T-66).
+    /// Whether bindings are learned from Binding Requests, which then have to be authenticated (STUN-23, T-66).
     pub fn is_stun(self) -> bool {
         matches!(self, Self::Stun | Self::Both)
     }
 
-    /// Whether notifications count (STUN-41).
+    /// Whether bindings are learned from notifications (STUN-41).
     pub fn is_notification(self) -> bool {
         matches!(self, Self::Notification | Self::Both)
     }
 }
 
-/// From where a [`Destination`] is known.
+/// How the address of a [`Destination`] was learned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// A signed Binding Request.
@@ -111,7 +113,7 @@ pub enum Way {
 }
 
 impl Way {
-    /// Its name for people and programs.
+    /// Name in JSON, metrics and output.
     pub fn label(self) -> &'static str {
         match self {
             Self::Authenticated => "authenticated",
@@ -121,29 +123,30 @@ impl Way {
     }
 }
 
-/// Where a Connection Request goes.
+/// The address to which Connection Requests are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
     /// Host and port.
     pub authority: Authority,
-    /// From where they are known.
+    /// How the address was learned.
     pub way: Way,
 }
 
 impl State {
-    /// The binding whose keep-alives say no more than that it is still used: nothing is to be proved or learned by them.
+    /// The binding that is settled: further keep-alives from it prove and change nothing. `None` if the CPE has no
+    /// binding or has to verify it.
     pub fn settled(&self) -> Option<Seen> {
         self.authenticated.or(self.tentative).filter(|_| !self.must_verify)
     }
 
-    /// Notes that what is settled was heard of, if that is news.
+    /// Updates the time at which the settled binding was last seen, if `at` is later.
     pub fn heard(&mut self, at: UnixTime) {
         if let Some(seen) = self.authenticated.as_mut().or(self.tentative.as_mut()) {
             seen.last_seen = seen.last_seen.max(at);
         }
     }
 
-    /// Brings times that are later than `now`, by a clock that was ahead, back to it. Gives whether there were any.
+    /// Limits all times to `now`, after a clock that was ahead was corrected. Returns whether a time was changed.
     pub fn heal(&mut self, now: UnixTime) -> bool {
         let seen = [&mut self.authenticated, &mut self.tentative].into_iter().flatten();
         let seen = seen.flat_map(|seen| [&mut seen.since, &mut seen.last_seen]);
@@ -156,8 +159,9 @@ impl State {
         is_healed
     }
 
-    /// Where Connection Requests reach the CPE: the latest of what is authenticated, by signature or by a session with
-    /// the ACS, else what is not (T-65). A CPE that reported an empty address is reached by its binding alone.
+    /// The destination of Connection Requests: the most recent authenticated address (from a signed request or a
+    /// session with the ACS), else the unauthenticated one (T-65). A CPE that reported an empty address is reached by
+    /// its binding only.
     pub fn destination(&self, approach: Approach) -> Option<Destination> {
         let signed = self.authenticated.filter(|_| approach.is_stun());
         let reported = self.reported.as_deref().filter(|_| approach.is_notification());
@@ -172,7 +176,7 @@ impl State {
     }
 }
 
-/// Without the secrets.
+/// Omits the passwords.
 impl fmt::Debug for Credentials {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter

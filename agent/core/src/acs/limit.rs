@@ -1,4 +1,4 @@
-//! How much one source may send.
+//! Rate limit per source address.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -38,7 +38,7 @@ impl SourceLimit {
         limit
     }
 
-    /// Changes the rate.
+    /// Changes the rate, in requests per second; 0 means no limit.
     pub fn set_rate(&mut self, rate: u32) {
         self.addresses.set_rate(rate);
         self.cpes.set_rate(if rate == 0 { 0 } else { CPE_RATE });
@@ -92,7 +92,7 @@ impl Budgets {
 mod tests {
     use super::*;
 
-    /// SEC-7: a source gets its rate and no more, and another source is not touched by that.
+    /// SEC-7: a source is limited to its rate, and other sources are not affected.
     #[test]
     fn a_source_gets_its_rate_and_no_more() {
         let mut limit = SourceLimit::new(7, 10);

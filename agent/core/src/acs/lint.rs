@@ -1,42 +1,42 @@
-//! What is weak in what an operator provisioned (STUN-20, STUN-22, T-37).
+//! Checks of provisioned credentials for weaknesses (STUN-20, STUN-22, T-37).
 
 use super::Cpe;
 use crate::connreq::must_be_encoded;
 
-/// Random bits that a password should have (RFC 3489 9.3.1, which TR-111 2.2.2.2.1 asks for).
+/// Random bits that a password should have (RFC 3489 9.3.1, required by TR-111 2.2.2.2.1).
 pub const STRENGTH: f32 = 128.0;
-/// Part of [`STRENGTH`] that suffices: which characters there could have been is only known from those that there are.
+/// Fraction of [`STRENGTH`] that suffices, because the alphabet is only estimated from the characters that occur.
 const NOMINAL: f32 = 0.95;
-/// The same without what looks like a run. A random text has some, and a million of them shall not be called weak.
+/// The fraction without characters that continue a run. Random texts contain some runs, and must not be reported.
 const WITHOUT_RUNS: f32 = 0.75;
-/// Bytes to a multiple of which a USERNAME is padded (RFC 3489 11.2.6).
+/// USERNAME is padded to a multiple of this many bytes (RFC 3489 11.2.6).
 const ALIGNMENT: usize = 4;
 
-/// Something that is weak.
+/// A weakness of a CPE's credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Finding {
-    /// There is no STUNPassword, so that nothing from this CPE can be authenticated (STUN-20).
+    /// There is no STUNPassword, so nothing from this CPE can be authenticated (STUN-20).
     NoStunPassword,
     /// STUNPassword is easier to guess than 128 random bits (STUN-22).
     WeakStunPassword,
     /// Another CPE has the same STUNPassword (STUN-22).
     DuplicateStunPassword,
-    /// There is no ConnectionRequestPassword, so that everybody can wake the CPE, or nobody.
+    /// There is no ConnectionRequestPassword, so either everybody can send Connection Requests to the CPE, or nobody.
     NoConnectionRequestPassword,
     /// ConnectionRequestPassword is easier to guess than 128 random bits.
     WeakConnectionRequestPassword,
-    /// A password is a username, or begins or ends with one.
+    /// A password equals a username, or begins or ends with one.
     PasswordFromUsername,
-    /// STUNUsername has to be padded in every request, which some CPEs do wrongly (T-37).
+    /// STUNUsername has to be padded in every request, which some CPEs do incorrectly (T-37).
     UsernameLength,
-    /// STUNUsername ends with a blank, which cannot be told from padding (T-37).
+    /// STUNUsername ends with a space, which cannot be distinguished from padding (T-37).
     UsernameBlank,
-    /// ConnectionRequestUsername has a character that only an ACS that encodes it can send (T-51).
+    /// ConnectionRequestUsername has a character that only an ACS with percent-encoding can send (T-51).
     ConnectionRequestUsernameEncoding,
 }
 
 impl Finding {
-    /// Its name for programs.
+    /// Name of the finding in JSON and metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::NoStunPassword => "no_stun_password",
@@ -51,7 +51,7 @@ impl Finding {
         }
     }
 
-    /// What it means, for people.
+    /// Description of the finding.
     pub fn meaning(self) -> &'static str {
         match self {
             Self::NoStunPassword => "no STUNPassword: its bindings cannot be authenticated",
@@ -69,7 +69,7 @@ impl Finding {
     }
 }
 
-/// What is weak in one CPE. Whether another one has the same password is not seen here.
+/// The weaknesses of one CPE. [`Finding::DuplicateStunPassword`] is not among them, because it needs all CPEs.
 pub fn findings(cpe: &Cpe) -> Vec<Finding> {
     let Cpe { name, credentials, state: _ } = cpe;
     let (stun, request) = (&*credentials.stun_password, &*credentials.connection_request_password);
@@ -94,14 +94,14 @@ pub fn findings(cpe: &Cpe) -> Vec<Finding> {
     all.into_iter().filter_map(|(is_so, finding)| is_so.then_some(finding)).collect()
 }
 
-/// Whether a password cannot have [`STRENGTH`].
+/// Whether a password has fewer bits than [`STRENGTH`], within the tolerances.
 pub fn is_weak(password: &[u8]) -> bool {
     let [nominal, without_runs] = plausible_bits(password);
     nominal < STRENGTH * NOMINAL || without_runs < STRENGTH * WITHOUT_RUNS
 }
 
-/// Bits that somebody has to guess who knows which kinds of characters there are; and who knows as well that people like
-/// runs: `aaaa`, `1234`.
+/// Estimated bits of a password: for an attacker who knows which classes of characters occur, and for one who also
+/// tries runs such as `aaaa` and `1234` first.
 fn plausible_bits(password: &[u8]) -> [f32; 2] {
     let has = |class: fn(&u8) -> bool| password.iter().any(class);
     let hexadecimal = password.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'-')
@@ -122,6 +122,6 @@ fn plausible_bits(password: &[u8]) -> [f32; 2] {
     let step = |pair: &[u8]| pair[1].wrapping_sub(pair[0]);
     let continues = |three: &&[u8]| step(three) == step(&three[1..]) && matches!(step(three), 0 | 1 | 255);
     let guessed = password.len() - password.windows(3).filter(continues).count();
-    // Lengths and sizes of some hundreds.
+    // Lengths and alphabet sizes are at most a few hundred.
     [password.len(), guessed].map(|length| f32::from(length as u16) * f32::from(alphabet.max(1) as u16).log2())
 }

@@ -1,50 +1,51 @@
-//! One CPE, learned of by several servers that share a store.
+//! Merges what several servers that share a store learn about one CPE.
 //!
-//! The store numbers the changes of bindings, and each server knows with which number it has the binding of a CPE: its
-//! [`State::revision`]. What a server learns is based on that number. If the store has a later one by another server, the
-//! server was cut off or the two learned at the same moment: nobody knows what is newer, so the store's counts, and the CPE
-//! has to sign again. Times say nothing about the order: a clock that was wrong for a moment would decide for years.
+//! The store gives each change of a binding a revision, and each server knows the revision of its copy
+//! ([`State::revision`]). A change that a server learns is based on that revision. If the store has a later one by
+//! another server, the server was disconnected or both learned a change at the same time. Which one is newer is
+//! unknown, so the binding in the store is kept and the CPE has to sign again. Times do not decide, because a clock
+//! that is wrong for a moment would then decide for years.
 
 use std::net::SocketAddrV4;
 
 use super::{Cpe, Reported, Seen, State};
 
-/// What a store has of a CPE.
+/// The record of a CPE in a shared store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// The CPE.
     pub cpe: Cpe,
-    /// Who changed its binding last.
+    /// The server that changed the binding last.
     pub author: Author,
 }
 
-/// Who changed the binding of a record last.
+/// The last author of a binding in a shared store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Author {
-    /// The server; 0: none in particular.
+    /// Number of the server; 0 if there is none.
     pub server: u32,
-    /// The number on which the last of its changes in a row was based, before the store numbered it.
+    /// Revision on which the first of the server's consecutive changes is based.
     pub base: u64,
 }
 
-/// Who makes a change, and its number. Both are 0 where no other server writes.
+/// The author and the revision of a change. Both are 0 if the store is not shared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamp {
-    /// The server; not 0 where there are several.
+    /// Number of the server; greater than 0 in a shared store.
     pub server: u32,
-    /// Greater than every number before.
+    /// Revision of the change; greater than all previous ones.
     pub revision: u64,
 }
 
 impl Record {
-    /// A CPE that was not there.
+    /// The record of a new CPE.
     pub fn new(stamp: Stamp, mut cpe: Cpe) -> Self {
         let base = cpe.state.revision;
         cpe.state.revision = stamp.revision;
         Self { cpe, author: Author { server: stamp.server, base } }
     }
 
-    /// Takes the binding that a server learned (STUN-26, STUN-31, T-65).
+    /// Merges a binding that a server learned (STUN-26, STUN-31, T-65).
     pub fn learn(&mut self, stamp: Stamp, learned: &State) {
         let state = &mut self.cpe.state;
         let is_elsewhere = address(learned.authenticated) != address(state.authenticated);
@@ -55,7 +56,7 @@ impl Record {
             if (is_contradicted || learned.must_verify) && !state.must_verify {
                 state.must_verify = true;
                 state.revision = stamp.revision;
-                // Nobody's, so that all servers take it.
+                // No server is the author, so all servers take over the record.
                 self.author = Author { server: 0, base: stamp.revision };
             }
             return;
@@ -69,7 +70,8 @@ impl Record {
         self.author = Author { server: stamp.server, base };
     }
 
-    /// Takes what a CPE told its ACS (STUN-41). One that has a number already was lost and is told again.
+    /// Merges a report of the CPE to its ACS (STUN-41). A report with a revision was lost by the store and is written
+    /// again.
     pub fn report(&mut self, stamp: Stamp, told: &Reported) {
         let state = &mut self.cpe.state;
         if told.revision == 0 {
@@ -81,13 +83,13 @@ impl Record {
 }
 
 impl State {
-    /// Takes what the CPE told its ACS now (STUN-41).
+    /// Sets the latest report of the CPE to its ACS (STUN-41).
     pub fn report(&mut self, told: Reported) {
         self.reported = Some(Box::new(told));
         self.is_reported_last = true;
     }
 
-    /// Takes what a store has of the CPE, as another server wrote it.
+    /// Takes over the stored state of the CPE that another server wrote.
     pub fn follow(&mut self, stored: &Self) {
         let is_newer = stored.revision > self.revision;
         if is_newer {
@@ -99,7 +101,7 @@ impl State {
         }
     }
 
-    /// The same where this server changed the binding last: what it learned since counts.
+    /// Takes over the stored state of the CPE that this server wrote; a binding that it learned since then is kept.
     pub fn confirm(&mut self, stored: &Self) {
         self.revision = self.revision.max(stored.revision);
         self.follow_report(stored);
@@ -108,7 +110,7 @@ impl State {
         }
     }
 
-    /// Whether the binding is that of `other`, whatever the times.
+    /// Whether both states have the same bindings, ignoring times.
     pub fn has_binding_of(&self, other: &Self) -> bool {
         let ends = |state: &Self| {
             [state.authenticated, state.tentative].map(|seen| seen.map(|seen| (seen.address, seen.server)))
@@ -116,7 +118,7 @@ impl State {
         (ends(self), self.must_verify) == (ends(other), other.must_verify)
     }
 
-    /// What the CPE told its ACS, where `other` knows less of that.
+    /// The CPE's report, if `other` has none or an older one.
     pub fn report_missing_in(&self, other: &Self) -> Option<&Reported> {
         self.reported.as_deref().filter(|told| other.reported.is_none() || told.revision > report_number(other))
     }
@@ -129,7 +131,7 @@ impl State {
         is_newer
     }
 
-    /// Takes the binding of `other`. That one may have heard of it earlier.
+    /// Takes over the bindings of `other`, and keeps the later times of equal addresses.
     fn take_binding(&mut self, other: &Self) {
         let known = [self.authenticated, self.tentative];
         self.authenticated = other.authenticated;

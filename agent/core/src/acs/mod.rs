@@ -1,18 +1,18 @@
-//! The ACS side of TR-111: where each CPE is, and whether a device is behind the gateway that it names (TR-111 1.2.3, 2.2.2).
+//! The ACS side of TR-111: the address of each CPE, and the gateway of each device (TR-111 1.2.3, 2.2.2).
 //!
-//! | type | is |
+//! | type | purpose |
 //! | --- | --- |
-//! | [`Cpe`] | one CPE: its [`Credentials`], which an operator provisioned, and its [`State`] |
-//! | [`State`] | what was learned: bindings, reports, the last timestamp |
-//! | [`Registry`] | all of them, found by STUNUsername |
-//! | [`Settings`] | what an operator decides, and the first half of the STUN server: one datagram in, its [`Outcome`] out |
-//! | [`Server`] | the second half: requests that are signed, or name a CPE |
-//! | [`Accepted`] | a signed request that counts as soon as a store remembers its [`Fingerprint`] |
-//! | [`SourceLimit`] | how much one source may send |
-//! | [`ReferenceClock`] | Unix time, as far as the system's clock can be believed |
-//! | [`Record`] | a CPE as a store that several servers share has it |
-//! | [`Change`] | what a store has to keep of what happened to a registry |
-//! | [`association::Associations`] | which gateway each device is behind, and what confirms it |
+//! | [`Cpe`] | one CPE: its provisioned [`Credentials`] and its [`State`] |
+//! | [`State`] | what the ACS learned: bindings, reports, the last `ts` |
+//! | [`Registry`] | all CPEs, by STUNUsername |
+//! | [`Settings`] | the operator's settings; handles the requests that need no registry, into an [`Outcome`] |
+//! | [`Server`] | the part of the STUN server that needs the registry: requests that are signed or name a CPE |
+//! | [`Accepted`] | a signed request that takes effect once a store has its [`Fingerprint`] |
+//! | [`SourceLimit`] | rate limit per source address |
+//! | [`ReferenceClock`] | Unix time, limited to plausible values |
+//! | [`Record`] | a CPE in a store that several servers share |
+//! | [`Change`] | a change of the registry that a store has to write |
+//! | [`association::Associations`] | the gateway of each device, and whether its table confirms it |
 
 pub mod association;
 mod change;

@@ -9,35 +9,35 @@ use thiserror::Error;
 use super::{Cpe, Credentials, Seen, State};
 use crate::{short::Short, slab::Slab, stun::Username};
 
-/// Another CPE has this STUNUsername (STUN-21).
+/// Error: another CPE has this STUNUsername (STUN-21).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("another CPE has this STUNUsername")]
 pub struct Taken;
 
-/// Who is told of each settled binding ([`State::settled`]) that comes, moves or goes: that another one settles, or none,
-/// ends the one before. Times do not count.
+/// Receives each change of a settled binding ([`State::settled`]): that it appears, changes its address, or disappears.
+/// Changes of times are not reported.
 pub trait Follower: fmt::Debug + Send {
-    /// The CPE of this name has another one, or none.
+    /// The settled binding of the CPE of this name changed from `before` to `after`.
     fn settled(&mut self, name: &Short, before: Option<Seen>, after: Option<Seen>);
 }
 
 /// CPEs by STUNUsername.
 ///
-/// Each has a number for as long as it stays, by which it is found again and pages of a list continue.
+/// Each CPE has a number until it is removed. Numbers serve for look-up and for paging through a list.
 #[derive(Debug)]
 pub struct Registry {
     hasher: SipHasher13,
     cpes: Slab<Cpe>,
     by_name: HashTable<u32>,
-    /// CPEs whose binding is authenticated.
+    /// Number of CPEs with an authenticated binding.
     authenticated: u32,
-    /// Names under which a store holds something that cannot be read.
+    /// Names whose record in the store cannot be read.
     unreadable: BTreeSet<Short>,
     follower: Option<Box<dyn Follower>>,
 }
 
 impl Registry {
-    /// An empty registry that hashes under a random `seed`: everybody may ask for any name.
+    /// An empty registry. `seed` has to be random, because senders choose the names that are hashed.
     pub fn new(seed: u64) -> Self {
         let hasher = SipHasher13::new_with_keys(seed, seed.rotate_left(32));
         Self {
@@ -50,7 +50,7 @@ impl Registry {
         }
     }
 
-    /// Tells `follower` of the settled bindings, those that are there and each change.
+    /// Reports all settled bindings, and every later change, to `follower`.
     pub fn follow(&mut self, mut follower: Box<dyn Follower>) {
         for (_, cpe) in self.iter_from(0) {
             tell(&mut *follower, &cpe.name, None, cpe.state.settled());
@@ -58,22 +58,22 @@ impl Registry {
         self.follower = Some(follower);
     }
 
-    /// How many there are.
+    /// Number of CPEs.
     pub fn len(&self) -> u32 {
         self.cpes.len()
     }
 
-    /// How many of them have an authenticated binding.
+    /// Number of CPEs with an authenticated binding.
     pub fn authenticated(&self) -> u32 {
         self.authenticated
     }
 
-    /// Whether there are none.
+    /// Whether there are no CPEs.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Adds a CPE and gives its number.
+    /// Adds a CPE and returns its number.
     pub fn add(&mut self, cpe: Cpe) -> Result<u32, Taken> {
         let Self { hasher, cpes, by_name, authenticated, follower, .. } = self;
         let is_authenticated = cpe.state.authenticated.is_some();
@@ -93,7 +93,7 @@ impl Registry {
         }
     }
 
-    /// Takes a CPE out.
+    /// Removes the CPE of this name and returns it.
     pub fn remove(&mut self, name: &[u8]) -> Option<Cpe> {
         let Self { hasher, cpes, by_name, authenticated, follower, .. } = self;
         let found = by_name.find_entry(hasher.hash(name), |&id| *cpes[id].name == *name).ok()?;
@@ -111,18 +111,18 @@ impl Registry {
         self.by_name.find(self.hasher.hash(name), |&id| *self.cpes[id].name == *name).copied()
     }
 
-    /// The number of the CPE that a USERNAME names: by its very bytes, else without the padding (T-37): NULs, then also
-    /// blanks.
+    /// The number of the CPE that a USERNAME denotes: an exact match, else without trailing NULs, else also without
+    /// trailing spaces (T-37).
     pub fn named(&self, username: Username<'_>) -> Option<u32> {
         [username.0, username.without_nuls(), username.trimmed()].into_iter().find_map(|name| self.number(name))
     }
 
-    /// The CPE with a number.
+    /// The CPE with this number.
     pub fn get(&self, number: u32) -> Option<&Cpe> {
         self.cpes.get(number)
     }
 
-    /// Changes what was learned of the CPE with a number.
+    /// Changes the learned state of the CPE with this number.
     pub fn update<T>(&mut self, number: u32, change: impl FnOnce(&mut State) -> T) -> Option<T> {
         let Cpe { name, state, .. } = self.cpes.get_mut(number)?;
         let (before, settled) = (state.authenticated.is_some(), state.settled());
@@ -134,12 +134,12 @@ impl Registry {
         Some(result)
     }
 
-    /// Gives the CPE with a number other credentials. What was learned of it stays.
+    /// Replaces the credentials of the CPE with this number, and returns the previous ones. Its learned state is kept.
     pub fn set_credentials(&mut self, number: u32, credentials: Credentials) -> Option<Credentials> {
         self.cpes.get_mut(number).map(|cpe| mem::replace(&mut cpe.credentials, credentials))
     }
 
-    /// A store holds something under `name` that cannot be read, or no more.
+    /// Records whether the store has an unreadable record under `name`.
     pub fn set_unreadable(&mut self, name: &Short, is_unreadable: bool) {
         if is_unreadable {
             self.unreadable.insert(name.clone());
@@ -148,17 +148,17 @@ impl Registry {
         }
     }
 
-    /// Forgets unreadable records whose name is not one that `is_there` knows.
+    /// Forgets the unreadable records whose name `is_there` does not accept.
     pub fn keep_unreadable(&mut self, is_there: impl FnMut(&Short) -> bool) {
         self.unreadable.retain(is_there);
     }
 
-    /// How many records cannot be read.
+    /// Number of unreadable records.
     pub fn unreadable(&self) -> usize {
         self.unreadable.len()
     }
 
-    /// Whether a record that cannot be read has this name.
+    /// Whether there is an unreadable record with this name.
     pub fn is_unreadable(&self, name: &[u8]) -> bool {
         !self.unreadable.is_empty() && self.unreadable.contains(&Short::from(name))
     }
@@ -169,7 +169,7 @@ impl Registry {
     }
 }
 
-/// Tells of a change, if it is one.
+/// Calls `follower` if the binding changed.
 fn tell(follower: &mut dyn Follower, name: &Short, before: Option<Seen>, after: Option<Seen>) {
     let ends = |seen: Option<Seen>| seen.map(|seen| (seen.address, seen.server));
     if ends(before) != ends(after) {

@@ -1,4 +1,4 @@
-//! From a datagram to a Binding Request, and the answers that need no memory: most of them.
+//! Parses Binding Requests, and answers the ones that need no registry.
 
 use std::{mem, net::SocketAddrV4};
 
@@ -16,61 +16,61 @@ use crate::{
     },
 };
 
-/// Most types that a 420 lists.
+/// Most attribute types that an error 420 lists.
 const UNKNOWN_MAXIMUM: usize = 32;
 
-/// When an unsigned request is answered with 401, from the fewest to the most (STUN-17, STUN-23, STUN-30). All but the last
-/// ask only CPEs that have a STUNPassword (T-66).
+/// Which unsigned requests are answered with 401; each value includes the ones before it (STUN-17, STUN-23, STUN-30).
+/// All but the last one apply only to CPEs with a STUNPassword (T-66).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Challenge {
-    /// It tells of a change.
+    /// Requests with BINDING-CHANGE.
     Change,
-    /// Or it comes from elsewhere than the last signed one of its CPE.
+    /// Also requests from another address than the CPE's last signed one.
     #[default]
     Moved,
-    /// It comes from a CPE that hears Connection Requests.
+    /// Also all other requests with CONNECTION-REQUEST-BINDING.
     Binding,
-    /// Always.
+    /// All requests.
     All,
 }
 
-/// Where an answer may go that is wanted elsewhere (SEC-7).
+/// Which RESPONSE-ADDRESS is honoured (SEC-7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ResponseAddress {
-    /// To another port of the sender's own address, which is all that TR-111 needs.
+    /// Another port of the sender's own address; TR-111 needs no more.
     #[default]
     Own,
-    /// Anywhere: the server is a reflector then.
+    /// Any address. The server can then be used as a reflector.
     Any,
-    /// Nowhere.
+    /// None: the attribute is ignored.
     Off,
 }
 
-/// What becomes of copies of a signed request (T-25).
+/// How copies of a signed request are handled (T-25).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Duplicates {
-    /// They get the same answer again.
+    /// Copies receive the same answer again.
     #[default]
     Replay,
-    /// They are ignored, as TR-111 2.2.2.2.1 has it: a lost answer stays lost.
+    /// Copies are ignored, as TR-111 2.2.2.2.1 requires. A lost answer is then not repeated.
     Drop,
 }
 
-/// What an operator decides about the STUN server.
+/// The operator's settings of the STUN server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// How bindings are learned.
     pub approach: Approach,
     /// Which unsigned requests are answered with 401.
     pub challenge: Challenge,
-    /// Forms of MESSAGE-INTEGRITY that are accepted (T-19).
+    /// Accepted variants of MESSAGE-INTEGRITY (T-19).
     pub variants: Variants,
-    /// Where answers may go.
+    /// Which RESPONSE-ADDRESS is honoured.
     pub response_address: ResponseAddress,
-    /// What becomes of copies.
+    /// How copies of signed requests are handled.
     pub duplicates: Duplicates,
-    /// Whether the CPEs are known. While the registry cannot be read, requests with USERNAME are ignored: a 430 would tell
-    /// their CPEs that nobody knows them. No operator sets it.
+    /// Whether the registry is available; not an operator's setting. While it is not, requests with USERNAME are
+    /// ignored, because an error 430 would tell their CPEs that they are unknown.
     pub is_registry_readable: bool,
 }
 
@@ -87,41 +87,41 @@ impl Default for Settings {
     }
 }
 
-/// The two ends of a datagram.
+/// Source and destination of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ends {
-    /// Where it came from.
+    /// Source of the datagram.
     pub source: SocketAddrV4,
-    /// The address of ours that it came to, and that answers.
+    /// Destination of the datagram, one of this server's addresses. Answers are sent from it.
     pub server: SocketAddrV4,
 }
 
-/// A Binding Request whose attributes are whole.
+/// A Binding Request with well-formed attributes.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
     pub(super) datagram: &'a [u8],
     pub(super) message: Message<'a>,
     pub(super) ends: Ends,
     pub(super) username: Option<Username<'a>>,
-    /// How CONNECTION-REQUEST-BINDING is written, where an attribute of its type is.
+    /// The form of CONNECTION-REQUEST-BINDING; `None` if the attribute is absent.
     pub(super) binding: Option<BindingForm>,
-    /// Without the other one, nobody asks (STUN-3).
+    /// Whether BINDING-CHANGE is present. Ignored without CONNECTION-REQUEST-BINDING (STUN-3).
     pub(super) has_binding_change: bool,
     response_address: Option<SocketAddrV4>,
     is_understood: bool,
 }
 
-/// How far a datagram comes without the registry.
+/// Result of the first step, without the registry.
 #[derive(Clone, Debug)]
 pub enum First<'a> {
-    /// To its end.
+    /// The datagram is handled.
     Settled(Outcome),
-    /// The registry has to be asked: it is signed, or names a CPE that hears Connection Requests.
+    /// The registry is needed: the request is signed, or names a CPE with CONNECTION-REQUEST-BINDING.
     Pending(Request<'a>),
 }
 
 impl Settings {
-    /// Judges a datagram, and answers what needs no registry into `answer`.
+    /// Handles a datagram as far as that needs no registry. An answer is written to `answer`.
     pub fn judge<'a>(self, ends: Ends, datagram: &'a [u8], answer: &mut Vec<u8>) -> First<'a> {
         let request = match Request::read(ends, datagram, answer) {
             Err(outcome) => return First::Settled(outcome),
@@ -142,12 +142,13 @@ impl Settings {
 }
 
 impl<'a> Request<'a> {
-    /// Reads a Binding Request. Whatever else it is has its outcome already.
+    /// Parses a Binding Request. Any other datagram is handled completely.
     fn read(ends: Ends, datagram: &'a [u8], answer: &mut Vec<u8>) -> Result<Self, Outcome> {
         if ends.source.port() == 0 {
             return Err(Outcome::silent(None, Verdict::BadSource));
         }
-        // A length that is not the datagram's is somebody else's protocol; an error might go to a bystander.
+        // A message with a wrong length belongs to another protocol. It gets no error, which might reach an uninvolved
+        // host.
         let Ok(header) = Header::parse(datagram) else { return Err(Outcome::silent(None, Verdict::NotStun)) };
         let refused = |verdict, answer: &mut Vec<u8>| refuse(header, ends.source, verdict, [].into_iter(), answer);
         match header.message_type {
@@ -164,7 +165,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Looks at the attributes once.
+    /// Reads the attributes.
     fn new(datagram: &'a [u8], message: Message<'a>, ends: Ends) -> Self {
         let mut request = Self {
             datagram,
@@ -190,7 +191,7 @@ impl<'a> Request<'a> {
         request
     }
 
-    /// The id of its transaction.
+    /// Transaction identifier of the request.
     pub fn transaction_id(&self) -> TransactionId {
         self.message.transaction_id()
     }
@@ -200,13 +201,13 @@ impl<'a> Request<'a> {
             || (self.has_connection_request_binding() && self.username.is_some() && approach.is_stun())
     }
 
-    /// Whether its source listens for UDP Connection Requests (STUN-1).
+    /// Whether the sender expects Connection Requests through this binding (STUN-1).
     pub(super) fn has_connection_request_binding(&self) -> bool {
         self.binding >= Some(BindingForm::Exact)
     }
 
-    /// The last checks, and the one Binding Response: to its source, or where it asks for if that is allowed. It is signed
-    /// if the request was (RFC 3489 8.1).
+    /// Performs the last checks and writes the Binding Response, for the source or an allowed RESPONSE-ADDRESS. The
+    /// response is signed if the request was (RFC 3489 8.1).
     pub(super) fn grant(
         &self,
         settings: Settings,
@@ -218,7 +219,7 @@ impl<'a> Request<'a> {
         }
         let Ends { source, server } = self.ends;
         let elsewhere = self.elsewhere(settings);
-        // There is one address and one port, so CHANGE-REQUEST is ignored, and the other address is this one
+        // The server has one address and one port: CHANGE-REQUEST is ignored, and CHANGED-ADDRESS is this address
         // (STUN-14 to STUN-16).
         let memory = mem::take(answer);
         let mut response = Builder::reuse(memory, MessageType::BindingResponse, self.transaction_id())
@@ -237,7 +238,7 @@ impl<'a> Request<'a> {
         Outcome { message_type: Some(MessageType::BindingRequest), verdict, to, learned: None, binding: None }
     }
 
-    /// RESPONSE-ADDRESS, where it is heeded. Where it is not, it is as if it were not there (SEC-7).
+    /// The RESPONSE-ADDRESS, if it is honoured; otherwise the attribute is ignored (SEC-7).
     pub(super) fn elsewhere(&self, settings: Settings) -> Option<SocketAddrV4> {
         self.response_address.filter(|wanted| match settings.response_address {
             ResponseAddress::Own => wanted.ip() == self.ends.source.ip() && wanted.port() != 0,
@@ -246,7 +247,7 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// The answer with an error, to the source whatever else was asked for (RFC 3489 8.1).
+    /// Writes an error response. It is always sent to the source of the request (RFC 3489 8.1).
     pub(super) fn refuse(&self, verdict: Verdict, answer: &mut Vec<u8>) -> Outcome {
         let header =
             Header { message_type: MessageType::BindingRequest, transaction_id: self.message.transaction_id() };
@@ -255,7 +256,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Writes an error with the id of the request.
+/// Writes an error response with the transaction identifier of the request.
 fn refuse(
     header: Header,
     to: SocketAddrV4,

@@ -1,4 +1,4 @@
-//! The part of the STUN server that knows its CPEs (TR-111 2.2.2).
+//! The part of the STUN server that needs the registry (TR-111 2.2.2).
 
 use std::{collections::BTreeMap, net::SocketAddrV4};
 
@@ -14,17 +14,17 @@ use crate::{
     time::{BootTime, UnixTime},
 };
 
-/// Answers that are remembered for copies of their requests.
+/// Number of answers that are kept for copies of their requests.
 const REPLIES: usize = 1 << 16;
-/// Accepted requests that wait for the store. Beyond, signed requests are ignored: their CPEs ask again.
+/// Most accepted requests that wait for the store. Further signed requests are ignored, and their CPEs retransmit.
 const WAITING: usize = 1 << 16;
 
-/// This moment on both clocks.
+/// The current time on both clocks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Now {
-    /// For lengths of time.
+    /// For durations.
     pub boot: BootTime,
-    /// For what is kept.
+    /// For times that are stored.
     pub unix: UnixTime,
 }
 
@@ -35,20 +35,20 @@ pub struct Server {
     settings: Settings,
     replies: Replies,
     signed: SignedRequests,
-    /// Requests that wait for the store, and their sources.
+    /// Accepted requests that wait for the store, with their sources.
     waiting: BTreeMap<Fingerprint, SocketAddrV4>,
 }
 
-/// How far a request comes that needs the registry.
+/// Result of the second step, with the registry.
 #[derive(Clone, Debug)]
 pub enum Judged {
-    /// To its end.
+    /// The request is handled.
     Settled(Outcome),
-    /// To the store, which has to remember it before the answer leaves ([`Server::conclude`]).
+    /// The request is authentic. The store has to remember it before the answer is sent ([`Server::conclude`]).
     Accepted(Accepted),
 }
 
-/// Proof that a CPE signed a request: without it no authenticated binding changes.
+/// An authenticated request. Only this type can change an authenticated binding.
 struct Authentic {
     number: u32,
     secret: SharedSecret,
@@ -57,7 +57,7 @@ struct Authentic {
 }
 
 impl Server {
-    /// A server without CPEs. What clients choose is hashed under a random `seed`.
+    /// A server without CPEs. `seed` has to be random, because it keys hashes over values that clients choose.
     pub fn new(seed: u64, settings: Settings) -> Self {
         Self {
             registry: Registry::new(seed),
@@ -68,32 +68,32 @@ impl Server {
         }
     }
 
-    /// A signed request was accepted by an earlier process.
+    /// Adds the fingerprint of a signed request that an earlier process accepted.
     pub fn remember(&mut self, request: Fingerprint) {
         self.signed.note(request);
     }
 
-    /// The signed requests that are remembered here, in the order in which [`Server::remember`] takes them.
+    /// The remembered fingerprints, in the order for [`Server::remember`].
     pub fn remembered(&self) -> impl Iterator<Item = Fingerprint> {
         self.signed.iter()
     }
 
-    /// Its CPEs.
+    /// The registry.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// Its CPEs, to change them.
+    /// The registry, for changes.
     pub fn registry_mut(&mut self) -> &mut Registry {
         &mut self.registry
     }
 
-    /// What holds now.
+    /// The current settings.
     pub fn settings(&self) -> Settings {
         self.settings
     }
 
-    /// Changes what holds.
+    /// Replaces the settings.
     pub fn set_settings(&mut self, settings: Settings) {
         self.settings = settings;
     }
@@ -123,13 +123,13 @@ impl Server {
         Judged::Settled(Outcome { binding: request.binding, ..settled })
     }
 
-    /// Ends what [`Judged::Accepted`] began, now that it is known whether the request is remembered. `answer` is what
+    /// Completes a request that [`Judged::Accepted`] returned, given the store's reply. `answer` is the answer that
     /// [`Server::judge`] wrote.
     pub fn conclude(&mut self, now: Now, accepted: &Accepted, remembered: Remembered, answer: &[u8]) -> Outcome {
         let Accepted { fingerprint, name, ends, binding, transaction_id, datagram, to } = accepted;
         self.waiting.remove(fingerprint);
         self.signed.note(*fingerprint);
-        // It may have been removed meanwhile.
+        // The CPE may have been removed meanwhile.
         let number = self.registry.number(name);
         let (verdict, learned) = match remembered {
             Remembered::Before => return Outcome { binding: *binding, ..replayed(number) },
@@ -148,7 +148,7 @@ impl Server {
         known.is_some_and(|number| limit.admits_known(now.boot, source, number))
     }
 
-    /// Whether the CPE that a request names is one of which a store holds what cannot be read.
+    /// Whether the store has an unreadable record for the CPE that the request names.
     fn is_unreadable(&self, request: &Request<'_>) -> bool {
         let is_unreadable = |name: &[u8]| self.registry.is_unreadable(name);
         request.username.is_some_and(|username| is_unreadable(username.0) || is_unreadable(username.trimmed()))
@@ -158,8 +158,8 @@ impl Server {
         Some(&self.registry.get(number?)?.state)
     }
 
-    /// Once for each transaction, and the same answer to its copies (STUN-27, STUN-28, T-25). `Err` is an outcome that
-    /// moves no binding.
+    /// Handles a signed request: each transaction once, and copies get the same answer (STUN-27, STUN-28, T-25). `Err`
+    /// is an outcome that changes no binding.
     fn judge_signed(
         &mut self,
         now: Now,
@@ -181,13 +181,13 @@ impl Server {
             stun::Seen::Replayed => return Err(replayed(number)),
         }
         let authentic = self.authenticate(request, number).map_err(|verdict| request.refuse(verdict, answer))?;
-        // MESSAGE-INTEGRITY does not cover the source: a request that was accepted once proves nothing later (T-67).
+        // MESSAGE-INTEGRITY does not cover the source, so a request that was accepted before proves nothing (T-67).
         let fingerprint = authentic.fingerprint;
         if self.signed.contains(fingerprint) {
             return Err(replayed(number));
         }
         match self.waiting.get(&fingerprint) {
-            // The answer to the first copy is on its way.
+            // The answer to the first copy will follow.
             Some(source) if *source == request.ends.source => return Err(ignored(Verdict::CopyIgnored)),
             Some(_) => return Err(replayed(number)),
             None => {}
@@ -207,12 +207,12 @@ impl Server {
         Ok(Accepted { fingerprint, name, ends, binding, transaction_id, datagram, to })
     }
 
-    /// In the order of RFC 3489 8.1: who says it signed, whether we know it, whether it did (STUN-25).
+    /// Authenticates in the order of RFC 3489 8.1: USERNAME present, credentials known, signature valid (STUN-25).
     fn authenticate(&self, request: &Request<'_>, number: Option<u32>) -> Result<Authentic, Verdict> {
         if request.username.is_none() {
             return Err(Verdict::MissingUsername);
         }
-        // Without a password a CPE has no credentials here (STUN-46).
+        // A CPE without STUNPassword has no credentials here (STUN-46).
         let known = number.and_then(|number| Some((number, self.password(number)?)));
         let (number, password) = known.ok_or(Verdict::StaleCredentials)?;
         let secret = SharedSecret::new(password);
@@ -223,7 +223,7 @@ impl Server {
         Ok(Authentic { number, secret, variant, fingerprint })
     }
 
-    /// `STUNPassword`, where there is one.
+    /// STUNPassword; `None` if the CPE has none.
     fn password(&self, number: u32) -> Option<&[u8]> {
         let password: &[u8] = &self.registry.get(number)?.credentials.stun_password;
         Some(password).filter(|password| !password.is_empty())
@@ -244,8 +244,8 @@ impl Server {
         })?
     }
 
-    /// Notes the source of an authentic request that cannot be remembered: a claim like an unsigned one. Where the CPE has
-    /// moved, it has to sign again.
+    /// Records the source of an authentic request that the store could not remember, like that of an unsigned one. If
+    /// the address changed, the CPE has to sign again.
     fn hold(&mut self, now: Now, number: u32, ends: Ends) -> Learned {
         self.registry.update(number, |state| {
             state.must_verify |= state.authenticated.is_none_or(|seen| seen.address != ends.source);
@@ -254,7 +254,7 @@ impl Server {
         Learned::NotKept { number }
     }
 
-    /// Keep-alives, and requests that have to be signed (STUN-23, STUN-29 to STUN-31).
+    /// Handles an unsigned request: a keep-alive, or a request that has to be signed (STUN-23, STUN-29 to STUN-31).
     fn judge_unsigned(
         &mut self,
         now: Now,
@@ -294,8 +294,8 @@ impl Server {
         Outcome { learned, ..outcome }
     }
 
-    /// Notes where a CPE says that it is: a sign of life from where it is known to be, else a claim that overrides
-    /// nothing (STUN-31, T-65).
+    /// Records an unsigned request of a CPE: from a known address it updates the time, from another address it sets the
+    /// tentative binding, which replaces no authenticated one (STUN-31, T-65).
     fn hear(&mut self, now: Now, Ends { source: address, server }: Ends, number: u32) -> Option<Learned> {
         let moved = self.registry.update(number, |state| {
             for known in [&mut state.authenticated, &mut state.tentative] {

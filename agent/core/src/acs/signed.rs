@@ -1,11 +1,11 @@
-//! Which signed requests were accepted, so that none of them counts twice (T-67).
+//! Remembers the signed requests that were accepted, so that none is accepted twice (T-67).
 //!
-//! A classic STUN server gives no nonce, and MESSAGE-INTEGRITY does not cover the source: whoever saw a signed request could
-//! send it again from elsewhere and take the binding along. What is left to him is a request that was signed and never arrived
-//! here.
+//! A server of RFC 3489 sends no nonce, and MESSAGE-INTEGRITY does not cover the source. An attacker who saw a signed
+//! request could therefore send it again from another address and take over the binding. With this memory, the attacker
+//! can only use a signed request that never reached this server.
 //!
-//! The last requests are remembered, whatever the clock says, in two generations of [`GENERATION`]: the recent one is filled,
-//! then it becomes the older one, and the older one before it is forgotten. Whoever keeps requests over a restart does the
+//! The last requests are remembered, independently of the clock, in two generations of [`GENERATION`] requests each.
+//! When the recent generation is full, it replaces the older one. A store that keeps requests across restarts does the
 //! same.
 
 use std::{mem, net::SocketAddrV4};
@@ -17,53 +17,53 @@ use tr111_common::stun::BindingForm;
 use super::Ends;
 use crate::{short::Short, stun::TransactionId};
 
-/// Requests of one generation: as many are remembered at least, of all CPEs together, and twice as many at most.
+/// Requests in one generation. At least as many are remembered, over all CPEs, and at most twice as many.
 pub const GENERATION: usize = 1 << 20;
 
-/// A signed request as it is remembered: the first eight bytes of its MESSAGE-INTEGRITY. Only who knows the password can make
-/// another request with the same.
+/// A signed request as it is remembered: the first eight bytes of MESSAGE-INTEGRITY. Only somebody who knows the
+/// password can make another request with the same fingerprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(pub u64);
 
-/// A signed request that counts as soon as it is remembered where bindings are kept. Its answer waits for that.
+/// An authentic request that takes effect, and is answered, once the store remembers it.
 #[derive(Clone, Debug)]
 pub struct Accepted {
     pub(super) fingerprint: Fingerprint,
     /// Name of the CPE.
     pub(super) name: Short,
     pub(super) ends: Ends,
-    /// How CONNECTION-REQUEST-BINDING is written.
+    /// The form of CONNECTION-REQUEST-BINDING.
     pub(super) binding: Option<BindingForm>,
     pub(super) transaction_id: TransactionId,
     pub(super) datagram: Box<[u8]>,
-    /// Where the answer goes.
+    /// Destination of the answer.
     pub(super) to: SocketAddrV4,
 }
 
 impl Accepted {
-    /// What is to be remembered.
+    /// The fingerprint that has to be remembered.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 
-    /// The two ends of the request.
+    /// Source and destination of the request.
     pub fn ends(&self) -> Ends {
         self.ends
     }
 }
 
-/// Whether an [`Accepted`] request is remembered where bindings are kept.
+/// The store's reply about an [`Accepted`] request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remembered {
-    /// From now on: it counts.
+    /// The request is remembered now: it takes effect.
     Now,
-    /// It was before, by another server or an earlier process: it is a replay.
+    /// The request was remembered before, by another server or an earlier process: it is a replay.
     Before,
-    /// It is not, because the store is away: it proves nothing.
+    /// The request could not be remembered, because the store is unavailable: it proves nothing.
     NotAtAll,
 }
 
-/// The requests that this process knows of.
+/// The requests that this process remembers.
 #[derive(Debug)]
 pub(super) struct SignedRequests {
     hasher: SipHasher13,
@@ -73,7 +73,7 @@ pub(super) struct SignedRequests {
 }
 
 impl SignedRequests {
-    /// None yet; hashed under a random `seed`, because who has a password chooses what collides.
+    /// No requests yet. `seed` has to be random, because a CPE that knows its password chooses its fingerprints.
     pub(super) fn new(seed: u64) -> Self {
         Self::with_generation(seed, GENERATION)
     }
@@ -83,13 +83,13 @@ impl SignedRequests {
         Self { hasher, recent: HashTable::new(), older: HashTable::new(), generation }
     }
 
-    /// Whether it was accepted before.
+    /// Whether the request was accepted before.
     pub(super) fn contains(&self, Fingerprint(number): Fingerprint) -> bool {
         let hash = self.hash(number);
         [&self.recent, &self.older].into_iter().any(|known| known.find(hash, |&known| known == number).is_some())
     }
 
-    /// It was accepted.
+    /// Remembers an accepted request.
     pub(super) fn note(&mut self, request: Fingerprint) {
         if self.contains(request) {
             return;
@@ -102,7 +102,7 @@ impl SignedRequests {
         }
     }
 
-    /// All of them, those of the older generation first.
+    /// All requests, older generation first.
     pub(super) fn iter(&self) -> impl Iterator<Item = Fingerprint> {
         self.older.iter().chain(&self.recent).copied().map(Fingerprint)
     }
@@ -116,7 +116,7 @@ impl SignedRequests {
 mod tests {
     use super::*;
 
-    /// T-67: the last requests are remembered, a generation of them at least, and two at most.
+    /// T-67: at least one and at most two generations of requests are remembered.
     #[test]
     fn remembers_the_last_requests_in_bounded_memory() {
         const GENERATION: u64 = 100;

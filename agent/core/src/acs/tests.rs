@@ -43,7 +43,7 @@ fn refuses_a_second_cpe_of_the_same_name() {
     assert_eq!(registry.iter_from(u32::MAX).count(), 0);
 }
 
-/// T-37: a USERNAME is looked for as it is, then without its padding.
+/// T-37: a USERNAME is looked up exactly, then without its padding.
 #[test]
 fn finds_a_padded_username() {
     let mut registry = Registry::new(7);
@@ -64,8 +64,8 @@ fn finds_a_padded_username() {
     assert_eq!(padded_by_nuls(b""), None);
 }
 
-/// T-65: the latest of what is authenticated wins, and nothing unsigned overrides it. Times decide nothing: a clock that was
-/// ahead for a moment gave them.
+/// T-65: the most recent authenticated address is used, and an unsigned one never replaces it. Times do not decide,
+/// because a clock may have been wrong for a moment.
 #[test]
 fn sends_to_the_latest_that_is_authenticated() {
     let by = |state: &State, approach| state.destination(approach).map(|to| (to.authority.to_string(), to.way));
@@ -82,7 +82,7 @@ fn sends_to_the_latest_that_is_authenticated() {
     assert_eq!(by(&state, Approach::Notification), Some(("cpe.example:4000".into(), Way::Reported)));
 }
 
-/// STUN-41: an empty address takes back the one that was reported before, at every server, and leaves the bindings.
+/// STUN-41: an empty address withdraws the previous report, at every server, and keeps the bindings.
 #[test]
 fn an_empty_report_takes_back_the_address() {
     let mut state = State::default();
@@ -101,7 +101,7 @@ fn an_empty_report_takes_back_the_address() {
     assert_eq!(state.destination(Approach::Notification), None);
 }
 
-/// Times of the future are brought back, and others are not touched.
+/// Times in the future are limited to now, and others are not changed.
 #[test]
 fn heals_times_of_the_future() {
     let mut state = State {
@@ -117,7 +117,7 @@ fn heals_times_of_the_future() {
     assert!(!state.heal(UnixTime(50)));
 }
 
-/// STUN-20, STUN-22, T-37: what is weak in what was provisioned is found, and what is random is not called weak.
+/// STUN-20, STUN-22, T-37: weak credentials are found, and random ones are not reported.
 #[test]
 fn finds_what_is_weak() {
     use lint::{Finding, findings, is_weak};
@@ -131,7 +131,7 @@ fn finds_what_is_weak() {
     let strong = "9f2c41d07be86a35c0d4e97f12ab5863";
     assert_eq!(with("CPE57689", strong, strong), []);
     assert_eq!(with("CPE5768", strong, strong), [Finding::UsernameLength]);
-    // The cpe's ConnectionRequestUsername is the same.
+    // The CPE's ConnectionRequestUsername has the same value.
     let blank = [Finding::UsernameBlank, Finding::ConnectionRequestUsernameEncoding];
     assert_eq!(with("CPE5768 ", strong, strong), blank);
     assert_eq!(with("CPE&768%", strong, strong), [Finding::ConnectionRequestUsernameEncoding]);
@@ -147,7 +147,7 @@ fn finds_what_is_weak() {
     for random in ["kX2p-9vTqLw_07GhZrYbAe", "0b9c4de1-6f3a-4e0d-9a71-c2d85be6f413", "7QZ2MWK9XR4T8PLB6NVC3JHFYD"] {
         assert!(!is_weak(random.as_bytes()), "{random}");
     }
-    // Of very many random ones none.
+    // No finding in very many random passwords.
     let mut state = 7_u64;
     let mut word = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -157,7 +157,7 @@ fn finds_what_is_weak() {
     assert_eq!(weak, 0);
 }
 
-/// A secret is never printed (T-62).
+/// Secrets are never printed (T-62).
 #[test]
 fn prints_no_secret() {
     let cpe = cpe("CPE57689");

@@ -1,4 +1,5 @@
-//! Records, claims and tables with the indices between them, changed in one place.
+//! Storage of the associations: records, claims, tables and the indices between them. Every change goes through
+//! [`File::put`] and [`File::keep`], which keep the indices consistent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,28 +12,28 @@ use crate::{
     time::BootTime,
 };
 
-/// How many there are of what is held.
+/// Counts of the stored associations, claims and tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Associations that a table confirmed.
+    /// Associations that a gateway's table confirmed.
     pub validated: u64,
-    /// Associations that nothing confirmed.
+    /// Associations that were accepted without validation.
     pub unvalidated: u64,
-    /// Claims that wait for a table.
+    /// Claims that wait for the gateway's table.
     pub pending: u64,
-    /// Claims that a table contradicts.
+    /// Claims that the gateway's table contradicts.
     pub refused: u64,
-    /// Tables that are kept.
+    /// Stored tables.
     pub tables: u64,
-    /// Their rows.
+    /// Rows of all stored tables.
     pub rows: u64,
-    /// Claims that were forgotten, because there were too many.
+    /// Claims that were discarded because of [`super::Settings::max_claims`].
     pub forgotten_claims: u64,
-    /// Tables that were forgotten, because there were too many rows.
+    /// Tables that were discarded because of [`super::Settings::max_kept_rows`].
     pub forgotten_tables: u64,
 }
 
-/// The identities of a table.
+/// The identities in the rows of a table.
 #[derive(Debug)]
 pub(super) struct Rows {
     sorted: Box<[DeviceIdentity]>,
@@ -50,17 +51,17 @@ impl FromIterator<DeviceIdentity> for Rows {
 }
 
 impl Rows {
-    /// Whether a row has all elements of an identity (ACS-4). An empty product class is a missing one.
+    /// Whether a row has the identity with all its elements (ACS-4). An empty product class equals a missing one.
     pub(super) fn has(&self, device: &DeviceIdentity) -> bool {
         self.sorted.binary_search(device).is_ok()
     }
 
-    /// Identities that came, twice the ones that came twice.
+    /// Number of identities that the gateway reported, including duplicates.
     pub(super) fn reported(&self) -> usize {
         self.reported
     }
 
-    /// What it weighs: an empty table is not for nothing.
+    /// The table's share of [`super::Settings::max_kept_rows`]: an empty table counts as one row.
     fn weight(&self) -> usize {
         self.sorted.len() + 1
     }
@@ -69,26 +70,26 @@ impl Rows {
 #[derive(Debug)]
 struct Device {
     record: Record,
-    /// The number of its claim, if it has one.
+    /// Number of the device's claim.
     claim: Option<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Gateway {
-    /// The table, and its number.
+    /// The table with its number.
     table: Option<(u64, Rows)>,
-    /// Numbers of the claims on it.
+    /// Numbers of the claims that name the gateway.
     claims: BTreeSet<u64>,
 }
 
-/// All that is held. Numbers rise, so that the lowest is the oldest.
+/// Everything that is stored. Numbers increase, so the lowest number is the oldest.
 #[derive(Debug, Default)]
 pub(super) struct File {
     devices: BTreeMap<DeviceIdentity, Device>,
     gateways: BTreeMap<GatewayIdentity, Gateway>,
     claims: BTreeMap<u64, DeviceIdentity>,
     tables: BTreeMap<u64, GatewayIdentity>,
-    /// Until when claims may come true by a notification that is delayed.
+    /// For claims that a delayed notification may still confirm: the time at which they are refused.
     waits: BTreeMap<u64, BootTime>,
     last: u64,
     kept_rows: usize,
@@ -117,13 +118,13 @@ impl File {
         self.claims.values().filter_map(|device| self.get(device))
     }
 
-    /// Who claims to be behind a gateway, the oldest claim first.
+    /// The devices that claim to be behind a gateway, oldest claim first.
     pub(super) fn claimants_of(&self, gateway: &GatewayIdentity) -> Vec<DeviceIdentity> {
         let claims = self.gateways.get(gateway).into_iter().flat_map(|gateway| &gateway.claims);
         claims.filter_map(|claim| self.claims.get(claim)).cloned().collect()
     }
 
-    /// A kept table does not refuse the claim of a device before this.
+    /// Defers until `until` the refusal of the device's claim by the stored table.
     pub(super) fn wait(&mut self, device: &DeviceIdentity, until: BootTime) {
         if let Some(claim) = self.claim_of(device) {
             self.waits.insert(claim, until);
@@ -140,7 +141,7 @@ impl File {
         }
     }
 
-    /// The oldest claim that waits; others may end before it only where the delay was made shorter.
+    /// The oldest deferred claim. A later claim has an earlier deadline only if the notification delay was shortened.
     pub(super) fn first_wait(&self) -> Option<(BootTime, &DeviceIdentity)> {
         let (claim, &until) = self.waits.first_key_value()?;
         Some((until, self.claims.get(claim)?))
@@ -166,7 +167,7 @@ impl File {
         self.tally.forgotten_claims += 1;
     }
 
-    /// Replaces what is held of a device. A claim on the same gateway as before keeps its number.
+    /// Replaces the record of a device. A claim that names the same gateway as before keeps its number.
     pub(super) fn put(&mut self, device: &DeviceIdentity, record: Option<Record>) {
         let mut number = None;
         if let Some(old) = self.devices.remove(device) {
@@ -212,7 +213,7 @@ impl File {
         }
     }
 
-    /// Replaces the table of a gateway as a whole.
+    /// Replaces or removes the table of a gateway.
     pub(super) fn keep(&mut self, gateway: &GatewayIdentity, rows: Option<Rows>) {
         self.last += 1;
         let table = rows.map(|rows| (self.last, rows));
@@ -235,7 +236,7 @@ impl File {
         }
     }
 
-    /// Changes what is held of a gateway, which is nothing where nothing is left.
+    /// Changes the entry of a gateway, and removes the entry if it becomes empty.
     fn change_gateway(&mut self, name: &GatewayIdentity, change: impl FnOnce(&mut Gateway)) {
         let gateway = self.gateways.entry(name.clone()).or_default();
         change(gateway);
@@ -247,7 +248,7 @@ impl File {
 
 #[cfg(test)]
 impl File {
-    /// Whether no index has more than what it is of.
+    /// Whether the indices match the stored records.
     pub(super) fn is_consistent(&self) -> bool {
         let claims = self.claims.iter().all(|(claim, device)| self.claim_of(device) == Some(*claim));
         let numbered = self.devices.values().filter(|device| device.claim.is_some()).count();

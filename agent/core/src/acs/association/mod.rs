@@ -1,24 +1,27 @@
-//! Whether a device is behind the gateway that it names (TR-111 1.2.3).
+//! Decides which gateway each device is behind (TR-111 1.2.3).
 //!
-//! DHCP has no integrity, so what a device tells of its gateway may be forged. The only defence is the gateway's own
-//! ManageableDevice table (ACS-6): a device is associated with the gateway that it names as soon as a row of that table
-//! has its identity, all elements of it. Until then its word is a [`Claim`], and the association stays what it was.
+//! DHCP has no integrity protection, so the gateway that a device reports may be forged. The only defence is the
+//! gateway's own ManageableDevice table (ACS-6): a device is associated with the gateway that it reports once a row of
+//! that table has the device's identity, with all its elements. Until then the report is a [`Claim`] and the
+//! association is unchanged.
 //!
 //! ```text
-//!                         device names a gateway
-//!   the one on file ────────────────┬──────────────── another, or the first
+//!                         device reports a gateway
+//!   the associated one ─────────────┬──────────────── another one, or the first one
 //!         │                  its table is known?
 //!     Unchanged             yes │         │ no
-//!                    row with all elements?  Pending ──── table comes ──┐
+//!                    row with all elements?  Pending ── table arrives ──┐
 //!                    yes │      │ no            ▲                       │
-//!                  Validated  Refused ──────────┴── the next table decides anew
+//!                  Validated  Refused ──────────┴── the next table decides again
 //! ```
 //!
-//! A table is known while the gateway notifies of changes; one that was read is true for the moment of reading, so it
-//! decides what waits then and is not kept (ACS-5). The order in which device and table come makes no difference.
+//! A table stays known while the gateway notifies of changes. A table that the ACS read is valid only at that moment,
+//! so it decides the claims that wait for it and is not stored (ACS-5). The order in which the reports of device and
+//! table arrive does not matter.
 //!
-//! What cannot be told from a device in the LAN is a relay there that speaks for a device elsewhere (ACS-7). Both sides
-//! must be known to this ACS, or to one coupled with it (ACS-8): nobody else can give the table.
+//! A relay in the LAN that acts for a device elsewhere cannot be distinguished from a device in the LAN (ACS-7). Device
+//! and gateway have to be known to this ACS, or to one that is coupled with it (ACS-8): no other ACS can obtain the
+//! table.
 
 mod file;
 #[cfg(test)]
@@ -36,62 +39,62 @@ use crate::{
 };
 use file::{File, Rows};
 
-/// What is held of a device.
+/// What is stored about a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// The device.
+    /// Identity of the device.
     pub device: DeviceIdentity,
-    /// The gateway that it is associated with.
+    /// The device's current association.
     pub association: Option<Association>,
-    /// What it says and nothing confirms.
+    /// The device's report that is not confirmed.
     pub claim: Option<Claim>,
 }
 
-/// A device is behind a gateway.
+/// Association of a device with the gateway that it is behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Association {
-    /// The gateway.
+    /// Identity of the gateway.
     pub gateway: GatewayIdentity,
-    /// Whether a row of its table confirmed it.
+    /// Whether a row of the gateway's table confirmed the association.
     pub validated: bool,
-    /// Since when.
+    /// Time at which the association began.
     pub since: UnixTime,
 }
 
-/// A device says that it is behind a gateway.
+/// A device's unconfirmed report of its gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// The gateway.
+    /// Identity of the gateway.
     pub gateway: GatewayIdentity,
-    /// Whether the gateway's table contradicts; if not, the table is awaited.
+    /// `true` if the gateway's table contradicts the claim, `false` while the claim waits for the table.
     pub refused: bool,
-    /// Since when it says so.
+    /// Time at which the device first reported this gateway.
     pub since: UnixTime,
 }
 
-/// What became of a report.
+/// Result of a device's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It says what is on file; nothing more is needed (ACS-2).
+    /// The device reported its current association; nothing else is needed (ACS-2).
     Unchanged,
-    /// A row of the gateway's table confirms it, so it is on file now (ACS-3).
+    /// A row of the gateway's table confirms the report; the association is changed (ACS-3).
     Validated,
-    /// Nothing confirms it, and it is on file because validation is off (ACS-6).
+    /// Validation is off, so the association is changed without confirmation (ACS-6).
     Unvalidated,
-    /// The gateway's table is awaited; the ACS may read it (ACS-5).
+    /// The gateway's table is not known. The ACS may read it (ACS-5).
     Pending,
-    /// The gateway's table contradicts: what is on file stays, and that is an alarm (ACS-3).
+    /// The gateway's table contradicts the report; the association is unchanged and an alarm is raised (ACS-3).
     Refused,
-    /// The device names no gateway any more.
+    /// The device no longer reports a gateway.
     Withdrawn,
 }
 
 impl Outcome {
-    /// All of them.
+    /// All outcomes.
     pub const ALL: [Self; 6] =
         [Self::Unchanged, Self::Validated, Self::Unvalidated, Self::Pending, Self::Refused, Self::Withdrawn];
 
-    /// Its name for people and programs.
+    /// Name of the outcome in JSON, metrics and output.
     pub fn label(self) -> &'static str {
         match self {
             Self::Unchanged => "unchanged",
@@ -104,48 +107,48 @@ impl Outcome {
     }
 }
 
-/// A record that changed.
+/// A change of a device's record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Whose.
+    /// Identity of the device.
     pub device: DeviceIdentity,
-    /// The gateway that it was about.
+    /// The gateway of the report that caused the change.
     pub gateway: GatewayIdentity,
-    /// What became of the report that caused it, which may be an earlier one.
+    /// Outcome of that report, which may be an earlier one.
     pub outcome: Outcome,
-    /// What is held now; `None` where that is nothing.
+    /// The new record; `None` if nothing is stored any more.
     pub record: Option<Record>,
 }
 
-/// Why a report was not taken. Nothing changed then.
+/// Reasons for which a report is refused. A refused report changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
-    /// More devices than there may be.
+    /// The greatest number of devices is reached.
     #[error("there are {limit} devices already, which acs.association.max_devices allows")]
     TooManyDevices {
-        /// As many as there may be.
+        /// The greatest number of devices.
         limit: usize,
     },
-    /// More rows than a table may have.
+    /// The table has more rows than allowed.
     #[error("the table has {rows} rows, where acs.association.max_table_rows allows {limit}")]
     TooManyRows {
-        /// Rows of the table.
+        /// Rows of the reported table.
         rows: usize,
-        /// As many as there may be.
+        /// The greatest number of rows in one table.
         limit: usize,
     },
-    /// The gateway says that there are more rows, or fewer: the table was read in parts, and changed meanwhile.
+    /// The number of rows differs from ManageableDeviceNumberOfEntries: the table changed while it was read in parts.
     #[error("ManageableDeviceNumberOfEntries is {entries}, and there are {rows} rows; read the table again")]
     Incomplete {
-        /// What the gateway says.
+        /// The value of ManageableDeviceNumberOfEntries.
         entries: usize,
-        /// Rows that came.
+        /// Rows that were reported.
         rows: usize,
     },
 }
 
 impl Refusal {
-    /// Its name in the metric.
+    /// Name of the reason in the metric.
     pub fn label(self) -> &'static str {
         match self {
             Self::TooManyDevices { .. } => "too_many_devices",
@@ -154,25 +157,26 @@ impl Refusal {
         }
     }
 
-    /// The names of all, for a metric that shows zeros.
+    /// Names of all reasons, for a metric that shows zeros.
     pub const LABELS: [&'static str; 3] = ["too_many_devices", "too_many_rows", "incomplete"];
 }
 
-/// How it is decided, and how much is kept.
+/// Rules and limits of the associations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Whether claims are validated at all (ACS-6).
+    /// Whether associations need the confirmation of the gateway's table (ACS-6).
     pub validation: bool,
-    /// How long a device may be missing in a table that is kept: gateways delay notifications by
+    /// How long a device may be missing in a stored table: gateways delay their notifications by
     /// `ManageableDeviceNotificationLimit`.
     pub notification_delay: Duration,
-    /// Most devices.
+    /// Greatest number of devices.
     pub max_devices: usize,
-    /// Most claims. The oldest is forgotten for a new one.
+    /// Greatest number of claims. The oldest claim is discarded for a new one.
     pub max_claims: usize,
-    /// Most rows of one table.
+    /// Greatest number of rows in one table.
     pub max_table_rows: usize,
-    /// Most rows of all tables that are kept, each table counted as one row more. The oldest are forgotten for new ones.
+    /// Greatest number of rows in all stored tables; each table counts as one additional row. The oldest tables are
+    /// discarded for new ones.
     pub max_kept_rows: usize,
 }
 
@@ -189,27 +193,27 @@ impl Default for Settings {
     }
 }
 
-/// What a gateway reports of its ManageableDevice table, all of it.
+/// A gateway's complete ManageableDevice table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
-    /// ManageableDeviceNumberOfEntries.
+    /// The value of ManageableDeviceNumberOfEntries.
     pub entries: usize,
-    /// The rows, as many. `None` where a row's identity cannot be that of any device.
+    /// The rows. `None` for a row whose identity no device can have.
     pub rows: Vec<Option<DeviceIdentity>>,
-    /// Whether the gateway notifies of every change, so that the table stays true until the next one.
+    /// Whether the gateway notifies of every change, so that the table stays valid until the next notification.
     pub notifies: bool,
 }
 
-/// When something happened, by both clocks.
+/// The same moment on both clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moment {
-    /// For lengths of time.
+    /// For durations.
     pub boot: BootTime,
-    /// For people.
+    /// For timestamps that are shown.
     pub unix: UnixTime,
 }
 
-/// The gateways of all devices.
+/// The associations of all devices.
 #[derive(Debug)]
 pub struct Associations {
     settings: Settings,
@@ -218,29 +222,29 @@ pub struct Associations {
 }
 
 impl Associations {
-    /// None yet.
+    /// No associations yet.
     pub fn new(settings: Settings) -> Self {
         Self { settings, file: File::default(), changes: VecDeque::new() }
     }
 
-    /// Other settings from now on. What is held stays, until something new comes.
+    /// Replaces the settings. Stored records are not checked again until the next report.
     pub fn set(&mut self, settings: Settings) {
         self.settings = settings;
     }
 
-    /// Takes a record that was stored, or that another server changed. That one may not know the table that decides.
+    /// Adds a record from the store, or one that another server changed. A claim is decided if its table is known here.
     pub fn restore(&mut self, now: Moment, record: Record) {
         let device = record.device.clone();
         self.file.put(&device, Some(record));
         self.settle_by_kept(now, &device);
     }
 
-    /// Takes it that another server forgot a device.
+    /// Removes a device that another server removed.
     pub fn remove(&mut self, device: &DeviceIdentity) {
         self.file.put(device, None);
     }
 
-    /// A device reports its GatewayInfo; `None` where that is empty.
+    /// Handles a device's report of its GatewayInfo; `None` if GatewayInfo is empty.
     pub fn report(
         &mut self,
         now: Moment,
@@ -256,7 +260,7 @@ impl Associations {
         let on_file = association.as_ref().filter(|association| association.gateway == gateway);
         if on_file.is_some_and(|association| association.validated || !self.settings.validation) {
             if claim.is_some() {
-                // A claim of another gateway was given up.
+                // The device gave up its claim on another gateway.
                 let record = Record { device: device.clone(), association, claim: None };
                 self.change(device, gateway, Outcome::Unchanged, Some(record));
             }
@@ -282,8 +286,8 @@ impl Associations {
         Ok(outcome)
     }
 
-    /// A gateway reports its ManageableDevice table, which decides what devices claimed of it. `Ok` gives the rows that
-    /// cannot be of any device, and were passed over.
+    /// Handles a gateway's report of its ManageableDevice table, which decides the claims on the gateway. Returns the
+    /// number of rows that were skipped because no device can have their identity.
     pub fn table(&mut self, now: Moment, gateway: &GatewayIdentity, table: Table) -> Result<usize, Refusal> {
         let Table { entries, rows, notifies } = table;
         let limit = self.settings.max_table_rows;
@@ -297,7 +301,7 @@ impl Associations {
         let known: Rows = rows.into_iter().flatten().collect();
         let ignored = total - known.reported();
         for device in self.file.claimants_of(gateway) {
-            // A table that was read is as it is; one that is notified may be late.
+            // A table that was read is current. A table from notifications may lag behind.
             if known.has(&device) {
                 self.settle(now, &device, Outcome::Validated);
             } else if !(notifies && self.file.waits(&device)) {
@@ -311,12 +315,12 @@ impl Associations {
         Ok(ignored)
     }
 
-    /// When [`Associations::pass`] has something to do.
+    /// The next time at which [`Associations::pass`] has to be called.
     pub fn next_deadline(&self) -> Option<BootTime> {
         self.file.first_wait().map(|(until, _)| until)
     }
 
-    /// Time passed: claims that no notification made true are refused.
+    /// Refuses the claims that no notification confirmed in time.
     pub fn pass(&mut self, now: Moment) {
         while let Some((until, device)) = self.file.first_wait()
             && until <= now.boot
@@ -327,7 +331,7 @@ impl Associations {
         }
     }
 
-    /// Decides the claim of a device by the table of the gateway that it names. Without one it stays pending.
+    /// Decides a device's claim by the stored table of its gateway. Without that table the claim stays pending.
     fn settle_by_kept(&mut self, now: Moment, device: &DeviceIdentity) {
         let Some(claim) = self.file.get(device).and_then(|record| record.claim.as_ref()) else { return };
         match self.file.table(&claim.gateway).map(|rows| rows.has(device)) {
@@ -351,27 +355,27 @@ impl Associations {
         Outcome::Withdrawn
     }
 
-    /// What changed, to be stored and told, in order.
+    /// The next change that has to be stored and reported, in order.
     pub fn poll_change(&mut self) -> Option<Change> {
         self.changes.pop_front()
     }
 
-    /// What is held of a device.
+    /// The record of a device.
     pub fn get(&self, device: &DeviceIdentity) -> Option<&Record> {
         self.file.get(device)
     }
 
-    /// Everything that is held, in the order of the identities, behind `after`.
+    /// All records in the order of the identities, starting after `after`.
     pub fn after<'a>(&'a self, after: Option<&DeviceIdentity>) -> impl Iterator<Item = &'a Record> {
         self.file.after(after)
     }
 
-    /// Devices whose claim is refused, the oldest first.
+    /// Devices with a refused claim, oldest claim first.
     pub fn alarms(&self) -> impl Iterator<Item = &Record> {
         self.file.claimants().filter(|record| record.claim.as_ref().is_some_and(|claim| claim.refused))
     }
 
-    /// How many there are of each.
+    /// The current counts.
     pub fn tally(&self) -> Tally {
         self.file.tally()
     }
@@ -387,7 +391,8 @@ impl Associations {
         let (association, claim) = match outcome {
             Outcome::Validated | Outcome::Unvalidated => {
                 let validated = outcome == Outcome::Validated;
-                // What was accepted without validation and is confirmed now is no younger by that.
+                // The later confirmation of an association that was accepted without validation does not change its
+                // start.
                 let since = association.filter(|old| old.gateway == gateway).map_or(now, |old| old.since);
                 (Some(Association { gateway: gateway.clone(), validated, since }), None)
             }

@@ -29,7 +29,7 @@ fn told(associations: &mut Associations) -> Vec<Outcome> {
     std::iter::from_fn(|| associations.poll_change()).map(|change| change.outcome).collect()
 }
 
-/// The gateway on file, and the claim.
+/// The device's association, and its claim.
 fn state(
     associations: &Associations,
     device: &DeviceIdentity,
@@ -39,7 +39,7 @@ fn state(
     (association.map(|association| association.gateway), claim.map(|claim| (claim.gateway, claim.refused)))
 }
 
-/// ACS-1, ACS-2: what is on file and reported again is unchanged, and no table is needed for it.
+/// ACS-1, ACS-2: a repeated report of the current association is unchanged and needs no table.
 #[test]
 fn says_unchanged_to_the_gateway_on_file() {
     let mut associations = Associations::new(Settings::default());
@@ -47,14 +47,14 @@ fn says_unchanged_to_the_gateway_on_file() {
     associations.table(at(0), &home, table(from_ref(&stb), true)).expect("a table");
     assert_eq!(associations.report(at(1), &stb, Some(home.clone())), Ok(Outcome::Validated));
     assert_eq!(told(&mut associations), [Outcome::Validated]);
-    // Even the gateway's table without it is not asked any more.
+    // Later tables of the gateway without the device do not matter.
     associations.table(at(2), &home, table(&[], true)).expect("a table");
     assert_eq!(associations.report(at(3), &stb, Some(home.clone())), Ok(Outcome::Unchanged));
     assert_eq!(told(&mut associations), []);
     assert_eq!(state(&associations, &stb), (Some(home), None));
 }
 
-/// ACS-3: another gateway replaces the one on file only when its table confirms it.
+/// ACS-3: another gateway replaces the current one only once its table confirms the device.
 #[test]
 fn keeps_the_association_until_the_new_one_is_validated() {
     let mut associations = Associations::new(Settings::default());
@@ -72,7 +72,7 @@ fn keeps_the_association_until_the_new_one_is_validated() {
     assert_eq!(told(&mut associations), [Outcome::Validated, Outcome::Pending, Outcome::Refused, Outcome::Validated]);
 }
 
-/// ACS-1: a claim is given up by the report of the gateway on file.
+/// ACS-1: a report of the current association withdraws a claim.
 #[test]
 fn gives_a_claim_up_for_what_is_on_file() {
     let mut associations = Associations::new(Settings::default());
@@ -85,7 +85,7 @@ fn gives_a_claim_up_for_what_is_on_file() {
     assert_eq!(state(&associations, &stb), (Some(home), None));
 }
 
-/// ACS-4, T-15, SEC-1: all elements of the identity count, and an empty class is a missing one.
+/// ACS-4, T-15, SEC-1: all elements of the identity are compared; an empty product class equals a missing one.
 #[test]
 fn compares_all_elements() {
     let row = device("DEV0001", "STB");
@@ -104,12 +104,12 @@ fn compares_all_elements() {
         let mut associations = Associations::new(Settings::default());
         associations.table(at(0), &gateway("GW0001"), table(from_ref(row), true)).expect("a table");
         assert_eq!(associations.report(at(1), &device, Some(gateway("GW0001"))), Ok(outcome), "{row:?} {device:?}");
-        // The same row in the table of another gateway is none.
+        // The same row in another gateway's table does not confirm the claim.
         assert_eq!(associations.report(at(1), &device, Some(gateway("GW0003"))), Ok(Outcome::Pending));
     }
 }
 
-/// ACS-5: a table that was read decides what waits for it, and is not taken for the state of later.
+/// ACS-5: a table that was read decides the waiting claims and is not stored.
 #[test]
 fn decides_by_a_table_that_was_read() {
     let mut associations = Associations::new(Settings::default());
@@ -118,14 +118,14 @@ fn decides_by_a_table_that_was_read() {
     assert_eq!(associations.report(at(1), &stb, Some(home.clone())), Ok(Outcome::Pending));
     associations.table(at(2), &home, table(&[], false)).expect("a table");
     assert_eq!(state(&associations, &stb), (None, Some((home.clone(), true))));
-    // It says it again, and the gateway is to be read again.
+    // The device repeats its report, so the gateway has to be read again.
     assert_eq!(associations.report(at(3), &stb, Some(home.clone())), Ok(Outcome::Pending));
     associations.table(at(4), &home, table(from_ref(&stb), false)).expect("a table");
     assert_eq!(state(&associations, &stb), (Some(home), None));
     assert_eq!(associations.tally(), Tally { validated: 1, ..Tally::default() });
 }
 
-/// ACS-5: a gateway may delay its notification, and a device is no forger for that.
+/// ACS-5: a gateway may delay its notification, and the device's claim is not refused before.
 #[test]
 fn waits_for_a_delayed_notification() {
     let settings = Settings { notification_delay: Duration::from_mins(1), ..Settings::default() };
@@ -146,7 +146,7 @@ fn waits_for_a_delayed_notification() {
     assert_eq!(associations.next_deadline(), None);
 }
 
-/// ACS-6: validation is on unless it is switched off, and what was accepted without it is told apart.
+/// ACS-6: validation is on by default; associations without validation are marked as such.
 #[test]
 fn validates_unless_told_not_to() {
     assert!(Settings::default().validation);
@@ -162,8 +162,8 @@ fn validates_unless_told_not_to() {
     assert_eq!(association, Some(Association { gateway: home, validated: true, since: at(1).unix }));
 }
 
-/// ACS-7, ACS-8, SEC-2: only the two reports count. A gateway that this ACS never hears of confirms nothing, and whoever has
-/// a row at the gateway is confirmed, also one that a relay in the LAN put there.
+/// ACS-7, ACS-8, SEC-2: only the reports of device and gateway count. An unknown gateway confirms nothing; a device
+/// with a row is confirmed, even if a relay in the LAN caused the row.
 #[test]
 fn knows_only_what_both_sides_report() {
     let mut associations = Associations::new(Settings::default());
@@ -176,7 +176,7 @@ fn knows_only_what_both_sides_report() {
     assert_eq!(associations.report(at(2), &relayed, Some(home)), Ok(Outcome::Validated));
 }
 
-/// A device without a gateway, as after the end of its lease, is on file no more.
+/// A device that reports no gateway, as after the end of its lease, loses its association.
 #[test]
 fn forgets_what_a_device_withdraws() {
     let mut associations = Associations::new(Settings::default());
@@ -187,7 +187,7 @@ fn forgets_what_a_device_withdraws() {
     assert_eq!((associations.get(&stb), associations.tally()), (None, Tally::default()));
 }
 
-/// A table of which a part is missing is refused as a whole, and so is one that is too long.
+/// An incomplete table is refused as a whole, as is one that is too long.
 #[test]
 fn refuses_a_table_in_parts() {
     let mut associations = Associations::new(Settings { max_table_rows: 2, ..Settings::default() });
@@ -204,7 +204,7 @@ fn refuses_a_table_in_parts() {
     assert_eq!(state(&associations, &stb), (Some(home), None));
 }
 
-/// Another server told of a claim, and the table that decides it is here.
+/// Another server received the claim, and this server has the table that decides it.
 #[test]
 fn decides_what_another_server_was_told() {
     let mut associations = Associations::new(Settings::default());
@@ -243,8 +243,8 @@ fn gateways() -> Vec<GatewayIdentity> {
 }
 
 proptest! {
-    /// ACS-3, ACS-4: whatever comes, an association changes only to a gateway whose table has the device, memory stays
-    /// within its bounds, and the counts are those of what is held.
+    /// ACS-3, ACS-4: an association changes only to a gateway whose table has the device, memory stays bounded, and the
+    /// counts match the stored records.
     #[test]
     fn associates_only_what_a_table_confirms(
         steps in prop::collection::vec(step(), 1..60), delay in 0u64..30, bounds in (1usize..6, 1usize..8),
@@ -304,7 +304,7 @@ proptest! {
         }
     }
 
-    /// ACS-5: what devices report and what gateways notify decides, and not who is first.
+    /// ACS-5: the result depends on the reports of devices and gateways, not on their order.
     #[test]
     fn decides_alike_in_any_order(
         steps in Just(()).prop_flat_map(|()| {

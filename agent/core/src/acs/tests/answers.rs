@@ -1,4 +1,4 @@
-//! What the server answers: the list of D.1 and the vectors of H.2.
+//! Answers of the STUN server to the test vectors and to variations of them.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -29,7 +29,7 @@ fn answers_a_plain_request() {
     assert_eq!(lab.told(S2), Some(bytes(S5)));
 }
 
-/// STUN-11: attributes that have to be understood and are not are listed with 420, each once; others are ignored.
+/// STUN-11: unknown mandatory attributes are listed in an error 420, each type once; unknown optional ones are ignored.
 #[test]
 fn lists_what_it_does_not_understand() {
     let mut lab = Lab::new();
@@ -47,14 +47,15 @@ fn lists_what_it_does_not_understand() {
         assert_eq!(message.transaction_id(), id(1));
     }
     assert_eq!(lab.ask(&unknown(&[0xc0fe])).sent, Some((MAPPED, bytes(S5))));
-    // FINGERPRINT of newer clients.
+    // FINGERPRINT, which newer clients send.
     assert_eq!(lab.ask(&unknown(&[0x8028])).sent, Some((MAPPED, bytes(S5))));
-    // MAPPED-ADDRESS has no place in a request.
+    // MAPPED-ADDRESS is not defined for requests.
     let odd = plain().attribute(Attribute::MappedAddress(SERVER)).build();
     assert_eq!(lab.ask(&odd).sent, Some((MAPPED, bytes(S5))));
 }
 
-/// While the registry cannot be read, a request that names a CPE is not answered: 430 would send the CPE away. Others are.
+/// While the registry is unavailable, a request that names a CPE gets no answer, because a 430 would tell the CPE that
+/// it is unknown. Other requests are answered.
 #[test]
 fn ignores_who_names_a_cpe_while_no_cpe_can_be_read() {
     let mut lab = Lab::with(Settings { is_registry_readable: false, ..Settings::default() });
@@ -68,7 +69,8 @@ fn ignores_who_names_a_cpe_while_no_cpe_can_be_read() {
     assert_eq!(unnamed.verdict, Verdict::MissingUsername);
 }
 
-/// STUN-1, STUN-4: a request of RFC 5389 is one of RFC 3489 with an id that begins with the cookie.
+/// STUN-1, STUN-4: a request of RFC 5389 is handled like one of RFC 3489 whose transaction identifier begins with the
+/// magic cookie.
 #[test]
 fn answers_newer_clients_like_older_ones() {
     let mut request = plain().build();
@@ -91,8 +93,8 @@ fn ignores_change_request() {
     }
 }
 
-/// SEC-7, STUN-11: an answer goes to another port of the sender where it asks for that, with REFLECTED-FROM; to nobody
-/// else, unless an operator wants a reflector.
+/// SEC-7, STUN-11: an answer is sent to another port of the sender if it asks for that, with REFLECTED-FROM. It is sent
+/// to another address only if the operator allows it.
 #[test]
 fn sends_answers_only_to_who_asked() {
     let own = bytes(S9);
@@ -117,7 +119,7 @@ fn sends_answers_only_to_who_asked() {
     }
     let nowhere = plain().attribute(Attribute::ResponseAddress(moved(0))).build();
     assert_eq!(Lab::new().ask(&nowhere).sent, Some((MAPPED, bytes(S5))));
-    // An error goes back to who asked, whatever it asked for.
+    // An error is sent to the source of the request, whatever RESPONSE-ADDRESS says.
     let wrong = plain()
         .attribute(Attribute::ResponseAddress(moved(9)))
         .attribute(Attribute::Other { code: 0x7777, value: &[] })
@@ -125,8 +127,8 @@ fn sends_answers_only_to_who_asked() {
     assert_eq!(Lab::new().ask(&wrong).sent.expect("an error").0, MAPPED);
 }
 
-/// STUN-1, T-37: a box that writes NUL for the blank and pads its name with NULs is known by that name. Its signature is over
-/// the bytes as they came, and a copy with other padding is neither authentic nor another request.
+/// STUN-1, T-37: a device that ends the attribute in NUL and pads its name with NULs is recognised by its name. The
+/// signature covers the received bytes, so a copy with other padding is neither authentic nor another request.
 #[test]
 fn knows_who_pads_with_nuls() {
     let mut lab = Lab::new();
@@ -156,8 +158,8 @@ fn knows_who_pads_with_nuls() {
     assert_eq!(lab.ask_from(moved(40_002), &signed).verdict, Verdict::Replayed);
 }
 
-/// STUN-1: each request is counted by how CONNECTION-REQUEST-BINDING is written, whether the registry is asked or not; with
-/// another text or length it has none.
+/// STUN-1: each request is counted by the form of CONNECTION-REQUEST-BINDING, whether the registry is needed or not;
+/// with another text or length it counts as a request without the attribute.
 #[test]
 fn says_how_the_attribute_is_written() {
     let code = attribute::CONNECTION_REQUEST_BINDING;
@@ -190,7 +192,7 @@ fn says_how_the_attribute_is_written() {
     }
 }
 
-/// STUN-24, STUN-25, STUN-13: who signed, whether we know it, whether it did; nothing is recorded of those who did not.
+/// STUN-24, STUN-25, STUN-13: USERNAME, credentials and signature are checked in this order; a failure records nothing.
 #[test]
 fn judges_signatures_in_order() {
     let mut lab = Lab::new();
@@ -213,7 +215,7 @@ fn judges_signatures_in_order() {
     assert_eq!(lab.state(), &State::default());
 
     assert_eq!(lab.ask(&bytes(S4)).sent, Some((MAPPED, bytes(S6))));
-    // What stands behind the signature is not looked at.
+    // Attributes after MESSAGE-INTEGRITY are ignored.
     let mut more = signed(21);
     more.extend([0x77, 0x77, 0, 0]);
     let length = (more.len() - 20) as u16;
@@ -225,7 +227,7 @@ fn judges_signatures_in_order() {
     assert_eq!(answer.verify(&secret(), Variants::STRICT), Ok(Variant::A));
 }
 
-/// T-19: the answer is signed as the request was, in those forms that are accepted.
+/// T-19: the answer is signed with the variant of the request, if that variant is accepted.
 #[test]
 fn signs_as_the_request_was_signed() {
     for variant in [Variant::A, Variant::B, Variant::E] {
@@ -247,7 +249,7 @@ fn signs_as_the_request_was_signed() {
     }
 }
 
-/// STUN-12, T-63: shared secrets are not given by UDP, and what is no request gets no answer.
+/// STUN-12, T-63: Shared Secret Requests are refused over UDP, and messages that are not requests get no answer.
 #[test]
 fn answers_nothing_but_requests() {
     let mut lab = Lab::new();
@@ -270,7 +272,7 @@ fn answers_nothing_but_requests() {
     assert_eq!((answer.verdict, answer.sent), (Verdict::BadSource, None));
 }
 
-/// STUN-11: attributes that do not lead to the end of the message are 400, with the id of the request.
+/// STUN-11: attributes that do not end at the end of the message lead to an error 400 with the request's identifier.
 #[test]
 fn refuses_damaged_attributes() {
     let mut lab = Lab::new();
@@ -285,7 +287,7 @@ fn refuses_damaged_attributes() {
     }
 }
 
-/// STUN-17: an operator may have every request signed.
+/// STUN-17: an operator may require every request to be signed.
 #[test]
 fn may_have_every_request_signed() {
     let mut lab = Lab::with(Settings { challenge: Challenge::All, ..Settings::default() });

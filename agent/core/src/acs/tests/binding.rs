@@ -1,4 +1,4 @@
-//! What the server learns of its CPEs.
+//! What the server learns from the requests of CPEs.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::{
 
 const NEW: Option<Learned> = Some(Learned::Authenticated { number: 0, is_new: true });
 
-/// STUN-23, STUN-24, STUN-26, STUN-31: a change is answered with 401 and believed when it is signed; until then it is a
-/// claim.
+/// STUN-23, STUN-24, STUN-26, STUN-31: a change is answered with 401 and accepted once it is signed; until then it is
+/// tentative.
 #[test]
 fn a_change_has_to_be_signed() {
     let mut lab = Lab::new();
@@ -26,7 +26,7 @@ fn a_change_has_to_be_signed() {
     assert_eq!(lab.ask(&bytes(S4)).learned, NEW);
     assert_eq!((lab.state().authenticated, lab.state().tentative), (Some(seen_at(40_001, 1_700_000_005)), None));
     assert_eq!(lab.server.registry().authenticated(), 1);
-    // BINDING-CHANGE alone says nothing (STUN-3).
+    // BINDING-CHANGE without CONNECTION-REQUEST-BINDING is ignored (STUN-3).
     let alone = bytes("000100101112131415161718191a1b1c1d1e1f20c0020000000600084350453537363839");
     assert_eq!(lab.ask(&alone).verdict, Verdict::Answered);
 }
@@ -39,12 +39,12 @@ fn copies_are_one_change() {
     assert!(answers.iter().all(|answer| answer.sent == Some((MAPPED, bytes(S6)))));
     assert_eq!(answers.iter().filter(|answer| answer.learned.is_some()).count(), 1);
     assert_eq!(answers[8].verdict, Verdict::Copy);
-    // A 401 that was lost is given again.
+    // A lost 401 is repeated.
     let refused: Vec<_> = (0..3).map(|_| lab.ask_from(moved(7), &bytes(S3)).sent).collect();
     assert_eq!(refused, vec![Some((moved(7), bytes(S7))); 3]);
 }
 
-/// T-25: where copies are dropped, each request is answered once.
+/// T-25: if copies are dropped, each request is answered once.
 #[test]
 fn copies_may_be_dropped() {
     let mut lab = Lab::with(Settings { duplicates: Duplicates::Drop, ..Settings::default() });
@@ -54,7 +54,8 @@ fn copies_may_be_dropped() {
     }
 }
 
-/// T-67: a signed request that comes from elsewhere, at once or hours later, changes nothing and gets no answer.
+/// T-67: a signed request that arrives again from another address, at once or hours later, changes nothing and gets no
+/// answer.
 #[test]
 fn a_signed_request_counts_once() {
     let mut lab = Lab::new();
@@ -70,8 +71,8 @@ fn a_signed_request_counts_once() {
     assert_eq!(lab.ask_from(moved(7), &signed(41)).learned, NEW);
 }
 
-/// T-67: the answer waits until the store remembers the request. Copies meanwhile are one change; from elsewhere they are
-/// replays.
+/// T-67: the answer waits until the store remembers the request. Meanwhile, copies from the same source are one change;
+/// copies from another source are replays.
 #[test]
 fn an_answer_waits_for_the_store() {
     let mut lab = Lab::new();
@@ -90,7 +91,7 @@ fn an_answer_waits_for_the_store() {
     assert_eq!(lab.conclude(&accepted, answer).learned, None);
 }
 
-/// T-67: what another server, or an earlier process, accepted is a replay.
+/// T-67: a request that another server or an earlier process accepted is a replay.
 #[test]
 fn a_request_that_the_store_knows_is_a_replay() {
     let mut lab = Lab::new();
@@ -102,7 +103,7 @@ fn a_request_that_the_store_knows_is_a_replay() {
         lab.remembered = Remembered::Now;
     }
     assert_eq!(*lab.state(), State::default());
-    // As a process does that is started again.
+    // The same after a restart of the process.
     let mut lab = Lab::new();
     lab.ask(&bytes(S4));
     let mut again = Lab::new();
@@ -110,7 +111,8 @@ fn a_request_that_the_store_knows_is_a_replay() {
     assert_eq!(again.ask_from(moved(7), &bytes(S4)).verdict, Verdict::Replayed);
 }
 
-/// T-67: while the store is away, a signed request is answered and no binding moves; the CPE has to sign again.
+/// T-67: while the store is unavailable, a signed request is answered and changes no binding; the CPE has to sign
+/// again.
 #[test]
 fn nothing_moves_while_the_store_is_away() {
     let mut lab = Lab::with(Settings { challenge: Challenge::Change, ..Settings::default() });
@@ -127,7 +129,7 @@ fn nothing_moves_while_the_store_is_away() {
     lab.remembered = Remembered::Now;
     assert_eq!(lab.ask_from(moved(8), &signed(41)).verdict, Verdict::Replayed);
     assert_eq!(lab.ask_from(moved(7), &signed(61)).learned, NEW);
-    // Where it is known to be, it is heard of, and has nothing to prove.
+    // At its known address the CPE is seen and has nothing to prove.
     lab.remembered = Remembered::NotAtAll;
     lab.pass(Duration::from_secs(30));
     lab.ask_from(moved(7), &signed(71));
@@ -135,7 +137,7 @@ fn nothing_moves_while_the_store_is_away() {
     assert_eq!((seen.last_seen.0 - seen.since.0, lab.state().must_verify), (30, false));
 }
 
-/// A CPE whose record cannot be read is not told that nobody knows it.
+/// A CPE whose record cannot be read is not told that it is unknown.
 #[test]
 fn a_cpe_whose_record_cannot_be_read_gets_no_answer() {
     let mut lab = Lab::new();
@@ -145,7 +147,7 @@ fn a_cpe_whose_record_cannot_be_read_gets_no_answer() {
         let answer = lab.ask(&bytes(request));
         assert_eq!((answer.verdict, answer.sent), (Verdict::Unreadable, None));
     }
-    // What is known of it counts until the record is read again.
+    // A known CPE is served until its record can be read again.
     lab.server.registry_mut().add(cpe.clone()).expect("a free name");
     assert_eq!(lab.ask(&bytes(S4)).learned, NEW);
     lab.server.registry_mut().remove(USER);
@@ -153,8 +155,8 @@ fn a_cpe_whose_record_cannot_be_read_gets_no_answer() {
     assert_eq!(lab.ask(&signed(41)).verdict, Verdict::StaleCredentials);
 }
 
-/// STUN-29, STUN-30: a keep-alive is no proof. From where the CPE is known to be it is answered; from elsewhere it has to
-/// be signed, if the operator does not say otherwise.
+/// STUN-29, STUN-30: a keep-alive proves nothing. From the CPE's known address it is answered; from another address it
+/// has to be signed, unless the operator decides otherwise.
 #[test]
 fn a_keep_alive_from_elsewhere_has_to_be_signed() {
     for (challenge, from_there, from_elsewhere) in [
@@ -171,13 +173,13 @@ fn a_keep_alive_from_elsewhere_has_to_be_signed() {
         assert_eq!(seen.last_seen.0 - seen.since.0, 30);
         let elsewhere = lab.ask_from(moved(7), &keep_alive(31).build());
         assert_eq!((elsewhere.verdict, elsewhere.learned), (from_elsewhere, Some(Learned::Tentative { number: 0 })));
-        // T-65: it overrides nothing.
+        // T-65: it replaces no authenticated binding.
         assert_eq!(lab.state().authenticated, Some(seen));
         assert_eq!(lab.ask_from(moved(7), &keep_alive(41).build()).learned, None);
     }
 }
 
-/// STUN-30: a CPE that is to be verified gets 401 to its next request, and then no more.
+/// STUN-30: a CPE that has to be verified gets one 401 to its next request.
 #[test]
 fn a_binding_is_verified_when_asked() {
     let mut lab = Lab::new();
@@ -190,7 +192,7 @@ fn a_binding_is_verified_when_asked() {
     assert_eq!(lab.ask(&keep_alive(41).build()).verdict, Verdict::Answered);
 }
 
-/// STUN-18, STUN-46, T-66: who has no password, or is reached by notification, is never asked for a signature.
+/// STUN-18, STUN-46, T-66: a CPE without password, or one that uses notifications, is never asked for a signature.
 #[test]
 fn only_who_can_sign_is_asked_to() {
     let mut lab = Lab::with(Settings { approach: Approach::Notification, ..Settings::default() });

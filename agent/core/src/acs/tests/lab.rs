@@ -1,4 +1,4 @@
-//! A STUN server at the addresses of H.2, and who asks it.
+//! A STUN server at the addresses of the test vectors, and its clients.
 
 use std::{net::SocketAddrV4, time::Duration};
 
@@ -15,19 +15,19 @@ use crate::{
 
 pub use crate::stun::tests::vectors::*;
 
-/// The server of H.2, which knows CPE57689.
+/// The server of the test vectors, which knows CPE57689.
 pub struct Lab {
     pub server: Server,
     pub now: Now,
-    /// What the store says to accepted requests.
+    /// The store's reply to accepted requests.
     pub remembered: Remembered,
 }
 
-/// What came of a datagram.
+/// The result of a datagram.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
     pub verdict: Verdict,
-    /// Where to, and what.
+    /// Destination and bytes of the answer.
     pub sent: Option<(SocketAddrV4, Vec<u8>)>,
     pub learned: Option<Learned>,
 }
@@ -64,7 +64,7 @@ impl Lab {
         self.now.unix.0 += time.as_secs();
     }
 
-    /// Asks from the address of H.2.
+    /// Sends a request from the address of the test vectors.
     pub fn ask(&mut self, datagram: &[u8]) -> Answer {
         self.ask_from(MAPPED, datagram)
     }
@@ -98,12 +98,12 @@ impl Lab {
         (judged, answer)
     }
 
-    /// Everything after the store answered.
+    /// Completes a request after the store's reply.
     pub fn conclude(&mut self, accepted: &Accepted, answer: Vec<u8>) -> Answer {
         Answer::new(self.server.conclude(self.now, accepted, self.remembered, &answer), answer)
     }
 
-    /// Asks by hexadecimal digits, and gives what came back to the sender.
+    /// Sends a request in hexadecimal digits, and returns the answer.
     pub fn told(&mut self, request: &str) -> Option<Vec<u8>> {
         self.ask(&bytes(request)).sent.map(|(to, answer)| {
             assert_eq!(to, MAPPED);
@@ -112,19 +112,19 @@ impl Lab {
     }
 }
 
-/// A Binding Request with CONNECTION-REQUEST-BINDING of CPE57689.
+/// A Binding Request of CPE57689 with CONNECTION-REQUEST-BINDING.
 pub fn keep_alive(first: u8) -> Builder {
     Builder::new(MessageType::BindingRequest, id(first))
         .attribute(Attribute::ConnectionRequestBinding)
         .attribute(Attribute::Username(Username(USER)))
 }
 
-/// One that tells of a change.
+/// A Binding Request with BINDING-CHANGE.
 pub fn change(first: u8) -> Builder {
     keep_alive(first).attribute(Attribute::BindingChange)
 }
 
-/// The same, signed.
+/// A signed Binding Request with BINDING-CHANGE.
 pub fn signed(first: u8) -> Vec<u8> {
     change(first).sign(&secret(), Variant::A)
 }
