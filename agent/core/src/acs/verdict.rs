@@ -1,4 +1,4 @@
-//! What becomes of a datagram at the STUN server.
+//! Results of a datagram at the STUN server.
 
 use std::net::SocketAddrV4;
 
@@ -6,51 +6,51 @@ use tr111_common::stun::BindingForm;
 
 use crate::stun::{ErrorCode, MessageType};
 
-/// What became of a datagram.
+/// How the server handled a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Verdict {
-    /// Answered, and nothing was to be proved.
+    /// A request without signature, answered.
     Answered,
-    /// Signed as it should be, and answered with a signature (STUN-24).
+    /// A request with a valid signature, answered with a signature (STUN-24).
     Authenticated,
-    /// A copy of a request that is answered already: the same answer again (T-25).
+    /// A copy of an answered request; the answer was repeated (T-25).
     Copy,
-    /// A copy that is ignored.
+    /// A copy of an answered request, ignored.
     CopyIgnored,
-    /// 400
+    /// Answered with error 400.
     BadRequest,
-    /// 401: it has to be signed (STUN-23).
+    /// Answered with error 401: the request has to be signed (STUN-23).
     Unauthorized,
-    /// 420
+    /// Answered with error 420.
     UnknownAttribute,
-    /// 430: nobody has this USERNAME.
+    /// Answered with error 430: the USERNAME is unknown.
     StaleCredentials,
-    /// 431
+    /// Answered with error 431.
     IntegrityCheckFailure,
-    /// 432
+    /// Answered with error 432.
     MissingUsername,
-    /// 433: shared secrets are not given by UDP (STUN-12).
+    /// Answered with error 433: shared secrets are not issued over UDP (STUN-12).
     UseTls,
-    /// A signed request that was accepted before, perhaps from elsewhere: ignored (T-67).
+    /// A signed request that was accepted before, possibly from another address; ignored (T-67).
     Replayed,
-    /// Its source sends too much: ignored.
+    /// The source exceeds its rate; ignored.
     Limited,
-    /// A response: ignored.
+    /// A response; ignored.
     NotARequest,
-    /// No STUN, or not as long as it says: ignored (T-63).
+    /// Not a STUN message, or with a wrong length; ignored (T-63).
     NotStun,
-    /// From a port that nobody can be answered at: ignored.
+    /// From port 0, which cannot be answered; ignored.
     BadSource,
-    /// It names a CPE, and what is kept of the CPE cannot be read: ignored.
+    /// The CPE's record in the store cannot be read; ignored.
     Unreadable,
-    /// Signed as it should be, and answered with a signature. The binding stays as it is, because the request cannot be
-    /// remembered.
+    /// A request with a valid signature, answered with a signature. The binding is unchanged, because the store cannot
+    /// remember the request.
     NotKept,
 }
 
 impl Verdict {
-    /// All of them, in the order of their numbers.
+    /// All verdicts, in the order of their numbers.
     pub const ALL: [Self; 18] = [
         Self::Answered,
         Self::Authenticated,
@@ -72,7 +72,7 @@ impl Verdict {
         Self::NotKept,
     ];
 
-    /// The value of the metric's `result` label.
+    /// Value of the metric label `result`.
     pub fn label(self) -> &'static str {
         match self {
             Self::Answered => "answered",
@@ -96,7 +96,7 @@ impl Verdict {
         }
     }
 
-    /// The error that the sender gets; `None` where it gets a response, or nothing.
+    /// The error code of the answer; `None` for a response or no answer.
     pub fn error(self) -> Option<ErrorCode<'static>> {
         Some(match self {
             Self::BadRequest => ErrorCode::BAD_REQUEST,
@@ -111,52 +111,52 @@ impl Verdict {
     }
 }
 
-/// What became of a datagram, and what is to be done about it.
+/// The result of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// What the datagram was, if it was STUN.
+    /// Type of the message; `None` if the datagram is not STUN.
     pub message_type: Option<MessageType>,
-    /// What became of it.
+    /// How the datagram was handled.
     pub verdict: Verdict,
-    /// Where the answer goes; `None` where there is none.
+    /// Destination of the answer; `None` if there is no answer.
     pub to: Option<SocketAddrV4>,
-    /// What the registry learned by it.
+    /// The change in the registry that has to be stored or reported.
     pub learned: Option<Learned>,
-    /// How its CONNECTION-REQUEST-BINDING is written, where it is a Binding Request with an attribute of that type.
+    /// The form of CONNECTION-REQUEST-BINDING; `None` if the attribute is absent or the message is no Binding Request.
     pub binding: Option<BindingForm>,
 }
 
 impl Outcome {
-    /// Nothing is sent.
+    /// A datagram that gets no answer.
     pub(super) fn silent(message_type: Option<MessageType>, verdict: Verdict) -> Self {
         Self { message_type, verdict, to: None, learned: None, binding: None }
     }
 }
 
-/// What a registry learned of a CPE, by its number, that is worth keeping or telling. That a binding is still used is
-/// not: it is in the registry.
+/// A change of a CPE in the registry that has to be stored or reported. The last-seen time of a binding is not among
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Learned {
-    /// Its binding is authenticated: another one than before, or it had to be verified.
+    /// The binding is authenticated, and it changed or had to be verified.
     Authenticated {
-        /// The CPE.
+        /// Number of the CPE.
         number: u32,
-        /// The address is another one.
+        /// Whether the address changed.
         is_new: bool,
     },
-    /// It says, without a proof, that it has another binding (STUN-31).
+    /// The CPE claimed a new binding without a signature (STUN-31).
     Tentative {
-        /// The CPE.
+        /// Number of the CPE.
         number: u32,
     },
-    /// Somebody sent again what it had signed (T-67).
+    /// A signed request of the CPE was sent again from another address (T-67).
     Replayed {
-        /// The CPE.
+        /// Number of the CPE.
         number: u32,
     },
-    /// What it signed cannot be remembered, so its binding stays as it is.
+    /// The CPE signed a request that the store could not remember; the binding is unchanged.
     NotKept {
-        /// The CPE.
+        /// Number of the CPE.
         number: u32,
     },
 }

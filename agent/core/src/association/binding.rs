@@ -8,21 +8,21 @@ use tr111_common::{
 
 use crate::{dhcp::HardwareAddress, identity::DeviceIdentity, short::Short, time::BootTime};
 
-/// The message whose ACK made a binding.
+/// The type of the request whose ACK created a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Source {
     /// DHCPREQUEST: the address is leased.
     Request,
-    /// DHCPINFORM: the address is the device's own (GW-17).
+    /// DHCPINFORM: the device configured its address itself (GW-17).
     Inform,
 }
 
 impl Source {
-    /// Every source.
+    /// All sources.
     pub const ALL: [Self; 2] = [Self::Request, Self::Inform];
 
-    /// The word for it in JSON and metrics.
+    /// Name in JSON and metrics.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Request => "request",
@@ -31,31 +31,31 @@ impl Source {
     }
 }
 
-/// The bit that tells the numbers of [`RemovalReason`] from those of DHCP messages.
+/// Bit that distinguishes the numbers of [`RemovalReason`] from DHCP message types.
 const BY_AGENT: u8 = 0x80;
 
-/// Why a binding went, and with the last one its row.
+/// Reason for the removal of a binding; the row is removed with its last binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RemovalReason {
-    /// RELEASE (GW-10).
+    /// The client sent RELEASE (GW-10).
     Released,
-    /// The lease ran out (GW-9), or the server gave the address to another client.
+    /// The lease expired (GW-9), or the server assigned the address to another client.
     Expired,
-    /// DECLINE (T-7).
+    /// The client sent DECLINE (T-7).
     Declined,
-    /// NAK, and no ACK within the grace (T-8).
+    /// The server sent NAK, and no ACK within the grace period (T-8).
     Refused,
     /// The device left the LAN (GW-11).
     Disconnected,
     /// The client has another identity now (T-11).
     IdentityChanged,
-    /// The operator denies it a row (GW-16).
+    /// The operator excluded the device from the table (GW-16).
     Denied,
 }
 
 impl RemovalReason {
-    /// Every reason.
+    /// All reasons.
     pub const ALL: [Self; 7] = [
         Self::Released,
         Self::Expired,
@@ -66,12 +66,12 @@ impl RemovalReason {
         Self::Denied,
     ];
 
-    /// Its number in [`LastAck::ended_by`], apart from those of DHCP messages.
+    /// Value for [`LastAck::ended_by`], distinct from DHCP message types.
     pub const fn number(self) -> u8 {
         self as u8 | BY_AGENT
     }
 
-    /// Why the lease of `ack` ended; `None` while it runs.
+    /// The reason for which the lease of `ack` ended; `None` while it is valid.
     pub fn of(ack: &LastAck) -> Option<Self> {
         match ack.ended_by {
             0 => None,
@@ -81,12 +81,12 @@ impl RemovalReason {
         }
     }
 
-    /// Whether a client can make its binding go for this reason whenever it likes.
+    /// Whether a client can cause a removal for this reason at any time.
     pub(super) const fn is_up_to_client(self) -> bool {
         matches!(self, Self::Released | Self::Declined | Self::Refused | Self::IdentityChanged)
     }
 
-    /// The word for it in JSON and metrics.
+    /// Name in JSON and metrics.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Released => "released",
@@ -100,34 +100,34 @@ impl RemovalReason {
     }
 }
 
-/// A DHCP client by which a device is on the LAN.
+/// A DHCP client of a device on the LAN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// The client, by its identifier, else its hardware address; on one segment.
+    /// The client: its client identifier or hardware address, on one segment.
     pub client: ClientKey,
     /// The client's hardware address.
     pub mac: HardwareAddress,
-    /// The client's identifier (option 61), if it gives one.
+    /// The client identifier (option 61); `None` if the client sends none.
     pub client_id: Option<Short>,
-    /// Ethernet source of its last acknowledged request: its own address, or that of a repeater or relay. `None` where a
-    /// restart forgot it.
+    /// Ethernet source of the last acknowledged request: the client's address, or that of a repeater or relay agent.
+    /// `None` if it is unknown since a restart.
     pub sender: Option<[u8; 6]>,
-    /// The client's address.
+    /// The client's IPv4 address.
     pub ip: Ipv4Addr,
-    /// What made the binding.
+    /// The type of the request that created the binding.
     pub source: Source,
-    /// When the lease runs out; `None` where it never does, or where there is no lease.
+    /// Time at which the lease expires; `None` for an infinite lease, or without a lease.
     pub lease_expires: Option<BootTime>,
-    /// The server that granted the lease, where it said so.
+    /// Server identifier of the lease, if the server sent it.
     pub server: Option<Ipv4Addr>,
-    /// The client is behind a relay (`giaddr` not 0): nothing but its lease tells that it is there.
+    /// Whether the client is behind a relay agent (`giaddr` not 0). Only its lease shows whether it is present.
     pub relayed: bool,
-    /// The last ACK.
+    /// Time of the last ACK.
     pub last_seen: BootTime,
 }
 
 impl Binding {
-    /// Whether nothing but times differs, and who sent the request.
+    /// Whether the bindings differ only in times and in the Ethernet source of the request.
     pub(super) fn differs_in_time_only(&self, other: &Self) -> bool {
         let Self { client, mac, client_id, sender: _, ip, source, lease_expires: _, server, relayed, last_seen: _ } =
             self;
@@ -135,49 +135,49 @@ impl Binding {
             && (*source, *server, *relayed) == (other.source, other.server, other.relayed)
     }
 
-    /// Where the client is.
+    /// Interface and VLANs of the client.
     pub fn segment(&self) -> Segment {
         self.client.segment
     }
 
-    /// The client's hardware address, where ARP reaches it: not behind a relay, and Ethernet only.
+    /// The client's hardware address, if it can be reached by ARP: on Ethernet and not behind a relay agent.
     pub(super) fn station(&self) -> Option<[u8; 6]> {
         self.mac.as_bytes().try_into().ok().filter(|_| !self.relayed)
     }
 
-    /// The address by whose ARP messages its liveness is known; `None` where ARP does not reach the client.
+    /// The address whose ARP messages show that the client is present; `None` if ARP does not reach the client.
     pub fn neighbour(&self) -> Option<NeighbourKey> {
         self.station()?;
         Some(NeighbourKey { segment: self.segment(), address: self.ip.octets() })
     }
 }
 
-/// A row as a store keeps it (T-30).
+/// A row in the store (T-30).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Instance number.
     pub instance: u32,
-    /// The row's key.
+    /// Identity of the device.
     pub identity: DeviceIdentity,
-    /// The ACK that made the row.
+    /// Time of the ACK that created the row.
     pub first_seen: BootTime,
-    /// The last sign of life of any of its bindings.
+    /// Time of the last sign of life of any binding.
     pub last_seen: BootTime,
-    /// Its bindings, at least one, the oldest first.
+    /// The bindings, at least one, oldest first.
     pub bindings: Vec<Binding>,
 }
 
 /// A row of the ManageableDevice table.
 #[derive(Clone, Debug)]
 pub struct Device<'a> {
-    /// Instance number: grows, and is never given out twice (T-32).
+    /// Instance number: increasing and never reused (T-32).
     pub instance: u32,
-    /// The row's key.
+    /// Identity of the device.
     pub identity: &'a DeviceIdentity,
-    /// The ACK that made the row.
+    /// Time of the ACK that created the row.
     pub first_seen: BootTime,
-    /// The last sign of life of any of its bindings: an ACK, or what the kernel heard of its station.
+    /// Time of the last sign of life of any binding: an ACK, or a message of its station that the kernel recorded.
     pub last_seen: BootTime,
-    /// Its bindings, at least one, the oldest first.
+    /// The bindings, at least one, oldest first.
     pub bindings: super::table::Bindings<'a>,
 }

@@ -1,39 +1,40 @@
-//! How often a client may change the table (SEC-8).
+//! Limits how often a client may change the table (SEC-8).
 //!
-//! Each change is written to the disk, and a client that releases its address and comes back, or that comes with another
-//! identity each time, could wear out a flash memory. So a client has a budget: a few changes at once, then one a minute.
-//! Its Ethernet source has a larger one, or a station that invents client identifiers would have no limit; a relay has
-//! none of its own, because it speaks for many.
+//! Every change is written to disk. A client that repeatedly releases its address and returns, or that changes its
+//! identity each time, could wear out flash memory. Each client therefore has a token bucket: a burst of changes, then
+//! one per minute. Its Ethernet source has a larger bucket, so that a station cannot evade the limit by inventing
+//! client identifiers. A relay agent has none, because it forwards for many clients.
 //!
-//! Removals are never delayed, and the first row of a client needs no budget: what a client makes go is charged. Who has
-//! used up its budget waits: for its row, if it has none; else for the row of its new identity, and keeps the row of the
-//! one before, with a lease that goes on. The newest identity counts. Nothing of it is shown, told or written before.
+//! Removals are never delayed, and the first row of a client is free; removals that a client causes are charged. A
+//! client with an empty bucket waits: without a row, for its row; with a row, for the row of its new identity, and it
+//! keeps the present row with its lease meanwhile. Of several identities the latest is used. A waiting change is not
+//! shown, reported or stored.
 
 use tr111_common::{abi::ClientKey, dhcp4::MessageType};
 
 use super::{Association, Binding, IdentityResult, Output, Remark, RemovalReason, Settings, keys::Keys};
 use crate::{budget::Budgets, identity::DeviceIdentity, time::BootTime};
 
-/// Clients that may wait at a time; one more is refused. A host on the LAN can invent clients.
+/// Most clients that may wait; further ones are refused. A LAN host can invent clients.
 const WAITING_MAXIMUM: usize = 1_024;
-/// What an Ethernet source may change, as a multiple of what a client may.
+/// Bucket size of an Ethernet source, as a multiple of a client's.
 const SENDER: u32 = 8;
 
 /// A change that waits.
 #[derive(Clone)]
 struct Change {
-    /// The request that brought the identity.
+    /// Type of the request with the identity.
     message: MessageType,
     identity: DeviceIdentity,
-    /// The binding that its client will have, where it has none yet; else what it was when it began to wait.
+    /// The client's future binding if the client has none; otherwise its binding when the wait began.
     binding: Binding,
-    /// When the client has a change left.
+    /// Time at which the client's bucket has a token.
     due: BootTime,
-    /// The client has no row, and the programs know it all the same: its RELEASE has to be heard.
+    /// Whether the client has no row although the kernel programs know it, which is needed for its RELEASE.
     is_rowless: bool,
 }
 
-/// The budgets, and who waits for them.
+/// The token buckets, and the waiting changes.
 pub(super) struct Changes {
     keys: Keys,
     clients: Budgets,
@@ -52,7 +53,7 @@ impl Changes {
         }
     }
 
-    /// Charges the client of a binding, and its Ethernet source, with a change.
+    /// Charges a binding's client and its Ethernet source with one change.
     pub(super) fn charge(&mut self, now: BootTime, binding: &Binding) {
         self.clients.spend(self.keys.client(&binding.client), now);
         if let Some(sender) = self.sender(binding) {
@@ -60,9 +61,9 @@ impl Changes {
         }
     }
 
-    /// When the client of a binding has a change left; `now` if it has one already.
+    /// Time at which the client of a binding may change something; `now` if it may at once.
     fn ready(&self, now: BootTime, binding: &Binding) -> BootTime {
-        // As a rule nobody owes anything, and no hash is needed.
+        // Usually all buckets are full, and no hash is needed.
         if self.clients.are_full() {
             return now;
         }
@@ -75,7 +76,7 @@ impl Changes {
         Some(self.keys.sender(binding.segment(), sender))
     }
 
-    /// When to settle the next.
+    /// Time at which the next waiting change is due.
     pub(super) fn next_deadline(&self) -> Option<BootTime> {
         self.waiting.iter().map(|change| change.due).min()
     }
@@ -85,7 +86,7 @@ impl Changes {
         self.waiting.iter().map(|change| &change.binding.client)
     }
 
-    /// How many of them have no row.
+    /// Number of waiting clients without a row.
     pub(super) fn rowless(&self) -> usize {
         self.waiting.iter().filter(|change| change.is_rowless).count()
     }
@@ -94,24 +95,24 @@ impl Changes {
         self.waiting.iter().find(|change| change.binding.client == *client)
     }
 
-    /// The identity for whose row a client waits.
+    /// The identity for which a client waits.
     pub(super) fn identity_of(&self, client: &ClientKey) -> Option<&DeviceIdentity> {
         self.get(client).map(|change| &change.identity)
     }
 
-    /// The binding for which a client without a row waits.
+    /// The future binding of a waiting client without a row.
     pub(super) fn binding_of(&self, client: &ClientKey) -> Option<&Binding> {
         self.get(client).filter(|change| change.is_rowless).map(|change| &change.binding)
     }
 
-    /// The client waits no more; whether it did.
+    /// Discards the waiting change of a client. Returns whether there was one.
     pub(super) fn forget(&mut self, client: &ClientKey) -> bool {
         let before = self.waiting.len();
         self.waiting.retain(|change| change.binding.client != *client);
         self.waiting.len() < before
     }
 
-    /// Lets a change wait, in place of an earlier one of its client. Whether there was room.
+    /// Adds a waiting change; it replaces an earlier one of the same client. Returns `false` if there is no room.
     fn put(&mut self, change: Change) -> bool {
         self.forget(&change.binding.client);
         let has_room = self.waiting.len() < WAITING_MAXIMUM;
@@ -123,12 +124,12 @@ impl Changes {
 }
 
 impl Association {
-    /// When the client of a binding has a change left, if it has none now.
+    /// Time at which the client of a binding may change something; `None` if it may now.
     pub(super) fn exhausted_until(&self, binding: &Binding) -> Option<BootTime> {
         Some(self.changes.ready(self.now, binding)).filter(|ready| *ready > self.now)
     }
 
-    /// Lets the identity that a client with a row gave wait until `due`.
+    /// Lets a client with a row wait until `due` for the row of its new identity.
     pub(super) fn wait(&mut self, message: MessageType, identity: DeviceIdentity, binding: Binding, due: BootTime) {
         self.counts.count_remark(Remark::ChangeDelayed);
         if !self.changes.put(Change { message, identity, binding, due, is_rowless: false }) {
@@ -136,7 +137,8 @@ impl Association {
         }
     }
 
-    /// Lets a client wait until `due` for its row. `is_known`: the programs know the client already.
+    /// Lets a client without a row wait until `due` for its row. `is_known` says whether the programs know the client
+    /// already.
     pub(super) fn wait_for_row(
         &mut self,
         message: MessageType,
@@ -158,7 +160,7 @@ impl Association {
         }
     }
 
-    /// A client without a row waits no more for one.
+    /// Discards the waiting change of a client without a row.
     pub(super) fn give_up_row(&mut self, client: ClientKey, reason: RemovalReason) {
         if self.changes.binding_of(&client).is_some() {
             self.changes.forget(&client);
@@ -166,7 +168,7 @@ impl Association {
         }
     }
 
-    /// Lets changes happen whose time has come.
+    /// Applies the waiting changes that are due.
     pub(super) fn settle_changes(&mut self, now: BootTime) {
         let due: Vec<Change> = self.changes.waiting.iter().filter(|change| change.due <= now).cloned().collect();
         for Change { message, identity, binding, is_rowless, .. } in due {
@@ -180,14 +182,14 @@ impl Association {
         }
     }
 
-    /// Whether a lease has ended, or its address has gone to another client.
+    /// Whether a lease has expired, or its address belongs to another client now.
     fn is_over(&self, now: BootTime, binding: &Binding) -> bool {
         let has_ended = binding.lease_expires.is_some_and(|end| end + self.settings.expiry_guard <= now);
         let holder = self.table.holder(binding.segment(), binding.ip);
         has_ended || holder.is_some_and(|holder| self.is_newer(holder, binding.last_seen))
     }
 
-    /// Nobody behind an interface that is no more waits any longer.
+    /// Discards the waiting changes of clients on an interface that was removed.
     pub(super) fn forget_changes(&mut self, ifindex: u32) {
         let behind = self.changes.waiting().filter(|client| client.segment.ifindex == ifindex);
         for client in behind.copied().collect::<Vec<_>>() {

@@ -1,11 +1,12 @@
-//! Claims to an address that another client has (GW-17).
+//! Claims to an address that belongs to another client (GW-17).
 //!
-//! The address in an INFORM is its sender's own word. Where another client has the address without a lease, that holder
-//! is asked by ARP first, as often as a silent device is probed. While it answers, the claim is refused and counted
-//! (`address_conflict`). When it does not, the claimant gets its binding and the holder loses its own.
+//! The address in an INFORM is not assigned by a server, so it may belong to another client. If that holder has no
+//! lease for it, the holder is asked by ARP first, as often as a silent device is probed. If the holder answers, the
+//! claim is refused and counted (`address_conflict`). Otherwise the claimant gets a binding and the holder's binding is
+//! removed.
 //!
-//! The claimant has the address as well, and answers too. So an answer counts only from a hardware address of the holder:
-//! its own, or the one that last answered for its binding, which is a repeater's where the holder is behind one.
+//! The claimant has configured the address and answers too. An answer therefore counts only if it comes from a hardware
+//! address of the holder: its own, or the one that last answered for its binding (that of a repeater in front of it).
 
 use std::net::Ipv4Addr;
 
@@ -14,22 +15,22 @@ use tr111_common::{abi::ClientKey, headers::Segment};
 use super::{Association, Output, Remark, exchange::Exchange, liveness::ANSWER};
 use crate::time::BootTime;
 
-/// Most addresses that are claimed at a time; a claim to one more is refused. A host on the LAN can invent claims.
+/// Most claims that are pending; further ones are refused. A LAN host can invent claims.
 const CLAIMS_MAXIMUM: usize = 256;
 
-/// An acknowledged INFORM that waits until its address is known to be free.
+/// An acknowledged INFORM that waits for the decision about its address.
 pub(super) struct Claim {
-    /// The INFORM, with the identity that its binding gets.
+    /// The INFORM, with the identity for its binding.
     exchange: Exchange,
-    /// When it was acknowledged.
+    /// Time of the ACK.
     seen: BootTime,
-    /// The client that has the address.
+    /// The client that holds the address.
     holder: ClientKey,
-    /// The hardware addresses from which the holder answers, as they were known before the claim.
+    /// The hardware addresses from which the holder answered before the claim.
     answers: [Option<[u8; 6]>; 2],
-    /// How often the holder was asked.
+    /// Number of ARP requests sent.
     asked: u32,
-    /// When the answer to the last question is late.
+    /// Time until which the last request may be answered.
     pub(super) due: BootTime,
 }
 
@@ -38,20 +39,21 @@ impl Claim {
         self.exchange.client.segment == segment && self.exchange.address == ip
     }
 
-    /// Whether an answer from `mac` is the holder's.
+    /// Whether an answer from `mac` comes from the holder.
     fn is_disputed_by(&self, mac: [u8; 6]) -> bool {
         self.answers.contains(&Some(mac)) && self.exchange.mac != mac.into()
     }
 }
 
 impl Association {
-    /// Whether the holder of an address can tell by ARP that it still has it, when the sender of `exchange` claims it.
+    /// Whether the holder can answer by ARP, and is not the sender of `exchange` itself.
     pub(super) fn may_dispute(&self, holder: u32, exchange: &Exchange) -> bool {
         let binding = &self.table.held(holder).binding;
         binding.station().is_some() && binding.mac != exchange.mac
     }
 
-    /// The address of `exchange` is claimed: its holder is asked. Of several claims to an address the last one counts.
+    /// Begins a claim to the address of `exchange`, and asks the holder. A new claim to the address replaces an earlier
+    /// one.
     pub(super) fn claim(&mut self, seen: BootTime, exchange: Exchange, holder: u32) {
         let (segment, ip) = (exchange.client.segment, exchange.address);
         let held = self.table.held(holder);
@@ -72,7 +74,7 @@ impl Association {
         self.outputs.push_back(Output::AskHolder { segment, ip });
     }
 
-    /// A station answered for an address.
+    /// Handles an ARP message from an address.
     pub(super) fn answered(&mut self, now: BootTime, segment: Segment, ip: Ipv4Addr, mac: [u8; 6]) {
         let disputed = |claim: &Claim| claim.is_to(segment, ip) && claim.is_disputed_by(mac);
         let Some(at) = self.claims.iter().position(disputed) else { return };
@@ -86,7 +88,7 @@ impl Association {
         }
     }
 
-    /// Asks again for holders that did not answer in time, and lets the claim count where one was asked often enough.
+    /// Repeats unanswered requests, and accepts a claim after the last of them.
     pub(super) fn settle_claims(&mut self, now: BootTime) {
         let mut at = 0;
         while let Some(claim) = self.claims.get_mut(at) {
@@ -103,7 +105,7 @@ impl Association {
         }
     }
 
-    /// Forgets claims behind an interface that is no more.
+    /// Discards claims on an interface that was removed.
     pub(super) fn forget_claims(&mut self, ifindex: u32) {
         self.claims.retain(|claim| claim.exchange.client.segment.ifindex != ifindex);
     }

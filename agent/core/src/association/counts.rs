@@ -1,33 +1,33 @@
-//! What the association core counts.
+//! Counters of the association core.
 
 use tr111_common::{dhcp4::MessageType, identity::Refusal};
 
 use super::{RemovalReason, Source};
 use crate::identity::IdentityError;
 
-/// What became of an identity in a message.
+/// Result of an identity in a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdentityResult {
-    /// It is one.
+    /// Accepted.
     Accepted,
-    /// It is none. The programs count what they refuse themselves; this is what was left to the agent.
+    /// Not a valid identity. Refusals that the kernel programs count themselves are not included.
     Refused(Refusal),
-    /// It is not UTF-8 (SEC-9).
+    /// Not UTF-8 (SEC-9).
     NotUtf8,
-    /// Accepted, but at its ACK the table had no place (SEC-8).
+    /// Accepted, but the table was full when the ACK arrived (SEC-8).
     TableFull,
-    /// Accepted, but at its ACK its hardware address had brought enough identities (SEC-8).
+    /// Accepted, but its hardware address had the maximum of identities when the ACK arrived (SEC-8).
     MacCap,
-    /// Accepted, but at its ACK its row had enough bindings (SEC-8).
+    /// Accepted, but its row had the maximum of bindings when the ACK arrived (SEC-8).
     RowCap,
-    /// Accepted, but the operator denies it a row (GW-16).
+    /// Accepted, but excluded by the operator (GW-16).
     Denied,
-    /// Accepted, but its client had used up its changes, and too many such clients wait already (SEC-8).
+    /// Accepted, but its client had no change left and too many clients were waiting (SEC-8).
     ChangeCap,
 }
 
 impl IdentityResult {
-    /// Every result.
+    /// All results.
     pub const ALL: [Self; 14] = [
         Self::Accepted,
         Self::Refused(Refusal::Absent),
@@ -45,7 +45,7 @@ impl IdentityResult {
         Self::ChangeCap,
     ];
 
-    /// The value of the metric's `result` label.
+    /// Value of the metric label `result`.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
@@ -75,16 +75,16 @@ impl From<IdentityError> for IdentityResult {
 
 macro_rules! remarks {
     ($($(#[$doc:meta])* $name:ident $label:literal,)*) => {
-        /// Something worth counting that is no error of ours.
+        /// A condition that is tolerated and counted.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
         pub enum Remark { $($(#[$doc])* $name,)* }
 
         impl Remark {
-            /// Every remark.
+            /// All remarks.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The value of a metric's `remark` label.
+            /// Value of the metric label `remark`.
             pub const fn label(self) -> &'static str {
                 match self { $(Self::$name => $label,)* }
             }
@@ -93,57 +93,57 @@ macro_rules! remarks {
 }
 
 remarks! {
-    /// Trailing NULs in an identity were stripped (T-18).
+    /// Trailing NULs in an identity were removed (T-18).
     NulStripped "nul_stripped",
-    /// A sub-option came twice (T-19a).
+    /// A sub-option occurred twice (T-19a).
     Duplicate "duplicate",
-    /// An identity in TR-124's layout (T-21).
+    /// An identity had the layout of TR-124 (T-21).
     DialectTr124 "dialect_tr124",
-    /// A client joined a row that has another client (T-10).
+    /// A client joined a row with another client (T-10).
     IdentityShared "identity_shared",
-    /// A lease was renewed without an identity (T-9).
+    /// A client renewed its lease without an identity (T-9).
     RenewWithoutIdentity "renew_without_identity",
-    /// A reply of a DHCP server that is not this gateway's (T-26).
+    /// A reply came from a DHCP server other than this gateway (T-26).
     ForeignServer "foreign_server",
-    /// A RELEASE that does not fit the client's binding (T-7).
+    /// A RELEASE does not match the client's binding (T-7).
     ReleaseMismatch "release_mismatch",
-    /// A DECLINE that does not fit the client's binding (T-7).
+    /// A DECLINE does not match the client's binding (T-7).
     DeclineMismatch "decline_mismatch",
-    /// An ACK or NAK whose request is not remembered.
+    /// An ACK or NAK matches no stored request.
     UnmatchedReply "unmatched_reply",
-    /// A NAK that answers no REQUEST (RFC 2131 4.3.5).
+    /// A NAK answers a message other than REQUEST (RFC 2131 4.3.5).
     MisplacedNak "misplaced_nak",
-    /// An ACK to a REQUEST without a lease time.
+    /// An ACK to a REQUEST has no lease time.
     AckWithoutLease "ack_without_lease",
-    /// An ACK that tells no address of the client.
+    /// An ACK has no client address.
     AckWithoutAddress "ack_without_address",
-    /// A server gave the address of a binding to another client.
+    /// A server assigned the address of a binding to another client.
     AddressReassigned "address_reassigned",
-    /// An INFORM from an address that is leased to another client, or for which another client answers.
+    /// An INFORM has an address that is leased to another client, or for which another client answers.
     AddressConflict "address_conflict",
-    /// A row, or the row of another identity, that waits because its client had used up its changes (SEC-8).
+    /// A row, or the row of another identity, is delayed because its client had no change left (SEC-8).
     ChangeDelayed "change_delayed",
-    /// More requests without an answer than are remembered; the oldest went.
+    /// The oldest unanswered request was discarded to make room.
     ExchangeEvicted "exchange_evicted",
-    /// An event whose frame is no DHCP message to the agent.
+    /// The frame of an event is not a DHCP message that the agent can parse.
     Unreadable "unreadable",
 }
 
-/// What became of a probe (GW-11).
+/// Result of a probe (GW-11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ProbeResult {
-    /// The station was heard.
+    /// The station answered.
     Answered,
-    /// It was not.
+    /// The station did not answer.
     Unanswered,
 }
 
 impl ProbeResult {
-    /// Every result.
+    /// All results.
     pub const ALL: [Self; 2] = [Self::Answered, Self::Unanswered];
 
-    /// The value of the metric's `result` label.
+    /// Value of the metric label `result`.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Answered => "answered",
@@ -152,23 +152,23 @@ impl ProbeResult {
     }
 }
 
-/// By what a device that answers no ARP was found (GW-8, T-6).
+/// The sign of life of a device that does not answer ARP (GW-8, T-6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum LifeSign {
-    /// The kernel's neighbour entry was confirmed after the first lost probe.
+    /// The kernel confirmed the neighbour entry after the first lost probe.
     Neighbour,
     /// A tracked flow that the device began carried packets from it.
     Flow,
-    /// A frame from its address came in.
+    /// A frame with its source address arrived.
     Frame,
 }
 
 impl LifeSign {
-    /// Every sign.
+    /// All signs.
     pub const ALL: [Self; 3] = [Self::Neighbour, Self::Flow, Self::Frame];
 
-    /// The value of the metric's `sign` label.
+    /// Value of the metric label `sign`.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Neighbour => "neighbour",
@@ -178,10 +178,10 @@ impl LifeSign {
     }
 }
 
-/// Messages whose identities are looked at, in the order of the counters (GW-3).
+/// Messages whose identities are inspected, in the order of the counters (GW-3).
 const INSPECTED: [MessageType; 3] = [MessageType::Discover, MessageType::Request, MessageType::Inform];
 
-/// Counters; they only grow.
+/// Counters; all are monotonic.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     identities: [[u64; IdentityResult::ALL.len()]; INSPECTED.len()],
@@ -193,39 +193,39 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Every identity counter: message, result, count.
+    /// All identity counters: message type, result, count.
     pub fn identities(&self) -> impl Iterator<Item = (MessageType, IdentityResult, u64)> {
         INSPECTED.into_iter().zip(&self.identities).flat_map(|(message, counts)| {
             IdentityResult::ALL.into_iter().zip(counts).map(move |(result, count)| (message, result, *count))
         })
     }
 
-    /// Identities of `message` that ended in `result`.
+    /// Number of identities in messages of type `message` with this result.
     pub fn identity(&self, message: MessageType, result: IdentityResult) -> u64 {
         self.identities().find(|(m, r, _)| (*m, *r) == (message, result)).map_or(0, |(_, _, count)| count)
     }
 
-    /// How often something was remarked.
+    /// Number of occurrences of a remark.
     pub fn remark(&self, remark: Remark) -> u64 {
         self.remarks[remark as usize]
     }
 
-    /// Rows added by ACKs to messages of `source`.
+    /// Number of rows added by ACKs to messages of type `source`.
     pub fn additions(&self, source: Source) -> u64 {
         self.additions[source as usize]
     }
 
-    /// Rows removed for `reason`.
+    /// Number of rows removed for `reason`.
     pub fn removals(&self, reason: RemovalReason) -> u64 {
         self.removals[reason as usize]
     }
 
-    /// Probes that ended in `result`.
+    /// Number of probes with this result.
     pub fn probes(&self, result: ProbeResult) -> u64 {
         self.probes[result as usize]
     }
 
-    /// Devices that answered no probe and were found by `sign`.
+    /// Number of devices that answered no probe and were found by `sign`.
     pub fn signs(&self, sign: LifeSign) -> u64 {
         self.signs[sign as usize]
     }

@@ -1,4 +1,4 @@
-//! Devices that the operator keeps off the table (GW-16).
+//! Devices that the operator excludes from the table (GW-16).
 
 use std::{fmt, str::FromStr};
 
@@ -7,32 +7,33 @@ use crate::{
     identity::{DeviceIdentity, Oui, Text},
 };
 
-/// Who gets no row: an identity, or whoever has a hardware address.
+/// A rule that excludes devices: by identity or by hardware address.
 ///
-/// As text, `OUI/SERIAL`, whatever the class; `OUI/SERIAL/CLASS`, where an empty class is none; or `02:00:00:00:00:01`.
-/// In serial number and class, `%2F` is a slash, `%2C` a comma and `%25` a per cent sign, as in a URI (RFC 3986 2.1).
+/// The text form is `OUI/SERIAL` for any product class, `OUI/SERIAL/CLASS` for this class (empty for devices without
+/// one), or a hardware address such as `02:00:00:00:00:01`. In serial number and class, `%2F` stands for a slash, `%2C`
+/// for a comma and `%25` for a per cent sign (RFC 3986 2.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deny {
-    /// A device.
+    /// A device identity.
     Identity {
-        /// Its manufacturer.
+        /// Manufacturer OUI.
         manufacturer_oui: Oui,
-        /// Its serial number.
+        /// Serial number.
         serial_number: Text,
-        /// Its product class; `None`: any.
+        /// Product class; `None` for any.
         product_class: Option<Text>,
     },
     /// A hardware address.
     Address([u8; 6]),
 }
 
-/// A text that names no device.
+/// Error: the text is not a valid rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected OUI/SERIAL, OUI/SERIAL/CLASS or a MAC address")]
 pub struct DenyError;
 
 impl Deny {
-    /// Whether the rule names this device.
+    /// Whether the rule excludes this device.
     pub fn matches(&self, identity: &DeviceIdentity, mac: &HardwareAddress) -> bool {
         match self {
             Self::Identity { manufacturer_oui, serial_number, product_class } => {

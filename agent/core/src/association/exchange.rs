@@ -1,4 +1,4 @@
-//! Requests that wait for their answer.
+//! DHCP requests that wait for their reply.
 
 use std::net::Ipv4Addr;
 
@@ -16,7 +16,7 @@ use crate::{
     time::BootTime,
 };
 
-/// What a reply has to know of its request, because servers do not repeat it (RFC 2131 4.1).
+/// The fields of a request that are needed for its reply, because servers do not repeat them (RFC 2131 4.1).
 #[derive(Clone, Debug)]
 pub(super) struct Exchange {
     pub(super) key: ExchangeKey,
@@ -28,7 +28,7 @@ pub(super) struct Exchange {
     /// The identity in this request, or in an earlier one of the same exchange.
     pub(super) identity: Option<DeviceIdentity>,
     pub(super) message: MessageType,
-    /// `ciaddr`, else the source address of an INFORM.
+    /// `ciaddr`; for an INFORM without it, the source address.
     pub(super) address: Ipv4Addr,
     pub(super) relayed: bool,
     pub(super) time: BootTime,
@@ -36,13 +36,13 @@ pub(super) struct Exchange {
 
 struct Waiting {
     exchange: Exchange,
-    /// Of its key.
+    /// Hash of the exchange's key.
     hash: u64,
     older: u32,
     newer: u32,
 }
 
-/// A bounded memory of exchanges, the least recently recorded first to go.
+/// A bounded set of exchanges; the least recently stored one is evicted first.
 pub(super) struct Exchanges {
     waiting: Slab<Waiting>,
     by_key: Index,
@@ -56,8 +56,8 @@ impl Exchanges {
         Self { waiting: Slab::with_capacity(0), by_key: Index::with_capacity(0), oldest: NONE, newest: NONE, keys }
     }
 
-    /// Remembers a request, in place of an earlier one of the same exchange, whose identity stays if this one has
-    /// none. Says whether another exchange had to go, because there were `maximum` already.
+    /// Stores a request, replacing an earlier one of the same exchange; the earlier identity is kept if this request
+    /// has none. Returns whether another exchange was evicted to stay within `maximum`.
     pub(super) fn record(&mut self, mut exchange: Exchange, maximum: u32) -> bool {
         let hash = self.keys.exchange(&exchange.key);
         if let Some(id) = self.find(hash, &exchange.key)
@@ -81,7 +81,7 @@ impl Exchanges {
         full
     }
 
-    /// Finds an exchange; [`Exchanges::get`] and [`Exchanges::take`] go on with its number.
+    /// The number of an exchange, for [`Exchanges::get`] and [`Exchanges::take`].
     pub(super) fn lookup(&self, key: &ExchangeKey) -> Option<u32> {
         self.find(self.keys.exchange(key), key)
     }
@@ -98,14 +98,14 @@ impl Exchanges {
         self.by_key.find(hash, |id| self.waiting[id].exchange.key == *key)
     }
 
-    /// Forgets requests from `time` or before.
+    /// Removes the requests with a time of at most `time`.
     pub(super) fn forget_until(&mut self, time: BootTime) {
         while self.oldest_time().is_some_and(|oldest| oldest <= time) {
             self.remove(self.oldest);
         }
     }
 
-    /// When the oldest request was seen.
+    /// Time of the oldest request.
     pub(super) fn oldest_time(&self) -> Option<BootTime> {
         Some(self.waiting.get(self.oldest)?.exchange.time)
     }

@@ -1,39 +1,39 @@
-//! Which numbers a hash leads to, in one place of memory for each look-up.
+//! Hash index from keyed hashes to row numbers that touches few cache lines per look-up.
 //!
-//! In a table of a million rows every look-up misses the caches, so what counts is how many places it touches. A slot
-//! has half of the hash beside the number: a look-up that finds nothing reads one cache line as a rule, one that finds
-//! something reads that and the entry itself, and an index that grows reads no entry at all. Open addressing with
-//! linear probing; a removal moves what follows, so there are no tombstones. The hashes are keyed by the caller: who
-//! does not know the key cannot choose what collides.
+//! In a table of a million rows every look-up misses the CPU caches, so its cost is the number of memory locations. A
+//! slot holds half of the hash beside the number: an unsuccessful look-up usually reads one cache line, a successful
+//! one reads that and the entry, and growing the index reads no entries. The index uses open addressing with linear
+//! probing; a removal moves the following slots, so there are no tombstones. The caller keys the hashes, so senders who
+//! do not know the key cannot choose colliding values.
 
 use std::hint::black_box;
 
-/// Slots: the upper half is of the hash, the lower half is one more than the number. Zero is an empty one, so that the
-/// system gives memory only to what is used.
+/// A slot: upper half of the hash, then the number plus one. 0 is an empty slot, so that the kernel allocates only the
+/// pages which are used.
 type Slot = u64;
 const EMPTY: Slot = 0;
 
-/// Numbers by the hash of what they are found by. Several may have the same.
+/// Numbers by hash. Several numbers may have the same hash.
 #[derive(Debug)]
 pub(super) struct Index {
-    /// A power of two of them; at most three quarters are used.
+    /// The length is a power of two; at most three quarters are used.
     slots: Vec<Slot>,
     used: usize,
 }
 
 impl Index {
-    /// With room for `capacity` numbers before it grows.
+    /// An index with room for `capacity` numbers before it grows.
     pub(super) fn with_capacity(capacity: usize) -> Self {
         let slots = (capacity.saturating_mul(4) / 3 + 1).next_power_of_two();
         Self { slots: vec![EMPTY; slots], used: 0 }
     }
 
-    /// The first number of `hash` that `is` the one that is looked for.
+    /// The first number with this hash that `is` accepts.
     pub(super) fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
         self.all(hash).find(|number| is(*number))
     }
 
-    /// The numbers of `hash`, and now and then one of another.
+    /// The numbers with this hash, and sometimes one with another hash.
     pub(super) fn all(&self, hash: u64) -> impl Iterator<Item = u32> {
         let mut at = self.home(tag(hash));
         std::iter::from_fn(move || {
@@ -45,13 +45,13 @@ impl Index {
         .map(|slot| slot as u32 - 1)
     }
 
-    /// Lets the place of a hash come from memory meanwhile: several indices that are asked for after one another would
-    /// else wait for it one after another.
+    /// Loads the slot of a hash into the cache. Indices that are used one after the other would otherwise wait for
+    /// memory one after the other.
     pub(super) fn warm(&self, hash: u64) {
         black_box(self.slots[self.home(tag(hash))]);
     }
 
-    /// Adds a number, which is not there yet.
+    /// Adds a number that is not in the index.
     pub(super) fn insert(&mut self, hash: u64, number: u32) {
         if (self.used + 1) * 4 > self.slots.len() * 3 {
             let grown = vec![EMPTY; self.slots.len() * 2];
@@ -65,7 +65,7 @@ impl Index {
         self.put(slot(hash, number));
     }
 
-    /// Takes a number away, if it is there.
+    /// Removes a number, if it is in the index.
     pub(super) fn remove(&mut self, hash: u64, number: u32) {
         let wanted = slot(hash, number);
         let mut hole = self.home(tag(hash));
@@ -75,7 +75,7 @@ impl Index {
             }
             hole = self.after(hole);
         }
-        // What follows moves up, unless it would come before its home.
+        // The following slots move up, except to before their home slot.
         let mut at = self.after(hole);
         while self.slots[at] != EMPTY {
             let from_home = self.distance(self.home(self.slots[at] >> 32), at);
@@ -127,13 +127,13 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Against a set, with hashes that collide and lie at the end of the slots, while it grows.
+        /// Compares with a set, with hashes that collide and that are at the end of the slots, while the index grows.
         #[test]
         fn agrees_with_a_plain_set(steps in prop::collection::vec((any::<bool>(), 0u64..12, 0u32..24), 1..300)) {
             let mut index = Index::with_capacity(0);
             let mut plain = BTreeSet::new();
             for (adds, kind, number) in steps {
-                // Tags that share their lower bits, next to each other and around the end.
+                // Tags that share their lower bits, adjacent and around the end.
                 let hash = ((kind % 4).wrapping_sub(2) & 0xffff | (kind / 4) << 16) << 32 | kind;
                 if adds && plain.insert((hash, number)) {
                     index.insert(hash, number);

@@ -1,22 +1,22 @@
-//! Rows by instance number, in its order.
+//! Rows by instance number.
 //!
-//! Numbers grow and are never given out twice (T-32), so neighbours come together and go apart: pages of numbers stay
-//! nearly full while rows live long, and a tree of pages is small enough for the caches where one of rows is not.
+//! Numbers increase and are never reused (T-32), so adjacent numbers are added and removed together: pages of numbers
+//! stay nearly full while rows live long. A tree of pages fits the CPU caches; a tree of rows would not.
 
 use std::{collections::BTreeMap, ops::Bound};
 
-/// Instance numbers of a page.
+/// Instance numbers in a page.
 const PAGE: u32 = 32;
 
 #[derive(Debug, Default)]
 struct Page {
-    /// A bit for each number that is there.
+    /// One bit for each number that is in use.
     used: u32,
     rows: Box<[u32; PAGE as usize]>,
 }
 
 impl Page {
-    /// The rows from a place in the page on.
+    /// The rows from an offset in the page on.
     fn from(&self, first: u32) -> impl Iterator<Item = u32> {
         (first..PAGE).filter(|at| self.used >> at & 1 == 1).map(|at| self.rows[at as usize])
     }
@@ -29,20 +29,20 @@ pub(super) struct Instances {
 }
 
 impl Instances {
-    /// The row of a number.
+    /// The row of an instance number.
     pub(super) fn get(&self, instance: u32) -> Option<u32> {
         let page = self.pages.get(&(instance / PAGE))?;
         (page.used >> (instance % PAGE) & 1 == 1).then(|| page.rows[(instance % PAGE) as usize])
     }
 
-    /// Gives a number a row.
+    /// Sets the row of an instance number.
     pub(super) fn insert(&mut self, instance: u32, row: u32) {
         let page = self.pages.entry(instance / PAGE).or_default();
         page.used |= 1 << (instance % PAGE);
         page.rows[(instance % PAGE) as usize] = row;
     }
 
-    /// Takes a number away.
+    /// Removes an instance number.
     pub(super) fn remove(&mut self, instance: u32) {
         let number = instance / PAGE;
         let Some(page) = self.pages.get_mut(&number) else { return };
@@ -52,7 +52,7 @@ impl Instances {
         }
     }
 
-    /// The rows with numbers above `instance`, in the order of their numbers.
+    /// The rows with numbers greater than `instance`, in order.
     pub(super) fn after(&self, instance: u32) -> impl Iterator<Item = u32> {
         let (number, first) = (instance / PAGE, instance % PAGE + 1);
         let begun = self.pages.get(&number).into_iter().flat_map(move |page| page.from(first));
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Against a map.
+        /// Compares with a map.
         #[test]
         fn agrees_with_a_plain_map(steps in prop::collection::vec((any::<bool>(), 1u32..200), 1..200)) {
             let (mut instances, mut plain) = (Instances::default(), BTreeMap::new());
@@ -86,7 +86,7 @@ mod tests {
                     prop_assert_eq!(instances.after(after).collect::<Vec<_>>(), above.collect::<Vec<_>>());
                 }
             }
-            // Nothing stays of pages that are empty.
+            // Empty pages are removed.
             for instance in plain.keys() {
                 instances.remove(*instance);
             }

@@ -9,8 +9,9 @@ use tr111_common::{
 
 use crate::{dhcp::HardwareAddress, identity::DeviceIdentity};
 
-/// Hashes for the indices, keyed: identities, addresses and client identifiers are text from the LAN, and nobody
-/// there may choose what collides. `SipHash` with a key that the agent draws, because the core draws nothing itself.
+/// Keyed hashes for the indices. Identities, addresses and client identifiers come from the LAN, and a LAN host must
+/// not be able to choose colliding ones. `SipHash` with a random key from the agent; the core has no source of
+/// randomness.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keys {
     hasher: SipHasher13,
@@ -44,7 +45,7 @@ impl Keys {
         self.words([high, low, bytes.len() as u64])
     }
 
-    /// Who sends frames on a segment.
+    /// The hash of an Ethernet source on a segment.
     pub(super) fn sender(&self, segment: Segment, sender: [u8; 6]) -> u64 {
         let mut bytes = [0; 8];
         bytes[..sender.len()].copy_from_slice(&sender);
@@ -59,7 +60,7 @@ impl Keys {
         ];
         let mut bytes = [0; 3 * (TEXT_MAXIMUM as usize + 1)];
         let mut at = 0;
-        // Each part behind its length, so that no two identities read alike.
+        // The length precedes each part, so that different identities never have equal encodings.
         for part in parts {
             bytes[at] = part.len() as u8;
             bytes[at + 1..][..part.len()].copy_from_slice(part);

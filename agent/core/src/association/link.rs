@@ -1,12 +1,13 @@
-//! LAN interfaces that lose their carrier or go, and come back (GW-11).
+//! LAN interfaces that lose their carrier or disappear, and return (GW-11).
 //!
-//! While a link is down nobody behind it is heard, and nobody can be asked: silence says nothing about one device, and
-//! no probe is spent. What counts is how long the link is down. After the probe interval and its probes, everybody behind
-//! it has left the LAN. Where it is back before, everybody starts afresh and is asked within one interval. So a switch
-//! that restarts costs no row, and a cable that is pulled costs every row behind it, no later than if each device had
-//! left on its own. Behind a relay the lease alone tells, as ever.
+//! While a link is down, no device behind it can be heard or probed, so silence says nothing about a single device and
+//! no probe is sent. The duration of the outage decides. If it exceeds the probe interval plus the time for the probes,
+//! all devices behind the link are removed. If the link returns earlier, all devices are treated as just heard and are
+//! probed within one interval. A switch that restarts therefore removes no row, and a pulled cable removes every row
+//! behind it, no later than if each device had left on its own. For devices behind a relay agent, only the lease
+//! counts.
 //!
-//! An interface that was made anew has the old name and another index: the bindings move to it.
+//! An interface that was created again has the same name and another index; its bindings move to the new index.
 
 use tr111_common::{abi::ClientKey, headers::Segment};
 
@@ -14,7 +15,7 @@ use super::{Association, Binding, Output, RemovalReason, liveness::ANSWER};
 use crate::time::BootTime;
 
 impl Association {
-    /// Nobody behind the interface is heard from now on.
+    /// Handles the loss of an interface.
     pub(super) fn link_down(&mut self, now: BootTime, ifindex: u32) {
         if self.down.iter().all(|(down, _)| *down != ifindex) {
             let end = now + self.settings.probe_interval + ANSWER * self.settings.probe_count;
@@ -22,7 +23,7 @@ impl Association {
         }
     }
 
-    /// The interface that had the index `was` works, as `ifindex`.
+    /// Handles the return of the interface with the former index `was`, now `ifindex`.
     pub(super) fn link_up(&mut self, now: BootTime, ifindex: u32, was: u32) {
         self.down.retain(|(down, _)| ![ifindex, was].contains(down));
         if was != ifindex {
@@ -39,14 +40,14 @@ impl Association {
         }
     }
 
-    /// When the link of a binding will have been down for too long, if it is down.
+    /// Time at which the link of a binding has been down for too long; `None` if it is up.
     pub(super) fn unreachable_until(&self, id: u32) -> Option<BootTime> {
         let ifindex = self.table.held(id).binding.segment().ifindex;
         self.down.iter().find(|(down, _)| *down == ifindex).map(|(_, end)| *end)
     }
 
-    /// Moves a binding to another interface. Where the client, or another with its address, is there already, that
-    /// came later, and the binding goes.
+    /// Moves a binding to another interface. If the client or its address already has a binding there, that one is
+    /// newer and this binding is removed.
     fn relocate(&mut self, id: u32, ifindex: u32) -> bool {
         let held = self.table.held(id);
         let (before, grace, is_doubtful) = (held.binding.clone(), held.grace, held.is_doubtful);

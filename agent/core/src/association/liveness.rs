@@ -1,70 +1,71 @@
-//! A station that is silent is probed, and its binding is removed when nothing shows that it is there (GW-8, GW-11, T-6).
+//! Probing of silent stations and removal of their bindings (GW-8, GW-11, T-6).
 //!
-//! The kernel notes when an ARP message was last sent from the address of a binding, so a device that talks costs one
-//! inquiry for each probe interval. After an interval of silence the address is probed by ARP. When every probe was
-//! lost, the owner searches for other signs of life for one more interval ([`Output::Search`]): some devices answer no
-//! ARP and talk all the same. Only then the binding is removed. What is behind a relay is never probed: its lease alone
-//! tells.
+//! The kernel programs record the last ARP message from the address of each binding, so an active device costs one map
+//! look-up per probe interval. After an interval of silence, the address is probed by ARP. If all probes are lost, the
+//! owner searches for other signs of life for one more interval ([`Output::Search`]), because some active devices do
+//! not answer ARP. The binding is removed only after that. Devices behind a relay agent are never probed: only their
+//! lease counts.
 
 use std::time::Duration;
 
 use super::{Association, Binding, LifeSign, Output, ProbeResult, RemovalReason};
 use crate::{arp, time::BootTime};
 
-/// How long a station may take to answer a probe.
+/// Time in which a station has to answer a probe.
 pub(super) const ANSWER: Duration = Duration::from_secs(1);
-/// The part of the interval by which clients differ, so that those who came together are not probed together.
+/// Fraction of the interval by which clients differ, so that clients which arrived together are not probed together.
 const JITTER: u32 = 8;
-/// How long the lease of a station lasts that is there although its lease had ended by the store, where a reboot made the
-/// length of that lease unknown.
+/// Duration of the new lease of a station that is present although its stored lease has expired, if a reboot made the
+/// length of the stored lease unknown.
 const LEASE: Duration = Duration::from_hours(24);
 
-/// What is known of a binding's station.
+/// Liveness of a binding's station.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Liveness {
-    /// Its last sign of life.
+    /// Time of the last sign of life.
     heard: BootTime,
-    /// When to do the next thing; never, where nobody is probed.
+    /// Time of the next step; never if the station is not probed.
     pub(super) due: BootTime,
     stage: Stage,
-    /// The kernel's time was asked for, and is not known yet.
+    /// Whether the kernel's record was requested and has not arrived.
     inquired: bool,
-    /// The hardware address of its last ARP message, as of the last inquiry. Behind a repeater it is the repeater's.
+    /// Sender hardware address of the last ARP message, as of the last request; a repeater's if the station is behind
+    /// one.
     pub(super) answered: Option<[u8; 6]>,
-    /// The hardware address of a client that claimed the address and was refused. ARP messages from there tell nothing
-    /// of the station's own hardware address.
+    /// Hardware address of a client whose claim to the address was refused. ARP messages from it are not from the
+    /// station.
     pub(super) claimant: Option<[u8; 6]>,
 }
 
-/// How far the station is from being given up.
+/// Progress towards the removal of the station.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// It was heard within the interval.
+    /// Heard within the interval.
     Heard,
-    /// So many probes are lost or under way, the first of them sent at `since`.
+    /// `count` probes were sent, the first one at `since`.
     Probed { count: u32, since: BootTime },
-    /// All probes are lost, and other signs of life are searched for.
+    /// All probes are lost; a search for other signs of life is running.
     Searched,
 }
 
 impl Liveness {
-    /// Of a station that was heard, and that nobody has to look after yet.
+    /// A station that was just heard and is not scheduled yet.
     pub(super) fn heard(heard: BootTime) -> Self {
         let due = BootTime::NEVER;
         Self { heard, due, stage: Stage::Heard, inquired: false, answered: None, claimant: None }
     }
 
-    /// The station was heard, and what was asked of it is answered.
+    /// Records a sign of life, which ends any probing.
     fn rest(&mut self, heard: BootTime, due: BootTime) {
         *self = Self { heard, due, stage: Stage::Heard, inquired: false, ..*self };
     }
 
-    /// Another station has the address now.
+    /// Clears the addresses of the previous station.
     pub(super) fn forget_station(&mut self) {
         (self.answered, self.claimant) = (None, None);
     }
 
-    /// Notes where the last ARP message came from.
+    /// Records the sender of the last ARP message.
     fn remember(&mut self, mac: Option<[u8; 6]>) {
         if mac.is_some() && mac != self.claimant {
             self.answered = mac;
@@ -73,20 +74,20 @@ impl Liveness {
 }
 
 impl Association {
-    /// The hardware address of the last ARP message from a client's address, as of the last inquiry: the client's own, or
-    /// that of a repeater in front of it.
+    /// Sender hardware address of the last ARP message from a client's address, as of the last request: the client's
+    /// own, or that of a repeater in front of it.
     pub fn answered_by(&self, binding: &Binding) -> Option<[u8; 6]> {
         self.table.client(&binding.client).and_then(|id| self.table.held(id).liveness.answered)
     }
 
-    /// An ACK went to the client of a binding.
+    /// Records an ACK to the client of a binding.
     pub(super) fn revive(&mut self, id: u32, at: BootTime) {
         let heard = self.table.held(id).liveness.heard.max(at);
         let due = self.silent_from(&self.table.held(id).binding, heard);
         self.table.liveness_mut(id).rest(heard, due);
     }
 
-    /// Nobody knows how long the station was silent: it is asked for within one interval.
+    /// Probes the station within one interval, because the length of its silence is unknown.
     pub(super) fn review(&mut self, id: u32, now: BootTime) {
         let held = self.table.held(id);
         let heard = held.liveness.heard;
@@ -99,7 +100,7 @@ impl Association {
         self.table.liveness_mut(id).rest(heard, due);
     }
 
-    /// The time for the next step has come.
+    /// Performs the step that is due.
     pub(super) fn look_after(&mut self, now: BootTime, id: u32) {
         if let Some(end) = self.unreachable_until(id) {
             if end <= now {
@@ -120,18 +121,19 @@ impl Association {
                 self.schedule(id);
                 self.outputs.push_back(Output::Inquire { client, neighbour });
             }
-            // Nobody could say. That counts as silence, or a failing map would keep everybody.
+            // The record could not be read. That counts as silence, because a failing map would otherwise keep all
+            // rows.
             _ => self.silent(now, id),
         }
     }
 
-    /// What the kernel knows of a client's station.
+    /// Handles the kernel's record about a client's station.
     pub(super) fn seen(&mut self, now: BootTime, id: u32, at: BootTime, mac: Option<[u8; 6]>) {
         self.table.liveness_mut(id).remember(mac);
         let held = self.table.held(id);
         let is_inquired = held.liveness.inquired;
         if held.is_doubtful {
-            // Without an ARP message, `at` is when the address began to be watched.
+            // Without an ARP message, `at` is the time at which the address was added to the map.
             if mac.is_some() && held.binding.lease_expires.is_some_and(|end| at > end) {
                 self.confirm(now, id);
             } else {
@@ -146,7 +148,7 @@ impl Association {
         }
     }
 
-    /// The station of a binding was heard at `at`. Whether that ends its silence.
+    /// Records that the station was heard at `at`. Returns whether that ends its silence.
     pub(super) fn hear(&mut self, now: BootTime, id: u32, at: BootTime) -> bool {
         let Liveness { heard, stage, .. } = self.table.held(id).liveness;
         let latest = heard.max(at.min(now));
@@ -166,7 +168,8 @@ impl Association {
         ends_silence
     }
 
-    /// A search found a sign of life. Only a search that still runs counts: whatever else was heard is newer.
+    /// Handles the sign of life that a search found. It is ignored after the search ended, because newer information
+    /// exists.
     pub(super) fn alive(&mut self, now: BootTime, id: u32, sign: LifeSign) {
         if self.table.held(id).liveness.stage != Stage::Searched {
             return;
@@ -181,7 +184,7 @@ impl Association {
         self.schedule(id);
     }
 
-    /// Nothing was heard of the station for an interval, nor after the last probe.
+    /// Handles an interval without a sign of life: sends the next probe, begins the search, or removes the binding.
     fn silent(&mut self, now: BootTime, id: u32) {
         let (lost, since) = match self.table.held(id).liveness.stage {
             Stage::Heard => (0, now),
@@ -209,7 +212,7 @@ impl Association {
             self.outputs.push_back(Output::Search { client, ip, since, until: due });
             return;
         }
-        // A repeater may forward nothing to an address that is not its own, so only the first of several probes is
+        // A repeater may not forward frames to an address other than its own, so only the first of several probes is
         // unicast (RFC 1122 2.3.2.1).
         let mac = if lost == 0 && most > 1 { answered.unwrap_or(own) } else { arp::EVERYBODY };
         self.outputs.push_back(Output::Probe { client, mac, ip });
@@ -220,8 +223,8 @@ impl Association {
         self.silent_from(&self.table.held(id).binding, BootTime::default()) != BootTime::NEVER
     }
 
-    /// A station is there although its lease had ended by the store: the renewal was not written. The new lease is no
-    /// longer than the one before.
+    /// A station is present although its stored lease has expired: the renewal was not stored. The new lease has the
+    /// length of the stored one.
     fn confirm(&mut self, now: BootTime, id: u32) {
         let binding = &self.table.held(id).binding;
         let length = binding.lease_expires.and_then(|end| end.since(binding.last_seen));
@@ -229,7 +232,7 @@ impl Association {
         self.settle_doubt(id, Some(now + length));
     }
 
-    /// The end of a lease that was doubtful is known.
+    /// Ends the doubt about a lease, given its expiry.
     pub(super) fn settle_doubt(&mut self, id: u32, lease_expires: Option<BootTime>) {
         if self.table.held(id).is_doubtful {
             self.table.settle_doubt(id, lease_expires);
@@ -237,7 +240,7 @@ impl Association {
         }
     }
 
-    /// When a station that was heard at `heard` counts as silent.
+    /// Time at which a station that was heard at `heard` counts as silent.
     fn silent_from(&self, binding: &Binding, heard: BootTime) -> BootTime {
         let interval = self.settings.probe_interval;
         if interval.is_zero() || binding.station().is_none() {
@@ -246,7 +249,7 @@ impl Association {
         heard + interval.saturating_sub(self.share_of(interval / JITTER, binding))
     }
 
-    /// A part of `whole` that is the client's own.
+    /// A fraction of `whole` that depends on the client.
     fn share_of(&self, whole: Duration, binding: &Binding) -> Duration {
         let share = self.table.hash_of(&binding.client) >> 32;
         let nanoseconds = whole.as_nanos().saturating_mul(u128::from(share)) >> 32;

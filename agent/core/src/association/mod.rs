@@ -1,14 +1,16 @@
-//! From DHCP exchanges on the LAN to the ManageableDevice table (TR-111 1.2.1).
+//! Maintains the ManageableDevice table from the DHCP exchanges on the LAN (TR-111 1.2.1).
 //!
-//! A request that carries a Device Identity is remembered until this gateway's ACK leaves; then its client gets a
-//! binding in the row of that identity (GW-6). A row has one identity and one binding or more, and goes with the last
-//! (GW-9, GW-10, T-10). RELEASE, DECLINE and renewals are matched by the client, because they carry no identity (T-7).
+//! A request with a Device Identity is stored until this gateway's server sends the ACK; then its client gets a binding
+//! in the row of that identity (GW-6). A row has one identity and at least one binding, and is removed with its last
+//! binding (GW-9, GW-10, T-10). RELEASE, DECLINE and renewals are matched by client, because they carry no identity
+//! (T-7).
 //!
-//! [`Association`] does no input or output. Its owner hands it events and time by [`Association::handle`], takes what
-//! follows by [`Association::poll_output`], and comes back at [`Association::next_deadline`]:
+//! [`Association`] performs no I/O. Its owner passes events and time to [`Association::handle`], takes the results from
+//! [`Association::poll_output`], and returns at [`Association::next_deadline`]:
 //!
-//! * Events act at the kernel's time of their frame, so that a renewal that waited in the ring still counts.
-//! * [`Input::Tick`] lets expire what is due, and looks after devices that are silent (GW-8, GW-11).
+//! * Events take effect at the kernel's time of their frame, so that a renewal which was delayed in the ring still
+//!   counts.
+//! * [`Input::Tick`] expires leases and probes silent devices (GW-8, GW-11).
 
 mod binding;
 mod changes;
@@ -49,181 +51,182 @@ use tr111_common::{
 use self::{changes::Changes, claim::Claim, exchange::Exchanges, keys::Keys, table::Table};
 use crate::{dhcp::Message, identity::DeviceIdentity, time::BootTime};
 
-/// What happens to the core.
+/// Inputs of the core.
 #[derive(Clone, Debug)]
 pub enum Input<'a> {
-    /// A frame that a program handed up.
+    /// An event from the kernel programs.
     Event(&'a Event<'a>),
-    /// The gateway's own IPv4 addresses, all of them (T-26). Until they are known, every server counts as its own.
+    /// All IPv4 addresses of the gateway (T-26). Until they are known, every DHCP server counts as the gateway.
     LocalAddresses(Vec<Ipv4Addr>),
     /// Time has passed.
     Tick,
-    /// The operator changed settings. A smaller table keeps the rows that it has.
+    /// The operator changed settings. If the table became smaller, existing rows are kept.
     Settings(Box<Settings>),
-    /// A LAN interface lost its carrier or its programs, or is gone. Once is enough.
+    /// A LAN interface lost its carrier or its programs, or was removed. Need not be repeated.
     LinkDown {
-        /// Its kernel index.
+        /// Kernel index of the interface.
         ifindex: u32,
     },
     /// A LAN interface works again.
     LinkUp {
-        /// Its kernel index.
+        /// Kernel index of the interface.
         ifindex: u32,
-        /// The index that it had before: another one, where it was made anew.
+        /// Previous kernel index of the interface; different if the interface was created again.
         was: u32,
     },
-    /// How an exchange ended, from the programs' map `LAST_ACK`: at start, and after the ring lost events (T-29).
+    /// A client's record in the map `LAST_ACK`, passed at start and after the ring lost events (T-29).
     ///
-    /// It acts like the ACK itself, unless something newer is known of the client or of the address. Of several, the
-    /// newest comes first, so that an address that went from one client to another stays with the second.
+    /// It has the effect of the ACK, unless newer information about the client or the address is known. Records have to
+    /// be passed newest first, so that an address that was assigned to another client stays with that client.
     LastAck {
         /// The client.
         client: ClientKey,
-        /// Its last ACK.
+        /// The client's last ACK.
         ack: &'a LastAck,
     },
-    /// The last ARP message from a client's address, from the programs' map `NEIGHBOURS`: the answer to
-    /// [`Output::Inquire`], to be given before anything else, also where nothing newer is known.
+    /// The last ARP message from a client's address, from the map `NEIGHBOURS`. It is the reply to [`Output::Inquire`]
+    /// and has to be passed before any other input, even if it is not new.
     Seen {
         /// The client.
         client: ClientKey,
-        /// When the message came, as far as the map knows.
+        /// Time of the message, according to the map.
         at: BootTime,
-        /// Its sender hardware address; `None` where no message came since the address is watched.
+        /// Sender hardware address of the message; `None` if there was no message since the address was added to the
+        /// map.
         mac: Option<[u8; 6]>,
     },
-    /// A search found that a client is there ([`Output::Search`]).
+    /// A search found a sign of life of a client ([`Output::Search`]).
     Alive {
         /// The client.
         client: ClientKey,
-        /// By what.
+        /// The sign of life.
         sign: LifeSign,
     },
-    /// An ARP message from an address whose holder was asked ([`Output::AskHolder`]). Each sender is told.
+    /// An ARP message from an address whose holder was asked ([`Output::AskHolder`]), for each sender.
     Answer {
-        /// The segment.
+        /// Interface and VLANs of the message.
         segment: Segment,
-        /// The address.
+        /// Sender protocol address.
         ip: Ipv4Addr,
-        /// The sender hardware address.
+        /// Sender hardware address.
         mac: [u8; 6],
     },
 }
 
-/// What follows. Changes of the table come in the order in which they happened.
+/// Outputs of the core. Changes of the table are in the order in which they happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// A new row, with its first binding.
+    /// A row was added, with its first binding.
     DeviceAdded {
         /// Instance number of the row.
         instance: u32,
-        /// The row's key.
+        /// Identity of the device.
         identity: DeviceIdentity,
-        /// Its first binding.
+        /// The first binding.
         binding: Binding,
     },
-    /// A row went, with its last binding.
+    /// A row was removed, with its last binding.
     DeviceRemoved {
         /// Instance number of the row.
         instance: u32,
-        /// The row's key.
+        /// Identity of the device.
         identity: DeviceIdentity,
-        /// The binding that it lost.
+        /// The removed binding.
         binding: Binding,
-        /// Why the binding went.
+        /// Reason for the removal.
         reason: RemovalReason,
     },
-    /// Another binding in a row (T-10).
+    /// A binding was added to a row (T-10).
     BindingAdded {
         /// Instance number of the row.
         instance: u32,
         /// The binding.
         binding: Binding,
     },
-    /// A binding went, and its row has others.
+    /// A binding was removed from a row that has others.
     BindingRemoved {
         /// Instance number of the row.
         instance: u32,
-        /// The binding.
+        /// The removed binding.
         binding: Binding,
-        /// Why it went.
+        /// Reason for the removal.
         reason: RemovalReason,
     },
-    /// A client that gave an identity has its address now, and gets no row.
+    /// A client with an identity has received an address and gets no row.
     DeviceRefused {
-        /// What it says it is.
+        /// The identity that it gave.
         identity: DeviceIdentity,
-        /// What would have been its binding.
+        /// The binding that it would have.
         binding: Binding,
-        /// Why.
+        /// Reason for the refusal.
         result: IdentityResult,
     },
-    /// An ACK extended or changed what is known of a binding: its lease, its address, when it was seen.
+    /// An ACK changed a binding: its lease, its address or its last-seen time.
     BindingRenewed {
         /// Instance number of the row.
         instance: u32,
-        /// The binding as it is now.
+        /// The binding after the change.
         binding: Binding,
-        /// More than times changed, and the client had a change left. Else the change may be kept later: until then the
-        /// map `LAST_ACK` has it.
+        /// Whether more than times changed, and the client had a change left. If `false`, the change may be stored
+        /// later, because the map `LAST_ACK` has it until then.
         changed: bool,
     },
-    /// An undetermined request carried an identity after all: mark its exchange for the egress program.
+    /// A request that the programs could not parse has an identity: mark its exchange for the egress program.
     MarkExchange(ExchangeKey),
-    /// A client has a binding now, and is to be known by the programs (T-4).
+    /// A client has a binding: add it to the map `STICKY` (T-4).
     Stick(ClientKey),
-    /// A client has no binding any more. Its record in the map `LAST_ACK` says so at once, and goes when the store has no
-    /// row of it: until then a restart would bring the row back, and after it the record would.
+    /// A client has no binding any more: record that in its entry of `LAST_ACK` at once, and delete the entry once the
+    /// store has no row of it. Earlier, a restart would restore the row from the store; later, from the entry.
     Unstick {
         /// The client.
         client: ClientKey,
-        /// Why its binding went.
+        /// Reason for the removal of its binding.
         reason: RemovalReason,
     },
-    /// The record of a client in the map `LAST_ACK` says that its lease has ended, and the table has no binding of it: the
-    /// record may go, once the store agrees.
+    /// The client's entry in `LAST_ACK` says that its lease has ended, and the table has no binding of it. Delete the
+    /// entry once the store has no row of it either.
     Ended(ClientKey),
-    /// A binding has the address: ARP messages from there are noted in the map `NEIGHBOURS` (T-6). An entry that is
-    /// there already stays, so that a restart of the agent forgets nothing.
+    /// A binding has this address: add it to the map `NEIGHBOURS`, which records ARP messages (T-6). Keep an existing
+    /// entry, so that a restart of the agent loses nothing.
     Watch(NeighbourKey),
-    /// No binding has the address any more, or another station has it.
+    /// No binding has this address any more, or another station has it.
     Unwatch(NeighbourKey),
-    /// A client was silent for the probe interval, as far as the core knows: [`Input::Seen`] tells what the kernel does.
+    /// A client was silent for the probe interval: read the kernel's record, and reply by [`Input::Seen`].
     Inquire {
         /// The client.
         client: ClientKey,
-        /// Its address.
+        /// The client's address.
         neighbour: NeighbourKey,
     },
     /// A client is silent: send an ARP request for its address on its segment (GW-11).
     Probe {
         /// The client.
         client: ClientKey,
-        /// The destination of the frame: the station's hardware address, or [`crate::arp::EVERYBODY`].
+        /// Destination of the frame: the station's hardware address, or [`crate::arp::EVERYBODY`].
         mac: [u8; 6],
-        /// Its address.
+        /// The requested address.
         ip: Ipv4Addr,
     },
-    /// A client answered no probe: search for another sign of life, and tell by [`Input::Alive`] if there is one. Without
-    /// it the binding is removed at `until` (GW-8, T-6).
+    /// A client answered no probe: search for other signs of life, and report them by [`Input::Alive`]. Without one,
+    /// the binding is removed at `until` (GW-8, T-6).
     ///
-    /// That an entry of a table exists proves nothing: neighbour entries and flows outlive devices.
+    /// The mere existence of a neighbour entry or a flow is no sign of life, because both outlive devices.
     Search {
         /// The client.
         client: ClientKey,
-        /// Its address.
+        /// The client's address.
         ip: Ipv4Addr,
-        /// When the first of the lost probes was sent. A sign is newer.
+        /// Time of the first lost probe. A sign of life has to be newer.
         since: BootTime,
-        /// When the search ends.
+        /// Time at which the search ends.
         until: BootTime,
     },
-    /// Another client claims an address: send an ARP request for it to every station of the segment, and tell by
-    /// [`Input::Answer`] who answers within a second.
+    /// Another client claims an address: send a broadcast ARP request for it on its segment, and report all answers
+    /// within one second by [`Input::Answer`].
     AskHolder {
-        /// The segment.
+        /// Interface and VLANs of the address.
         segment: Segment,
-        /// The address.
+        /// The claimed address.
         ip: Ipv4Addr,
     },
 }
@@ -234,20 +237,20 @@ pub struct Association {
     table: Table,
     exchanges: Exchanges,
     claims: Vec<Claim>,
-    /// Clients whose lease had ended by the store, and that nobody can ask.
+    /// Clients whose stored lease has expired and who cannot be probed.
     unasked: Vec<ClientKey>,
     changes: Changes,
-    /// The latest time that it was told.
+    /// The latest time that was passed in.
     now: BootTime,
     local_addresses: Vec<Ipv4Addr>,
-    /// Links that are down, and when that will have been too long.
+    /// Interfaces that are down, with the time at which their bindings are removed.
     down: Vec<(u32, BootTime)>,
     outputs: VecDeque<Output>,
     counts: Counts,
 }
 
 impl Association {
-    /// An empty table.
+    /// A core with an empty table.
     pub fn new(settings: Settings) -> Self {
         let keys = Keys::new(settings.kernel.seed);
         Self {
@@ -265,7 +268,7 @@ impl Association {
         }
     }
 
-    /// Takes what happened; `now` is the time at which the caller learned of it.
+    /// Handles an input; `now` is the time at which the caller received it.
     pub fn handle(&mut self, now: BootTime, input: Input<'_>) {
         self.now = self.now.max(now);
         match input {
@@ -297,29 +300,29 @@ impl Association {
         }
     }
 
-    /// The next thing to do for the caller.
+    /// The next output.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// When to hand in [`Input::Tick`] at the latest.
+    /// Time at which [`Input::Tick`] has to be passed.
     pub fn next_deadline(&self) -> Option<BootTime> {
         let forget = self.exchanges.oldest_time().map(|oldest| oldest + self.settings.exchange_age);
         let claim = self.claims.iter().map(|claim| claim.due).min();
         [self.table.next_deadline(), forget, claim, self.changes.next_deadline()].into_iter().flatten().min()
     }
 
-    /// The rows, in the order of their instance numbers.
+    /// The rows, ordered by instance number.
     pub fn devices(&self) -> impl Iterator<Item = Device<'_>> {
         self.table.devices()
     }
 
-    /// The rows with instance numbers above `instance`, in their order: a large table is listed in parts.
+    /// The rows with instance numbers greater than `instance`, in order; for listing a large table in pages.
     pub fn devices_after(&self, instance: u32) -> impl Iterator<Item = Device<'_>> {
         self.table.devices_after(instance)
     }
 
-    /// The row with an instance number.
+    /// The row with this instance number.
     pub fn device(&self, instance: u32) -> Option<Device<'_>> {
         self.table.device(instance)
     }
@@ -334,24 +337,24 @@ impl Association {
         self.table.bindings()
     }
 
-    /// The clients whose row, or whose row of another identity, waits because they had used up their changes.
+    /// Clients whose row, or whose row of another identity, is delayed because they had no change left.
     pub fn waiting(&self) -> impl ExactSizeIterator<Item = &ClientKey> {
         self.changes.waiting()
     }
 
-    /// What was counted.
+    /// The counters.
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
 
-    /// The settings in force.
+    /// The current settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
     fn set_settings(&mut self, now: BootTime, settings: Settings) {
         let is_probed_otherwise = self.settings.probe_interval != settings.probe_interval;
-        // The seed keys the indices and the clients' own keys.
+        // The seed keys the indices and the client keys, so it cannot change.
         let seed = self.settings.kernel.seed;
         self.settings = settings;
         self.settings.kernel.seed = seed;

@@ -1,18 +1,19 @@
-//! Bindings enter and leave the table here, and nowhere else, so that outputs and counters agree with it.
+//! Adds bindings to the table and removes them. All changes go through this module, so that outputs and counters agree
+//! with the table.
 
 use tr111_common::{abi::NeighbourKey, dhcp4::MessageType};
 
 use super::{Association, Binding, IdentityResult, Output, Remark, RemovalReason, Source, table::Found};
 use crate::{dhcp::HardwareAddress, identity::DeviceIdentity, time::BootTime};
 
-/// Bindings that a hardware address may have for each identity that it may bring: boot loaders, systems and virtual
-/// machines behind one address each have a client identifier of their own.
+/// Most bindings of a hardware address, per identity that it may have: boot loaders, operating systems and virtual
+/// machines behind one address have a client identifier each.
 const BINDINGS_PER_IDENTITY: usize = 8;
-/// Bindings that the table may have for each row that it may have. With it, a client fits the kernel's map `STICKY`.
+/// Most bindings in the table, per row that it may have. The kernel's map `STICKY` then has room for all clients.
 const BINDINGS_PER_ROW: u32 = 2;
 
 impl Association {
-    /// Gives the client of `binding` its place under `identity`, now that `message` was acknowledged.
+    /// Adds or updates the binding of a client under `identity`, after the ACK to `message`.
     pub(super) fn place(&mut self, message: MessageType, identity: DeviceIdentity, binding: Binding) {
         let client = binding.client;
         let found = self.table.look_up(&identity, &binding);
@@ -29,7 +30,7 @@ impl Association {
                 return;
             }
             if let Some(due) = self.exhausted_until(&binding).filter(|_| !self.is_denied(&identity, &binding.mac)) {
-                // The row stays that of the identity which it has, until the next one gets its turn.
+                // The client keeps the row of its present identity until the next identity's turn.
                 self.wait(message, identity, binding.clone(), due);
                 self.displace(holder, &self.table.identity_of(id).clone(), &binding, false);
                 self.replace(id, binding);
@@ -70,13 +71,13 @@ impl Association {
         }
     }
 
-    /// Whether something later than `seen` is known of a binding. Events that waited in the ring while
-    /// [`super::Input::LastAck`] told more are history.
+    /// Whether a binding has newer information than `seen`. Events that were delayed in the ring may be older than what
+    /// [`super::Input::LastAck`] told.
     pub(super) fn is_newer(&self, id: u32, seen: BootTime) -> bool {
         self.table.held(id).binding.last_seen > seen
     }
 
-    /// Puts a newer binding of the same client and identity in place of `id`.
+    /// Replaces the binding `id` by a newer one of the same client and identity.
     pub(super) fn replace(&mut self, id: u32, binding: Binding) {
         let seen = binding.last_seen;
         let before = &self.table.held(id).binding;
@@ -95,7 +96,7 @@ impl Association {
         self.renewed(id, seen, changed);
     }
 
-    /// An ACK at `seen` told something of a binding: more than times, if it `changed`.
+    /// Handles an ACK at `seen` for an existing binding; `changed` says whether more than times changed.
     pub(super) fn renewed(&mut self, id: u32, seen: BootTime, changed: bool) {
         self.revive(id, seen);
         self.schedule(id);
@@ -103,20 +104,20 @@ impl Association {
         self.outputs.push_back(Output::BindingRenewed { instance, binding, changed });
     }
 
-    /// The address of a binding is watched.
+    /// Requests recording of ARP messages from the address of a binding.
     pub(super) fn watch(&mut self, id: u32) {
         self.outputs.extend(self.table.held(id).binding.neighbour().map(Output::Watch));
     }
 
-    /// An address is watched no more.
+    /// Ends the recording of ARP messages from an address.
     pub(super) fn unwatch(&mut self, neighbour: Option<NeighbourKey>) {
         self.outputs.extend(neighbour.map(Output::Unwatch));
     }
 
-    /// An address belongs to one client: another that has the one of `binding`, its `holder`, loses it.
+    /// Removes the binding of the client that holds the address of `binding`, because an address belongs to one client.
     ///
-    /// A holder with the identity of a newcomer is left to the caller, to be removed after the new binding is in, so
-    /// that their row stays.
+    /// If a newcomer has the holder's identity, the caller has to remove the holder after it added the new binding, so
+    /// that the row is kept.
     fn displace(
         &mut self,
         holder: Option<u32>,
@@ -142,19 +143,19 @@ impl Association {
         None
     }
 
-    /// Whether the operator denies the device a row (GW-16).
+    /// Whether the operator excludes the device from the table (GW-16).
     pub(super) fn is_denied(&self, identity: &DeviceIdentity, mac: &HardwareAddress) -> bool {
         self.settings.deny.iter().any(|deny| deny.matches(identity, mac))
     }
 
-    /// Whether a row has as many bindings as it may have, not counting `leaving` of them.
+    /// Whether a row has the maximum of bindings, not counting `leaving` of them.
     pub(super) fn is_row_full(&self, row: u32, leaving: u32) -> bool {
         self.table.bindings_in(row) - leaving >= self.settings.max_bindings_per_row
     }
 
-    /// Why a binding that is not there yet may not enter (SEC-8).
+    /// The reason for which a new binding is refused (SEC-8).
     fn refusal(&self, found: &Found, binding: &Binding, replaces: bool) -> Option<IdentityResult> {
-        // Clients that wait are known to the programs as those with a binding are.
+        // The programs know waiting clients like clients with a binding.
         let waiting = u32::try_from(self.changes.rowless()).unwrap_or(u32::MAX);
         let bindings = self.table.bindings().saturating_add(waiting) - u32::from(replaces);
         if found.row.is_none() && (self.table.rows() >= self.settings.max_rows || self.table.is_out_of_instances())
@@ -162,7 +163,7 @@ impl Association {
         {
             return Some(IdentityResult::TableFull);
         }
-        // Whoever is replaced is of the same identity, and makes room in its row.
+        // A replaced binding has the same identity and makes room in its row.
         if found.row.is_some_and(|row| self.is_row_full(row, u32::from(replaces))) {
             return Some(IdentityResult::RowCap);
         }
@@ -188,7 +189,7 @@ impl Association {
         self.watch(inserted.id);
     }
 
-    /// Removes a binding, and with the last its row; the client is forgotten by the programs.
+    /// Removes a binding, and its row with the last one; the programs forget the client.
     pub(super) fn remove(&mut self, id: u32, reason: RemovalReason) {
         let client = self.table.held(id).binding.client;
         self.changes.forget(&client);
@@ -202,7 +203,7 @@ impl Association {
         if reason.is_up_to_client() {
             self.changes.charge(self.now, &binding);
         }
-        // A newcomer may have the address already (`place`).
+        // A newcomer may hold the address already (see `place`).
         let neighbour = binding.neighbour().filter(|_| self.table.holder(binding.segment(), binding.ip).is_none());
         match removed.row {
             Some(identity) => {
@@ -214,13 +215,13 @@ impl Association {
         self.unwatch(neighbour);
     }
 
-    /// Sets when [`Association::wake`] comes back to a binding.
+    /// Schedules the next call of [`Association::wake`] for a binding.
     pub(super) fn schedule(&mut self, id: u32) {
         let (end, _) = self.end_of(id);
         self.table.schedule(id, end.min(self.table.held(id).liveness.due));
     }
 
-    /// Does what is due for a binding.
+    /// Handles what is due for a binding.
     pub(super) fn wake(&mut self, now: BootTime, id: u32) {
         let (end, reason) = self.end_of(id);
         if end <= now {
@@ -232,7 +233,7 @@ impl Association {
         }
     }
 
-    /// When a binding goes by itself, and why.
+    /// Time and reason of a binding's removal without further events.
     fn end_of(&self, id: u32) -> (BootTime, RemovalReason) {
         let held = self.table.held(id);
         let lease = match held.binding.lease_expires {

@@ -1,4 +1,4 @@
-//! ACKs that the ring lost, or that left while no agent was there (T-29).
+//! Recovers ACKs that the ring lost, or that were sent while no agent was running (T-29).
 
 use std::net::Ipv4Addr;
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Association {
-    /// The last ACK of a client, as the programs kept it.
+    /// Handles the record of a client's last ACK.
     pub(super) fn last_ack(&mut self, now: BootTime, client: ClientKey, ack: &LastAck) {
         let seen = BootTime(ack.time).min(now);
         if let Some(reason) = RemovalReason::of(ack) {
@@ -38,7 +38,7 @@ impl Association {
         };
         if let Some(id) = current {
             self.table.recall_sender(id, ack.source);
-            // The record is as new as the store, or newer: nothing is doubtful any more.
+            // The record is at least as new as the store, so the lease is not in doubt any more.
             self.settle_doubt(id, self.table.held(id).binding.lease_expires);
         }
         let option: Vec<u8> = ack.identity.bytes().take(ack.identity_length.into()).collect();
@@ -49,12 +49,12 @@ impl Association {
             self.place(message, identity.clone(), self.table.held(id).binding.clone());
             return;
         }
-        // A lease that is over makes no row; but a client that is known has no other lease than this.
+        // An expired lease creates no row; but for a known client it is the current lease.
         if is_known || is_foreign || (is_over && current.is_none()) {
             return;
         }
         let mac = HardwareAddress::new(ack.chaddr.first(), ack.hlen);
-        // The programs keep only a hash of the client identifier.
+        // The programs store only a hash of the client identifier.
         let client_id = current.and_then(|id| self.table.held(id).binding.client_id.clone());
         let key =
             ExchangeKey { segment: client.segment, chaddr: ack.chaddr, xid: 0, htype: ack.htype, reserved: [0; 3] };
@@ -78,15 +78,15 @@ impl Association {
         }
     }
 
-    /// Whether the binding is that of the ACK at `seen`, and its row is that of another identity: the one of the ACK
-    /// waited for its turn when the agent ended.
+    /// Whether the binding is that of the ACK at `seen`, but its row has another identity: the identity of the ACK was
+    /// waiting when the agent ended.
     fn awaits_identity(&self, id: u32, seen: BootTime, identity: &DeviceIdentity) -> bool {
         let binding = &self.table.held(id).binding;
         let is_waiting = self.changes.identity_of(&binding.client) == Some(identity);
         binding.last_seen == seen && !self.table.is_of(id, identity) && !is_waiting
     }
 
-    /// The lease of a client had ended before anybody heard of it. A client without a row leaves a record that may go.
+    /// Handles a lease that ended while no agent was running. The record of a client without a row may be deleted.
     fn lease_ended(&mut self, seen: BootTime, client: ClientKey, ip: Ipv4Addr, reason: RemovalReason) {
         match self.table.client(&client) {
             Some(id) if self.table.held(id).binding.ip == ip && !self.is_newer(id, seen) => self.remove(id, reason),

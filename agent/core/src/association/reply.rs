@@ -1,4 +1,4 @@
-//! What servers answer.
+//! Handles DHCP replies.
 
 use std::net::Ipv4Addr;
 
@@ -12,22 +12,21 @@ use crate::{
 };
 
 impl Association {
-    /// ACK: the exchange is complete, and the client of an identity gets its binding (GW-6).
+    /// ACK: completes the exchange and creates the binding of a client with an identity (GW-6).
     pub(super) fn ack(&mut self, seen: BootTime, event: &Event<'_>, message: &Message<'_>) {
         let Some(exchange) = self.find_answered(event, message).and_then(|id| self.exchanges.take(id)) else { return };
         if exchange.message == MessageType::Inform {
             self.inform_acknowledged(seen, exchange, None);
         } else {
-            // An ACK to a DISCOVER is rapid commit (RFC 4039), which leases like the ACK to a REQUEST.
+            // An ACK to a DISCOVER is a rapid commit (RFC 4039) and grants a lease like an ACK to a REQUEST.
             let given = [message.yiaddr(), message.ciaddr()];
             self.lease_acknowledged(seen, exchange, given, message.lease(), message.server_id());
         }
     }
 
-    /// NAK: the lease is over, but a client that asks anew within the grace keeps its row (T-8).
+    /// NAK: ends the lease; a client that gets an ACK within the grace period keeps its row (T-8).
     ///
-    /// NAK answers REQUEST and nothing else (RFC 2131 3.1, 4.3.5). Any other exchange goes on, and its client keeps its
-    /// lease.
+    /// A NAK only answers a REQUEST (RFC 2131 3.1, 4.3.5). It has no effect on other exchanges and on their leases.
     pub(super) fn nak(&mut self, seen: BootTime, event: &Event<'_>, message: &Message<'_>) {
         let Some(id) = self.find_answered(event, message) else { return };
         if self.exchanges.get(id).is_none_or(|exchange| exchange.message != MessageType::Request) {
@@ -49,9 +48,9 @@ impl Association {
         }
     }
 
-    /// The exchange that a reply answers, if it is this gateway's reply (T-26).
+    /// The exchange that a reply answers, if the reply is from this gateway (T-26).
     ///
-    /// A repeated reply finds no exchange, because the first one took it, and so changes nothing.
+    /// A repeated reply finds no exchange, because the first one removed it.
     fn find_answered(&mut self, event: &Event<'_>, message: &Message<'_>) -> Option<u32> {
         let key = classify::exchange_key(event.segment, &message.fixed);
         let id = self.exchanges.lookup(&key);
@@ -66,7 +65,7 @@ impl Association {
         Some(id)
     }
 
-    /// The server is this gateway, or stands behind a relay: the client's, or this gateway's own.
+    /// Whether the server is this gateway, or is behind the client's relay agent or this gateway's own.
     fn is_own_reply(&self, exchange: &Exchange, message: &Message<'_>) -> bool {
         let is_local = |address| self.local_addresses.contains(&address);
         self.local_addresses.is_empty()
@@ -76,12 +75,12 @@ impl Association {
             || is_local(message.server_id().unwrap_or(message.source))
     }
 
-    /// A server that is this gateway, as far as its address tells.
+    /// Whether a server has an address of this gateway.
     pub(super) fn is_own_server(&self, server: Ipv4Addr) -> bool {
         self.local_addresses.is_empty() || self.settings.accept_foreign_server || self.local_addresses.contains(&server)
     }
 
-    /// The client of `exchange` has an address now: the first of `given` that is one, else that of its request.
+    /// Handles an ACK that gives an address: the first valid one of `given`, else that of the request.
     pub(super) fn lease_acknowledged(
         &mut self,
         seen: BootTime,
@@ -99,7 +98,7 @@ impl Association {
             Some(Lease::For(duration)) => Some(seen + duration),
             Some(Lease::Infinite) => None,
             None => {
-                // RFC 2131 table 3 demands a lease time. Without one, what was known of the lease goes on.
+                // RFC 2131 table 3 requires a lease time. Without one, the previous expiry is kept.
                 self.counts.count_remark(Remark::AckWithoutLease);
                 let current = self.table.client(&exchange.client);
                 current.and_then(|id| self.table.held(id).binding.lease_expires)
@@ -114,7 +113,7 @@ impl Association {
         }
     }
 
-    /// T-9: a client that stops giving its identity keeps its row, as long as it renews; or the one for which it waits.
+    /// T-9: a client that renews without an identity keeps its row, or the identity for which it waits.
     fn known_identity(&mut self, client: &ClientKey) -> Option<DeviceIdentity> {
         let of_row = || self.table.client(client).map(|id| self.table.identity_of(id));
         let identity = self.changes.identity_of(client).or_else(of_row)?.clone();
@@ -122,8 +121,8 @@ impl Association {
         Some(identity)
     }
 
-    /// GW-17: INFORM and its ACK are the whole exchange. The address is the client's own word, no server gave it. Where
-    /// another client has it, that one is asked first, unless it is `asked`, which gave no answer.
+    /// GW-17: handles the ACK to an INFORM. The client configured the address itself. If another client holds the
+    /// address, that client is asked first, unless it is `asked`, which did not answer.
     pub(super) fn inform_acknowledged(&mut self, seen: BootTime, exchange: Exchange, asked: Option<ClientKey>) {
         let ip = exchange.address;
         if ip.is_unspecified() {
@@ -137,7 +136,7 @@ impl Association {
         let Some(identity) = identity else { return };
 
         if let Some(id) = current.filter(|id| self.table.held(*id).is_leased()) {
-            // The lease outweighs the INFORM, and goes on with the same address.
+            // The lease has precedence over the INFORM, and continues with the same address.
             if self.table.is_of(id, &identity) {
                 self.changes.forget(&self.table.held(id).binding.client);
                 self.table.touch(id, seen);

@@ -1,4 +1,4 @@
-//! What clients send.
+//! Handles messages of DHCP clients.
 
 use std::net::Ipv4Addr;
 
@@ -12,12 +12,12 @@ use crate::{
     time::BootTime,
 };
 
-/// Bytes of a client identifier that are kept to be shown. A longer one, which RFC 3396 allows, is told apart by the hash
-/// over all of it.
+/// Longest part of a client identifier that is stored for display, in bytes. Longer ones (RFC 3396) are distinguished
+/// by the hash over all bytes.
 const CLIENT_ID: usize = 256;
 
 impl Association {
-    /// DISCOVER, REQUEST, INFORM: remembered until the answer leaves.
+    /// DISCOVER, REQUEST, INFORM: stores the request until its reply.
     pub(super) fn request(&mut self, seen: BootTime, event: &Event<'_>, message: &Message<'_>) {
         let walk = message.walk(&self.settings.kernel);
         let client = classify::client_key(event.segment, &message.fixed, &walk);
@@ -45,7 +45,7 @@ impl Association {
         }
     }
 
-    /// A message of a client is a sign of life of its station (T-6).
+    /// Records a client's message as a sign of life of its station (T-6).
     fn hear_from(&mut self, seen: BootTime, client: &ClientKey, message: &Message<'_>) {
         let Some(id) = self.table.client(client) else { return };
         let binding = &self.table.held(id).binding;
@@ -54,7 +54,7 @@ impl Association {
         }
     }
 
-    /// The identity in a request, counted.
+    /// The identity in a request; its result is counted.
     fn identity(&mut self, class: Class, message: &Message<'_>, walk: &Walk) -> Option<DeviceIdentity> {
         let option = message.vendor_identifying().unwrap_or_default();
         let concluded = identity::conclude(&walk.identity, &option, &self.settings.kernel);
@@ -74,7 +74,7 @@ impl Association {
                 Some(decoded.identity)
             }
             Err(error) => {
-                // The programs have counted what they refused themselves, and of a fragment nobody knows the rest.
+                // The programs count their own refusals; and the rest of a fragment is unknown.
                 let refused_here = matches!(error, IdentityError::NotUtf8) || class != Class::Sticky;
                 if refused_here && class != Class::Fragment {
                     self.counts.count_identity(message.message_type, error.into());
@@ -84,13 +84,13 @@ impl Association {
         }
     }
 
-    /// RELEASE ends the binding of its client, if it names that client's address and server (GW-10, T-7).
+    /// RELEASE: removes the client's binding, if address and server match (GW-10, T-7).
     pub(super) fn release(&mut self, event: &Event<'_>, message: &Message<'_>) {
         let fits = |binding: &Binding| binding.ip == message.ciaddr();
         self.end(event, message, fits, RemovalReason::Released, Remark::ReleaseMismatch);
     }
 
-    /// DECLINE: the client does not take the address that it was given (T-7).
+    /// DECLINE: removes the client's binding, because the client refuses its address (T-7).
     pub(super) fn decline(&mut self, event: &Event<'_>, message: &Message<'_>) {
         let fits = |binding: &Binding| binding.source == Source::Request && message.requested_ip() == Some(binding.ip);
         self.end(event, message, fits, RemovalReason::Declined, Remark::DeclineMismatch);
@@ -108,7 +108,7 @@ impl Association {
         let id = self.table.client(&client);
         let held = id.map(|id| &self.table.held(id).binding);
         let Some(binding) = held.or_else(|| self.changes.binding_of(&client)) else {
-            // Clients without an identity come and go; only one that names a binding's address is remarkable.
+            // A client without a binding is only counted if it names the address of a binding.
             let named = if reason == RemovalReason::Declined { message.requested_ip() } else { Some(message.ciaddr()) };
             if named.is_some_and(|ip| self.is_held(event, ip)) {
                 self.counts.count_remark(mismatch);
@@ -141,8 +141,8 @@ impl Association {
     }
 }
 
-/// Whether a message comes from the client of a binding, as far as its Ethernet source tells: anybody may write its
-/// hardware address into a message.
+/// Whether the Ethernet source of a message is that of the binding's client. The hardware address in the message can be
+/// forged.
 fn is_from(binding: &Binding, message: &Message<'_>) -> bool {
     let is_sender = match binding.sender {
         Some(sender) => message.ethernet_source == sender,

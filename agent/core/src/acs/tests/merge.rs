@@ -1,17 +1,17 @@
-//! Several servers that share a store.
+//! Tests of several servers that share a store.
 
 use proptest::prelude::*;
 
 use super::{cpe, seen, told};
 use crate::acs::*;
 
-/// A store with one CPE, as Redis is.
+/// A store with one CPE, with the behaviour of Redis.
 struct Store {
     record: Record,
     last: u64,
 }
 
-/// A server: the CPE in its memory, and what it could not write yet.
+/// A server: the CPE in its memory, and the changes that it has not written yet.
 struct Server {
     number: u32,
     state: State,
@@ -34,7 +34,7 @@ impl World {
         world
     }
 
-    /// A signed Binding Request from a port comes to a server.
+    /// A server receives a signed Binding Request from this port.
     fn sign(&mut self, server: usize, port: u16, time: u64) {
         let Server { state, waiting, .. } = &mut self.servers[server];
         let is_new = state.authenticated.is_none_or(|known| known.address.port() != port);
@@ -44,7 +44,7 @@ impl World {
         waiting.push(Change::State(cpe("CPE57689").name, Box::new(state.clone())));
     }
 
-    /// The CPE tells its ACS an address, which asks a server that is not cut off.
+    /// The CPE reports an address to its ACS, which passes it to a server that is connected to the store.
     fn report(&mut self, server: usize, address: &str, time: u64) {
         let Server { state, waiting, .. } = &mut self.servers[server];
         let revision = state.reported.as_ref().map_or(0, |told| told.revision);
@@ -58,7 +58,7 @@ impl World {
         waiting.push(Change::State(cpe("CPE57689").name, Box::new(state.clone())));
     }
 
-    /// What a server could not write is written.
+    /// A server writes its pending changes.
     fn write(&mut self, server: usize) {
         let Server { number, waiting, .. } = &mut self.servers[server];
         let Store { record, last } = &mut self.store;
@@ -73,14 +73,14 @@ impl World {
         }
     }
 
-    /// A server hears what the store has.
+    /// A server reads the record from the store.
     fn hear(&mut self, server: usize) {
         let Server { number, state, .. } = &mut self.servers[server];
         let Record { cpe, author } = &self.store.record;
         if author.server == *number { state.confirm(&cpe.state) } else { state.follow(&cpe.state) }
     }
 
-    /// Those that are not cut off write, and then hear.
+    /// All servers that are connected to the store write, then read.
     fn exchange(&mut self) {
         let online: Vec<usize> = (0..self.servers.len()).filter(|&at| !self.servers[at].is_cut_off).collect();
         for &at in &online {
@@ -96,7 +96,7 @@ impl World {
     }
 }
 
-/// T-65: a binding whose time is of the future, by a clock that was wrong, gives way to the next that is signed, wherever.
+/// T-65: a binding with a time in the future, from a wrong clock, is replaced by the next signed one at any server.
 #[test]
 fn a_time_of_the_future_decides_nothing() {
     let mut world = World::new(2);
@@ -117,8 +117,8 @@ fn a_time_of_the_future_decides_nothing() {
     }
 }
 
-/// What a server learned while it was cut off counts if nothing else was learned meanwhile; else it loses, whatever the
-/// times say, and the CPE has to sign again.
+/// A change that a disconnected server learned is accepted if nothing else changed meanwhile. Otherwise it is
+/// discarded, whatever the times say, and the CPE has to sign again.
 #[test]
 fn what_was_learned_while_cut_off_loses_to_what_moved_on() {
     for has_moved_on in [false, true] {
@@ -146,7 +146,7 @@ fn what_was_learned_while_cut_off_loses_to_what_moved_on() {
     }
 }
 
-/// A server that hears late of its own change does not go back to it, and its next ones count.
+/// A server that receives its own change late does not revert to it, and its later changes are accepted.
 #[test]
 fn an_echo_changes_nothing() {
     let mut world = World::new(2);
@@ -160,7 +160,7 @@ fn an_echo_changes_nothing() {
     assert!(!world.store.record.cpe.state.must_verify);
 }
 
-/// The same address is no contradiction, wherever it was learned.
+/// The same address is no conflict, wherever it was learned.
 #[test]
 fn the_same_address_twice_needs_no_signature() {
     let mut world = World::new(2);
@@ -196,8 +196,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// T-65: whatever servers learn and in whatever order they write and hear, with clocks that say anything: in the end all
-    /// know the same, and it is something that was learned.
+    /// T-65: whatever the servers learn, in whatever order they write and read, and with any clocks: in the end all
+    /// have the same state, and a server learned it.
     #[test]
     fn all_servers_come_to_know_the_same(steps in proptest::collection::vec((step(), any::<u32>()), 0..40)) {
         let mut world = World::new(3);
@@ -224,7 +224,7 @@ proptest! {
             prop_assert_eq!(&state.reported, &stored.reported);
             prop_assert_eq!(state.is_reported_last, stored.is_reported_last, "{}: {:?} {:?}", number, state, stored);
         }
-        // The next signature counts everywhere.
+        // The next signed request is accepted everywhere.
         world.sign(0, 7, 0);
         world.exchange();
         for server in 0..3 {

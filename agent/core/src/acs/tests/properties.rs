@@ -9,7 +9,7 @@ use crate::{
     stun::Message,
 };
 
-/// SEC-7: an answer has at most this many bytes more than its request; a bare request of 20 bytes gets 56.
+/// SEC-7: an answer is at most this many bytes longer than its request; a request of 20 bytes gets 56.
 const GROWTH: usize = 36;
 
 fn settings() -> impl Strategy<Value = Settings> {
@@ -22,7 +22,7 @@ fn settings() -> impl Strategy<Value = Settings> {
     })
 }
 
-/// Bytes that are often nearly a request.
+/// Datagrams that often are nearly requests.
 fn datagram() -> impl Strategy<Value = Vec<u8>> {
     let vectors = [S1, S2, S3, S4, S9].map(bytes);
     let near = (prop::sample::select(vectors.to_vec()), vec((any::<prop::sample::Index>(), any::<u8>()), 0..4));
@@ -51,8 +51,8 @@ fn datagram() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    /// SEC-7, STUN-11: whatever comes, there is at most one answer, it is whole, has the id of the request, and is hardly
-    /// longer.
+    /// SEC-7, STUN-11: any datagram gets at most one answer; the answer is well-formed, has the request's transaction
+    /// identifier, and is at most [`GROWTH`] bytes longer.
     #[test]
     fn no_answer_is_much_longer_than_its_request(
         settings in settings(),
