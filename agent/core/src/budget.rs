@@ -1,43 +1,43 @@
-//! How often something may be done in somebody's name: token buckets, one for each key.
+//! Token buckets by key.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::time::BootTime;
 
-/// Budgets that are not full, above which those that became full again are forgotten.
+/// Number of buckets that are not full, above which full ones are removed from memory.
 const FORGET_ABOVE: usize = 1_024;
 
-/// Token buckets of one size. A bucket that is full takes no memory.
+/// Token buckets of one size. Full buckets take no memory.
 #[derive(Clone, Debug)]
 pub struct Budgets {
-    /// In which one token comes back; zero: there is no limit.
+    /// Interval at which a token is added; zero for no limit.
     interval: Duration,
-    /// What a full bucket holds beyond the last token.
+    /// Time in which all tokens but one are added.
     reserve: Duration,
-    /// When the bucket of a key is full again.
+    /// Time at which the bucket of a key is full.
     full: BTreeMap<u64, BootTime>,
     forget_above: usize,
 }
 
 impl Budgets {
-    /// Buckets that hold `burst` tokens, at least one, and get one back each `interval`; zero: without a limit.
+    /// Buckets of `burst` tokens, at least one, that gain one per `interval`; an interval of zero means no limit.
     pub fn new(burst: u32, interval: Duration) -> Self {
         let reserve = interval.saturating_mul(burst.saturating_sub(1));
         Self { interval, reserve, full: BTreeMap::new(), forget_above: FORGET_ABOVE }
     }
 
-    /// Whether every bucket was full when it was last looked at.
+    /// Whether all buckets are full, as of their last use.
     pub fn are_full(&self) -> bool {
         self.full.is_empty()
     }
 
-    /// When the bucket of `key` has a token; `now` where it has one already.
+    /// Time at which the bucket of `key` has a token; `now` if it has one.
     pub fn ready(&self, key: u64, now: BootTime) -> BootTime {
         let Some(full) = self.full.get(&key) else { return now };
         full.since(BootTime::default() + self.reserve).map_or(now, |ready| now.max(BootTime::default() + ready))
     }
 
-    /// Takes a token from the bucket of `key`. One that is not there is owed, and has to come back first.
+    /// Takes a token from the bucket of `key`. A missing token is borrowed, and delays the next one.
     pub fn spend(&mut self, key: u64, now: BootTime) {
         if self.interval.is_zero() {
             return;

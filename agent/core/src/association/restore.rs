@@ -1,10 +1,10 @@
-//! The table over a restart of the agent (T-30, T-32).
+//! Stores and restores the table across restarts of the agent (T-30, T-32).
 
 use super::{Association, Output, Record};
 use crate::time::BootTime;
 
 impl Association {
-    /// A row as it is to be kept; `None` where there is no such row.
+    /// The row with this instance number, for the store; `None` if there is none.
     pub fn record(&self, instance: u32) -> Option<Record> {
         let device = self.table.device(instance)?;
         Some(Record {
@@ -16,22 +16,24 @@ impl Association {
         })
     }
 
-    /// The instance number that the next row gets; kept, so that none is given out twice (T-32).
+    /// Instance number of the next row. It is stored, so that no number is reused (T-32).
     pub fn next_instance(&self) -> u32 {
         self.table.next_instance()
     }
 
-    /// Puts back what was kept. Clients are told to the programs, and nobody is told of new rows.
+    /// Restores rows from the store. The programs are told of the clients; no row is reported as new.
     ///
-    /// Leases that are over go with the next [`super::Input::Tick`], if a [`super::Input::LastAck`] shows that the store
-    /// lacks no renewal. Without one, as after a loss of power, the station is asked first; where nobody can be asked, the
-    /// lease is over. Stations are asked for within a probe interval. Who is denied a row meanwhile, what is more than a
-    /// row may hold now (the oldest stay), and what contradicts the table or an earlier record, is left out: a client or
-    /// an address has one binding, an identity one row, and a row without a binding is none. A number that is taken is
-    /// replaced.
+    /// An expired lease is removed at the next [`super::Input::Tick`] if a [`super::Input::LastAck`] shows that the
+    /// store lacks no renewal. Without that record, as after a loss of power, the station is probed first; if it cannot
+    /// be probed, its lease has ended. All stations are probed within one probe interval.
     ///
-    /// At start: first [`super::Input::LocalAddresses`], then this, then every [`super::Input::LastAck`], the newest
-    /// first, then the ring. A grace after a NAK (T-8) is not kept: liveness and the lease decide.
+    /// Not restored are: devices that the operator excludes now; bindings beyond the maximum of a row (the oldest are
+    /// kept); and records that contradict the table or an earlier record: a client and an address have one binding, an
+    /// identity has one row, and a row has at least one binding. A row whose instance number is in use gets a new
+    /// number.
+    ///
+    /// Order at a start: [`super::Input::LocalAddresses`], this function, every [`super::Input::LastAck`] (newest
+    /// first), then the ring. The grace period after a NAK (T-8) is not stored: liveness and lease decide instead.
     pub fn restore(&mut self, now: BootTime, records: impl IntoIterator<Item = Record>, next_instance: u32) {
         self.table.skip_instances(next_instance);
         for record in records {
@@ -39,7 +41,8 @@ impl Association {
         }
     }
 
-    /// Every [`super::Input::LastAck`] was read: what is doubtful now and cannot be asked has ended.
+    /// Called after the last [`super::Input::LastAck`]: a lease that is still in doubt, and whose station cannot be
+    /// probed, has ended.
     pub(super) fn settle_unasked(&mut self) {
         for client in std::mem::take(&mut self.unasked) {
             if let Some(id) = self.table.client(&client) {
@@ -52,8 +55,8 @@ impl Association {
         record.last_seen = record.last_seen.min(now);
         record.first_seen = record.first_seen.min(record.last_seen);
         for mut binding in std::mem::take(&mut record.bindings) {
-            // After a reboot with a clock that is behind, everything is years ahead. A lease ends no later than it would if it
-            // were heard of now (T-56).
+            // After a reboot with a clock that is behind, all stored times may be years ahead. A lease ends no later
+            // than if its ACK had arrived now (T-56).
             let left = binding.lease_expires.and_then(|end| end.since(binding.last_seen));
             binding.last_seen = binding.last_seen.min(now);
             binding.lease_expires = binding.lease_expires.map(|end| left.map_or(end, |left| end.min(now + left)));
@@ -69,7 +72,7 @@ impl Association {
             }
             let client = binding.client;
             let is_over = binding.lease_expires.is_some_and(|end| end + self.settings.expiry_guard <= now);
-            // Without a row the number is taken, and the row gets another.
+            // If the row's number is in use, the row gets another one.
             let inserted = self.table.insert(&found, record.identity.clone(), binding);
             self.watch(inserted.id);
             self.review(inserted.id, now);

@@ -4,46 +4,48 @@ use tr111_common::{abi, config::Config};
 
 use super::Deny;
 
-/// What the operator may set.
+/// Settings of the association core.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Most rows. A full table refuses newcomers and keeps who is in it (SEC-8). Bindings may be twice as many.
+    /// Greatest number of rows. A full table refuses new devices and keeps the existing ones (SEC-8). There may be
+    /// twice as many bindings.
     pub max_rows: u32,
-    /// Who gets no row (GW-16). Rows that are there go.
+    /// Devices that get no row (GW-16). Existing rows of these devices are removed.
     pub deny: Vec<Deny>,
-    /// Most identities from one hardware address (SEC-8).
+    /// Greatest number of identities per hardware address (SEC-8).
     pub max_identities_per_mac: u32,
-    /// Most bindings of one row (SEC-8). A full row refuses newcomers and keeps who is in it.
+    /// Greatest number of bindings in a row (SEC-8). A full row refuses new bindings and keeps the existing ones.
     ///
-    /// A row is kept as one record and told as one, so each change costs as much as the row has bindings. The preset
-    /// is far above what a device needs for its interfaces, its VLANs, its boot loader and its virtual machines, and
-    /// what a household has of a series that left the factory with one serial number.
+    /// A row is stored and reported as a whole, so each change costs as much as the row has bindings. The default is
+    /// far more than a device needs for its interfaces, VLANs, boot loader and virtual machines, and than a household
+    /// has devices of a production batch with identical serial numbers.
     pub max_bindings_per_row: u32,
-    /// How long a row outlives a NAK, so that a client that asks anew keeps it (T-8).
+    /// Grace period of a row after a NAK, in which the client may obtain a new lease (T-8).
     pub nak_grace: Duration,
-    /// How long a row outlives its lease, against the race with a renewal (T-31).
+    /// Time for which a row is kept after its lease has expired, in case the renewal is delayed (T-31).
     pub expiry_guard: Duration,
-    /// How long a row that came by INFORM lives without a new INFORM (T-6); without, as long as the device is there.
+    /// Time after which a row from an INFORM is removed without a new INFORM (T-6); `None` keeps it while the device is
+    /// present.
     pub inform_maximum_age: Option<Duration>,
-    /// How long a station may be silent before it is probed (GW-11), and how long one that does not answer is searched
-    /// for; zero: nobody is probed.
+    /// Time of silence after which a station is probed (GW-11), and duration of the search after lost probes. Zero
+    /// disables probing.
     pub probe_interval: Duration,
-    /// Unanswered probes, a second apart, after which other signs of life are searched for. The holder of a claimed
-    /// address is asked as often.
+    /// Number of lost probes, one second apart, after which other signs of life are searched for. The holder of a
+    /// claimed address is asked as often.
     pub probe_count: u32,
-    /// Let ACKs of DHCP servers that are not this gateway's make rows (T-26).
+    /// Whether ACKs of DHCP servers other than this gateway create rows (T-26).
     pub accept_foreign_server: bool,
-    /// Changes that a client may make at once: a RELEASE, a DECLINE, another identity, another address. Each of them
-    /// is written to the disk. Its Ethernet source may make eight times as many.
+    /// Bucket size of a client's changes: RELEASE, DECLINE, another identity, another address. Each change is written
+    /// to disk. An Ethernet source has a bucket of eight times this size.
     pub change_burst: u32,
-    /// The time in which it earns one more; zero: there is no limit. A client that has used up its changes waits for
-    /// its next row, or for the row of its next identity.
+    /// Interval at which a client earns one change; zero for no limit. A client without a change left waits for its
+    /// next row, or for the row of its next identity.
     pub change_interval: Duration,
-    /// Most requests that wait for their answer; the oldest goes first.
+    /// Greatest number of requests that wait for their reply; the oldest is discarded first.
     pub max_exchanges: u32,
-    /// How long a request waits for its answer.
+    /// Time for which a request waits for its reply.
     pub exchange_age: Duration,
-    /// What the kernel programs are told. The seed keys the core's own hashes too, and must stay while the core lives.
+    /// Settings of the kernel programs. The seed also keys the core's hashes, and must not change.
     pub kernel: Config,
 }
 

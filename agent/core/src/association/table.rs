@@ -1,7 +1,7 @@
-//! The ManageableDevice table: rows, their bindings, and the indices that find them.
+//! The ManageableDevice table: rows, bindings, and the indices over them.
 //!
-//! The table keeps its own invariants: one row for an identity, at least one binding in a row, one binding for a
-//! client. What may enter and leave, and when, is decided by its owner.
+//! The table maintains its invariants: one row per identity, at least one binding per row, one binding per client. The
+//! owner decides what is added and removed.
 
 use std::{hint::black_box, net::Ipv4Addr};
 
@@ -17,27 +17,27 @@ use crate::{
     time::BootTime,
 };
 
-/// Most rows for which room is made in advance; none of it is resident before it is used.
+/// Most rows for which memory is reserved in advance; it is not resident before it is used.
 const RESERVED_MAXIMUM: u32 = 1 << 20;
 
 struct Row {
     identity: DeviceIdentity,
     instance: u32,
-    /// The list of its bindings, oldest first.
+    /// List of the row's bindings, oldest first.
     first: u32,
     last: u32,
-    /// How many they are.
+    /// Number of bindings.
     bindings: u32,
     first_seen: BootTime,
     last_seen: BootTime,
 }
 
-/// A binding in its place.
+/// A binding with its state in the table.
 pub(super) struct Held {
     pub(super) binding: Binding,
-    /// After a NAK, when the binding goes unless an ACK comes (T-8); else never.
+    /// After a NAK, the time at which the binding is removed without an ACK (T-8); else never.
     pub(super) grace: BootTime,
-    /// The lease had ended by what the store had, which may lack a renewal. Nobody knows before the station was asked.
+    /// Whether the stored lease has expired and a renewal may be missing in the store; the station has to be probed.
     pub(super) is_doubtful: bool,
     pub(super) liveness: Liveness,
     row: u32,
@@ -46,37 +46,37 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// A server vouches for the address.
+    /// Whether a server assigned the address, and has not refused it since.
     pub(super) fn is_leased(&self) -> bool {
         self.binding.source == super::Source::Request && self.grace == BootTime::NEVER
     }
 }
 
-/// What there is of a binding that is to enter.
+/// Result of a look-up before an insertion.
 pub(super) struct Found {
-    /// The binding that its client has.
+    /// The present binding of the client.
     pub(super) client: Option<u32>,
-    /// The binding that has its address.
+    /// The present binding of the address.
     pub(super) holder: Option<u32>,
-    /// The row of its identity.
+    /// The row of the identity.
     pub(super) row: Option<u32>,
     hashes: Hashes,
     identity_hash: u64,
 }
 
-/// What an insertion did.
+/// Result of an insertion.
 pub(super) struct Inserted {
     pub(super) id: u32,
     pub(super) instance: u32,
-    /// The row is new too.
+    /// Whether a new row was added.
     pub(super) added: bool,
 }
 
-/// What a removal took.
+/// Result of a removal.
 pub(super) struct Removed {
     pub(super) binding: Binding,
     pub(super) instance: u32,
-    /// The identity, where the row went with its last binding.
+    /// The row's identity, if the row was removed with its last binding.
     pub(super) row: Option<DeviceIdentity>,
 }
 
@@ -94,8 +94,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// An empty table for about `rows` rows. It may grow beyond, but an index that grows moves all that is in it, and
-    /// the addition that makes it do so waits.
+    /// An empty table with capacity for about `rows` rows. It can grow, but growing an index moves all its entries
+    /// during one insertion.
     pub(super) fn new(keys: Keys, rows: u32) -> Self {
         let capacity = rows.min(RESERVED_MAXIMUM) as usize;
         Self {
@@ -124,7 +124,7 @@ impl Table {
         &self.held[id]
     }
 
-    /// A number that nobody on the LAN can choose.
+    /// A keyed hash of the client, which LAN hosts cannot choose.
     pub(super) fn hash_of(&self, client: &ClientKey) -> u64 {
         self.keys.client(client)
     }
@@ -138,7 +138,7 @@ impl Table {
         self.by_client.find(hash, |id| self.held[id].binding.client == *client)
     }
 
-    /// The binding that has an address.
+    /// The binding that holds an address.
     pub(super) fn holder(&self, segment: Segment, ip: Ipv4Addr) -> Option<u32> {
         self.holder_at(self.keys.address(segment, ip), segment, ip)
     }
@@ -150,7 +150,7 @@ impl Table {
         })
     }
 
-    /// Whether a binding belongs to an identity's row.
+    /// Whether a binding belongs to the row of this identity.
     pub(super) fn is_of(&self, id: u32, identity: &DeviceIdentity) -> bool {
         self.identity_of(id) == identity
     }
@@ -160,7 +160,7 @@ impl Table {
         &self.rows[self.held[id].row].identity
     }
 
-    /// What the table has of a binding that is to enter, and of its identity.
+    /// Looks up the client, the address and the identity of a new binding.
     pub(super) fn look_up(&self, identity: &DeviceIdentity, binding: &Binding) -> Found {
         let hashes = hashes(self.keys, binding);
         let identity_hash = self.keys.identity(identity);
@@ -178,12 +178,12 @@ impl Table {
         self.by_mac.warm(hashes.mac);
     }
 
-    /// How many bindings a row has.
+    /// Number of bindings in a row.
     pub(super) fn bindings_in(&self, row: u32) -> u32 {
         self.rows[row].bindings
     }
 
-    /// How many identities and bindings a hardware address has, and whether the row of what was looked up is among them.
+    /// Number of identities and bindings of a hardware address, and whether the row in `found` is among these.
     pub(super) fn brought_by(&self, mac: &HardwareAddress, found: &Found) -> (usize, usize, bool) {
         let of_mac = self.by_mac.all(found.hashes.mac).map(|id| &self.held[id]);
         let mut rows: Vec<u32> = of_mac.filter(|held| held.binding.mac == *mac).map(|held| held.row).collect();
@@ -194,24 +194,25 @@ impl Table {
         (rows.len(), bindings, known)
     }
 
-    /// Whether no instance number is left.
+    /// Whether all instance numbers have been used.
     pub(super) fn is_out_of_instances(&self) -> bool {
         self.next_instance == u32::MAX
     }
 
-    /// The instance number that the next row gets.
+    /// Instance number of the next row.
     pub(super) fn next_instance(&self) -> u32 {
         self.next_instance
     }
 
-    /// Leaves out the instance numbers below `next`: they were given out before.
+    /// Skips the instance numbers below `next`, which have been used.
     pub(super) fn skip_instances(&mut self, next: u32) {
         self.next_instance = self.next_instance.max(next);
     }
 
-    /// Adds the row of a record, without its bindings, unless its number is there already. Its identity must not be.
+    /// Adds a stored row without its bindings; `None` if its instance number is in use. Its identity must not have a
+    /// row.
     ///
-    /// The row breaks the table's invariant until [`Table::insert`] puts a binding in it.
+    /// The row violates the table's invariant until [`Table::insert`] adds a binding.
     pub(super) fn restore_row(&mut self, found: &Found, record: &Record) -> Option<u32> {
         if self.by_instance.get(record.instance).is_some() {
             return None;
@@ -231,13 +232,13 @@ impl Table {
         self.rows[self.held[id].row].instance
     }
 
-    /// The state of a binding's liveness.
+    /// The liveness of a binding's station.
     pub(super) fn liveness_mut(&mut self, id: u32) -> &mut Liveness {
         &mut self.held[id].liveness
     }
 
-    /// Adds a binding to the row of its identity, to a new one where there is none. It was looked up just now, and its
-    /// client has none.
+    /// Adds a binding to the row of its identity, or to a new row. `found` has to be current, and the client must not
+    /// have a binding.
     pub(super) fn insert(&mut self, found: &Found, identity: DeviceIdentity, binding: Binding) -> Inserted {
         let seen = binding.last_seen;
         let row = found.row.unwrap_or_else(|| {
@@ -279,8 +280,8 @@ impl Table {
         row
     }
 
-    /// Puts a newer binding of the same client in place of the one that is there, and ends a grace. The client may be
-    /// on another interface now, where it has no binding yet.
+    /// Replaces a binding by a newer one of the same client, and ends the grace period. The new binding may be on
+    /// another interface, where the client must not have a binding.
     pub(super) fn replace(&mut self, id: u32, binding: Binding) {
         let keys = self.keys;
         let (old, new) = (hashes(keys, &self.held[id].binding), hashes(keys, &binding));
@@ -298,13 +299,13 @@ impl Table {
         }
     }
 
-    /// Notes that the station of a binding was heard.
+    /// Updates the last-seen time of a binding's row.
     pub(super) fn heard(&mut self, id: u32, at: BootTime) {
         let row = &mut self.rows[self.held[id].row];
         row.last_seen = row.last_seen.max(at);
     }
 
-    /// Notes that the device of a binding was there.
+    /// Updates the last-seen times of a binding and of its row.
     pub(super) fn touch(&mut self, id: u32, now: BootTime) {
         let held = &mut self.held[id];
         held.binding.last_seen = held.binding.last_seen.max(now);
@@ -312,29 +313,29 @@ impl Table {
         row.last_seen = row.last_seen.max(now);
     }
 
-    /// Notes that it has to be found out whether a binding's lease has ended.
+    /// Marks the lease of a binding as doubtful.
     pub(super) fn doubt(&mut self, id: u32) {
         self.held[id].is_doubtful = true;
     }
 
-    /// Notes when the lease of a binding ends that was doubtful.
+    /// Sets the expiry of a doubtful lease.
     pub(super) fn settle_doubt(&mut self, id: u32, lease_expires: Option<BootTime>) {
         let held = &mut self.held[id];
         (held.is_doubtful, held.binding.lease_expires) = (false, lease_expires);
     }
 
-    /// Notes who sent the requests of a binding, where a restart forgot it.
+    /// Sets the Ethernet source of a binding, if it is unknown since a restart.
     pub(super) fn recall_sender(&mut self, id: u32, sender: [u8; 6]) {
         self.held[id].binding.sender.get_or_insert(sender);
     }
 
-    /// Starts a grace, unless one runs.
+    /// Starts the grace period; an earlier end is kept.
     pub(super) fn start_grace(&mut self, id: u32, end: BootTime) {
         let grace = &mut self.held[id].grace;
         *grace = end.min(*grace);
     }
 
-    /// Takes a binding away, and its row with it if it was the last.
+    /// Removes a binding, and its row with the last one.
     pub(super) fn remove(&mut self, id: u32) -> Removed {
         let hashes = hashes(self.keys, &self.held[id].binding);
         self.warm(&hashes);
@@ -367,28 +368,28 @@ impl Table {
         Some(identity)
     }
 
-    /// Sets when [`Table::poll`] gives a binding.
+    /// Sets the deadline at which [`Table::poll`] returns a binding.
     pub(super) fn schedule(&mut self, id: u32, deadline: BootTime) {
         self.deadlines.schedule(id, deadline);
     }
 
-    /// A binding whose deadline has come.
+    /// Returns a binding whose deadline has passed.
     pub(super) fn poll(&mut self, now: BootTime) -> Option<u32> {
         self.deadlines.poll(now)
     }
 
-    /// When to poll again.
+    /// Time of the next call of [`Table::poll`].
     pub(super) fn next_deadline(&self) -> Option<BootTime> {
         self.deadlines.next()
     }
 
-    /// Every binding with its number.
+    /// All bindings with their numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Held)> {
         self.held.iter()
     }
 
     pub(super) fn devices(&self) -> impl Iterator<Item = Device<'_>> {
-        // Numbers begin at 1.
+        // Instance numbers start at 1.
         self.devices_after(0)
     }
 
@@ -432,7 +433,7 @@ fn hashes(keys: Keys, binding: &Binding) -> Hashes {
     }
 }
 
-/// The bindings of one row, the oldest first.
+/// Iterator over the bindings of one row, oldest first.
 #[derive(Clone)]
 pub struct Bindings<'a> {
     held: &'a Slab<Held>,

@@ -1,12 +1,13 @@
-//! A hierarchical timing wheel: one deadline for each number, O(1) to set, to cancel and, amortised, to fire.
+//! A hierarchical timing wheel with one deadline per number. Setting and cancelling take O(1), expiry amortised O(1).
 //!
-//! Seven levels of 64 slots. A deadline lies at the level of the highest six-bit group in which its tick differs from
-//! the current one, so everything at a level comes before everything above it. When time enters a slot of a higher
-//! level, its deadlines move down. Slots are lists through one array, so a million deadlines cost 24 bytes each.
+//! There are seven levels of 64 slots. The level of a deadline is the highest six-bit group in which its tick differs
+//! from the current tick, so all deadlines at one level are before those of higher levels. When the current time
+//! reaches a slot of a higher level, its deadlines move down. Slots are linked lists in one array; a deadline takes 24
+//! bytes.
 //!
-//! Nearly every deadline is put off before it comes: leases are renewed, stations are heard. So one that becomes later,
-//! or none, stays where it is in the wheel, and goes to its new place when its old one comes. That spares the list's
-//! neighbours, which lie anywhere in memory.
+//! Most deadlines are postponed before they expire, because leases are renewed and stations are heard. A deadline that
+//! is postponed or cancelled therefore stays in its slot, and moves to its new slot when the old one is reached. This
+//! avoids access to the neighbours in the list, which are anywhere in memory.
 
 use std::hint::black_box;
 
@@ -16,9 +17,9 @@ const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
 /// 2^64 ns are 2^38 ticks.
 const LEVELS: usize = (64 - GRAIN_BITS).div_ceil(SLOT_BITS) as usize;
-/// A tick is 2^26 ns, 67 ms.
+/// A tick is 2^26 ns (67 ms).
 const GRAIN_BITS: u32 = 26;
-/// Heads of lists come first in the array: those of the slots, then that of what is due.
+/// The list heads come first in the array: those of the slots, then that of the expired deadlines.
 const DUE: u32 = (LEVELS * SLOTS) as u32;
 const FIRST: u32 = DUE + 1;
 const NO_TICK: u64 = u64::MAX;
@@ -26,11 +27,11 @@ const NO_TICK: u64 = u64::MAX;
 #[derive(Clone, Copy, Debug)]
 struct Node {
     previous: u32,
-    /// The node itself where it is in no list.
+    /// The node itself, if it is in no list.
     next: u32,
-    /// Where it lies in the wheel.
+    /// Tick of the slot in which the node is.
     tick: u64,
-    /// When it is to fire: not before `tick`; [`NO_TICK`] for never.
+    /// Tick of the deadline, at or after `tick`; [`NO_TICK`] for never.
     wanted: u64,
 }
 
@@ -43,7 +44,7 @@ pub(super) struct Wheel {
 }
 
 impl Wheel {
-    /// With room for `capacity` numbers; the system gives memory only to what is used of it.
+    /// A wheel with capacity for `capacity` numbers; the kernel allocates only the pages that are used.
     pub(super) fn with_capacity(capacity: usize) -> Self {
         let nodes = Vec::with_capacity(FIRST as usize + capacity);
         let mut wheel = Self { nodes, occupied: [0; LEVELS], tick: 0 };
@@ -51,29 +52,29 @@ impl Wheel {
         wheel
     }
 
-    /// Sets the deadline of `id`, in place of the one it had. [`BootTime::NEVER`] cancels it.
+    /// Sets or replaces the deadline of `id`. [`BootTime::NEVER`] cancels it.
     pub(super) fn schedule(&mut self, id: u32, deadline: BootTime) {
         let node = FIRST + id;
         self.grow(node + 1);
         let entry = &mut self.nodes[node as usize];
-        // Rounded up, so that nothing fires early.
+        // Rounded up, so that no deadline expires early.
         entry.wanted = if deadline == BootTime::NEVER { NO_TICK } else { deadline.0.div_ceil(1 << GRAIN_BITS) };
         if entry.next == node || entry.wanted < entry.tick {
             self.relink(node);
         }
     }
 
-    /// As [`super::index::Index::warm`].
+    /// See [`super::index::Index::warm`].
     pub(super) fn warm(&self, id: u32) {
         black_box(self.nodes.get((FIRST + id) as usize).map(|node| node.tick));
     }
 
-    /// Takes the deadline of `id` away.
+    /// Cancels the deadline of `id`.
     pub(super) fn cancel(&mut self, id: u32) {
         self.schedule(id, BootTime::NEVER);
     }
 
-    /// A number whose deadline has come by `now`. Its deadline is gone then.
+    /// Returns a number whose deadline is at or before `now`, and cancels the deadline.
     pub(super) fn poll(&mut self, now: BootTime) -> Option<u32> {
         let target = now.0 >> GRAIN_BITS;
         while let Some((level, slot, start)) = self.first_slot() {
@@ -99,8 +100,8 @@ impl Wheel {
         }
     }
 
-    /// When to poll again: no later than the first tick at which something fires, but earlier where deadlines first
-    /// have to move down a level, or were put off.
+    /// Time of the next call of [`Wheel::poll`]. It is not after the first deadline, but may be before it, if deadlines
+    /// have to move down a level or were postponed.
     pub(super) fn next(&self) -> Option<BootTime> {
         if self.nodes[DUE as usize].next != DUE {
             return Some(BootTime(self.tick << GRAIN_BITS));
@@ -109,7 +110,7 @@ impl Wheel {
         Some(BootTime(start.saturating_mul(1 << GRAIN_BITS)))
     }
 
-    /// The slot that comes first, and the tick at which it starts.
+    /// The earliest slot in use, and the tick at which it starts.
     fn first_slot(&self) -> Option<(usize, u32, u64)> {
         let (level, slots) = (0..).zip(&self.occupied).find(|(_, slots)| **slots != 0)?;
         let slot = slots.trailing_zeros();
@@ -118,7 +119,7 @@ impl Wheel {
         Some((level as usize, slot, (above | u64::from(slot)) << shift))
     }
 
-    /// Moves what a slot holds to where it belongs now.
+    /// Moves the nodes of a slot to the slots where they belong now.
     fn empty(&mut self, level: usize, slot: u32) {
         let head = head(level, slot);
         loop {
@@ -130,7 +131,7 @@ impl Wheel {
         }
     }
 
-    /// Moves a number to where its deadline belongs now.
+    /// Moves a node to the slot of its deadline.
     fn relink(&mut self, node: u32) {
         self.unlink(node);
         let entry = &mut self.nodes[node as usize];
@@ -161,7 +162,7 @@ impl Wheel {
         let Node { previous, next, .. } = self.nodes[node as usize];
         self.nodes[previous as usize].next = next;
         self.nodes[next as usize].previous = previous;
-        // Only a head is on both sides of a node at once.
+        // Only a list head can be on both sides of a node.
         if previous == next && next < DUE {
             self.occupied[next as usize / SLOTS] &= !(1 << (next as usize % SLOTS));
         }
@@ -259,7 +260,7 @@ mod tests {
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        // Delays over all levels.
+        // Delays across all levels.
         let delay = || (0u32..50, any::<u64>()).prop_map(|(bits, random)| random & ((1 << bits) - 1));
         prop_oneof![
             3 => (0u32..40, delay()).prop_map(|(id, delay)| Step::Schedule(id, delay)),
@@ -269,7 +270,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a map that is searched from end to end.
+        /// Compares with a map that is searched linearly.
         #[test]
         fn agrees_with_a_plain_map(steps in prop::collection::vec(step(), 1..200)) {
             let mut wheel = Wheel::with_capacity(0);
@@ -302,13 +303,13 @@ mod tests {
                 let first = plain.values().map(|deadline| deadline.div_ceil(TICK) * TICK).min();
                 match (wheel.next(), first) {
                     (Some(next), Some(first)) => prop_assert!(next.0 <= first.max(now)),
-                    // What was cancelled may still be looked at once, at its time.
+                    // A cancelled deadline may cause one additional wake-up at its former time.
                     (next, first) => prop_assert!(next.is_some() || first.is_none()),
                 }
             }
         }
 
-        /// A caller that sleeps until `next` polls a bounded number of times for each deadline.
+        /// A caller that sleeps until `next` polls a bounded number of times per deadline.
         #[test]
         fn wakes_at_most_once_a_level(delay in any::<u64>()) {
             let mut wheel = Wheel::with_capacity(0);

@@ -1,44 +1,45 @@
-//! What an operator should look at.
+//! Alarms: conditions that need an operator.
 
-/// Something that is wrong, until it is not.
+/// A condition that needs an operator, for as long as it persists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Alarm {
-    /// STUN is enabled, and neither `STUNServerAddress` with `STUNServerPort` nor the ACS URL names a server.
+    /// STUN is enabled, but neither `STUNServerAddress` and `STUNServerPort` nor the ACS URL names a server.
     NoServer,
     /// The server's name has no IPv4 address.
     Unresolved,
     /// The server does not answer (T-44).
     ServerUnreachable,
-    /// 400.
+    /// The server answers with error 400.
     BadRequest,
-    /// 401, without credentials or in spite of them (T-38).
+    /// The server answers with error 401, although the request was signed or because no credentials are provisioned
+    /// (T-38).
     Unauthorized,
-    /// 420 for an attribute that TR-111 demands.
+    /// The server answers with error 420 for an attribute that TR-111 requires.
     UnknownAttribute,
-    /// 430.
+    /// The server answers with error 430.
     StaleCredentials,
-    /// 431.
+    /// The server answers with error 431.
     IntegrityCheckFailure,
-    /// 432.
+    /// The server answers with error 432.
     MissingUsername,
-    /// 500 to 599.
+    /// The server answers with an error from 500 to 599.
     ServerError,
-    /// 600 to 699.
+    /// The server answers with an error from 600 to 699.
     GlobalFailure,
-    /// Any other error.
+    /// The server answers with another error.
     Refused,
-    /// Responses contradict each other, so somebody forges them (SEC-3).
+    /// The server's responses contradict each other; some of them are forged (SEC-3).
     Contradiction,
-    /// Every request is seen with another public address, so no Connection Request can come through.
+    /// The public address differs in every response, so Connection Requests cannot reach the CPE.
     Unstable,
-    /// The server does not honour RESPONSE-ADDRESS, so the period cannot be learned (T-46).
+    /// The server ignores RESPONSE-ADDRESS, so the keep-alive period cannot be learned (T-46).
     ProbeUnsupported,
-    /// The binding does not survive `STUNMinimumKeepAlivePeriod`.
+    /// The binding expires within `STUNMinimumKeepAlivePeriod`.
     MinimumTooLong,
 }
 
 impl Alarm {
-    /// That of an error code, 400 to 699.
+    /// The alarm of an error code from 400 to 699.
     pub(super) fn of_code(code: u16) -> Self {
         match code {
             400 => Self::BadRequest,
@@ -53,7 +54,7 @@ impl Alarm {
         }
     }
 
-    /// Those that a usable answer of the server takes back.
+    /// Alarms that a valid answer of the server clears.
     pub(super) const UNTIL_ANSWERED: [Self; 10] = [
         Self::ServerUnreachable,
         Self::BadRequest,
@@ -67,7 +68,7 @@ impl Alarm {
         Self::Refused,
     ];
 
-    /// The name for logs and metrics.
+    /// Name in logs and metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::NoServer => "no_server",

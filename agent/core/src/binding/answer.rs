@@ -1,4 +1,4 @@
-//! What the server's responses do to a session.
+//! Handles the responses of the STUN server.
 
 use std::net::SocketAddrV4;
 
@@ -15,15 +15,15 @@ use crate::{
     time::BootTime,
 };
 
-/// BINDING-CHANGEs in a row that are answered with yet another binding, before the next one waits for a refresh: a NAT
-/// that maps every datagram anew would be asked without end.
+/// Number of consecutive BINDING-CHANGE requests whose answer shows yet another binding, after which the next one waits
+/// for a refresh. With a NAT that maps every datagram anew, they would never end.
 const HOPS: u8 = 3;
 
 const UNAUTHORIZED: u16 = 401;
 const GLOBAL_FAILURE: u16 = 600;
 
 impl Session {
-    /// A datagram came in.
+    /// Handles a received datagram.
     pub(super) fn receive(
         &mut self,
         now: BootTime,
@@ -76,7 +76,7 @@ impl Session {
         context: &mut Context,
     ) {
         match (purpose, response) {
-            // CPE-13, T-39: the same again, signed, as a transaction of its own.
+            // CPE-13, T-39: the request is repeated with a signature, in a new transaction.
             (_, Response::Refused { code: UNAUTHORIZED }) if !is_signed && context.parameters.secret().is_some() => {
                 self.begin(now, purpose, true, context);
             }
@@ -92,7 +92,7 @@ impl Session {
             }
             (_, Response::Refused { code }) => {
                 context.raise(Alarm::of_code(code));
-                // A BINDING-CHANGE that failed is not repeated (CPE-36, T-38).
+                // A failed BINDING-CHANGE is not repeated (CPE-36, T-38).
                 if purpose == Purpose::Refresh {
                     self.silent_since = None;
                     self.failed(now, context);
@@ -104,7 +104,7 @@ impl Session {
         }
     }
 
-    /// The server says as what it sees the primary socket (CPE-11, CPE-12).
+    /// Handles the mapped address of the primary socket (CPE-11, CPE-12).
     fn bound(&mut self, now: BootTime, purpose: Purpose, mapped: SocketAddrV4, context: &mut Context) {
         for alarm in Alarm::UNTIL_ANSWERED {
             context.clear(alarm);
@@ -116,11 +116,11 @@ impl Session {
         let is_other = self.binding.is_none_or(|binding| binding.mapped != mapped);
         let is_new = is_other || self.age == Age::Lapsed;
         if is_other {
-            // The binding before, unless it is so young that it may be contradicted as well.
+            // The previous binding; if that is too young to be sure of, the one before it.
             let settled =
                 |binding: Binding| if binding.is_settled(now) { Some(binding.mapped) } else { binding.before };
             let before = self.binding.and_then(settled);
-            // A change that no test caused: perhaps the binding did not survive the period.
+            // A change without a test: the binding may have expired within the period.
             if self.binding.is_some() && self.age != Age::Lapsed {
                 self.search.doubt();
             }
@@ -130,7 +130,7 @@ impl Session {
         if purpose == Purpose::Refresh {
             self.search.refreshed();
             self.hops = 0;
-            // Once only: a binding that does not survive the minimum is new each time.
+            // Only once, because a binding that does not survive the minimum period is always new.
             self.age = if is_new && self.age != Age::Young { Age::Young } else { Age::Grown };
             if self.doubtful.is_some() {
                 self.doubtful = Some(now + LISTEN);
@@ -151,13 +151,13 @@ impl Session {
         self.schedule(context);
     }
 
-    /// Two responses say different things: neither counts (SEC-3).
+    /// Handles two contradicting responses: both are discarded (SEC-3).
     fn contradicted(&mut self, now: BootTime, purpose: Purpose, context: &mut Context) {
         context.raise(Alarm::Contradiction);
         if matches!(purpose, Purpose::Probe(_)) {
             return;
         }
-        // A binding that was known before these responses stays.
+        // A binding from before these responses is kept.
         if let Some(binding) = self.binding.filter(|binding| !binding.is_settled(now)) {
             self.binding = binding.before.map(|mapped| Binding {
                 mapped,
@@ -172,8 +172,8 @@ impl Session {
         self.interval = context.bounds.minimum;
     }
 
-    /// A test was answered: on the primary socket, if the binding is still there (D.1). Its MAPPED-ADDRESS is that of
-    /// the secondary socket, and says nothing of the binding (T-73).
+    /// Handles the answer to a test. If it arrives at the primary socket, the binding still exists. Its MAPPED-ADDRESS
+    /// is that of the secondary socket, and is not related to the binding (T-73).
     fn probed(
         &mut self,
         now: BootTime,
@@ -195,11 +195,11 @@ impl Session {
                 self.schedule(context);
             }
             (Socket::Primary, Aim::Period { .. }) => self.judged(now, probe, Verdict::Alive, context),
-            // The NAT gave the lapsed binding's port to the secondary socket.
+            // The NAT assigned the port of the expired binding to the secondary socket.
             (Socket::Secondary, Aim::Period { .. }) if mapped_address == probe.target => {
                 self.judged(now, probe, Verdict::Lapsed, context);
             }
-            // The server answers the sender.
+            // The server ignored RESPONSE-ADDRESS.
             (Socket::Secondary, _) => self.unsupported(now, context),
         }
     }
@@ -209,14 +209,14 @@ impl Session {
         let is_unknown = unknown.any(|attribute| attribute == code::RESPONSE_ADDRESS);
         context.count("probe", if is_unknown { "response_address_unknown" } else { "refused" });
         match probe.aim {
-            // The server has a bad moment, and the test says nothing.
+            // The server has a temporary failure, so the test has no result.
             Aim::Settle => self.age = Age::Grown,
             Aim::Period { .. } if (500..GLOBAL_FAILURE).contains(&error) => self.is_refresh_due = true,
             _ => self.unsupported(now, context),
         }
     }
 
-    /// Nobody answered a test.
+    /// Handles a test without an answer.
     pub(super) fn missed(&mut self, now: BootTime, probe: Probe, context: &mut Context) {
         match probe.aim {
             Aim::Server => self.unsupported(now, context),
@@ -228,7 +228,7 @@ impl Session {
         }
     }
 
-    /// The period cannot be learned from this server; perhaps it can another day (T-46).
+    /// Records that the period cannot be learned from this server. It is tried again later (T-46).
     fn unsupported(&mut self, now: BootTime, context: &mut Context) {
         self.reflection = Reflection::Ignored;
         self.look = now + context.settings.look_higher;

@@ -1,4 +1,4 @@
-//! What the parts of the machine share: settings, randomness, outputs, counts.
+//! State that the parts of the STUN client share: settings, randomness, outputs, counters.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -11,10 +11,10 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use super::{Alarm, Bounds, Output, Parameters, Settings};
 use crate::stun::TransactionId;
 
-/// Messages so far, by type and result (`tr111_stun_messages_total`).
+/// Numbers of messages, by type and result (`tr111_stun_messages_total`).
 pub type Counts = BTreeMap<(&'static str, &'static str), u64>;
 
-/// What the parts share.
+/// State that the parts of the STUN client share.
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) settings: Settings,
@@ -22,7 +22,7 @@ pub(super) struct Context {
     pub(super) bounds: Bounds,
     pub(super) outputs: VecDeque<Output>,
     pub(super) counts: Counts,
-    /// The period that was learned last.
+    /// The keep-alive period that was learned last.
     pub(super) learned: Option<Duration>,
     raised: BTreeSet<Alarm>,
     random: Random,
@@ -66,22 +66,22 @@ impl Context {
         self.raised.iter().copied()
     }
 
-    /// An id that nobody guesses who does not know the seed. It begins with the cookie of RFC 5389 where
-    /// XOR-MAPPED-ADDRESS is taken (T-20), and 96 bits of it are random.
+    /// A transaction identifier that cannot be guessed without the seed. If XOR-MAPPED-ADDRESS is accepted (T-20), it
+    /// begins with the magic cookie of RFC 5389 and has 96 random bits.
     pub(super) fn transaction_id(&mut self) -> TransactionId {
         let id = TransactionId(self.random.draw().to_be_bytes());
         if self.settings.xor_mapped_address { id.with_cookie() } else { id }
     }
 
-    /// `period` less up to a twentieth, so that devices that started together drift apart. Never above, because the
-    /// binding may not live longer.
+    /// `period`, shortened by a random part of up to a twentieth, so that devices which started together diverge. It is
+    /// never extended, because the binding might expire.
     pub(super) fn jittered(&mut self, period: Duration) -> Duration {
         let span = (period / 20).as_nanos() as u64;
         period.saturating_sub(Duration::from_nanos((self.random.draw() >> 64) as u64 % (span + 1)))
     }
 }
 
-/// A keyed hash of a counter: unpredictable as long as the key is.
+/// A keyed hash of a counter; unpredictable without the key.
 #[derive(Debug)]
 struct Random {
     key: [u64; 2],

@@ -1,4 +1,4 @@
-//! A request on its way, and what it is for.
+//! STUN requests of the CPE and their purposes.
 
 use std::net::SocketAddrV4;
 
@@ -8,14 +8,14 @@ use crate::{
     time::BootTime,
 };
 
-/// What a request is for.
+/// Purpose of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// To learn the binding, and to keep it.
+    /// Learn and refresh the binding.
     Refresh,
-    /// To say that it changed (CPE-31).
+    /// Announce a changed binding (CPE-31).
     Change,
-    /// To test whether it still is (CPE-24).
+    /// Test whether the binding still exists (CPE-24).
     Probe(Probe),
 }
 
@@ -23,24 +23,24 @@ pub(super) enum Purpose {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Probe {
     pub(super) aim: Aim,
-    /// The binding.
+    /// The public address of the binding.
     pub(super) target: SocketAddrV4,
-    /// When it has failed.
+    /// Time at which the test has failed without an answer.
     pub(super) deadline: BootTime,
 }
 
-/// What a test is about.
+/// Question that a test answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Aim {
-    /// Whether the server honours RESPONSE-ADDRESS at all (T-46).
+    /// Whether the server honours RESPONSE-ADDRESS (T-46).
     Server,
-    /// Nothing: its answer makes a new binding one that the NAT keeps.
+    /// None: its answer makes the NAT treat a new binding as established.
     Settle,
     /// Whether the binding survives a period.
     Period {
-        /// The period.
+        /// The period that is tested.
         candidate: std::time::Duration,
-        /// For how long the binding really was quiet.
+        /// Time for which the binding actually was quiet.
         quiet: std::time::Duration,
     },
 }
@@ -53,24 +53,24 @@ impl Purpose {
         }
     }
 
-    /// A request makes one for the same purpose superfluous.
+    /// Whether this request replaces a running one with the other purpose.
     pub(super) fn supersedes(self, other: Self) -> bool {
         std::mem::discriminant(&self) == std::mem::discriminant(&other)
     }
 }
 
-/// A request on its way.
+/// A running request.
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) purpose: Purpose,
     pub(super) is_signed: bool,
     pub(super) transaction: Transaction,
-    /// When the transaction wants to be polled.
+    /// Time at which the transaction has to be polled.
     pub(super) wake: BootTime,
 }
 
 impl Exchange {
-    /// A new transaction. It is signed only where the server asked for that (CPE-17) and there is a secret.
+    /// Starts a transaction. It is signed only if the server asked for that (CPE-17) and there is a secret.
     pub(super) fn new(
         now: BootTime,
         server: SocketAddrV4,
@@ -88,7 +88,7 @@ impl Exchange {
             Purpose::Probe(probe) => request.attribute(Attribute::ResponseAddress(probe.target)),
         };
         let username = &context.parameters.stun_username;
-        // CPE-30, T-36: with CONNECTION-REQUEST-BINDING always, else only where a signature needs it.
+        // CPE-30, T-36: USERNAME always accompanies CONNECTION-REQUEST-BINDING, and otherwise only a signature.
         if !username.is_empty() && (purpose.socket() == Socket::Primary || secret.is_some()) {
             request = request.attribute(Attribute::Username(Username(username.as_bytes())));
         }

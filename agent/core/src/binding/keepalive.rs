@@ -1,38 +1,38 @@
-//! When the primary socket has to send: between the ACS's minimum and its maximum (TR-111 2.2.1.2, CPE-20 to CPE-22).
+//! Keep-alive times of the primary socket, between the ACS's minimum and maximum (TR-111 2.2.1.2, CPE-20 to CPE-22).
 
 use std::time::Duration;
 
 use super::{Parameters, Settings};
 use crate::time::BootTime;
 
-/// Time for a test of the binding to be answered. RFC 3489's schedule has sent it five times by then, so a test does
-/// not fail for a lost datagram.
+/// Time in which a test of the binding has to be answered. RFC 3489's schedule sends five copies in this time, so a
+/// test does not fail because of one lost datagram.
 pub(super) const PATIENCE: Duration = Duration::from_millis(3_100);
 
-/// The latest answer to a request that still counts as one with it. Anything later, from whomever, leaves unclear how
-/// long the binding was left alone, because some NATs are refreshed by what comes in and some are not.
+/// Longest delay between a datagram that was sent and one that arrived, for both to count as one event for the NAT. A
+/// later arrival makes the quiet time unclear, because only some NATs refresh a binding on incoming datagrams.
 const ECHO: Duration = Duration::from_secs(2);
 
-/// What `STUNMinimumKeepAlivePeriod` and `STUNMaximumKeepAlivePeriod` allow.
+/// Limits from `STUNMinimumKeepAlivePeriod` and `STUNMaximumKeepAlivePeriod`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// No new transaction comes sooner after another.
+    /// Shortest time between the beginnings of two transactions.
     pub minimum: Duration,
-    /// Nothing is sent for no longer than this.
+    /// Longest time without a datagram sent.
     pub maximum: Duration,
-    /// The longest period that leaves time for a test before the refresh that `maximum` demands.
+    /// Longest period that leaves time for a test before the refresh that `maximum` requires.
     pub longest: Duration,
-    /// The period is to be learned: minimum and maximum differ (CPE-23).
+    /// Whether the period has to be learned, because minimum and maximum differ (CPE-23).
     pub is_open: bool,
 }
 
 impl Bounds {
-    /// The bounds that the ACS and the operator set.
+    /// The limits of the ACS's parameters and the operator's settings.
     pub fn new(parameters: &Parameters, settings: &Settings) -> Self {
         let minimum = Duration::from_secs(parameters.stun_minimum_keep_alive_period.into());
         let maximum = u64::try_from(parameters.stun_maximum_keep_alive_period).ok().map(Duration::from_secs);
         let is_open = maximum != Some(minimum);
-        // Both floors are T-45's: 0 is in the range of both parameters.
+        // T-45 defines both floors, because both parameters may be 0.
         let minimum = minimum.max(settings.shortest_period);
         let maximum = maximum.unwrap_or(settings.longest_period).max(minimum);
         let patience = PATIENCE.min(maximum / 10);
@@ -40,21 +40,21 @@ impl Bounds {
         Self { minimum, maximum, longest, is_open: is_open && minimum < maximum }
     }
 
-    /// `period` between the bounds.
+    /// `period`, limited to these bounds.
     pub fn clamp(&self, period: Duration) -> Duration {
         let longest = if self.is_open { self.longest } else { self.maximum };
         period.clamp(self.minimum, longest)
     }
 }
 
-/// What the primary socket sent and heard, as far as the NAT's timer and the bounds care.
+/// Times of datagrams on the primary socket, as far as the NAT and the bounds depend on them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Activity {
-    /// When it sent last, whatever it was: only what leaves is sure to refresh a binding.
+    /// Last datagram sent. Only outgoing datagrams are sure to refresh a binding.
     sent: Option<BootTime>,
-    /// When it sent or heard something last: some NATs are refreshed by what comes in (T-47).
+    /// Last datagram sent or received; some NATs refresh a binding on incoming datagrams (T-47).
     moved: Option<BootTime>,
-    /// When something came that the CPE itself asked for, and that therefore disturbs nothing.
+    /// Last datagram received that the CPE requested, and that therefore is no disturbance.
     expected: Option<BootTime>,
 }
 
@@ -72,22 +72,22 @@ impl Activity {
         self.expected = Some(now);
     }
 
-    /// When `period` is over since something was sent: at once, if nothing was.
+    /// The time `period` after the last datagram sent; at once if nothing was sent.
     pub(super) fn refresh_at(&self, period: Duration) -> BootTime {
         self.sent.map_or(BootTime::default(), |sent| sent + period)
     }
 
-    /// What came in came right behind what went out, so that both are one point in time for the NAT.
+    /// Whether the last incoming datagram followed an outgoing one immediately, so that both are one event for the NAT.
     pub(super) fn is_quiet(&self) -> bool {
         self.moved.is_some_and(|moved| self.sent.max(self.expected).is_some_and(|cause| moved <= cause + ECHO))
     }
 
-    /// For how long the binding has been quiet.
+    /// Time for which the binding has been quiet.
     pub(super) fn quiet(&self, now: BootTime) -> Duration {
         self.moved.and_then(|moved| now.since(moved)).unwrap_or_default()
     }
 
-    /// When the binding will have been quiet for `period`.
+    /// Time at which the binding will have been quiet for `period`.
     pub(super) fn quiet_at(&self, period: Duration) -> BootTime {
         self.moved.map_or(BootTime::default(), |moved| moved + period)
     }
@@ -106,7 +106,7 @@ mod tests {
         Bounds::new(&parameters, &Settings::default())
     }
 
-    /// CPE-23: minimum equal to maximum is a fixed period, without a search.
+    /// CPE-23: equal minimum and maximum fix the period, without a search.
     #[test]
     fn equal_bounds_fix_the_period() {
         let fixed = bounds(25, 25);
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(fixed.clamp(Duration::from_secs(1)), Duration::from_secs(25));
     }
 
-    /// CPE-22, T-45: -1 is no maximum, and 0 is the internal floor.
+    /// CPE-22, T-45: -1 means no maximum, and 0 is raised to the internal minimum.
     #[test]
     fn no_maximum_and_a_maximum_of_zero_have_internal_bounds() {
         let open = bounds(0, -1);
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(bounds(7_200, -1).maximum, Duration::from_hours(2));
     }
 
-    /// CPE-22: there is time for a test before the maximum is over.
+    /// CPE-22: the longest period leaves time for a test before the maximum.
     #[test]
     fn the_longest_period_leaves_time_for_a_test() {
         for (minimum, maximum) in [(1, 2), (5, 10), (10, 120), (30, -1)] {

@@ -1,4 +1,4 @@
-//! The CPE: which server, whether a session with it, and what the ACS is told.
+//! The STUN client of the CPE: chooses the server, runs the session with it, and reports to the ACS.
 
 use std::{net::SocketAddrV4, time::Duration};
 
@@ -11,12 +11,12 @@ use super::{
 };
 use crate::time::BootTime;
 
-/// What is worth to be kept over a restart.
+/// State that is stored across restarts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// The period that was learned: discovery begins with it.
+    /// The learned keep-alive period, with which discovery begins.
     pub learned: Option<Duration>,
-    /// What the ACS was told last: it is not told the same again.
+    /// The last report to the ACS; it is not repeated.
     pub told: Option<Report>,
 }
 
@@ -28,14 +28,14 @@ pub struct Cpe {
     server: Option<Server>,
     session: Option<Session>,
     teller: Teller,
-    /// The binding is likely to change again, as far as is known.
+    /// Whether the binding is likely to change again.
     is_restless: bool,
-    /// When the newest transaction of an earlier session began.
+    /// Time at which the last transaction of earlier sessions began.
     begun: Option<BootTime>,
 }
 
 impl Cpe {
-    /// A CPE without an address, which therefore is silent.
+    /// A client without a local address, which sends nothing.
     pub fn new(settings: Settings, parameters: Parameters, memory: Memory) -> Self {
         let mut teller = Teller::new(settings.damping, memory.told);
         teller.set_limit(parameters.notification_limit);
@@ -43,14 +43,14 @@ impl Cpe {
         Self { context, local: None, server: None, session: None, teller, is_restless: false, begun: None }
     }
 
-    /// Takes what happened at `now`.
+    /// Handles an input at `now`.
     pub fn handle(&mut self, now: BootTime, input: Input<'_>) {
         match input {
             Input::Parameters(parameters) => self.set_parameters(parameters),
             Input::Local(local) => {
                 if self.local != local {
                     self.local = local;
-                    // CPE-15, CPE-16: what was known is void, and the minimum does not hold.
+                    // CPE-15, CPE-16: the previous binding is void, and the minimum period does not apply.
                     self.end_session();
                     self.begun = None;
                 }
@@ -90,12 +90,12 @@ impl Cpe {
         self.report(now);
     }
 
-    /// The next thing to do.
+    /// The next output.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.context.outputs.pop_front()
     }
 
-    /// When [`Input::Tick`] is due.
+    /// Time at which [`Input::Tick`] has to be passed.
     pub fn next_deadline(&self) -> Option<BootTime> {
         let server = self.server.as_ref().filter(|_| self.local.is_some());
         let server = server.map_or(BootTime::NEVER, Server::deadline);
@@ -104,13 +104,13 @@ impl Cpe {
         Some(server.min(session).min(report)).filter(|deadline| *deadline != BootTime::NEVER)
     }
 
-    /// `UDPConnectionRequestAddress` and `NATDetected`, as they are now.
+    /// The current values of `UDPConnectionRequestAddress` and `NATDetected`.
     pub fn current(&self) -> Report {
         self.teller.report()
     }
 
-    /// Whether [`Self::current`] is what is known, and not merely the listener's own address while a first answer is
-    /// waited for: that of a new server, or to a new local address.
+    /// Whether [`Self::current`] is final. It is not while the first answer of a new server, or to a new local address,
+    /// is outstanding; then it has the listener's own address.
     pub fn is_determined(&self) -> bool {
         match (&self.session, &self.server) {
             (Some(session), _) => !session.is_first(),
@@ -119,45 +119,45 @@ impl Cpe {
         }
     }
 
-    /// What to keep over a restart.
+    /// State to be stored across restarts.
     pub fn memory(&self) -> Memory {
         Memory { learned: self.context.learned, told: self.teller.told() }
     }
 
-    /// The binding, as far as the server told of one.
+    /// The binding, as the server reported it.
     pub fn binding(&self) -> Option<Binding> {
         self.session.as_ref().and_then(|session| session.binding)
     }
 
-    /// The server that is asked.
+    /// The server in use.
     pub fn server(&self) -> Option<SocketAddrV4> {
         self.server.as_ref().and_then(Server::address)
     }
 
-    /// The keep-alive period in use; `None` without a session.
+    /// The current keep-alive period; `None` without a session.
     pub fn period(&self) -> Option<Duration> {
         self.session.as_ref().map(|session| session.period(&self.context))
     }
 
-    /// The phase of the search; `None` where the period is not searched: without translation, with a fixed period, and
-    /// with a server that does not honour RESPONSE-ADDRESS.
+    /// Phase of the search; `None` if there is no search: without NAT, with a fixed period, or if the server ignores
+    /// RESPONSE-ADDRESS.
     pub fn phase(&self) -> Option<Phase> {
         let session = self.session.as_ref().filter(|session| session.translated().is_some())?;
         let is_searched = self.context.bounds.is_open && session.reflection != Reflection::Ignored;
         is_searched.then(|| session.search.phase())
     }
 
-    /// The bounds of the period.
+    /// Limits of the keep-alive period.
     pub fn bounds(&self) -> Bounds {
         self.context.bounds
     }
 
-    /// What is wrong now.
+    /// The current alarms.
     pub fn alarms(&self) -> impl Iterator<Item = Alarm> {
         self.context.alarms()
     }
 
-    /// Messages so far, by type and result.
+    /// Numbers of messages, by type and result.
     pub fn counts(&self) -> &Counts {
         &self.context.counts
     }
@@ -180,7 +180,7 @@ impl Cpe {
         self.rebound();
     }
 
-    /// Goes on between the bounds that the parameters and the settings allow now.
+    /// Applies the bounds of the current parameters and settings.
     fn rebound(&mut self) {
         self.context.bounds = Bounds::new(&self.context.parameters, &self.context.settings);
         if let Some(session) = &mut self.session {
@@ -188,7 +188,7 @@ impl Cpe {
         }
     }
 
-    /// The server that the parameters name now (CPE-7, CPE-8), or none where STUN is off (CPE-1).
+    /// Chooses the server that the parameters name (CPE-7, CPE-8); none if STUN is disabled (CPE-1).
     fn choose_server(&mut self, now: BootTime) {
         let parameters = &self.context.parameters;
         if !parameters.stun_enable {
@@ -206,13 +206,13 @@ impl Cpe {
             self.context.clear(Alarm::Unresolved);
         }
         self.context.clear(Alarm::NoServer);
-        // Without an address there is nobody to ask, not even for a name.
+        // Without a local address, names cannot be resolved either.
         if let Some(server) = self.server.as_mut().filter(|_| self.local.is_some()) {
             server.tick(now, &mut self.context);
         }
     }
 
-    /// A session for the address and the server of now.
+    /// Creates the session for the current local address and server.
     fn choose_session(&mut self, now: BootTime) {
         let wanted = self.local.zip(self.server());
         let existing = self.session.as_ref().map(|session| (session.local, session.server));
@@ -221,7 +221,7 @@ impl Cpe {
         }
         self.end_session();
         self.session = wanted.map(|(local, server)| {
-            // CPE-21 holds for another server, too.
+            // CPE-21 applies across servers, too.
             let start = self.begun.map_or(now, |begun| now.max(begun + self.context.bounds.minimum));
             Session::new(local, server, start, &self.context)
         });
@@ -233,7 +233,7 @@ impl Cpe {
         }
     }
 
-    /// What the ACS may read, and is told.
+    /// Updates the report, and notifies the ACS when that is due.
     fn report(&mut self, now: BootTime) {
         let translated = self.session.as_ref().and_then(Session::translated);
         let report = Report { address: translated.or(self.local), nat_detected: translated.is_some() };

@@ -1,24 +1,25 @@
-//! The NAT binding on which the CPE hears UDP Connection Requests (TR-111 2.2.1).
+//! STUN client of a CPE: learns and keeps the NAT binding through which UDP Connection Requests arrive (TR-111 2.2.1).
 //!
-//! The CPE asks a STUN server under which public address its own socket is seen, tells the ACS by attributes in those
-//! requests and by parameters of the data model, and asks again before the NAT forgets. How long that may take is
-//! learned from the NAT itself.
+//! The CPE asks a STUN server for the public address of its socket. It reports the address to the ACS by attributes in
+//! these requests and by parameters of the data model, and refreshes the binding before it expires in the NAT. The
+//! keep-alive period is learned from the NAT.
 //!
-//! | type | is |
+//! | type | purpose |
 //! | --- | --- |
-//! | [`Cpe`] | the machine: server, session and what the ACS is told |
-//! | [`Parameters`], [`Settings`] | what the ACS and the operator set |
-//! | [`Bounds`] | the ACS's minimum and maximum period |
-//! | [`Search`] | the longest period that the binding survives |
-//! | [`Binding`] | as what the server sees the listener |
+//! | [`Cpe`] | the STUN client: server, session and reports to the ACS |
+//! | [`Parameters`], [`Settings`] | parameters of the ACS, settings of the operator |
+//! | [`Bounds`] | limits of the keep-alive period |
+//! | [`Search`] | search for the longest period that the binding survives |
+//! | [`Binding`] | the address of the listener that the server sees |
 //! | [`Report`] | `UDPConnectionRequestAddress` and `NATDetected` |
 //!
-//! There are two sockets. The primary one hears Connection Requests, and every request from it carries
-//! CONNECTION-REQUEST-BINDING (CPE-28). The secondary one sends the tests of the binding, with RESPONSE-ADDRESS, and
+//! There are two sockets. The primary one receives Connection Requests, and every request from it carries
+//! CONNECTION-REQUEST-BINDING (CPE-28). The secondary one sends the tests of the binding with RESPONSE-ADDRESS, and
 //! never that attribute (CPE-29).
 //!
-//! Where TR-111 says that every such request has USERNAME and CONNECTION-REQUEST-BINDING, RFC 3489's repetition
-//! without attributes that the server does not understand (420) has nothing to leave out, so there is none.
+//! After an error 420, RFC 3489 repeats the request without the attributes that the server does not understand. TR-111
+//! requires USERNAME and CONNECTION-REQUEST-BINDING in every request, so nothing can be omitted and nothing is
+//! repeated.
 
 mod alarm;
 mod answer;
@@ -49,75 +50,76 @@ pub use settings::{Parameters, Settings};
 /// A socket of the CPE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Socket {
-    /// The one that hears UDP Connection Requests.
+    /// The socket that receives UDP Connection Requests.
     Primary,
-    /// The one that tests the binding.
+    /// The socket that tests the binding.
     Secondary,
 }
 
-/// Something that happened.
+/// Inputs of the STUN client.
 #[derive(Clone, Debug)]
 pub enum Input<'a> {
-    /// The ACS, or whoever else may, set parameters: all of them, as they are now.
+    /// Parameters changed; all current values.
     Parameters(Parameters),
-    /// The address and port that datagrams of the primary socket leave with towards the server: a real one, never
-    /// 0.0.0.0 (T-43). At first there is none.
+    /// Local address and port of datagrams from the primary socket to the server, never 0.0.0.0 (T-43). `None` at
+    /// first.
     Local(Option<SocketAddrV4>),
-    /// The answer to [`Output::Resolve`]; without addresses where it failed.
+    /// The reply to [`Output::Resolve`]; without addresses if it failed.
     Resolved {
-        /// The host that was asked for.
+        /// The name that was resolved.
         host: &'a str,
         /// Its addresses, in the resolver's order.
         addresses: &'a [Ipv4Addr],
     },
-    /// A datagram of STUN came in: its first byte is 0 or 1 (UCR-17).
+    /// A STUN message was received: a datagram whose first byte is 0 or 1 (UCR-17).
     Received {
-        /// Where.
+        /// The receiving socket.
         socket: Socket,
-        /// Where from.
+        /// Source of the datagram.
         source: SocketAddrV4,
-        /// All of it.
+        /// The datagram.
         datagram: &'a [u8],
     },
-    /// Another datagram came in on the primary socket. It may have refreshed the binding (T-47).
+    /// Another datagram was received on the primary socket. It may have refreshed the binding (T-47).
     Heard,
-    /// Whether the ACS wants to be told of the address: it set Active on `UDPConnectionRequestAddress`. At first it does.
-    /// [`Output::Notify`] comes anyway, but the limit counts from what the ACS was told (CPE-40).
+    /// Whether the ACS requests notifications: it set Active on `UDPConnectionRequestAddress`. `true` at first.
+    /// [`Output::Notify`] is produced in either case, but the limit counts from the last notification to the ACS
+    /// (CPE-40).
     Asked(bool),
-    /// The operator changed settings. The seed stays as it was.
+    /// The operator changed settings. The seed is not changed.
     Settings(Settings),
-    /// Time went by.
+    /// Time has passed.
     Tick,
 }
 
-/// What to do, in this order.
+/// Outputs of the STUN client, in the order in which they have to be performed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Send this datagram.
+    /// Send a datagram.
     Transmit {
-        /// From where.
+        /// The sending socket.
         socket: Socket,
-        /// Where to.
+        /// Destination of the datagram.
         to: SocketAddrV4,
-        /// All of it.
+        /// The datagram.
         datagram: Vec<u8>,
     },
-    /// Look this name up, and hand in [`Input::Resolved`].
+    /// Resolve a name, and reply by [`Input::Resolved`].
     Resolve {
         /// The name.
         host: String,
     },
-    /// The values of the data model changed.
+    /// The values in the data model changed.
     Changed(Report),
-    /// The ACS is to be told of the values, if it asked for that: limit and damping are over (CPE-39 to CPE-41).
+    /// Notify the ACS of the values, if it requested that. Limit and damping have passed (CPE-39 to CPE-41).
     Notify(Report),
-    /// Something is wrong. It is not said again until it was [`Output::Cleared`].
+    /// An alarm was raised. It is not repeated before [`Output::Cleared`].
     Alarm(Alarm),
-    /// It is not any more.
+    /// An alarm was cleared.
     Cleared(Alarm),
-    /// The longest period that the binding survives is known. [`Cpe::memory`] changed.
+    /// The keep-alive period was learned, and [`Cpe::memory`] changed.
     Learned {
-        /// The period.
+        /// The longest period that the binding survives.
         period: Duration,
     },
 }

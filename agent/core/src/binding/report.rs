@@ -1,41 +1,41 @@
-//! What the ACS may read and is told: `UDPConnectionRequestAddress` and `NATDetected` (TR-111 2.2.1.3).
+//! Reports to the ACS: `UDPConnectionRequestAddress` and `NATDetected` (TR-111 2.2.1.3).
 //!
-//! Reading always gives the truth. Telling keeps to `UDPConnectionRequestAddressNotificationLimit` (CPE-40), and waits
-//! a while where the binding is about to change again (CPE-41).
+//! Reads always return the current values. Notifications respect `UDPConnectionRequestAddressNotificationLimit`
+//! (CPE-40), and are delayed while the binding is likely to change again (CPE-41).
 
 use std::{net::SocketAddrV4, time::Duration};
 
 use crate::time::BootTime;
 
-/// The two values.
+/// The values of the two parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// `UDPConnectionRequestAddress`: the public address of the binding where one is known to be in use, else that of
-    /// the listener itself (CPE-37, CPE-42, T-44). `None` without an interface address.
+    /// `UDPConnectionRequestAddress`: the public address of the binding if it is in use, else the address of the
+    /// listener (CPE-37, CPE-42, T-44). `None` without a local address.
     pub address: Option<SocketAddrV4>,
     /// `NATDetected`.
     pub nat_detected: bool,
 }
 
 impl Report {
-    /// `UDPConnectionRequestAddress` as CWMP reads it. The port is always written: DM-20 lets it be left out only
-    /// where it is 80, and never asks for that.
+    /// `UDPConnectionRequestAddress` as a CWMP value, always with the port. DM-20 allows to omit only port 80, and
+    /// never requires that.
     pub fn udp_connection_request_address(&self) -> String {
         self.address.map(|address| address.to_string()).unwrap_or_default()
     }
 }
 
-/// Which report was told last, and when the present one may be.
+/// Tracks the last notified report, and when the current one may be notified.
 #[derive(Clone, Debug)]
 pub(super) struct Teller {
     limit: Duration,
     damping: Duration,
     told: Option<Report>,
-    /// The ACS wants to be told.
+    /// Whether the ACS requests notifications.
     is_asked: bool,
-    /// When it was told.
+    /// Time of the last notification.
     last: Option<BootTime>,
-    /// The report now, and since when it differs from what was told.
+    /// The current report, and since when it differs from the last notified one.
     report: Report,
     since: Option<BootTime>,
 }
@@ -57,7 +57,7 @@ impl Teller {
         self.report
     }
 
-    /// What was told last.
+    /// The last notified report.
     pub(super) fn told(&self) -> Option<Report> {
         self.told
     }
@@ -74,25 +74,25 @@ impl Teller {
         self.limit = Duration::from_secs(seconds.into());
     }
 
-    /// Takes the values of now. Says whether they changed.
+    /// Sets the current report. Returns whether it changed.
     pub(super) fn set(&mut self, now: BootTime, report: Report) -> bool {
         let changed = self.report != report;
         self.report = report;
-        // A change that was undone before it was told is no news.
+        // A change that was reverted before its notification is not notified.
         self.since = (self.told != Some(report)).then(|| self.since.unwrap_or(now));
         changed
     }
 
-    /// When the report is to be told; `is_restless` says that the binding is about to change.
+    /// Time of the next notification; `is_restless` says that the binding is likely to change again.
     pub(super) fn due(&self, is_restless: bool) -> Option<BootTime> {
-        // Without an address there is no way to tell anybody.
+        // Without a local address, nothing can be sent.
         let since = self.since.filter(|_| self.report.address.is_some())?;
         let allowed = self.last.map_or(since, |last| last + self.limit);
         let calm = if is_restless { since + self.damping } else { since };
         Some(allowed.max(calm))
     }
 
-    /// Tells it.
+    /// Marks the current report as notified, and returns it.
     pub(super) fn tell(&mut self, now: BootTime) -> Report {
         self.told = Some(self.report);
         if self.is_asked {
@@ -121,7 +121,7 @@ mod tests {
         teller
     }
 
-    /// DM-20: with its port, whichever that is.
+    /// DM-20: the port is always present.
     #[test]
     fn the_address_is_host_and_port() {
         assert_eq!(report(80).udp_connection_request_address(), "198.51.100.7:80");
@@ -129,7 +129,8 @@ mod tests {
         assert_eq!(Report::default().udp_connection_request_address(), "");
     }
 
-    /// CPE-40: the first change goes at once, one within the limit waits and goes with the latest value.
+    /// CPE-40: the first change is notified at once; a change within the limit waits and is notified with the latest
+    /// value.
     #[test]
     fn a_change_within_the_limit_waits_for_it() {
         let mut teller = teller(60);
@@ -141,13 +142,13 @@ mod tests {
         assert_eq!(teller.due(false), Some(at(160)));
         assert_eq!(teller.tell(at(160)), report(3));
         assert_eq!(teller.due(false), None);
-        // A limit that the ACS lowers counts at once.
+        // A lower limit takes effect at once.
         teller.set(at(161), report(4));
         teller.set_limit(0);
         assert!(teller.due(false).unwrap() <= at(161));
     }
 
-    /// CPE-41: a binding that is about to change is told later, but not for ever.
+    /// CPE-41: the notification of a binding that is likely to change is delayed, but not forever.
     #[test]
     fn a_restless_binding_is_told_within_the_damping() {
         let mut teller = teller(0);

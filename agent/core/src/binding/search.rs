@@ -1,72 +1,73 @@
-//! The search for the longest keep-alive period that the NAT binding survives (TR-111 2.2.1.2, CPE-23 to CPE-25).
+//! Search for the longest keep-alive period that the NAT binding survives (TR-111 2.2.1.2, CPE-23 to CPE-25).
 //!
-//! Pure arithmetic over verdicts: the session keeps the binding quiet for [`Search::candidate`], tests it, and hands in
-//! the verdict. Discovery doubles until a period is too long and then halves the ratio between the longest period known
-//! good and the shortest known bad, until they are a tenth apart. Only a period that was seen to hold is ever learned,
-//! so the result is not above the timeout of that time.
+//! The search only computes: the session keeps the binding quiet for [`Search::candidate`], tests it, and passes the
+//! verdict to [`Search::judge`]. Discovery doubles the period until a test fails. Then it halves the ratio between the
+//! longest good and the shortest bad period, until they differ by at most a tenth. Only a period that passed a test is
+//! learned, so the result does not exceed the timeout at that time.
 //!
-//! The timeout may shrink at any time. Monitoring tests the learned period now and then, before a refresh. When the
-//! binding lapsed at or below the longest period known good, nothing is known to hold any more, and discovery starts
-//! again at the shortest period: from there it comes to the new timeout with few lapses, and each of them is short. A
-//! period that was seen to hold before other tests lapsed is tested again, because the timeout may have shrunk between.
+//! The timeout may shrink at any time, so monitoring tests the learned period regularly, before a refresh. If a test
+//! fails at or below the longest good period, no period is known to be good any more, and discovery restarts at the
+//! shortest one. It reaches the new timeout from below with few and short outages. A period that passed before later
+//! tests failed is tested again, because the timeout may have shrunk in between.
 
 use std::{ops::RangeInclusive, time::Duration};
 
-/// Where discovery begins, if the bounds let it: shorter than the timeout of any NAT that the field knows.
+/// First period of discovery, within the bounds: shorter than the timeout of any known NAT.
 const FIRST: Duration = Duration::from_secs(10);
-/// Longest time from one test of monitoring to the next, so that a shrunken timeout is seen in minutes: see
-/// [`REFRESHES`].
+/// Time between two tests in monitoring, so that a shrunken timeout is detected within minutes. [`REFRESHES`] limits
+/// it.
 const BETWEEN_TESTS: Duration = Duration::from_mins(2);
-/// Refreshes from one test of monitoring to the next: as many as [`BETWEEN_TESTS`] has room for, in these bounds. A test
-/// adds one packet to a refresh, so tests add a tenth to a third to the packets.
+/// Number of refreshes between two tests in monitoring. A test adds one packet to a refresh, so tests increase the
+/// packets by a tenth to a third.
 const REFRESHES: RangeInclusive<u32> = 3..=10;
-/// Tests in a row that may lapse before the period that held before them is tested again.
+/// Number of consecutive failed tests after which the period that was good before them is tested again.
 const LAPSES: u32 = 2;
 
-/// What a test of the binding showed.
+/// Result of a test of the binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The binding was still there.
+    /// The binding still existed.
     Alive,
-    /// It was not.
+    /// The binding had expired.
     Lapsed,
 }
 
 /// The two phases that TR-111 2.2.1.2 suggests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Looks for the period.
+    /// Searches for the period.
     Discovery,
-    /// Has it, and tests whether it still holds.
+    /// Uses the learned period, and tests whether it still is good.
     Monitoring,
 }
 
-/// The search, between two bounds.
+/// A search between two bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Search {
     shortest: Duration,
     longest: Duration,
-    /// The candidate while no period is known to hold.
+    /// The first candidate while no good period is known.
     first: Duration,
-    /// Longest period that was seen to hold, and that nothing speaks against since.
+    /// The longest period that passed a test and was not contradicted since.
     good: Option<Duration>,
-    /// Shortest period that was seen not to hold.
+    /// The shortest period that failed a test.
     bad: Option<Duration>,
-    /// Steps up are small, so that a lapse is short: there is a value that held before.
+    /// Whether the period is increased in small steps, so that an outage is short; used if a good period was known
+    /// before.
     careful: bool,
     phase: Phase,
-    /// Refreshes since monitoring tested last.
+    /// Refreshes since the last test in monitoring.
     refreshes: u32,
-    /// Tests that lapsed since the last one that did not.
+    /// Consecutive failed tests.
     lapses: u32,
-    /// A test of this search lapsed, and the next ones may, too.
+    /// Whether a test of this search failed, so that further ones may fail.
     disturbs: bool,
-    /// The last test came late and lapsed.
+    /// Whether the last test was late and failed.
     is_late: bool,
 }
 
 impl Search {
-    /// A search that knows nothing, for periods from `shortest` to `longest`.
+    /// A new search for periods from `shortest` to `longest`.
     pub fn new(shortest: Duration, longest: Duration) -> Self {
         let longest = longest.max(shortest);
         Self {
@@ -84,7 +85,7 @@ impl Search {
         }
     }
 
-    /// A search that begins with what an earlier one learned.
+    /// A search that begins with a learned period.
     pub fn resume(shortest: Duration, longest: Duration, learned: Duration) -> Self {
         let mut search = Self::new(shortest, longest);
         search.first = learned.clamp(search.shortest, search.longest);
@@ -92,7 +93,7 @@ impl Search {
         search
     }
 
-    /// The same search between other bounds: what was learned is a first guess there.
+    /// Changes the bounds. A learned period becomes the first candidate.
     pub fn rebound(&mut self, shortest: Duration, longest: Duration) {
         if (shortest, longest) != (self.shortest, self.longest) {
             *self = match self.good {
@@ -102,28 +103,27 @@ impl Search {
         }
     }
 
-    /// The phase.
+    /// The current phase.
     pub fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// The period that is safe as far as is known.
+    /// The longest period that is known to be good, else the shortest one.
     pub fn period(&self) -> Duration {
         self.good.unwrap_or(self.shortest)
     }
 
-    /// The period that discovery found; `None` while it looks, and where the binding does not even survive the shortest
-    /// one.
+    /// The learned period; `None` during discovery, or if the binding does not survive the shortest period.
     pub fn learned(&self) -> Option<Duration> {
         self.good.filter(|_| self.phase == Phase::Monitoring)
     }
 
-    /// Tests let the binding lapse, and more of them may.
+    /// Whether tests let the binding expire, and further ones may.
     pub fn disturbs(&self) -> bool {
         self.phase == Phase::Discovery && self.disturbs
     }
 
-    /// For how long the binding should be quiet before it is tested next; `None` where the next refresh needs no test.
+    /// Time for which the binding should be quiet before the next test; `None` if the next refresh needs no test.
     pub fn candidate(&self) -> Option<Duration> {
         let Some(good) = self.good else {
             return (self.phase == Phase::Discovery || self.is_due()).then_some(self.first);
@@ -139,20 +139,20 @@ impl Search {
         })
     }
 
-    /// Monitoring has refreshed often enough without a test.
+    /// Whether monitoring is due for a test.
     fn is_due(&self) -> bool {
         let refreshes = BETWEEN_TESTS.as_millis() / self.period().as_millis().max(1);
         let refreshes = u32::try_from(refreshes).unwrap_or(u32::MAX);
         self.refreshes >= refreshes.clamp(*REFRESHES.start(), *REFRESHES.end())
     }
 
-    /// The binding was refreshed without a test.
+    /// Records a refresh without a test.
     pub fn refreshed(&mut self) {
         self.refreshes = self.refreshes.saturating_add(1);
     }
 
-    /// Something other than a test suggests that the binding did not hold. What was learned is confirmed from the
-    /// shortest period upwards, so that the binding holds meanwhile.
+    /// Records that the binding seems to have expired without a test. The learned period is confirmed from the shortest
+    /// one upwards, so that the binding survives meanwhile.
     pub fn doubt(&mut self) {
         self.refreshes = u32::MAX;
         if self.good.is_some() {
@@ -161,7 +161,7 @@ impl Search {
         }
     }
 
-    /// Looks whether the binding holds longer than it did, by small steps.
+    /// Tests whether the binding survives longer periods than the learned one, in small steps.
     pub fn look_higher(&mut self) {
         if self.phase == Phase::Monitoring && self.good.is_some_and(|good| good < self.longest) {
             self.bad = None;
@@ -170,10 +170,10 @@ impl Search {
         }
     }
 
-    /// What the test of a binding showed that was to be quiet for `candidate`, and was for `quiet`.
+    /// Handles the result of a test after the binding was quiet for `quiet` instead of `candidate`.
     pub fn judge(&mut self, candidate: Duration, quiet: Duration, verdict: Verdict) {
-        // A test that comes much too late and lapses does not say whether the candidate holds. Where the next one is
-        // late as well, refreshes will be, too, and the candidate is too long.
+        // A test that is much too late and fails says nothing about the candidate. If the next test is late too, so
+        // will be the refreshes, and the candidate is too long.
         let is_late = verdict == Verdict::Lapsed && !is_close(candidate, quiet);
         if is_late && !std::mem::replace(&mut self.is_late, true) {
             return;
@@ -203,7 +203,7 @@ impl Search {
         }
     }
 
-    /// Nothing is known to hold any more.
+    /// Restarts discovery without a good period.
     fn start_again(&mut self) {
         self.good = None;
         self.first = self.shortest;
@@ -220,7 +220,7 @@ impl Search {
     }
 }
 
-/// Whether `above` is no more than a tenth above `below`: the resolution of the search.
+/// Whether `above` exceeds `below` by at most a tenth: the resolution of the search.
 fn is_close(below: Duration, above: Duration) -> bool {
     above <= tenth_above(below)
 }
@@ -229,7 +229,7 @@ fn tenth_above(period: Duration) -> Duration {
     period * 11 / 10
 }
 
-/// The geometric mean, so that every test halves the ratio. In whole milliseconds, and never an end of the interval.
+/// The geometric mean, which halves the ratio. In whole milliseconds, and always inside the interval.
 fn between(below: Duration, above: Duration) -> Duration {
     let (low, high) = (below.as_millis() as u64, above.as_millis() as u64);
     Duration::from_millis((low * high).isqrt().clamp(low + 1, high.saturating_sub(1).max(low + 1)))
@@ -243,12 +243,12 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// Runs discovery against a NAT with a timeout; returns the tests that it took.
+    /// Runs discovery against a NAT with this timeout; returns the number of tests.
     fn discover(search: &mut Search, timeout: Duration) -> u32 {
         let mut probes = 0;
         while search.phase() == Phase::Discovery {
             let candidate = search.candidate().unwrap();
-            // Timers ring late, by a millisecond or so. At exactly its timeout a binding is gone.
+            // Timers are about a millisecond late. A binding expires exactly at its timeout.
             let quiet = candidate + Duration::from_millis(1);
             search.judge(candidate, quiet, if quiet < timeout { Verdict::Alive } else { Verdict::Lapsed });
             probes += 1;
@@ -262,7 +262,7 @@ mod tests {
         assert!(learned * 10 >= timeout * 9, "{learned:?} is more than a tenth below {timeout:?}");
     }
 
-    /// CPE-23: the search ends within a tenth below the true value, never above, and in few tests.
+    /// CPE-23: the search ends within a tenth below the timeout, never above it, and with few tests.
     #[test]
     fn finds_the_usual_timeouts_within_a_tenth_below_in_at_most_seven_probes() {
         for timeout in [15, 30, 60] {
@@ -275,7 +275,7 @@ mod tests {
         }
     }
 
-    /// CPE-23: the same for every timeout and all bounds.
+    /// CPE-23: the same for all timeouts and bounds.
     #[test]
     fn never_learns_a_period_above_the_timeout_and_comes_within_a_tenth() {
         for shortest in [1, 7, 10, 30, 100] {
@@ -298,13 +298,13 @@ mod tests {
         }
     }
 
-    /// CPE-21: no period below the minimum, even where the binding does not live that long.
+    /// CPE-21: no period is below the minimum, even if the binding does not survive it.
     #[test]
     fn keeps_the_minimum_where_the_binding_does_not_survive_it() {
         let mut search = Search::new(seconds(30), seconds(3_600));
         assert_eq!(discover(&mut search, seconds(15)), 1);
         assert_eq!((search.learned(), search.period()), (None, seconds(30)));
-        // The NAT becomes kinder.
+        // The timeout of the NAT grows.
         search.doubt();
         assert_eq!(search.candidate(), Some(seconds(30)));
         search.judge(seconds(30), seconds(30), Verdict::Alive);
@@ -312,7 +312,7 @@ mod tests {
         assert_within_a_tenth_below(search.learned().unwrap(), seconds(60));
     }
 
-    /// Refreshes until monitoring tests what was learned.
+    /// Number of refreshes until monitoring tests the learned period.
     fn refresh(search: &mut Search) -> u32 {
         let mut refreshes = 0;
         while search.candidate().is_none() {
@@ -323,13 +323,14 @@ mod tests {
         refreshes
     }
 
-    /// The learned period holds.
+    /// The learned period passes a test.
     fn confirm(search: &mut Search) {
         let learned = search.learned().unwrap();
         search.judge(learned, learned, Verdict::Alive);
     }
 
-    /// Where discovery ended with a test that lapsed, what was learned is tested at once: the timeout may have shrunk.
+    /// If discovery ended with a failed test, the learned period is tested at once, because the timeout may have
+    /// shrunk.
     #[test]
     fn what_was_learned_is_confirmed_where_a_lapse_came_last() {
         let mut search = Search::new(seconds(10), seconds(3_600));
@@ -339,8 +340,8 @@ mod tests {
         assert_eq!(search.candidate(), None);
     }
 
-    /// CPE-25: monitoring tests what was learned every two minutes, though not more often than every third refresh and
-    /// not less often than every tenth.
+    /// CPE-25: monitoring tests the learned period every two minutes, but not before the third and not after the tenth
+    /// refresh.
     #[test]
     fn monitoring_tests_what_was_learned() {
         for (timeout, expected) in [(5, 10), (20, 6), (60, 3), (1_000, 3)] {
@@ -357,8 +358,8 @@ mod tests {
         }
     }
 
-    /// CPE-25: a test that lapses at the learned period, and some milliseconds late as every test, takes the period back.
-    /// What follows finds the new timeout from below.
+    /// CPE-25: a failed test of the learned period, late by some milliseconds like every test, invalidates the period.
+    /// The new timeout is found from below.
     #[test]
     fn monitoring_adapts_to_a_timeout_that_shrinks() {
         for (before, after) in [(5_000, 3_000), (20_000, 10_000), (60_000, 2_400), (60_000, 55_000)] {
@@ -375,7 +376,7 @@ mod tests {
         }
     }
 
-    /// CPE-25: after a doubt, the learned period is confirmed from below; the known limit above it still counts.
+    /// CPE-25: after a doubt, the learned period is confirmed from below; the known upper limit is kept.
     #[test]
     fn a_doubt_is_settled_from_below_without_a_lapse() {
         for timeout in [5, 20, 60] {
@@ -392,7 +393,7 @@ mod tests {
         }
     }
 
-    /// CPE-25: a timeout that shrinks during discovery is found, too, although a longer period was seen to hold.
+    /// CPE-25: a timeout that shrinks during discovery is found, although a longer period passed a test.
     #[test]
     fn discovery_adapts_to_a_timeout_that_shrinks() {
         for tests in 1..8 {
@@ -412,7 +413,7 @@ mod tests {
         }
     }
 
-    /// A test that came much too late says nothing when it lapsed. A second one does: so late are refreshes as well.
+    /// A late test that fails is ignored. A second one is not, because refreshes are late, too.
     #[test]
     fn a_late_test_that_lapsed_is_repeated_once() {
         let mut search = Search::new(seconds(1), seconds(3_600));
@@ -428,7 +429,7 @@ mod tests {
         }
     }
 
-    /// CPE-21: a test of the minimum that lapses some milliseconds late says that the minimum is too long.
+    /// CPE-21: a failed test of the minimum that is late by some milliseconds shows that the minimum is too long.
     #[test]
     fn a_minimum_that_does_not_hold_ends_the_search() {
         let mut search = Search::new(seconds(30), seconds(3_600));
@@ -437,7 +438,7 @@ mod tests {
         assert_eq!(refresh(&mut search), 4);
     }
 
-    /// CPE-25: a timeout that grew is found, and looking for one that did not costs a single test.
+    /// CPE-25: a grown timeout is found; if it did not grow, looking for it costs one test.
     #[test]
     fn looking_higher_costs_one_test_where_nothing_changed() {
         let mut search = Search::new(seconds(10), seconds(3_600));
@@ -452,7 +453,7 @@ mod tests {
         search.look_higher();
         discover(&mut search, seconds(300));
         assert_within_a_tenth_below(search.learned().unwrap(), seconds(300));
-        // Not by more than a tenth at a time: the one lapse is short.
+        // By at most a tenth at a time, so that the one outage is short.
         confirm(&mut search);
         search.look_higher();
         let learned = search.period();

@@ -1,4 +1,4 @@
-//! Where the STUN server is: its name, its addresses, and when to ask for them again.
+//! The STUN server: its name, its addresses, and when the name is resolved again.
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
@@ -8,9 +8,9 @@ use std::{
 use super::{Alarm, Output, context::Context, settings::literal};
 use crate::time::BootTime;
 
-/// First pause after a failed look-up; it doubles up to the operator's longest.
+/// First pause after a failed look-up. It doubles up to the operator's maximum.
 const PAUSE: Duration = Duration::from_secs(5);
-/// A look-up that nobody answered is lost.
+/// Time after which an unanswered look-up is considered lost.
 const LOST: Duration = Duration::from_secs(30);
 
 /// The server that the parameters name.
@@ -19,10 +19,10 @@ pub(super) struct Server {
     host: String,
     port: u16,
     address: Option<Ipv4Addr>,
-    /// The address does not answer, so another one is better.
+    /// Whether the address does not answer, so that another one is preferred.
     is_doubted: bool,
     failures: u32,
-    /// When the name is looked up next.
+    /// Time of the next look-up.
     look_up: BootTime,
 }
 
@@ -41,7 +41,7 @@ impl Server {
         self.address.map(|address| SocketAddrV4::new(address, self.port))
     }
 
-    /// The first look-up is under way, so more is known soon.
+    /// Whether the first look-up is running.
     pub(super) fn is_expected(&self) -> bool {
         self.address.is_none() && self.failures == 0
     }
@@ -57,7 +57,7 @@ impl Server {
         }
     }
 
-    /// The address does not answer: the name may have another one by now.
+    /// Records that the address does not answer: the name may have another one.
     pub(super) fn doubt(&mut self, now: BootTime) {
         if literal(&self.host).is_none() {
             self.is_doubted = true;
@@ -65,12 +65,12 @@ impl Server {
         }
     }
 
-    /// It answers after all.
+    /// Records that the address answers.
     pub(super) fn trust(&mut self) {
         self.is_doubted = false;
     }
 
-    /// What a look-up brought.
+    /// Handles the result of a look-up.
     pub(super) fn resolved(&mut self, now: BootTime, host: &str, addresses: &[Ipv4Addr], context: &mut Context) {
         if host != self.host || literal(&self.host).is_some() {
             return;

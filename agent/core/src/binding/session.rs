@@ -1,4 +1,4 @@
-//! One address of the CPE's against one server: what is sent, and when.
+//! Session between one local address and one STUN server: what is sent, and when.
 
 use std::{net::SocketAddrV4, time::Duration};
 
@@ -13,50 +13,50 @@ use crate::{
     time::BootTime,
 };
 
-/// Age from which a NAT takes a binding seriously. Linux keeps a flow for 30 s, and for 120 s once it went both ways for
-/// longer than two (`nf_conntrack_udp_timeout_stream`).
+/// Age from which a NAT treats a binding as established. Linux keeps a flow for 30 s, and for 120 s once it has carried
+/// packets in both directions for more than 2 s (`nf_conntrack_udp_timeout_stream`).
 const SETTLE: Duration = Duration::from_secs(3);
-/// With a minimum above this, a refresh comes too late for [`SETTLE`] and a datagram of the secondary socket, for which
-/// the minimum does not hold (CPE-26), has to do.
+/// With a minimum period above this, a refresh would be too late for [`SETTLE`]. A datagram of the secondary socket is
+/// used instead, because the minimum does not apply to it (CPE-26).
 const LATE: Duration = Duration::from_secs(20);
 
-/// Whether the server sends a response where RESPONSE-ADDRESS says.
+/// Whether the server sends responses to the address in RESPONSE-ADDRESS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reflection {
-    /// Not tested.
+    /// Not tested yet.
     Unknown,
     Honoured,
-    /// Not honoured, or refused (T-46).
+    /// Ignored or refused (T-46).
     Ignored,
 }
 
-/// How much may be concluded from the binding.
+/// Which conclusions the binding allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Age {
-    /// So new that it may not live as long as it will: it gets one more refresh before it is tested.
+    /// Too new: the NAT may give it a longer timeout later, so it is refreshed once before it is tested.
     Young,
     Grown,
-    /// A test showed that it was gone, so the next answer brings another one.
+    /// A test showed that it expired, so the next answer has a new one.
     Lapsed,
 }
 
-/// A binding that a response told of, translated or not.
+/// A binding that a response reported, translated or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// As what the server sees the listener.
+    /// The listener's address that the server sees.
     pub mapped: SocketAddrV4,
-    /// When it was seen first.
+    /// Time of the first response with this address.
     pub since: BootTime,
-    /// When it was seen last.
+    /// Time of the last response with this address.
     pub seen: BootTime,
-    /// The last response was signed (CPE-14).
+    /// Whether the last response was signed (CPE-14).
     pub is_authenticated: bool,
-    /// What holds if the response turns out to be contradicted (SEC-3).
+    /// The address to restore if the response is contradicted (SEC-3).
     pub(super) before: Option<SocketAddrV4>,
 }
 
 impl Binding {
-    /// Its responses cannot be contradicted any more (RFC 3489 9.4).
+    /// Whether the response can no longer be contradicted (RFC 3489 9.4).
     pub(super) fn is_settled(&self, now: BootTime) -> bool {
         now >= self.since + LISTEN
     }
@@ -68,42 +68,42 @@ pub(super) struct Session {
     pub(super) local: SocketAddrV4,
     pub(super) server: SocketAddrV4,
     pub(super) activity: Activity,
-    /// When the newest transaction of the primary socket began.
+    /// Time at which the last transaction of the primary socket began.
     pub(super) begun: Option<BootTime>,
-    /// When the first one may.
+    /// Earliest time of the first transaction.
     start: BootTime,
-    /// Requests that wait for an answer: at most one for each purpose.
+    /// Requests without an answer, at most one per purpose.
     pub(super) running: Vec<Exchange>,
-    /// Requests that have one, and might get another (SEC-3).
+    /// Answered requests that may receive a contradicting answer (SEC-3).
     pub(super) answered: Vec<Exchange>,
     pub(super) binding: Option<Binding>,
-    /// The binding that the latest BINDING-CHANGE was about.
+    /// The binding that the last BINDING-CHANGE announced.
     pub(super) announced: Option<SocketAddrV4>,
-    /// BINDING-CHANGEs in a row whose own answer showed yet another binding.
+    /// Consecutive BINDING-CHANGE requests whose answer showed another binding.
     pub(super) hops: u8,
     pub(super) search: Search,
     pub(super) reflection: Reflection,
-    /// From what was sent last to the next refresh, where no test comes before it.
+    /// Time from the last datagram sent to the next refresh, if no test comes before.
     pub(super) interval: Duration,
-    /// A test is over, and the binding is to be refreshed as soon as the minimum allows (T-47).
+    /// Whether a test ended, and the binding has to be refreshed as soon as the minimum allows (T-47).
     pub(super) is_refresh_due: bool,
     pub(super) age: Age,
-    /// Refreshes in a row that failed.
+    /// Consecutive failed refreshes.
     pub(super) failures: u32,
-    /// When the first refresh began that nobody answered.
+    /// Time at which the first of the unanswered refreshes began.
     pub(super) silent_since: Option<BootTime>,
-    /// When the binding is not believed in any more (T-44).
+    /// Time at which the binding is given up (T-44).
     pub(super) forget: BootTime,
-    /// When to look whether something got better.
+    /// Time of the next test for an improvement.
     pub(super) look: BootTime,
-    /// Until when a contradiction makes every report doubtful (CPE-41).
+    /// Time until which a contradiction makes every report doubtful (CPE-41).
     pub(super) doubtful: Option<BootTime>,
-    /// The server should be looked up again.
+    /// Whether the server's name should be resolved again.
     pub(super) is_lost: bool,
 }
 
 impl Session {
-    /// A session whose first request leaves at `start`.
+    /// A session whose first request is sent at `start`.
     pub(super) fn new(local: SocketAddrV4, server: SocketAddrV4, start: BootTime, context: &Context) -> Self {
         let bounds = context.bounds;
         let search = match context.learned {
@@ -135,31 +135,31 @@ impl Session {
         }
     }
 
-    /// The public address of the binding, if translation is in use (CPE-10).
+    /// The public address of the binding; `None` without address translation (CPE-10).
     pub(super) fn translated(&self) -> Option<SocketAddrV4> {
         self.binding.map(|binding| binding.mapped).filter(|mapped| *mapped != self.local)
     }
 
-    /// Nothing is known yet, and an answer may still come.
+    /// Whether the first answer is outstanding.
     pub(super) fn is_first(&self) -> bool {
         self.binding.is_none() && self.failures == 0
     }
 
-    /// The binding is likely to change again soon (CPE-41): tests let it lapse, it just did and the next answer brings
-    /// another, or responses contradict each other.
+    /// Whether the binding is likely to change soon (CPE-41): tests let it expire, it has just expired, or responses
+    /// contradict each other.
     pub(super) fn is_restless(&self, now: BootTime) -> bool {
         let is_searching = self.reflection == Reflection::Honoured && self.search.disturbs();
         let is_gone = self.age == Age::Lapsed && self.failures == 0;
         is_searching || is_gone || self.doubtful.is_some_and(|until| now < until)
     }
 
-    /// The bounds changed.
+    /// Applies changed bounds.
     pub(super) fn rebound(&mut self, context: &mut Context) {
         self.search.rebound(context.bounds.minimum, context.bounds.longest);
         self.schedule(context);
     }
 
-    /// There are other credentials: what the server refused may go now.
+    /// Retries after a change of credentials.
     pub(super) fn try_anew(&mut self, context: &mut Context) {
         self.failures = 0;
         self.schedule(context);
@@ -173,7 +173,7 @@ impl Session {
         context.bounds.clamp(period)
     }
 
-    /// Draws the time to the next refresh.
+    /// Computes the time to the next refresh, with jitter.
     pub(super) fn schedule(&mut self, context: &mut Context) {
         let pause = self.failures.checked_sub(1).map(|doublings| {
             let pause = context.bounds.minimum.saturating_mul(1 << doublings.min(16));
@@ -186,7 +186,7 @@ impl Session {
         self.interval = context.jittered(period).max(context.bounds.minimum);
     }
 
-    /// For how long the binding is to be left alone for a test; `None` where the next thing is a refresh.
+    /// Time for which the binding has to be quiet for the next test; `None` if a refresh comes next.
     fn plan(&self, context: &Context) -> Option<Duration> {
         let is_wanted = context.bounds.is_open && self.translated().is_some();
         let is_possible = self.failures == 0 && self.running.is_empty() && self.activity.is_quiet();
@@ -201,8 +201,8 @@ impl Session {
         }
     }
 
-    /// When the next refresh is due: by the period, or at the latest that the maximum allows while a test is planned
-    /// or an answer is waited for.
+    /// Time of the next refresh: after the period; or, while a test is planned or an answer is outstanding, at the
+    /// latest time that the maximum allows.
     fn refresh_at(&self, context: &Context) -> BootTime {
         let Some(begun) = self.begun else { return self.start };
         let waits = self.running.iter().any(|exchange| exchange.purpose != Purpose::Change);
@@ -218,7 +218,7 @@ impl Session {
         self.plan(context).map_or(BootTime::NEVER, |quiet| self.activity.quiet_at(quiet))
     }
 
-    /// When something is to be done.
+    /// Time of the next action.
     pub(super) fn deadline(&self, context: &Context) -> BootTime {
         let waits = self.running.iter().map(|exchange| match exchange.purpose {
             Purpose::Probe(probe) => exchange.wake.min(probe.deadline),
@@ -229,7 +229,7 @@ impl Session {
         waits.chain(timers).min().unwrap_or(BootTime::NEVER)
     }
 
-    /// Does what is due.
+    /// Performs the actions that are due.
     pub(super) fn tick(&mut self, now: BootTime, context: &mut Context) {
         self.doubtful = self.doubtful.filter(|until| now < *until);
         self.answered.retain_mut(|exchange| !matches!(exchange.transaction.poll(now), Progress::Done));
@@ -262,7 +262,7 @@ impl Session {
         }
     }
 
-    /// Begins a transaction, in place of one that has the same purpose (T-42), and sends its first copy.
+    /// Starts a transaction, replacing one with the same purpose (T-42), and sends its first copy.
     pub(super) fn begin(&mut self, now: BootTime, purpose: Purpose, sign: bool, context: &mut Context) {
         self.running.retain(|exchange| !purpose.supersedes(exchange.purpose));
         if purpose.socket() == Socket::Primary {
@@ -270,7 +270,7 @@ impl Session {
         }
         if purpose == Purpose::Refresh {
             self.is_refresh_due = false;
-            // With a maximum below RFC 3489's schedule, silence shows over several transactions.
+            // If the maximum is shorter than RFC 3489's schedule, silence is detected across several transactions.
             if self.silent_since.and_then(|since| now.since(since)).is_some_and(|silence| silence >= GIVE_UP) {
                 self.unanswered(now, context);
             }
@@ -280,7 +280,7 @@ impl Session {
         self.advance(now, context);
     }
 
-    /// Sends the copies that are due, and ends what has no hope.
+    /// Sends the copies that are due, and ends the transactions that timed out.
     fn advance(&mut self, now: BootTime, context: &mut Context) {
         let mut ended = Vec::new();
         let mut position = 0;
@@ -316,7 +316,7 @@ impl Session {
         }
     }
 
-    /// Nobody answers the refreshes.
+    /// Handles the lack of answers to refreshes.
     fn unanswered(&mut self, now: BootTime, context: &mut Context) {
         context.raise(Alarm::ServerUnreachable);
         self.is_lost = true;
@@ -324,7 +324,7 @@ impl Session {
         self.failed(now, context);
     }
 
-    /// A refresh told nothing of the binding.
+    /// Handles a refresh without a result.
     pub(super) fn failed(&mut self, now: BootTime, context: &mut Context) {
         if self.binding.is_some() && self.forget == BootTime::NEVER {
             self.forget = now + self.period(context);

@@ -1,17 +1,17 @@
-//! What the machine works with: the ACS's parameters, and the operator's knobs.
+//! Parameters of the ACS and settings of the operator for the STUN client.
 
 use std::{fmt, net::Ipv4Addr, time::Duration};
 
 use crate::stun::{SharedSecret, Variants};
 
-/// The parameters of the ManagementServer object that the machine obeys (TR-111 Table 6), with their names there.
+/// The parameters of the ManagementServer object that the STUN client uses (TR-111 Table 6).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Parameters {
-    /// `URL`: its host is the STUN server where no other is named (CPE-8).
+    /// `URL`: its host is the STUN server if no other one is named (CPE-8).
     pub url: String,
     /// `STUNEnable`.
     pub stun_enable: bool,
-    /// `STUNServerAddress`: a name, an address, or empty.
+    /// `STUNServerAddress`: a host name, an IPv4 address, or empty.
     pub stun_server_address: String,
     /// `STUNServerPort`.
     pub stun_server_port: u16,
@@ -19,7 +19,7 @@ pub struct Parameters {
     pub stun_username: String,
     /// `STUNPassword`.
     pub stun_password: String,
-    /// `STUNMaximumKeepAlivePeriod` in seconds; below 0: none.
+    /// `STUNMaximumKeepAlivePeriod` in seconds; negative for no maximum.
     pub stun_maximum_keep_alive_period: i32,
     /// `STUNMinimumKeepAlivePeriod` in seconds.
     pub stun_minimum_keep_alive_period: u32,
@@ -27,7 +27,7 @@ pub struct Parameters {
     pub notification_limit: u32,
 }
 
-/// The defaults of T-71.
+/// The default values of T-71.
 impl Default for Parameters {
     fn default() -> Self {
         Self {
@@ -44,7 +44,7 @@ impl Default for Parameters {
     }
 }
 
-/// The password is not shown.
+/// Omits the password.
 impl fmt::Debug for Parameters {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -62,14 +62,14 @@ impl fmt::Debug for Parameters {
 }
 
 impl Parameters {
-    /// Whether the minimum period is not above the maximum, where there is one (T-45).
+    /// Whether the minimum period does not exceed the maximum, if there is one (T-45).
     pub fn has_consistent_periods(&self) -> bool {
         u32::try_from(self.stun_maximum_keep_alive_period)
             .map_or(true, |maximum| self.stun_minimum_keep_alive_period <= maximum)
     }
 
-    /// The host of the STUN server: `STUNServerAddress`, else that of the ACS URL (CPE-8); `None` where neither names
-    /// one, or the port is none.
+    /// Host of the STUN server: `STUNServerAddress`, else the host of the ACS URL (CPE-8). `None` if neither names a
+    /// host, or the port is 0.
     pub fn stun_server(&self) -> Option<&str> {
         let host = match self.stun_server_address.trim() {
             "" => host(&self.url)?,
@@ -78,14 +78,14 @@ impl Parameters {
         (self.stun_server_port != 0).then_some(host)
     }
 
-    /// The secret of MESSAGE-INTEGRITY; `None` unless both `STUNUsername` and `STUNPassword` are provisioned (T-38).
+    /// The key of MESSAGE-INTEGRITY; `None` unless both `STUNUsername` and `STUNPassword` are provisioned (T-38).
     pub(super) fn secret(&self) -> Option<SharedSecret> {
         let is_provisioned = !self.stun_username.is_empty() && !self.stun_password.is_empty();
         is_provisioned.then(|| SharedSecret::new(self.stun_password.as_bytes()))
     }
 }
 
-/// The host portion of a URL (RFC 3986 3.2.2). One of IPv6 is none: TR-111 Part 2 is IPv4 only (T-64).
+/// The host of a URL (RFC 3986 3.2.2). IPv6 addresses are not supported, because TR-111 Part 2 is IPv4 only (T-64).
 fn host(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -94,33 +94,35 @@ fn host(url: &str) -> Option<&str> {
     (!host.is_empty() && !host.starts_with('[')).then_some(host)
 }
 
-/// The address that a host is written as, which needs nobody to resolve it.
+/// The host as an IPv4 address; `None` if it is a name that has to be resolved.
 pub(super) fn literal(host: &str) -> Option<Ipv4Addr> {
     host.parse().ok()
 }
 
-/// What the operator may set.
+/// Settings of the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Keep-alive period where none can be learned: without translation, and with servers that do not honour
-    /// RESPONSE-ADDRESS (T-46). The ACS's minimum and maximum bound it.
+    /// Keep-alive period if none can be learned: without NAT, or if the server ignores RESPONSE-ADDRESS (T-46). Limited
+    /// by the ACS's minimum and maximum.
     pub default_period: Duration,
-    /// No period is shorter, whatever the ACS's minimum says (T-45).
+    /// Shortest period, even if the ACS's minimum is shorter (T-45).
     pub shortest_period: Duration,
-    /// No period is longer where the ACS sets no maximum (T-45).
+    /// Longest period if the ACS sets no maximum (T-45).
     pub longest_period: Duration,
-    /// Longest pause between attempts to reach a server that is silent or refuses; the ACS's maximum bounds it too.
+    /// Longest pause between attempts to reach a server that does not answer or refuses. Limited by the ACS's maximum,
+    /// too.
     pub longest_pause: Duration,
-    /// How often the machine looks whether the NAT's timeout grew, and whether the server honours RESPONSE-ADDRESS now.
+    /// Interval of tests whether the NAT's timeout grew, and whether the server honours RESPONSE-ADDRESS now.
     pub look_higher: Duration,
-    /// Longest delay of a notification because the binding is likely to change again soon (CPE-41).
+    /// Longest delay of a notification while the binding is likely to change again (CPE-41).
     pub damping: Duration,
-    /// Forms of MESSAGE-INTEGRITY that responses may have (T-19).
+    /// Accepted variants of MESSAGE-INTEGRITY in responses (T-19).
     pub variants: Variants,
-    /// Take XOR-MAPPED-ADDRESS of servers that send no MAPPED-ADDRESS (T-20). Requests then carry the cookie of RFC 5389.
+    /// Whether XOR-MAPPED-ADDRESS is accepted from servers that send no MAPPED-ADDRESS (T-20). Requests then carry the
+    /// magic cookie of RFC 5389.
     pub xor_mapped_address: bool,
-    /// Transaction ids and jitter are drawn from it. It has to be random and secret: who can guess a transaction id
-    /// can forge its response.
+    /// Seed of transaction identifiers and jitter. It has to be random and secret, because a response can be forged by
+    /// anybody who guesses its transaction identifier.
     pub seed: [u64; 2],
 }
 
@@ -150,7 +152,7 @@ mod tests {
         parameters.stun_server().map(str::to_owned)
     }
 
-    /// CPE-8: without a `STUNServerAddress`, the host of the ACS URL.
+    /// CPE-8: without `STUNServerAddress`, the host of the ACS URL is used.
     #[test]
     fn the_host_of_the_acs_url_is_the_server_where_no_other_is_named() {
         assert_eq!(server("stun.example", "https://acs.example:7547/x").as_deref(), Some("stun.example"));
@@ -161,7 +163,7 @@ mod tests {
         }
     }
 
-    /// T-38: both or none. DM-26: the password is in no log.
+    /// T-38: both credentials or none. DM-26: the password is never logged.
     #[test]
     fn credentials_are_both_or_none_and_stay_hidden() {
         let both = Parameters {

@@ -1,25 +1,25 @@
-//! The length of a message's body (RFC 2616 4.4). A datagram that ends before its body does is no message; what is behind
-//! the body is ignored like the body itself (UCR-16).
+//! Length of a message body (RFC 2616 4.4). A datagram that ends before its body is not a valid message. Bytes after
+//! the body, like the body itself, are ignored (UCR-16).
 
-/// What the headers say of the body.
+/// Body length according to the headers.
 #[derive(Default)]
 pub(super) struct Framing {
     length: Option<Length>,
-    /// There is a Transfer-Encoding other than `identity`.
+    /// Whether there is a Transfer-Encoding other than `identity`.
     is_coded: bool,
-    /// The last coding of the last Transfer-Encoding is `chunked`.
+    /// Whether the last coding of the last Transfer-Encoding is `chunked`.
     is_chunked: bool,
 }
 
 enum Length {
-    /// Content-Length, in bytes.
+    /// Content-Length in bytes.
     Bytes(usize),
-    /// More than one Content-Length, or one that is no number.
+    /// Several Content-Length headers, or one that is not a number.
     Wrong,
 }
 
 impl Framing {
-    /// Takes a header; its value as it stands in the datagram, with the line ends.
+    /// Handles a header; `value` is as in the datagram, including line ends.
     pub(super) fn note(&mut self, name: &[u8], value: &[u8]) {
         if name.eq_ignore_ascii_case(b"content-length") {
             let length = decimal(value.trim_ascii()).map_or(Length::Wrong, Length::Bytes);
@@ -31,7 +31,7 @@ impl Framing {
         }
     }
 
-    /// Whether `rest`, what stands behind the empty line, begins with a whole body.
+    /// Whether `rest`, the bytes after the empty line, begins with a complete body.
     pub(super) fn fits(&self, rest: &[u8]) -> bool {
         match self.length {
             // RFC 2616 4.4: both headers together are forbidden.
@@ -43,7 +43,7 @@ impl Framing {
     }
 }
 
-/// `1*DIGIT`. What is too large for a number is larger than any datagram.
+/// `1*DIGIT`. Numbers that overflow are limited to the maximum, which is longer than any datagram.
 fn decimal(text: &[u8]) -> Option<usize> {
     let digit = |number: usize, byte: &u8| {
         byte.is_ascii_digit().then(|| number.saturating_mul(10).saturating_add(usize::from(byte - b'0')))
@@ -67,7 +67,7 @@ fn has_chunks(mut rest: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// Takes a line off `rest`, and gives it without its end.
+/// Removes a line from `rest` and returns it without its line end.
 fn line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let end = rest.windows(2).position(|pair| pair == b"\r\n")?;
     let line = &rest[..end];
