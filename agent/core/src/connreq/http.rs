@@ -1,7 +1,7 @@
-//! The HTTP request around the query (RFC 2616 5, RFC 3986, T-22).
+//! Parser of the HTTP request around the query (RFC 2616 5, RFC 3986, T-22).
 //!
-//! TR-111 puts the query straight behind the authority, which parsers for the web read in different ways or not at
-//! all; the grammar that is left is small enough to be read here once, from front to back.
+//! TR-111 puts the query directly after the authority. General HTTP parsers interpret such URIs differently or reject
+//! them. The grammar that is needed is small and is parsed here in one pass.
 
 use super::{
     Field, Number, Refusal, Settings, body,
@@ -10,19 +10,19 @@ use super::{
 };
 use crate::secret::DIGEST;
 
-/// What a datagram on the port that STUN and Connection Requests share is (UCR-17).
+/// Classification of a datagram on the port that STUN and Connection Requests share (UCR-17).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Payload<'a> {
-    /// Begins with 0 or 1: for [`crate::stun`].
+    /// The first byte is 0 or 1: a message for [`crate::stun`].
     Stun(&'a [u8]),
-    /// Begins with a letter.
+    /// The first byte is a letter: possibly a Connection Request.
     ConnectionRequest(Datagram<'a>),
-    /// Neither.
+    /// Any other datagram.
     Other,
 }
 
 impl<'a> Payload<'a> {
-    /// Tells by the first byte, as TR-111 2.2.1.4 suggests.
+    /// Classifies a datagram by its first byte, as TR-111 2.2.1.4 suggests.
     pub fn of(datagram: &'a [u8]) -> Self {
         match datagram {
             [0 | 1, ..] => Self::Stun(datagram),
@@ -32,50 +32,50 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// A datagram that is a Connection Request if it is anything.
+/// A datagram that may be a Connection Request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram<'a>(pub &'a [u8]);
 
-/// An HTTP/1.1 request with the five fields of TR-111, each in its form.
+/// An HTTP/1.1 request with the five fields of TR-111, all well-formed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParsedRequest<'a>(pub(super) Query<'a>);
 
 impl<'a> ParsedRequest<'a> {
-    /// `ts`.
+    /// The field `ts`.
     pub fn timestamp(&self) -> Number<'a> {
         self.0.timestamp
     }
 
-    /// `id`.
+    /// The field `id`.
     pub fn id(&self) -> Number<'a> {
         self.0.id
     }
 
-    /// `un`.
+    /// The field `un`.
     pub fn username(&self) -> Encoded<'a> {
         self.0.username
     }
 
-    /// `cn`.
+    /// The field `cn`.
     pub fn nonce(&self) -> Encoded<'a> {
         self.0.nonce
     }
 
-    /// `sig`.
+    /// The field `sig`, decoded.
     pub fn signature(&self) -> [u8; DIGEST] {
         self.0.signature.value()
     }
 }
 
 impl<'a> Datagram<'a> {
-    /// Reads the request line and the headers. The content of a body is ignored (UCR-16); its length has to be the one
-    /// that the headers say (RFC 2616 4.4).
+    /// Parses the request line and the headers. The content of a body is ignored (UCR-16), but its length has to match
+    /// the headers (RFC 2616 4.4).
     pub fn parse(self, settings: Settings) -> Result<ParsedRequest<'a>, Refusal> {
         self.parse_while(settings, |_, _| Ok(()))
     }
 
-    /// The same, as long as `judge` has nothing against `ts` and `id`: they stand in front, so what is old costs little
-    /// (T-62).
+    /// Like [`Datagram::parse`], but ends as soon as `judge` refuses `ts` or `id`. They come first, so a replayed
+    /// request costs little (T-62).
     #[inline]
     pub(super) fn parse_while(self, settings: Settings, judge: impl Judge<'a>) -> Result<ParsedRequest<'a>, Refusal> {
         let mut reader = Reader { datagram: self.0, at: 0 };
@@ -89,9 +89,9 @@ impl<'a> Datagram<'a> {
     }
 }
 
-/// Byte classes, so that every byte is looked at once.
+/// Byte classes, so that each byte is classified by one table look-up.
 pub(super) mod class {
-    /// RFC 3986: unreserved, sub-delims, `:`, `@`, `/`, `?`; without those below.
+    /// RFC 3986: unreserved, sub-delims, `:`, `@`, `/`, `?`; except the classes below.
     pub(super) const URI: u8 = 1;
     /// `+` and `%`.
     pub(super) const ESCAPE: u8 = 2;
@@ -101,13 +101,13 @@ pub(super) mod class {
     pub(super) const EQUALS: u8 = 8;
     /// A byte of a field's value in the query.
     pub(in super::super) const VALUE: u8 = URI | ESCAPE | EQUALS;
-    /// A byte of a header's name (RFC 2616 2.2, token).
+    /// A byte of a header name (RFC 2616 2.2, token).
     pub(super) const TOKEN: u8 = 16;
-    /// A byte of a header's value: no control character but the tabulator.
+    /// A byte of a header value: no control character except the tab.
     pub(super) const TEXT: u8 = 32;
-    /// RFC 3986: a byte of an authority, brackets of IPv6 included.
+    /// A byte of an authority, including the brackets of IPv6 addresses (RFC 3986).
     pub(super) const AUTHORITY: u8 = 64;
-    /// A byte of a reg-name as it stands: neither `%` nor what ends the host (RFC 3986 3.2.2).
+    /// A byte of a reg-name, except `%` and the bytes that end the host (RFC 3986 3.2.2).
     pub(super) const NAME: u8 = 128;
 
     pub(in super::super) const OF: [u8; 256] = {
@@ -179,7 +179,7 @@ impl<'a> Reader<'a> {
         Refusal::Malformed { offset, length: self.datagram.len() }
     }
 
-    /// Steps over bytes of `classes`, and says which classes they had.
+    /// Skips bytes of the given classes. Returns the bytes and the union of their classes.
     #[inline(always)]
     fn run(&mut self, classes: u8) -> (&'a [u8], u8) {
         let rest = self.rest();
@@ -197,14 +197,14 @@ impl<'a> Reader<'a> {
         (&rest[..length], seen)
     }
 
-    /// Steps over `text`, if it stands here in any case.
+    /// Skips `text` if it is next, ignoring case. Returns whether it was.
     fn step(&mut self, text: &[u8]) -> bool {
         let here = self.rest().get(..text.len()).is_some_and(|here| here.eq_ignore_ascii_case(text));
         self.at += if here { text.len() } else { 0 };
         here
     }
 
-    /// The method and the space behind it. Methods are case-sensitive (RFC 2616 5.1.1).
+    /// Parses the method and the space after it. Methods are case-sensitive (RFC 2616 5.1.1).
     fn method(&mut self) -> Result<(), Refusal> {
         let (method, _) = self.run(class::TOKEN);
         if self.rest().first() != Some(&b' ') {
@@ -214,7 +214,8 @@ impl<'a> Reader<'a> {
         if method == b"GET" { Ok(()) } else { Err(Refusal::WrongMethod) }
     }
 
-    /// Scheme and authority (RFC 3986 3.2). Its port is not compared with ours: a NAT lies between (T-22).
+    /// Parses scheme and authority (RFC 3986 3.2). The port is not compared with the local one, because a NAT may
+    /// translate it (T-22).
     fn authority(&mut self, settings: Settings) -> Result<(), Refusal> {
         if !self.step(b"http://") {
             return match self.rest().first() {
@@ -233,7 +234,8 @@ impl<'a> Reader<'a> {
         if uri::is_authority(authority) { Ok(()) } else { Err(self.malformed_at(start)) }
     }
 
-    /// The authority that nearly every request has: a name or an IPv4 address, and digits. Says whether that is all of it.
+    /// Parses the usual form of the authority: a name or an IPv4 address, and a port. Returns whether the authority
+    /// ends there.
     #[inline]
     fn name_and_port(&mut self) -> bool {
         let (name, _) = self.run(class::NAME);
@@ -252,7 +254,7 @@ impl<'a> Reader<'a> {
         if rest[length..].starts_with(b"://") { Refusal::WrongScheme } else { self.malformed() }
     }
 
-    /// Nothing or a slash (T-50), and the question mark.
+    /// Parses the path, which is empty or a slash (T-50), and the question mark.
     fn path(&mut self) -> Result<(), Refusal> {
         let path = match self.rest() {
             [b'?', ..] => 1,
@@ -279,7 +281,7 @@ impl<'a> Reader<'a> {
                     None => skipped |= seen,
                 }
             }
-            // RFC 3986 2.1 holds for what nobody reads as well.
+            // RFC 3986 2.1 applies to ignored fields, too.
             if skipped & class::ESCAPE != 0 && !uri::is_sound(&self.datagram[start..self.at]) {
                 return Err(self.malformed_at(start));
             }
@@ -320,7 +322,8 @@ impl<'a> Reader<'a> {
         Refusal::NoBlankLine { length: self.datagram.len() }
     }
 
-    /// The headers, the empty line behind them, and the length of the body. The value of Host is ignored (RFC 2616 5.2).
+    /// Parses the headers and the empty line, and checks the length of the body. The value of Host is ignored (RFC 2616
+    /// 5.2).
     fn headers(&mut self, settings: Settings) -> Result<(), Refusal> {
         let mut hosts = 0;
         let mut framing = body::Framing::default();
@@ -334,7 +337,7 @@ impl<'a> Reader<'a> {
             }
             hosts += u32::from(name.eq_ignore_ascii_case(b"host"));
             let value = self.at + 1;
-            // A value goes on in lines that begin with a blank (RFC 2616 2.2).
+            // A value continues in lines that begin with a space or a tab (RFC 2616 2.2).
             loop {
                 self.run(class::TEXT);
                 self.line_end()?;

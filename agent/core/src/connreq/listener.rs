@@ -1,4 +1,4 @@
-//! The CPE that a request is for: what it remembers, and the checks in the order of their cost (T-62).
+//! Receiver of Connection Requests: state of the CPE, and the checks in the order of their cost (T-62).
 
 use std::time::Duration;
 
@@ -9,30 +9,30 @@ use super::{
 };
 use crate::{secret::SharedSecret, time::UnixTime};
 
-/// How far a `ts` may be ahead of a trusted clock. Wide for clocks that drift, and far below the factor of ten by
-/// which a digit moved from `id` to `ts` would raise it (SEC-5, UCR-10).
+/// Greatest lead of a `ts` over a trusted clock. It tolerates drifting clocks, and is far less than the factor of ten
+/// by which a digit that is moved from `id` to `ts` would increase the value (SEC-5, UCR-10).
 const AHEAD: Duration = Duration::from_hours(24);
 
-/// The bound without a trusted clock (T-56).
+/// Greatest `ts` without a trusted clock (T-56).
 const LATEST: u64 = u32::MAX as u64;
 
-/// Digits of a `ts` in milliseconds, from 2001 to 2286.
+/// Number of digits of a `ts` in milliseconds, from 2001 to 2286.
 const MILLISECOND_DIGITS: usize = 13;
 
-/// Longest ConnectionRequestUsername (TR-069 table 47), in bytes.
+/// Longest ConnectionRequestUsername in bytes (TR-069 table 47).
 const USERNAME_MAXIMUM: usize = 256;
 
 /// ConnectionRequestUsername and ConnectionRequestPassword.
 #[derive(Clone, Debug)]
 pub struct Credential {
     username: Box<[u8]>,
-    /// The username has a character that must be encoded ([`must_be_encoded`]).
+    /// Whether the username has a character that must be encoded ([`must_be_encoded`]).
     is_never_sent_raw: bool,
     secret: SharedSecret,
 }
 
 impl Credential {
-    /// The two parameters' values.
+    /// A credential of the two parameters' values.
     pub fn new(username: &[u8], password: &[u8]) -> Self {
         let is_never_sent_raw = std::str::from_utf8(username).map_or(true, |name| must_be_encoded(name).is_some());
         Self { username: username.into(), is_never_sent_raw, secret: SharedSecret::new(password) }
@@ -42,7 +42,7 @@ impl Credential {
         name.ct_eq(&self.username).into()
     }
 
-    /// Whether the username stands behind `un=` in the datagram as it is, although it must be encoded there.
+    /// Whether the datagram has the unencoded username after `un=`, although it must be encoded.
     fn is_sent_raw(&self, Datagram(bytes): Datagram<'_>) -> bool {
         let is_here = |at: &[u8]| {
             let name = at.strip_prefix(b"?un=").or_else(|| at.strip_prefix(b"&un="));
@@ -53,28 +53,28 @@ impl Credential {
     }
 }
 
-/// What stays of the last accepted request, over restarts of the agent too (UCR-7, T-57).
+/// State after the last accepted request. It is kept across restarts of the agent (UCR-7, T-57).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LastAccepted {
-    /// Its `ts` in seconds; 0 before the first.
+    /// `ts` of the last request in seconds; 0 before the first one.
     pub timestamp: u64,
-    /// The last accepted `ts` that counted milliseconds; 0 before the first (T-55).
+    /// The last accepted `ts` in milliseconds; 0 before the first one (T-55).
     pub milliseconds: u64,
-    /// Its `id`; `None` before the first.
+    /// `id` of the last request; `None` before the first one.
     pub id: Option<u64>,
 }
 
 impl LastAccepted {
-    /// What a record from the disk is worth now: all of it after a restart of the agent, which is no reboot (T-57), and
-    /// after a reboot if the knob `connreq.keep_over_reboot` says so, as it does by default: else an old request that
-    /// somebody kept would be accepted once (UCR-9, T-58).
+    /// The state to use after a start. A stored state is kept after a restart of the agent, which is no reboot (T-57).
+    /// After a reboot it is kept if `connreq.keep_over_reboot` is set, which is the default. Otherwise a recorded old
+    /// request would be accepted once (UCR-9, T-58).
     #[must_use]
     pub fn restored(self, same_boot: bool, keep_over_reboot: bool) -> Self {
         if same_boot || keep_over_reboot { self } else { Self::default() }
     }
 }
 
-/// A request that is newer than the last accepted one, and for this CPE.
+/// A request for this CPE that is newer than the last accepted one.
 #[derive(Clone, Copy, Debug)]
 pub struct ValidRequest<'a> {
     query: Query<'a>,
@@ -82,17 +82,18 @@ pub struct ValidRequest<'a> {
     readings: Readings,
 }
 
-/// The ways to read `un` and `cn` by which `un` is ConnectionRequestUsername (T-51). The signature has to prove one of
-/// them: by no way is one value decoded and another not, or a name compared in one form and signed in the other.
+/// The readings of `un` and `cn` under which `un` equals ConnectionRequestUsername (T-51). The signature has to match
+/// one of them. In each reading both values are decoded or neither is, for the comparison as for the signature.
 #[derive(Clone, Copy, Debug)]
 struct Readings {
-    /// Both values are decoded, as TR-111 2.2.2.3 has it.
+    /// Both values are decoded, as TR-111 2.2.2.3 specifies.
     decoded: bool,
-    /// Both stand as they are, from an ACS that does not encode. Only where that is another reading.
+    /// Both values are used as on the wire, for an ACS that does not encode. Only set if that differs from the decoded
+    /// reading.
     raw: bool,
 }
 
-/// A request that was signed with ConnectionRequestPassword: the CPE shall call its ACS (UCR-14).
+/// A request with a valid signature: the CPE has to open a session with its ACS (UCR-14).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuthenticRequest {
     timestamp: Timestamp,
@@ -100,14 +101,14 @@ pub struct AuthenticRequest {
 }
 
 impl AuthenticRequest {
-    /// `ts` as it came, in whichever unit.
+    /// `ts` as received, in its unit.
     pub fn timestamp(&self) -> u64 {
         match self.timestamp {
             Timestamp::Seconds(value) | Timestamp::Milliseconds(value) => value,
         }
     }
 
-    /// `id`.
+    /// `id` as received.
     pub fn id(&self) -> u64 {
         self.id
     }
@@ -128,7 +129,7 @@ impl Timestamp {
     }
 }
 
-/// Takes the requests for one CPE.
+/// Receiver of the Connection Requests for one CPE.
 #[derive(Clone, Debug)]
 pub struct Listener {
     credential: Credential,
@@ -137,40 +138,40 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// A listener that remembers `last`.
+    /// A receiver with the state `last`.
     pub fn new(credential: Credential, settings: Settings, last: LastAccepted) -> Self {
         Self { credential, settings, last }
     }
 
-    /// What a restart has to be given.
+    /// The state that has to be stored across restarts.
     pub fn last_accepted(&self) -> LastAccepted {
         self.last
     }
 
-    /// Forgets the last accepted request, by an operator's word (T-55).
+    /// Resets the state, on an operator's request (T-55).
     pub fn reset(&mut self) {
         self.last = LastAccepted::default();
     }
 
-    /// Takes other credentials.
+    /// Replaces the credentials.
     pub fn set_credential(&mut self, credential: Credential) {
         self.credential = credential;
     }
 
-    /// Takes other knobs.
+    /// Replaces the settings.
     pub fn set_settings(&mut self, settings: Settings) {
         self.settings = settings;
     }
 
-    /// Goes through all checks, and remembers a request that passes them. `now` is `None` where the clock is not
-    /// trusted (T-56).
+    /// Performs all checks, and updates the state if the request passes. `now` is `None` if the clock is not trusted
+    /// (T-56).
     pub fn receive(&mut self, now: Option<UnixTime>, datagram: Datagram<'_>) -> Result<AuthenticRequest, Refusal> {
         let authentic = self.judge(now, datagram).map_err(|refusal| self.explain(refusal, datagram))?;
         self.remember(authentic);
         Ok(authentic)
     }
 
-    /// Tells a username that was not encoded from other causes of what it does to a request.
+    /// Replaces a refusal that an unencoded username caused by [`Refusal::UnencodedName`].
     fn explain(&self, refusal: Refusal, datagram: Datagram<'_>) -> Refusal {
         match refusal {
             Refusal::Malformed { .. } | Refusal::DuplicateField(_) | Refusal::BadEncoding(_) | Refusal::UnknownUser
@@ -192,7 +193,7 @@ impl Listener {
         self.authenticate(&self.validate(now, parsed)?)
     }
 
-    /// The checks that cost no HMAC (UCR-6, UCR-10 to UCR-12).
+    /// Performs the checks that need no HMAC (UCR-6, UCR-10 to UCR-12).
     pub fn validate<'a>(
         &self,
         now: Option<UnixTime>,
@@ -221,7 +222,7 @@ impl Listener {
         }
     }
 
-    /// Remembers what was accepted: only this changes the state (UCR-8, SEC-6).
+    /// Updates the state. Only authentic requests get here (UCR-8, SEC-6).
     pub fn remember(&mut self, AuthenticRequest { timestamp, id }: AuthenticRequest) {
         match timestamp {
             Timestamp::Seconds(value) => self.last.timestamp = value,
@@ -245,8 +246,8 @@ impl Listener {
         if timestamp.seconds() > latest {
             return Err(Refusal::FutureTimestamp);
         }
-        // Each unit has its own last value, and rises over the seconds of the other: else three digits moved from `id`
-        // would make milliseconds of an accepted request in seconds (SEC-5).
+        // Each unit has its own last value, and has to exceed the seconds of the other one. Otherwise an accepted
+        // request in seconds could be turned into one in milliseconds, by moving three digits from `id` (SEC-5).
         let newer = match timestamp {
             Timestamp::Seconds(value) => value > self.last.timestamp && value > self.last.milliseconds / 1000,
             Timestamp::Milliseconds(value) => value > self.last.milliseconds && value / 1000 > self.last.timestamp,
@@ -254,7 +255,7 @@ impl Listener {
         if newer { Ok(timestamp) } else { Err(Refusal::StaleTimestamp) }
     }
 
-    /// How the request may be read; an error where it is for another user, or can be read by no way.
+    /// The possible readings of a request; an error if it is for another user or cannot be decoded.
     fn readings(&self, query: &Query<'_>) -> Result<Readings, Refusal> {
         let Query { username, nonce, .. } = query;
         let (is_username_sound, is_nonce_sound) = (username.is_sound(), nonce.is_sound());
@@ -270,7 +271,7 @@ impl Listener {
         }
     }
 
-    /// Whether `username` is ConnectionRequestUsername once it is decoded.
+    /// Whether the decoded `username` equals ConnectionRequestUsername.
     fn is_mine(&self, username: Encoded<'_>) -> bool {
         if !username.is_escaped() {
             return self.credential.is_named(username.wire());
@@ -286,7 +287,7 @@ impl Listener {
         decoded.get(..length).is_some_and(|name| self.credential.is_named(name))
     }
 
-    /// Whether the signature is that over ts, id, un and cn, with nothing between them (UCR-41).
+    /// Whether the signature covers ts, id, un and cn, concatenated (UCR-41).
     fn verifies(&self, query: &Query<'_>, value: impl Fn(Encoded<'_>, &mut dyn FnMut(&[u8]))) -> bool {
         let mut signature = self.credential.secret.signature();
         signature.cover(query.timestamp.digits);

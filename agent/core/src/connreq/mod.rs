@@ -1,16 +1,16 @@
-//! UDP Connection Requests: an HTTP GET in one datagram that wakes a CPE (TR-111 2.2.1.4, 2.2.2.3).
+//! UDP Connection Requests: an HTTP GET in one datagram, upon which a CPE opens a session (TR-111 2.2.1.4, 2.2.2.3).
 //!
-//! Types mark how far a message has come, and only the last one changes what the CPE remembers (UCR-8, SEC-6):
+//! The types mark the progress of a message. Only the last one changes the state of the CPE (UCR-8, SEC-6):
 //!
-//! | type | is |
+//! | type | meaning |
 //! | --- | --- |
-//! | [`Datagram`] | bytes that begin like a request, not like STUN (UCR-17) |
-//! | [`ParsedRequest`] | an HTTP/1.1 request with the five fields of TR-111, each in its form |
-//! | [`ValidRequest`] | newer than the last accepted one, and for this CPE |
+//! | [`Datagram`] | starts like a Connection Request, not like STUN (UCR-17) |
+//! | [`ParsedRequest`] | an HTTP/1.1 request with the five fields of TR-111, all well-formed |
+//! | [`ValidRequest`] | newer than the last accepted request, and for this CPE |
 //! | [`AuthenticRequest`] | signed with ConnectionRequestPassword |
 //!
-//! [`Listener`] is the CPE that goes through them; [`ConnectionRequest`] is what an ACS signs and sends. Nothing here allocates
-//! before a request is authentic, and no HMAC is computed before everything else is right (T-62).
+//! [`Listener`] is the receiver in the CPE; [`ConnectionRequest`] is what an ACS signs and sends. No memory is
+//! allocated before a request is authentic, and no HMAC is computed before all other checks pass (T-62).
 
 mod body;
 mod http;
@@ -29,26 +29,27 @@ pub use request::{
 };
 pub use uri::must_be_encoded;
 
-/// Which digits a `ts` may have.
+/// Accepted units of `ts`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TimestampUnit {
-    /// Seconds, as TR-111 says.
+    /// Seconds, as TR-111 specifies.
     #[default]
     Seconds,
-    /// Milliseconds as well, told by their thirteen digits (T-55).
+    /// Seconds or milliseconds; the latter are recognised by their thirteen digits (T-55).
     Any,
 }
 
-/// The knobs `connreq.*`. The defaults are TR-111's letter.
+/// The settings `connreq.*`. The defaults follow TR-111 literally.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// `connreq.require_host`: a request without Host is refused (T-49).
+    /// `connreq.require_host`: refuse requests without a Host header (T-49).
     pub require_host: bool,
-    /// `connreq.accept_relative`: a Request-URI without scheme and authority is taken (T-50).
+    /// `connreq.accept_relative`: accept a Request-URI without scheme and authority (T-50).
     pub accept_relative: bool,
-    /// `connreq.ts_unit`.
+    /// `connreq.ts_unit`: accepted units of `ts`.
     pub timestamp_unit: TimestampUnit,
-    /// `connreq.allow_empty_password`: without it, an empty ConnectionRequestPassword refuses everything (T-61).
+    /// `connreq.allow_empty_password`: accept requests although ConnectionRequestPassword is empty; otherwise they all
+    /// are refused (T-61).
     pub allow_empty_password: bool,
 }
 

@@ -1,16 +1,16 @@
-//! The form-encoded query (TR-111 2.2.2.3, HTML 4.01 17.13.4).
+//! Parser of the form-encoded query (TR-111 2.2.2.3, HTML 4.01 17.13.4).
 
 use super::{Field, Refusal, uri};
 use crate::secret::DIGEST;
 
 const SHA256_DIGITS: usize = 64;
 
-/// A canonical decimal: its digits go into the signature, its value into the checks (T-53).
+/// A canonical decimal number. The signature covers its digits; the checks use its value (T-53).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Number<'a> {
-    /// The digits, without a leading zero.
+    /// The digits, without leading zeros.
     pub digits: &'a [u8],
-    /// What they say.
+    /// The value.
     pub value: u64,
 }
 
@@ -29,7 +29,7 @@ impl<'a> Number<'a> {
     }
 }
 
-/// A value as it stands on the wire.
+/// The value of a field, as on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Encoded<'a> {
     wire: &'a [u8],
@@ -37,22 +37,22 @@ pub struct Encoded<'a> {
 }
 
 impl<'a> Encoded<'a> {
-    /// Whether the value can be decoded: every `%` has its two digits.
+    /// Whether the value can be decoded: each `%` is followed by two hexadecimal digits.
     pub fn is_sound(self) -> bool {
         !self.escaped || uri::is_sound(self.wire)
     }
 
-    /// The bytes as they stand on the wire.
+    /// The bytes on the wire.
     pub fn wire(self) -> &'a [u8] {
         self.wire
     }
 
-    /// Whether there is a `+` or a `%`, so that the value differs from its bytes on the wire.
+    /// Whether the value has a `+` or a `%`, so that it differs from the bytes on the wire.
     pub fn is_escaped(self) -> bool {
         self.escaped
     }
 
-    /// Gives the value to `sink`, piece by piece, without memory of its own.
+    /// Passes the decoded value to `sink` in pieces, without allocating.
     pub fn decode(self, mut sink: impl FnMut(&[u8])) {
         let mut rest = self.wire;
         if !self.escaped {
@@ -74,7 +74,7 @@ impl<'a> Encoded<'a> {
     }
 }
 
-/// The value of a hexadecimal digit; other bytes were refused before.
+/// The value of a hexadecimal digit; other bytes are not passed.
 fn digit(byte: u8) -> u8 {
     match byte {
         b'0'..=b'9' => byte - b'0',
@@ -82,13 +82,13 @@ fn digit(byte: u8) -> u8 {
     }
 }
 
-/// The digits of a signature; their value is asked for only where an HMAC is computed.
+/// The digits of a signature. They are decoded only when an HMAC is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SignatureDigits<'a>(&'a [u8; 2 * DIGEST]);
 
 impl<'a> SignatureDigits<'a> {
     fn read(wire: &'a [u8]) -> Result<Self, Refusal> {
-        // Without an early end, so that the compiler looks at many bytes at once.
+        // Without early exit, so that the compiler can vectorise the loop.
         if !wire.iter().fold(true, |all, byte| all & byte.is_ascii_hexdigit()) {
             return Err(Refusal::SignatureForm);
         }
@@ -104,7 +104,7 @@ impl<'a> SignatureDigits<'a> {
     }
 }
 
-/// Says what is wrong with a number as soon as it is met.
+/// Checks a number as soon as it is parsed.
 pub(super) trait Judge<'a>: Fn(Field, Number<'a>) -> Result<(), Refusal> {}
 
 impl<'a, F: Fn(Field, Number<'a>) -> Result<(), Refusal>> Judge<'a> for F {}
@@ -124,7 +124,7 @@ impl Field {
     }
 }
 
-/// The five fields as they are met, in any order (T-52).
+/// The five fields during parsing, in any order (T-52).
 #[derive(Default)]
 pub(super) struct Fields<'a> {
     ts: Option<Number<'a>>,
@@ -135,10 +135,10 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Notes the value of a field; `escaped` says whether it has a `+` or a `%`.
+    /// Stores the value of a field; `escaped` says whether it has a `+` or a `%`.
     ///
-    /// A `%` without its two digits may stand in `un` and `cn`: an ACS that does not encode sends it, and the signature
-    /// says whether it is one (T-51).
+    /// In `un` and `cn`, a `%` without two hexadecimal digits is allowed: an ACS that does not encode sends it, and the
+    /// signature shows whether this is one (T-51).
     #[inline]
     pub(super) fn note(
         &mut self,
@@ -177,7 +177,7 @@ fn number<'a>(wire: &'a [u8], field: Field, judge: &impl Judge<'a>) -> Result<Nu
     judge(field, number).map(|()| number)
 }
 
-/// Fills `slot`, which only one field may do.
+/// Sets `slot`; an error if it is set already.
 fn once<T>(slot: &mut Option<T>, field: Field, value: impl FnOnce() -> Result<T, Refusal>) -> Result<(), Refusal> {
     if slot.is_some() {
         return Err(Refusal::DuplicateField(field));
@@ -186,7 +186,7 @@ fn once<T>(slot: &mut Option<T>, field: Field, value: impl FnOnce() -> Result<T,
     Ok(())
 }
 
-/// The fields of a request, each in its form.
+/// The fields of a request, all well-formed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Query<'a> {
     pub(super) timestamp: Number<'a>,

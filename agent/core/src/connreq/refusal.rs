@@ -1,42 +1,42 @@
-//! Why a request does not wake anybody.
+//! Reasons for which a Connection Request is ignored.
 
 use thiserror::Error;
 
 /// The fields of the query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
-    /// Timestamp.
+    /// `ts`: timestamp.
     Ts,
-    /// Message ID.
+    /// `id`: message identifier.
     Id,
-    /// Username.
+    /// `un`: username.
     Un,
-    /// Cnonce.
+    /// `cn`: client nonce.
     Cn,
-    /// Signature.
+    /// `sig`: signature.
     Sig,
 }
 
-/// Why a UDP Connection Request is ignored. Offsets count from the start of the datagram, in bytes.
+/// The reason for which a UDP Connection Request is ignored. Offsets are in bytes from the start of the datagram.
 ///
-/// Each has its own count, so that an operator sees why a CPE is silent (T-74).
+/// Each reason is counted separately, so that an operator sees why a CPE does not respond (T-74).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
-    /// No HTTP request, or none that RFC 2616 allows.
+    /// Not an HTTP request according to RFC 2616.
     #[error("not an HTTP/1.1 request at byte {offset} of {length}")]
     Malformed {
-        /// Where it stops being one.
+        /// Offset of the first invalid byte.
         offset: usize,
-        /// Length of the datagram.
+        /// Length of the datagram in bytes.
         length: usize,
     },
-    /// The method is another than GET (UCR-5).
+    /// The method is not GET (UCR-5).
     #[error("the method is not GET")]
     WrongMethod,
-    /// The version is another than HTTP/1.1.
+    /// The version is not HTTP/1.1.
     #[error("the version is not HTTP/1.1")]
     WrongVersion,
-    /// The scheme is another than http.
+    /// The scheme is not http.
     #[error("the scheme is not http")]
     WrongScheme,
     /// The Request-URI has no scheme and authority (T-50).
@@ -45,77 +45,77 @@ pub enum Refusal {
     /// The path is neither empty nor a slash (T-50).
     #[error("the path is not empty")]
     WrongPath,
-    /// Lines end without a carriage return.
+    /// A line ends without a carriage return.
     #[error("a line ends without carriage return at byte {offset}")]
     BareLineFeed {
-        /// Where the line feed is.
+        /// Offset of the line feed.
         offset: usize,
     },
-    /// No header Host (T-49).
+    /// The Host header is missing (T-49).
     #[error("there is no Host")]
     NoHost,
-    /// More than one header Host.
+    /// There is more than one Host header.
     #[error("there is more than one Host")]
     DuplicateHost,
-    /// The empty line is missing behind the headers.
+    /// The datagram ends before the empty line after the headers.
     #[error("the datagram of {length} bytes ends before the empty line")]
     NoBlankLine {
-        /// Length of the datagram.
+        /// Length of the datagram in bytes.
         length: usize,
     },
-    /// The body is not as long as Content-Length or Transfer-Encoding say (RFC 2616 4.4).
+    /// The length of the body does not match Content-Length or Transfer-Encoding (RFC 2616 4.4).
     #[error("the body does not have the length that the headers say")]
     BodyLength,
     /// A field is missing.
     #[error("there is no field {0:?}")]
     MissingField(Field),
-    /// A field came twice (T-52).
+    /// A field occurs twice (T-52).
     #[error("there is more than one field {0:?}")]
     DuplicateField(Field),
-    /// `ts` or `id` is no canonical decimal of 64 bits (T-53).
+    /// `ts` or `id` is not a canonical decimal number of 64 bits (T-53).
     #[error("the number in {0:?} is not canonical")]
     BadNumber(Field),
-    /// A `%` without two hexadecimal digits, where the field is not what an ACS that does not encode would send (T-51).
+    /// A `%` without two hexadecimal digits, in a field that an ACS without encoding would not send like this (T-51).
     #[error("the encoding of {0:?} is damaged")]
     BadEncoding(Field),
-    /// `sig` is not forty hexadecimal digits.
+    /// `sig` does not have forty hexadecimal digits.
     #[error("the signature is not forty hexadecimal digits")]
     SignatureForm,
-    /// `sig` has the length of SHA-256 (T-74).
+    /// `sig` has the length of a SHA-256 signature (T-74).
     #[error("the signature has the length of SHA-256")]
     Sha256Signature,
-    /// `ts` is beyond what a clock could say (SEC-5).
+    /// `ts` is too far in the future (SEC-5).
     #[error("the timestamp is too far ahead")]
     FutureTimestamp,
-    /// `ts` counts milliseconds (T-55).
+    /// `ts` is in milliseconds (T-55).
     #[error("the timestamp counts milliseconds")]
     MillisecondTimestamp,
     /// `ts` is not greater than the last accepted one (UCR-6).
     #[error("the timestamp is not newer than the last accepted one")]
     StaleTimestamp,
-    /// `id` is the last accepted one (UCR-11).
+    /// `id` equals that of the last accepted request (UCR-11).
     #[error("the id is that of the last accepted request")]
     SameId,
     /// `un` is not ConnectionRequestUsername (UCR-12).
     #[error("the username is another")]
     UnknownUser,
-    /// ConnectionRequestUsername stands in the Request-URI as it is, and has a character that must be encoded there
+    /// The Request-URI has the unencoded ConnectionRequestUsername, which has a character that must be encoded
     /// ([`super::must_be_encoded`]).
     #[error("the username is not encoded, and has a character that must be")]
     UnencodedName,
     /// ConnectionRequestPassword is empty (T-61).
     #[error("no password is set")]
     NoPassword,
-    /// `sig` is not the signature (UCR-13).
+    /// `sig` is wrong (UCR-13).
     #[error("the signature is wrong")]
     BadSignature,
 }
 
 impl Refusal {
-    /// The value of the metric's `result` label for a request that is not refused.
+    /// Value of the metric label `result` for accepted requests.
     pub const ACCEPTED: &'static str = "accepted";
 
-    /// One of each kind, for those who name all labels.
+    /// One refusal of each kind, for lists of all labels.
     pub const ALL: [Self; 25] = [
         Self::Malformed { offset: 0, length: 0 },
         Self::WrongMethod,
@@ -144,7 +144,7 @@ impl Refusal {
         Self::BadSignature,
     ];
 
-    /// The value of the metric's `result` label.
+    /// Value of the metric label `result`.
     pub fn label(self) -> &'static str {
         match self {
             Self::Malformed { .. } => "malformed",

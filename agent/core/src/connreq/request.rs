@@ -1,4 +1,4 @@
-//! What an ACS sends (TR-111 2.2.2.3).
+//! Connection Requests that an ACS sends (TR-111 2.2.2.3).
 
 use std::{fmt, net::SocketAddrV4, str::FromStr, time::Duration};
 
@@ -6,25 +6,25 @@ use thiserror::Error;
 
 use crate::{secret::SharedSecret, time::UnixTime};
 
-/// Longest datagram that is built: what any path carries in one packet (UCR-21, T-69).
+/// Longest datagram that is built, in bytes: it fits into one packet on any path (UCR-21, T-69).
 pub const MAXIMUM_LENGTH: usize = 1400;
 
-/// When the copies of a request leave, after the first (UCR-22, T-70).
+/// Times at which the copies of a request are sent, relative to the first one (UCR-22, T-70).
 pub const COPIES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(200), Duration::from_millis(600)];
 
-/// The port of a CPE that names none (STUN-43), which is left out when written (UCR-34).
+/// Port of a CPE that reports none (STUN-43); it is omitted when written (UCR-34).
 const DEFAULT_PORT: u16 = 80;
 
-/// Host and port of a CPE: the value of UDPConnectionRequestAddress, or the destination itself (UCR-31 to UCR-33).
+/// Host and port of a CPE: the value of UDPConnectionRequestAddress, or the destination address (UCR-31 to UCR-33).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authority {
-    /// Address or name.
+    /// IPv4 address or host name.
     pub host: String,
     /// UDP port.
     pub port: u16,
 }
 
-/// A text is no `host` or `host:port`.
+/// Error: a text is neither `host` nor `host:port`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("write HOST or HOST:PORT")]
 pub struct BadAuthority;
@@ -63,36 +63,36 @@ impl fmt::Display for Authority {
     }
 }
 
-/// `ts` of the next request to a CPE: the time, and greater than the one before within a second (UCR-37, T-54).
+/// `ts` of the next request to a CPE: the current time, increased if necessary to exceed the last `ts` (UCR-37, T-54).
 pub fn next_timestamp(now: UnixTime, last: Option<u64>) -> u64 {
     last.map_or(now.0, |last| now.0.max(last.saturating_add(1)))
 }
 
-/// A request that would not travel in one packet (T-69).
+/// Error: the request does not fit into one packet (T-69).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the request has {length} bytes, and a packet takes {MAXIMUM_LENGTH}")]
 pub struct DatagramTooLong {
-    /// Length of the datagram.
+    /// Length of the datagram in bytes.
     pub length: usize,
 }
 
-/// One request to a CPE. Its copies are the same bytes (UCR-23); another request has another `id` (UCR-38).
+/// A request to a CPE. Its copies have identical bytes (UCR-23); a new request has a new `id` (UCR-38).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionRequest<'a> {
-    /// Where the CPE is.
+    /// Host and port of the CPE.
     pub authority: Authority,
     /// Unix time in seconds, from [`next_timestamp`].
     pub timestamp: u64,
-    /// Message id.
+    /// Message identifier.
     pub id: u64,
-    /// ConnectionRequestUsername as the CPE has it.
+    /// The CPE's ConnectionRequestUsername.
     pub username: &'a str,
-    /// A random string; of hexadecimal digits, so that decoded and encoded readings agree (T-51).
+    /// A random string of hexadecimal digits, so that it is the same encoded and decoded (T-51).
     pub nonce: &'a str,
 }
 
 impl ConnectionRequest<'_> {
-    /// The absolute Request-URI with an empty path, signed (UCR-29 to UCR-41).
+    /// The signed, absolute Request-URI with an empty path (UCR-29 to UCR-41).
     pub fn uri(&self, secret: &SharedSecret) -> String {
         let Self { authority, timestamp, id, username, nonce } = self;
         let mut signature = secret.signature();
@@ -104,7 +104,7 @@ impl ConnectionRequest<'_> {
         format!("http://{authority}?ts={timestamp}&id={id}&un={username}&cn={nonce}&sig={signature}")
     }
 
-    /// The datagram: a GET without a body (UCR-25 to UCR-28).
+    /// The signed datagram: a GET without a body (UCR-25 to UCR-28).
     pub fn sign(&self, secret: &SharedSecret) -> Result<Vec<u8>, DatagramTooLong> {
         let datagram = format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", self.uri(secret), self.authority).into_bytes();
         match datagram.len() {
@@ -114,7 +114,7 @@ impl ConnectionRequest<'_> {
     }
 }
 
-/// `application/x-www-form-urlencoded` (HTML 4.01 17.13.4): blanks as `+`, reserved bytes as `%XX`.
+/// Encodes as `application/x-www-form-urlencoded` (HTML 4.01 17.13.4): spaces as `+`, reserved bytes as `%XX`.
 fn form_encoded(text: &str) -> String {
     text.bytes().fold(String::new(), |mut encoded, byte| {
         match byte {

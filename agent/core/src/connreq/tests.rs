@@ -1,4 +1,4 @@
-//! UDP Connection Requests against the vectors of the requirements catalogue (H.3).
+//! Tests of UDP Connection Requests with the test vectors in `vectors`.
 
 mod properties;
 mod receiving;

@@ -1,24 +1,24 @@
-//! Rules of RFC 3986 that hold for more than one byte.
+//! Rules of RFC 3986 that involve more than one byte.
 
 use std::net::Ipv6Addr;
 
 use super::http::class;
 
-/// The first character of `name` that no query carries unencoded (RFC 3986 3.4): a blank, `&`, a letter outside ASCII,
-/// and others. An ACS that does not encode cannot send such a ConnectionRequestUsername.
+/// The first character of `name` that has to be encoded in a query (RFC 3986 3.4), such as a space, `&` or a non-ASCII
+/// letter. An ACS that does not encode cannot send such a ConnectionRequestUsername.
 pub fn must_be_encoded(name: &str) -> Option<char> {
     name.chars().find(|character| !character.is_ascii() || class::OF[*character as usize] & class::VALUE == 0)
 }
 
-/// Whether every `%` has its two digits (RFC 3986 2.1).
+/// Whether each `%` is followed by two hexadecimal digits (RFC 3986 2.1).
 pub(super) fn is_sound(text: &[u8]) -> bool {
     text.iter().enumerate().all(|(at, &byte)| {
         byte != b'%' || text.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
     })
 }
 
-/// Whether `text`, of the bytes of an authority, is `[userinfo "@"] host [":" port]` (RFC 3986 3.2). The scheme http
-/// wants a host that is not empty (RFC 2616 3.2.2).
+/// Whether `text`, which has bytes of an authority only, is `[userinfo "@"] host [":" port]` (RFC 3986 3.2). The scheme
+/// http requires a non-empty host (RFC 2616 3.2.2).
 pub(super) fn is_authority(text: &[u8]) -> bool {
     let (userinfo, server) = match text.iter().position(|&byte| byte == b'@') {
         Some(at) => (&text[..at], &text[at + 1..]),
@@ -39,7 +39,7 @@ pub(super) fn is_authority(text: &[u8]) -> bool {
     is_host && is_port && is_userinfo && is_sound(text)
 }
 
-/// What stands between the brackets of an IP-literal: `IPv6address` or `IPvFuture` (RFC 3986 3.2.2).
+/// Whether the text between the brackets of an IP-literal is an `IPv6address` or an `IPvFuture` (RFC 3986 3.2.2).
 fn is_ip_literal(text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else { return false };
     match text.strip_prefix(['v', 'V']).and_then(|future| future.split_once('.')) {

@@ -1,4 +1,4 @@
-//! Notification attributes of `GatewayInfo`: Active, unless the ACS says otherwise (DEV-6).
+//! Notification attributes of `GatewayInfo`: Active unless the ACS sets another value (DEV-6).
 
 use super::{GatewayInfo, GatewayParameter};
 use crate::{
@@ -7,24 +7,24 @@ use crate::{
     time::BootTime,
 };
 
-/// The notification state of a device that nobody told anything yet (DEV-6).
+/// The notification state of a device at its first start (DEV-6).
 pub fn first_state(root: Root) -> State {
     let active = |parameter| (full_name(root, parameter), Notification::Active);
     State { attributes: GatewayParameter::ALL.map(active).into(), ..State::default() }
 }
 
-/// `ManagementServer.URL` was written, maybe with the value that it had: the ACS may be another one, and has to learn of
-/// the gateway (DEV-7, T-34).
+/// Handles a write of `ManagementServer.URL`, even of the same value: the ACS may be another one that has to learn the
+/// gateway, so `GatewayInfo` becomes Active again (DEV-7, T-34).
 pub fn url_written(notifications: &mut Notifications, source: &dyn Source) -> Result<(), Fault> {
     notifications.set(source, &object(source.root()), Notification::Active)
 }
 
-/// The full name of `GatewayInfo`, with its dot.
+/// Full name of the object `GatewayInfo`, with the final dot.
 pub fn object(root: Root) -> String {
     format!("{}GatewayInfo.", root.prefix())
 }
 
-/// `GatewayInfo` changed: one notification tells of all that did (DEV-8, T-3).
+/// Reports a change of `GatewayInfo` in one notification for all changed parameters (DEV-8, T-3).
 pub fn changed(notifications: &mut Notifications, now: BootTime, root: Root, old: &GatewayInfo, new: &GatewayInfo) {
     let changes =
         old.changes(new).map(|parameter| (full_name(root, parameter), old.get(parameter), new.get(parameter)));

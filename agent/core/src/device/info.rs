@@ -5,7 +5,7 @@ use crate::{
     identity::{GatewayParts, Oui, Text, decode_gateway_parts},
 };
 
-/// `GatewayInfo`: the gateway that the device is behind; all empty where none is known (DM-12 to DM-14).
+/// `GatewayInfo`: the gateway that the device is behind. All parameters are empty if none is known (DM-12 to DM-14).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GatewayInfo {
     manufacturer_oui: Option<Oui>,
@@ -25,10 +25,10 @@ pub enum GatewayParameter {
 }
 
 impl GatewayParameter {
-    /// Every parameter.
+    /// All parameters.
     pub const ALL: [Self; 3] = [Self::ManufacturerOui, Self::ProductClass, Self::SerialNumber];
 
-    /// The name of the parameter in its object.
+    /// Name of the parameter in its object.
     pub const fn name(self) -> &'static str {
         match self {
             Self::ManufacturerOui => "ManufacturerOUI",
@@ -37,7 +37,7 @@ impl GatewayParameter {
         }
     }
 
-    /// The path below the root.
+    /// Path of the parameter below the root.
     pub const fn path(self) -> &'static str {
         match self {
             Self::ManufacturerOui => "GatewayInfo.ManufacturerOUI",
@@ -48,12 +48,12 @@ impl GatewayParameter {
 }
 
 impl GatewayInfo {
-    /// A gateway of these parts; without OUI where it is not known.
+    /// A gateway identity; without an OUI if that is unknown.
     pub fn new(manufacturer_oui: Option<Oui>, serial_number: Text, product_class: Text) -> Self {
         Self { manufacturer_oui, serial_number, product_class }
     }
 
-    /// The value of a parameter.
+    /// Value of a parameter; empty if it is unknown.
     pub fn get(&self, parameter: GatewayParameter) -> &str {
         match parameter {
             GatewayParameter::ManufacturerOui => self.manufacturer_oui.as_ref().map_or("", Oui::as_str),
@@ -62,18 +62,18 @@ impl GatewayInfo {
         }
     }
 
-    /// Parameters whose values differ.
+    /// The parameters whose values differ.
     pub fn changes<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = GatewayParameter> + 'a {
         GatewayParameter::ALL.into_iter().filter(|parameter| self.get(*parameter) != other.get(*parameter))
     }
 
-    /// The Gateway Identity of a reply, elements that are missing as empty texts (DEV-5).
+    /// The Gateway Identity in a reply; missing elements are empty (DEV-5).
     ///
-    /// `None`: the reply says nothing of a gateway. It has no element of enterprise 3561, or a server gave the
-    /// device's own identity back (DEV-3). An element without anything in it says that there is no gateway.
+    /// `None` if the reply has no information about the gateway: it has no element of enterprise 3561, or the server
+    /// echoed the device's own identity (DEV-3). An empty element of 3561 means that there is no gateway identity.
     pub(super) fn of(reply: &Message<'_>, config: &Config) -> Option<Self> {
         let option = reply.vendor_identifying()?;
-        // An identity that is refused is none.
+        // A refused identity counts as none.
         let GatewayParts { manufacturer_oui, serial_number, product_class } =
             decode_gateway_parts(&option, config).unwrap_or_default()?;
         Some(Self { manufacturer_oui, serial_number, product_class })

@@ -1,4 +1,4 @@
-//! INFORM beside another DHCP client (RFC 2131 4.4.3, DEV-10).
+//! INFORM mode: another DHCP client obtains the address (RFC 2131 4.4.3, DEV-10).
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -7,7 +7,7 @@ use tr111_common::dhcp4::MessageType;
 use super::{GatewayInfo, Input, station::Station};
 use crate::time::BootTime;
 
-/// Waits for an answer; after the last one the device rests until the next INFORM is due.
+/// Times to wait for a reply. After the last one, the device waits for the next INFORM.
 const BACK_OFF: [Duration; 5] = [
     Duration::from_secs(4),
     Duration::from_secs(8),
@@ -16,8 +16,8 @@ const BACK_OFF: [Duration; 5] = [
     Duration::from_secs(64),
 ];
 
-/// How long a device that starts without an address waits for the box's DHCP client, before what it knew of a gateway
-/// is taken for lost (DEV-9).
+/// Time for which a device that starts without an address waits for the DHCP client, before the stored gateway identity
+/// is discarded (DEV-9).
 const FIRST_ADDRESS: Duration = Duration::from_mins(2);
 
 #[derive(Debug)]
@@ -25,9 +25,9 @@ pub(super) struct Inform {
     interval: Duration,
     link: bool,
     address: Option<Ipv4Addr>,
-    /// There was no address yet, so none was lost.
+    /// Whether there was no address yet.
     is_new: bool,
-    /// The exchange that is under way, and how often it was asked.
+    /// Transaction identifier of the running exchange, and the number of messages sent.
     exchange: Option<(u32, usize)>,
     deadline: BootTime,
 }
@@ -52,7 +52,7 @@ impl Inform {
                 self.is_new = false;
                 self.start(now, station);
                 if address.is_none() {
-                    // Whoever gave the address released it, or let it expire (DEV-9).
+                    // The DHCP client released the address, or its lease expired (DEV-9).
                     station.set_info(GatewayInfo::default());
                 }
             }
@@ -71,7 +71,7 @@ impl Inform {
                 None => self.start(now, station),
             },
             Input::Link(_) | Input::Address(_) | Input::Tick => {}
-            // The address is not ours to give back.
+            // The address belongs to the other DHCP client, so nothing is released.
             Input::Release => {
                 self.link = false;
                 self.start(now, station);
@@ -79,7 +79,7 @@ impl Inform {
         }
     }
 
-    /// Begins an exchange, if there is a link and an address to ask from.
+    /// Starts an exchange, if there are a link and an address.
     fn start(&mut self, now: BootTime, station: &mut Station) {
         self.exchange = None;
         self.deadline = BootTime::NEVER;

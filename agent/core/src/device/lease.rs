@@ -1,4 +1,4 @@
-//! A full DHCP client (RFC 2131 4.4): DISCOVER to renewal, rebinding and release.
+//! DHCP client mode (RFC 2131 4.4): from DISCOVER to renewal, rebinding and release.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     time::BootTime,
 };
 
-/// Waits for an answer while there is no address, the last one for all that follow (RFC 2131 4.1).
+/// Times to wait for a reply without an address; the last one repeats (RFC 2131 4.1).
 const BACK_OFF: [Duration; 5] = [
     Duration::from_secs(4),
     Duration::from_secs(8),
@@ -18,24 +18,24 @@ const BACK_OFF: [Duration; 5] = [
     Duration::from_secs(32),
     Duration::from_secs(64),
 ];
-/// REQUESTs for an offer before another one is looked for.
+/// REQUESTs for an offer, after which DISCOVER is sent again.
 const REQUESTS: usize = 4;
-/// REQUESTs for a lease after the link came back before it is used as it is (RFC 2131 3.2).
+/// REQUESTs to confirm a lease after the link returned, after which the lease is used unconfirmed (RFC 2131 3.2).
 const REBOOTS: usize = 2;
-/// Between repetitions of a renewal (RFC 2131 4.4.5).
+/// Shortest time between two renewal messages (RFC 2131 4.4.5).
 const RENEWAL_PAUSE: Duration = Duration::from_mins(1);
-/// Before the search starts again after a NAK, so that a server that always refuses is not asked all the time.
+/// Pause after a NAK, so that a server that always refuses is not asked continuously.
 const NAK_PAUSE: Duration = Duration::from_secs(2);
 
-/// ARP Probes for an address before it is used, and the silence that has to follow each. RFC 5227 has three of them, one
-/// to two seconds apart, and two seconds of silence; a second in all is what a box that starts can wait, and
-/// stations answer within milliseconds.
+/// Number of ARP Probes for an address before it is used, and the silence after each of them. RFC 5227 requires three
+/// probes, one to two seconds apart, and two seconds of silence. That is too long for a starting device; stations
+/// answer within milliseconds, so one second in total is used.
 const PROBES: usize = 2;
 const PROBE_PAUSE: Duration = Duration::from_millis(500);
-/// After a DECLINE (RFC 2131 3.1 step 5).
+/// Pause after a DECLINE (RFC 2131 3.1 step 5).
 const DECLINE_PAUSE: Duration = Duration::from_secs(10);
 
-/// Options of a lease (RFC 2132) that nothing else here needs.
+/// Codes of lease options (RFC 2132) that only this module uses.
 mod code {
     pub(super) const SUBNET_MASK: u8 = 1;
     pub(super) const ROUTER: u8 = 3;
@@ -43,40 +43,40 @@ mod code {
     pub(super) const REBINDING_TIME: u8 = 59;
 }
 
-/// The client.
+/// The DHCP client.
 #[derive(Debug)]
 pub(super) struct Client {
     phase: Phase,
     lease: Option<Lease>,
-    /// The interface was given the address of the lease, since the device started.
+    /// Whether the interface has been configured with the address of the lease.
     is_configured: bool,
     xid: u32,
-    /// Messages of this phase.
+    /// Messages sent in this phase.
     sent: usize,
-    /// When the last REQUEST was sent first: a lease counts from there (RFC 2131 4.4.1).
+    /// Time at which the last REQUEST was first sent; the lease counts from there (RFC 2131 4.4.1).
     requested: BootTime,
     deadline: BootTime,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
-    /// No link.
+    /// There is no link.
     Down,
-    /// Looks for a server.
+    /// DISCOVER: looks for a server.
     Selecting,
-    /// Took the first offer, and asks its server for it.
+    /// REQUEST to the server of the first offer.
     Requesting(Offer),
-    /// The link came back: asks whether the lease still holds.
+    /// REQUEST to confirm the lease after the link returned.
     Rebooting,
-    /// Has an acknowledgement, and asks whether somebody else has the address (RFC 2131 3.1 step 5).
+    /// Probes the acknowledged address for conflicts (RFC 2131 3.1 step 5).
     Checking(Lease, GatewayInfo),
-    /// Has an address.
+    /// Has a valid lease.
     Bound,
-    /// Asks the server that gave it (T1).
+    /// REQUEST to the server of the lease, after T1.
     Renewing,
-    /// Asks every server (T2).
+    /// REQUEST to all servers, after T2.
     Rebinding,
-    /// Has given it back, for good.
+    /// Has released its lease.
     Released,
 }
 
@@ -84,29 +84,29 @@ enum Phase {
 struct Offer {
     address: Ipv4Addr,
     server: Ipv4Addr,
-    /// Provisional: the ACK decides (T-3).
+    /// Gateway identity in the OFFER; the one in the ACK replaces it (T-3).
     info: Option<GatewayInfo>,
 }
 
-/// An address for some time.
+/// A DHCP lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// The address.
+    /// The leased address.
     pub address: Address,
-    /// The server that gave it.
+    /// Server identifier.
     pub server: Ipv4Addr,
-    /// The station that brought the ACK: the server, or the way to it.
+    /// Ethernet source of the ACK: the server, or the next hop to it.
     pub station: [u8; 6],
-    /// T1: the server is asked for more time.
+    /// T1: time at which renewal starts.
     pub renew: BootTime,
-    /// T2: every server is.
+    /// T2: time at which rebinding starts.
     pub rebind: BootTime,
-    /// The address is not the device's any more.
+    /// Time at which the lease expires.
     pub end: BootTime,
 }
 
 impl Client {
-    /// Without a link, and with the lease of an earlier start, which is confirmed first (RFC 2131 3.2).
+    /// A client without a link. A lease of an earlier start is confirmed first (RFC 2131 3.2).
     pub(super) fn new(lease: Option<Lease>) -> Self {
         Self {
             phase: Phase::Down,
@@ -141,7 +141,7 @@ impl Client {
                 if self.lease.is_some() {
                     self.enter(now, Phase::Rebooting, station);
                 } else {
-                    // What is known of a gateway without a lease is from another interface, or another mode.
+                    // Without a lease, the known gateway identity is from another interface or mode.
                     station.set_info(GatewayInfo::default());
                     self.enter(now, Phase::Selecting, station);
                 }
@@ -162,9 +162,9 @@ impl Client {
         self.lease.as_ref().map_or(BootTime::NEVER, |lease| lease.end)
     }
 
-    /// Begins a phase with its first message.
+    /// Starts a phase and sends its first message.
     fn enter(&mut self, now: BootTime, phase: Phase, station: &mut Station) {
-        // A REQUEST for an offer belongs to the offer's transaction; everything else that is sent begins one.
+        // A REQUEST for an offer uses the offer's transaction identifier; all other messages start a new transaction.
         if !matches!(phase, Phase::Requesting(_) | Phase::Checking(..)) {
             self.xid = station.new_xid();
         }
@@ -174,7 +174,7 @@ impl Client {
         self.ask(now, station);
     }
 
-    /// Sends the message of this phase, once more.
+    /// Sends the message of this phase.
     fn ask(&mut self, now: BootTime, station: &mut Station) {
         if let Phase::Checking(lease, _) = &self.phase {
             station.probe(lease.address.address);
@@ -233,7 +233,7 @@ impl Client {
             (Phase::Requesting(_), _) if self.sent >= REQUESTS => self.enter(now, Phase::Selecting, station),
             (Phase::Rebooting, Some(lease)) if self.sent >= REBOOTS => {
                 let lease = lease.clone();
-                // Nobody says that it ended, so it is used as long as it lasts.
+                // The lease was not confirmed and not refused, so it is used until it expires.
                 self.deadline = lease.renew;
                 self.phase = Phase::Bound;
                 self.configure(lease.address, station);
@@ -241,7 +241,7 @@ impl Client {
             (Phase::Selecting | Phase::Requesting(_) | Phase::Checking(..), _) | (Phase::Rebooting, Some(_)) => {
                 self.ask(now, station);
             }
-            // An answer has to say which of several renewals it is for, so each is a transaction.
+            // Each renewal message is a transaction of its own, so that a reply can be attributed to it.
             (Phase::Bound | Phase::Renewing, Some(lease)) if now < lease.rebind => {
                 self.enter(now, Phase::Renewing, station);
             }
@@ -295,8 +295,7 @@ impl Client {
         }
     }
 
-    /// Takes the lease of an ACK, once nobody else turns out to have its address. One without address, lease or server
-    /// is none.
+    /// Starts the conflict check for the address of an ACK. An ACK without address, lease time or server is ignored.
     fn check(&mut self, now: BootTime, ack: &Message<'_>, info: GatewayInfo, station: &mut Station) {
         if let Some(lease) = Lease::of(ack, self.requested) {
             self.enter(now, Phase::Checking(lease, info), station);
@@ -316,14 +315,14 @@ impl Client {
         station.set_info(info);
     }
 
-    /// Gives the interface the address of the lease, unless it has it.
+    /// Configures the interface with the address of the lease, unless that is done.
     fn configure(&mut self, address: Address, station: &mut Station) {
         if !std::mem::replace(&mut self.is_configured, true) {
             station.outputs.push_back(Output::Configure(address));
         }
     }
 
-    /// Somebody else has the address: the server is to know, and to give another one.
+    /// Declines an address that another station uses.
     fn decline(&mut self, now: BootTime, lease: &Lease, station: &mut Station) {
         let xid = station.new_xid();
         let address = lease.address.address;
@@ -336,7 +335,7 @@ impl Client {
         self.search_after(now, DECLINE_PAUSE, station);
     }
 
-    /// A server says that the address is not for this device.
+    /// Handles a NAK.
     fn refused(&mut self, now: BootTime, station: &mut Station) {
         let pause = station.jittered(NAK_PAUSE);
         self.search_after(now, pause, station);
@@ -350,7 +349,7 @@ impl Client {
         self.deadline = now + pause;
     }
 
-    /// DEV-9: what was learned with a lease goes with it.
+    /// DEV-9: the loss of the lease clears the gateway identity that came with it.
     fn lose_lease(&mut self, station: &mut Station) {
         self.is_configured = false;
         if let Some(lease) = self.lease.take() {
@@ -386,7 +385,7 @@ impl Lease {
         let (renew, rebind, end) = match lease {
             LeaseTime::Infinite => (BootTime::NEVER, BootTime::NEVER, BootTime::NEVER),
             LeaseTime::For(lease) => {
-                // Times that are out of order are the server's mistake; RFC 2131 4.4.5 has the presets.
+                // T1 and T2 in the wrong order are replaced by the defaults of RFC 2131 4.4.5.
                 let rebind = seconds(code::REBINDING_TIME).filter(|time| *time < lease).unwrap_or(lease / 8 * 7);
                 let renew = seconds(code::RENEWAL_TIME).filter(|time| *time < rebind).unwrap_or(rebind.min(lease / 2));
                 (requested + renew, requested + rebind, requested + lease)
@@ -402,12 +401,12 @@ impl Lease {
     }
 }
 
-/// A lease of no time is none.
+/// The lease time of a reply; a lease time of 0 counts as none.
 fn lease_time(reply: &Message<'_>) -> Option<LeaseTime> {
     reply.lease().filter(|lease| *lease != LeaseTime::For(Duration::ZERO))
 }
 
-/// Half of the time that is left until `end`, at least a minute and never beyond (RFC 2131 4.4.5).
+/// Half of the time until `end`, but at least one minute, and at most all of it (RFC 2131 4.4.5).
 fn pause(now: BootTime, end: BootTime) -> Duration {
     let left = end.since(now).unwrap_or_default();
     (left / 2).max(RENEWAL_PAUSE).min(left)

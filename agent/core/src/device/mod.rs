@@ -1,10 +1,11 @@
-//! The device's side of TR-111 Part 1: it tells the gateway who it is, and learns who the gateway is (TR-111 1.2.2).
+//! The device's side of TR-111 Part 1: sends the Device Identity by DHCP, and learns the Gateway Identity (TR-111
+//! 1.2.2).
 //!
-//! Two ways ([`Mode`]): INFORM, beside whatever DHCP client gives the box its address, and a full exchange of its own
-//! (RFC 2131 4.4). Both put the Device Identity into every DISCOVER, REQUEST and INFORM, and take the Gateway Identity
-//! from the reply that ends an exchange: [`GatewayInfo`] changes once for an exchange, or not at all (T-3).
+//! There are two modes ([`Mode`]): INFORM, beside another DHCP client that obtains the address, and a complete DHCP
+//! client (RFC 2131 4.4). Both send the Device Identity in every DISCOVER, REQUEST and INFORM, and take the Gateway
+//! Identity from the reply that completes an exchange: [`GatewayInfo`] changes at most once per exchange (T-3).
 //!
-//! The owner hands [`Device`] what happens, together with the time, and carries out its [`Output`]s.
+//! The owner passes inputs and the time to [`Device`], and performs its [`Output`]s.
 
 pub mod attributes;
 mod info;
@@ -22,89 +23,89 @@ pub use lease::Lease;
 use self::{inform::Inform, lease::Client, station::Station};
 use crate::{identity::DeviceIdentity, time::BootTime};
 
-/// How the device speaks DHCP.
+/// How the device uses DHCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// INFORM, for an address that comes from elsewhere (DEV-10).
+    /// INFORM, with an address that another DHCP client obtains (DEV-10).
     Inform {
-        /// Time from an answer to the next INFORM.
+        /// Time between a reply and the next INFORM.
         interval: Duration,
     },
-    /// A full exchange, which brings the address.
+    /// A complete DHCP client, which obtains the address.
     Dhcp,
 }
 
-/// What the device works with.
+/// Settings of the device.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Ethernet address of the interface.
     pub mac: [u8; 6],
-    /// Who the device is.
+    /// Identity of the device.
     pub identity: DeviceIdentity,
-    /// How it speaks DHCP.
+    /// How the device uses DHCP.
     pub mode: Mode,
-    /// Transactions and delays are drawn from it; it should differ between devices and starts.
+    /// Seed of transaction identifiers and delays. It should differ between devices and between starts.
     pub seed: u64,
 }
 
-/// What is kept over a restart.
+/// State that is stored across restarts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// Ethernet address of the interface that the lease is for.
+    /// Ethernet address of the interface to which the state belongs.
     pub mac: [u8; 6],
-    /// What was known of the gateway.
+    /// The known gateway identity.
     pub info: GatewayInfo,
     /// The lease, in [`Mode::Dhcp`].
     pub lease: Option<Lease>,
 }
 
-/// Something that happened.
+/// Inputs of the device.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
-    /// The interface can send (`true`) or not. At first it cannot.
+    /// Whether the interface has a link. `false` at first.
     Link(bool),
-    /// The address of the interface, for [`Mode::Inform`]. At first there is none.
+    /// IPv4 address of the interface, for [`Mode::Inform`]. `None` at first.
     Address(Option<Ipv4Addr>),
-    /// An Ethernet frame came in.
+    /// An Ethernet frame was received.
     Frame(&'a [u8]),
-    /// Time went by.
+    /// Time has passed.
     Tick,
-    /// The device stops: a lease is given back.
+    /// The device stops, and releases its lease.
     Release,
 }
 
-/// What to do, in this order.
+/// Outputs of the device, in the order in which they have to be performed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Send this Ethernet frame.
+    /// Send an Ethernet frame.
     Transmit(Vec<u8>),
-    /// Send this Ethernet frame, an ARP message, and hand in those that come while [`Device::is_checking`].
+    /// Send an Ethernet frame with an ARP message, and pass in received ARP messages while [`Device::is_checking`].
     Arp(Vec<u8>),
-    /// Somebody else has the address of a lease, which was declined.
+    /// Another station uses the leased address, which was declined.
     Declined(Ipv4Addr),
-    /// Keep this over a restart.
+    /// Store this state across restarts.
     Keep(State),
-    /// Give the interface this address.
+    /// Configure the interface with this address.
     Configure(Address),
-    /// Take this address from the interface.
+    /// Remove this address from the interface.
     Deconfigure(Address),
-    /// `GatewayInfo` changed. At most once for an exchange.
+    /// `GatewayInfo` changed; at most once per exchange.
     GatewayInfoChanged {
-        /// What it was.
+        /// The previous value.
         old: GatewayInfo,
-        /// What it is.
+        /// The new value.
         new: GatewayInfo,
     },
 }
 
-/// An address with what belongs to it.
+/// An address with its subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// The address.
+    /// The IPv4 address.
     pub address: Ipv4Addr,
-    /// Bits of its subnet mask.
+    /// Length of the subnet prefix in bits.
     pub prefix_length: u8,
-    /// The first router of the subnet.
+    /// The first router of the subnet; `None` if the server sent none.
     pub router: Option<Ipv4Addr>,
 }
 
@@ -123,7 +124,7 @@ enum Way {
 }
 
 impl Device {
-    /// A device whose link is down, as it was when `state` was kept. A lease for another interface is none.
+    /// A device without a link, with a stored state. A lease of another interface is discarded.
     pub fn new(settings: &Settings, state: State) -> Self {
         let State { mac, info, lease } = state;
         let way = match settings.mode {
@@ -133,7 +134,7 @@ impl Device {
         Self { mac: settings.mac, station: Station::new(settings, info), way }
     }
 
-    /// Takes what happened at `now`.
+    /// Handles an input at `now`.
     pub fn handle(&mut self, now: BootTime, input: Input<'_>) {
         let before = self.state();
         match &mut self.way {
@@ -146,7 +147,7 @@ impl Device {
         }
     }
 
-    /// What to keep over a restart.
+    /// The state that has to be stored across restarts.
     pub fn state(&self) -> State {
         let lease = match &self.way {
             Way::Inform(_) => None,
@@ -155,17 +156,18 @@ impl Device {
         State { mac: self.mac, info: self.station.info.clone(), lease }
     }
 
-    /// Whether ARP messages are to be handed in: an address is checked before it is used (RFC 2131 3.1 step 5).
+    /// Whether an address is being checked for conflicts, so that ARP messages have to be passed in (RFC 2131 3.1 step
+    /// 5).
     pub fn is_checking(&self) -> bool {
         matches!(&self.way, Way::Dhcp(client) if client.is_checking())
     }
 
-    /// The next thing to do.
+    /// The next output.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.station.outputs.pop_front()
     }
 
-    /// When a [`Input::Tick`] is due.
+    /// Time at which [`Input::Tick`] has to be passed.
     pub fn next_deadline(&self) -> Option<BootTime> {
         let deadline = match &self.way {
             Way::Inform(inform) => inform.deadline(),
@@ -174,12 +176,12 @@ impl Device {
         Some(deadline).filter(|deadline| *deadline != BootTime::NEVER)
     }
 
-    /// What is known of the gateway (DM-12 to DM-14).
+    /// The known gateway identity (DM-12 to DM-14).
     pub fn gateway_info(&self) -> &GatewayInfo {
         &self.station.info
     }
 
-    /// The address that the device holds by a lease of its own.
+    /// The address that the device has leased itself.
     pub fn lease(&self) -> Option<Address> {
         match &self.way {
             Way::Inform(_) => None,
@@ -188,5 +190,5 @@ impl Device {
     }
 }
 
-/// Outputs that wait to be polled.
+/// Outputs that have not been polled.
 type Outputs = VecDeque<Output>;

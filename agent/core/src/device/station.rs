@@ -1,4 +1,4 @@
-//! What both ways of speaking DHCP need: frames, transactions, delays, and `GatewayInfo`.
+//! Parts that both DHCP modes use: frames, transaction identifiers, delays, and `GatewayInfo`.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -14,10 +14,10 @@ use crate::{
     dhcp::{Builder, HardwareAddress, Message},
 };
 
-/// How far a delay is moved, in both directions (RFC 2131 4.1).
+/// Greatest random change of a delay, in both directions (RFC 2131 4.1).
 const JITTER: Duration = Duration::from_secs(1);
 
-/// Options that the device asks for: mask, router, DNS, domain, lease, T1, T2, server and identity.
+/// Requested options: subnet mask, router, DNS, domain, lease time, T1, T2, server identifier and option 125.
 const PARAMETERS: [u8; 9] = [1, 3, 6, 15, 51, 54, 58, 59, option::VENDOR_IDENTIFYING];
 
 #[derive(Debug)]
@@ -42,14 +42,14 @@ impl Station {
         }
     }
 
-    /// A message with the Device Identity in it (DEV-1, DEV-2), from no address and to everybody.
+    /// A broadcast message without an address, with the Device Identity (DEV-1, DEV-2).
     pub(super) fn identified(&self, message_type: MessageType, xid: u32) -> Builder {
         Builder::request(message_type, self.mac, xid)
             .option(option::PARAMETER_LIST, &PARAMETERS)
             .option(option::VENDOR_IDENTIFYING, &self.identity)
     }
 
-    /// A message without it: RELEASE and DECLINE have no room for it (DEV-2, RFC 2131 table 5).
+    /// A message without the Device Identity, for RELEASE and DECLINE (DEV-2, RFC 2131 table 5).
     pub(super) fn plain(&self, message_type: MessageType, xid: u32) -> Builder {
         Builder::request(message_type, self.mac, xid)
     }
@@ -58,12 +58,12 @@ impl Station {
         self.outputs.push_back(Output::Transmit(message.build()));
     }
 
-    /// Asks everybody on the link for `address`, as one that does not have it yet (RFC 5227 2.1.1).
+    /// Sends an ARP Probe for `address` (RFC 5227 2.1.1).
     pub(super) fn probe(&mut self, address: Ipv4Addr) {
         self.ask_for(Ipv4Addr::UNSPECIFIED, address);
     }
 
-    /// Tells everybody on the link who has `address` now (RFC 5227 2.3).
+    /// Sends an ARP Announcement of `address` (RFC 5227 2.3).
     pub(super) fn announce(&mut self, address: Ipv4Addr) {
         self.ask_for(address, address);
     }
@@ -73,27 +73,27 @@ impl Station {
         self.outputs.push_back(Output::Arp(request.to_everybody()));
     }
 
-    /// Whether `frame` says that another station has `address`, or asks for it to take it (RFC 5227 2.1.1).
+    /// Whether `frame` shows that another station has `address` or probes for it (RFC 5227 2.1.1).
     pub(super) fn is_claimed(&self, frame: &[u8], address: Ipv4Addr) -> bool {
         let Some(other) = find_arp(frame, None).filter(|sender| sender.mac != self.mac) else { return false };
         let takes = |request: ArpRequest| request.sender.1.is_unspecified() && request.target == address;
         Ipv4Addr::from(other.ip) == address || ArpRequest::parse(frame).is_some_and(takes)
     }
 
-    /// The reply of a server to this station in transaction `xid`.
+    /// Parses a server's reply to this station in the transaction `xid`.
     pub(super) fn reply<'a>(&self, frame: &'a [u8], xid: u32) -> Option<Message<'a>> {
         let message = Message::parse_reply(frame, None).ok()?;
         let mine = message.fixed.xid == xid && message.hardware_address() == HardwareAddress::from(self.mac);
-        // A frame of a datagram that goes on elsewhere may lack what the rest of it says.
+        // The first fragment of a reply may lack options, so it is ignored.
         (mine && !message.fragment).then_some(message)
     }
 
-    /// What a reply says of the gateway.
+    /// The gateway identity in a reply.
     pub(super) fn gateway_in(&self, reply: &Message<'_>) -> Option<GatewayInfo> {
         GatewayInfo::of(reply, &self.config)
     }
 
-    /// The outcome of an exchange, or of the end of a lease.
+    /// Sets the gateway identity, after an exchange or the loss of a lease.
     pub(super) fn set_info(&mut self, new: GatewayInfo) {
         if new != self.info {
             let old = std::mem::replace(&mut self.info, new.clone());
@@ -101,18 +101,18 @@ impl Station {
         }
     }
 
-    /// A new transaction.
+    /// A new transaction identifier.
     pub(super) fn new_xid(&mut self) -> u32 {
         (self.draw() >> 32) as u32
     }
 
-    /// `delay`, and up to a second more or less.
+    /// `delay`, changed by up to one second in either direction.
     pub(super) fn jittered(&mut self, delay: Duration) -> Duration {
         let span = 2 * JITTER.as_nanos() as u64;
         (delay + Duration::from_nanos(self.draw() % span)).saturating_sub(JITTER)
     }
 
-    /// `SplitMix64`, which any seed suits.
+    /// The generator `SplitMix64`, which accepts any seed.
     fn draw(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.random;

@@ -41,17 +41,17 @@ fn gateway(serial: &str, class: &str) -> Vec<u8> {
     identity.encode()
 }
 
-/// A device, its time, and what it did.
+/// A device, the time, and its outputs.
 struct Bench {
     device: Device,
     now: BootTime,
-    /// Frames that it sent and nobody looked at.
+    /// Frames that the device sent and the test has not read.
     sent: VecDeque<Vec<u8>>,
     changes: Vec<(GatewayInfo, GatewayInfo)>,
     addresses: Vec<Ipv4Addr>,
-    /// ARP messages that it sent.
+    /// ARP messages that the device sent.
     arps: Vec<ArpRequest>,
-    /// What it would find after a restart.
+    /// The stored state.
     kept: State,
 }
 
@@ -60,7 +60,7 @@ impl Bench {
         Self::restarted(mode, BootTime(1_000_000_000), State::default())
     }
 
-    /// Started at `now` with what an earlier start kept.
+    /// A device that starts at `now` with a stored state.
     fn restarted(mode: Mode, now: BootTime, kept: State) -> Self {
         let settings = Settings { mac: MAC, identity: identity(), mode, seed: 7 };
         Self {
@@ -74,7 +74,7 @@ impl Bench {
         }
     }
 
-    /// In inform mode, with link and address.
+    /// A device in INFORM mode, with link and address.
     fn informing() -> Self {
         let mut bench = Self::new(Mode::Inform { interval: HOUR });
         bench.handle(Input::Link(true));
@@ -82,7 +82,7 @@ impl Bench {
         bench
     }
 
-    /// In dhcp mode, with link.
+    /// A device in DHCP mode, with a link.
     fn asking() -> Self {
         let mut bench = Self::new(Mode::Dhcp);
         bench.handle(Input::Link(true));
@@ -104,7 +104,7 @@ impl Bench {
         }
     }
 
-    /// The next message that the device sent, which is of this type and has its identity or not.
+    /// The next message that the device sent, after a check of its type and of the presence of the identity.
     fn message(&mut self, expected: MessageType) -> Vec<u8> {
         let frame = self.sent.pop_front().expect("a message");
         let message = parsed(&frame);
@@ -139,7 +139,7 @@ impl Bench {
         self.handle(Input::Frame(&reply.build()));
     }
 
-    /// Goes to the next deadline; how long that took.
+    /// Advances to the next deadline; returns the elapsed time.
     fn wait(&mut self) -> Duration {
         let deadline = self.device.next_deadline().expect("something to wait for").max(self.now);
         let waited = deadline.since(self.now).expect("it is to come");
@@ -148,7 +148,7 @@ impl Bench {
         waited
     }
 
-    /// DISCOVER to ACK, with these options 125 in OFFER and ACK.
+    /// Completes an exchange from DISCOVER to ACK, with these values of option 125 in OFFER and ACK.
     fn bind(&mut self, offer: Option<&[u8]>, ack: Option<&[u8]>) {
         let discover = self.message(MessageType::Discover);
         self.reply(MessageType::Offer, &discover, offer);
@@ -157,7 +157,7 @@ impl Bench {
         self.check();
     }
 
-    /// Nobody else has the address.
+    /// Completes the conflict check; no other station has the address.
     fn check(&mut self) {
         while self.device.is_checking() {
             self.wait();
@@ -177,7 +177,7 @@ fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
 }
 
-/// DEV-2, DEV-10: INFORM from the address that the device has, with its identity; DEV-3: the ACK fills GatewayInfo.
+/// DEV-2, DEV-10: INFORM is sent from the device's address with its identity; DEV-3: the ACK sets GatewayInfo.
 #[test]
 fn an_inform_carries_the_identity_and_its_ack_fills_gateway_info() {
     let mut bench = Bench::informing();
@@ -189,7 +189,7 @@ fn an_inform_carries_the_identity_and_its_ack_fills_gateway_info() {
     assert_eq!(bench.changes.len(), 1);
 }
 
-/// DEV-3: only an ACK to this transaction counts.
+/// DEV-3: only an ACK in this transaction is used.
 #[test]
 fn replies_to_others_change_nothing() {
     let mut bench = Bench::informing();
@@ -236,7 +236,7 @@ fn an_answered_inform_is_repeated_after_the_interval_and_when_link_or_address_ch
     assert_eq!(bench.info(), ["00256D", "IGD", "GW0001"]);
 }
 
-/// DEV-9: an address that goes takes GatewayInfo with it.
+/// DEV-9: the loss of the address clears GatewayInfo.
 #[test]
 fn the_loss_of_the_address_empties_gateway_info() {
     let mut bench = Bench::informing();
@@ -247,7 +247,7 @@ fn the_loss_of_the_address_empties_gateway_info() {
     assert_eq!((bench.changes.len(), bench.device.next_deadline()), (2, None));
 }
 
-/// DEV-5: what an ACK does not say is empty afterwards.
+/// DEV-5: parameters that are missing in an ACK become empty.
 #[test]
 fn missing_parts_replace_old_values_by_empty_ones() {
     let code_4_only = [&[0, 0, 0x0d, 0xe9, 8, 4, 6][..], b"00256D"].concat();
@@ -269,7 +269,7 @@ fn missing_parts_replace_old_values_by_empty_ones() {
     }
 }
 
-/// DEV-3: a server that gives the device's own identity back says nothing of a gateway.
+/// DEV-3: an echo of the device's own identity is not a gateway identity.
 #[test]
 fn an_echo_of_the_own_identity_is_not_taken_for_a_gateway() {
     let mut bench = Bench::informing();
@@ -297,7 +297,7 @@ fn a_full_exchange_brings_address_and_gateway_info() {
     assert_eq!((bench.info(), bench.changes.len()), (["00256D", "IGD", "GW0001"], 1));
 }
 
-/// DEV-4: the OFFER of the selected server counts where the ACK says nothing, and the ACK wins where it does.
+/// DEV-4: the identity in the OFFER of the selected server is used if the ACK has none; otherwise that of the ACK.
 #[test]
 fn the_offer_is_provisional_and_the_ack_decides() {
     let (one, other) = (gateway("GW0001", "IGD"), gateway("GW0002", "IGD"));
@@ -314,7 +314,7 @@ fn the_offer_is_provisional_and_the_ack_decides() {
     }
 }
 
-/// DEV-4: the first offer is taken; servers that lost have no say, neither by OFFER nor by ACK nor by NAK.
+/// DEV-4: the first offer is accepted; OFFER, ACK and NAK of other servers are ignored.
 #[test]
 fn servers_that_were_not_selected_change_nothing() {
     let mut bench = Bench::asking();
@@ -332,7 +332,7 @@ fn servers_that_were_not_selected_change_nothing() {
     assert_eq!(parsed(&request).server_id(), Some(SERVER));
 }
 
-/// DEV-2: renewal and rebinding carry the identity. A renewal goes to the server, a rebinding to all.
+/// DEV-2: renewal and rebinding carry the identity. A renewal is sent to the server, a rebinding is broadcast.
 #[test]
 fn a_lease_is_renewed_at_half_of_its_time_and_rebound_at_seven_eighths() {
     let mut bench = Bench::asking();
@@ -365,7 +365,7 @@ fn a_lease_is_renewed_at_half_of_its_time_and_rebound_at_seven_eighths() {
     assert_eq!((bench.info()[2], bench.changes.len()), ("GW0001", 1));
 }
 
-/// DEV-5: a renewal that does not speak of a gateway any more empties GatewayInfo.
+/// DEV-5: a renewal without a gateway identity clears GatewayInfo.
 #[test]
 fn a_renewal_without_the_identity_empties_gateway_info() {
     let mut bench = Bench::asking();
@@ -376,7 +376,7 @@ fn a_renewal_without_the_identity_empties_gateway_info() {
     assert_eq!((bench.info(), bench.changes.len()), (["", "", ""], 2));
 }
 
-/// DEV-9: a lease that ends without renewal takes address and GatewayInfo with it.
+/// DEV-9: the expiry of a lease removes the address and clears GatewayInfo.
 #[test]
 fn expiry_empties_gateway_info_and_the_search_begins_again() {
     let mut bench = Bench::asking();
@@ -391,7 +391,7 @@ fn expiry_empties_gateway_info_and_the_search_begins_again() {
     bench.message(MessageType::Discover);
 }
 
-/// DEV-9: so does one that ends while there is no link.
+/// DEV-9: a lease expires without a link, too.
 #[test]
 fn a_lease_ends_without_a_link_too() {
     let mut bench = Bench::asking();
@@ -403,7 +403,7 @@ fn a_lease_ends_without_a_link_too() {
     assert_eq!((bench.sent.len(), bench.device.next_deadline()), (0, None));
 }
 
-/// DEV-2, DEV-9: RELEASE carries no identity (RFC 2131 table 5), and empties GatewayInfo.
+/// DEV-2, DEV-9: RELEASE carries no identity (RFC 2131 table 5), and clears GatewayInfo.
 #[test]
 fn a_release_goes_to_the_server_and_empties_gateway_info() {
     let mut bench = Bench::asking();
@@ -430,7 +430,7 @@ fn a_nak_ends_the_lease_and_the_search_begins_again_after_a_pause() {
     assert_eq!((bench.info()[2], bench.addresses.len()), ("GW0002", 1));
 }
 
-/// DEV-2: the REQUEST after the link came back carries the identity.
+/// DEV-2: the REQUEST after the return of the link carries the identity.
 #[test]
 fn a_lease_is_confirmed_when_the_link_comes_back() {
     let mut bench = Bench::asking();
@@ -462,7 +462,7 @@ fn a_server_that_never_acknowledges_is_given_up_and_discovers_back_off() {
     }
 }
 
-/// A device whose model holds nothing.
+/// A device with an empty data model.
 struct Model;
 
 impl Source for Model {
@@ -506,7 +506,7 @@ fn notifications() -> Notifications {
     Notifications::new(Root::Device1, notification::Settings::default(), attributes::first_state(Root::Device1))
 }
 
-/// DEV-6, DEV-7: Active is the default, and comes back with every write of the ACS URL.
+/// DEV-6, DEV-7: Active is the default, and is set again by every write of the ACS URL.
 #[test]
 fn attributes_are_active_until_set_and_again_when_the_url_is_written() {
     let mut notifications = notifications();
@@ -518,7 +518,7 @@ fn attributes_are_active_until_set_and_again_when_the_url_is_written() {
     assert_eq!(attributes(&notifications), [Notification::Active; 3]);
 }
 
-/// DEV-8, T-3: one notification tells of every parameter that changed, and of no other.
+/// DEV-8, T-3: one notification has exactly the changed parameters.
 #[test]
 fn a_change_of_gateway_info_is_one_notification() {
     let mut notifications = notifications();
@@ -538,8 +538,8 @@ fn a_change_of_gateway_info_is_one_notification() {
 }
 
 proptest! {
-    /// DEV-3, DEV-5: whatever comes, in whatever order, each change starts where the last one ended and is one, and
-    /// the device always knows what to do next while it has a link.
+    /// DEV-3, DEV-5: for any inputs in any order, each change starts at the value of the previous one, and the device
+    /// has a deadline whenever it has a link.
     #[test]
     fn changes_form_a_chain(mode in any::<bool>(), steps in prop::collection::vec((0u8..9, any::<u8>()), 1..60)) {
         let mut bench = if mode { Bench::informing() } else { Bench::asking() };

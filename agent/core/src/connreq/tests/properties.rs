@@ -4,7 +4,7 @@ use super::vectors::*;
 use crate::{connreq::*, secret::SharedSecret};
 
 proptest! {
-    /// UCR-15: no bytes make the listener panic, accept or remember anything.
+    /// UCR-15: no datagram makes the listener panic, accept a request or change its state.
     #[test]
     fn any_bytes_are_refused(datagram in vec(any::<u8>(), 0..256)) {
         let mut listener = listener();
@@ -12,7 +12,7 @@ proptest! {
         prop_assert_eq!(listener.last_accepted(), LastAccepted::default());
     }
 
-    /// UCR-4, UCR-13: whatever is done to one byte of a genuine request, it is that request still, or refused.
+    /// UCR-4, UCR-13: a genuine request with one changed byte is either the same request or refused.
     #[test]
     fn a_changed_byte_never_makes_another_request(at in 0..U1.len(), byte: u8) {
         let mut datagram = U1.as_bytes().to_vec();
@@ -22,7 +22,7 @@ proptest! {
         }
     }
 
-    /// SEC-5, T-60: wherever the border between ts and id is moved, only the request itself is accepted.
+    /// SEC-5, T-60: only one division of the digits between ts and id is accepted.
     #[test]
     fn no_other_border_is_accepted(
         timestamp in 1_000_000_000..1_700_086_460u64,
@@ -40,7 +40,7 @@ proptest! {
         prop_assert!(receive(&mut listener, &shifted).is_err());
     }
 
-    /// UCR-25, UCR-36, T-51: what an ACS builds, its CPE accepts, whatever the name is made of.
+    /// UCR-25, UCR-36, T-51: a CPE accepts the requests of its ACS, for any username.
     #[test]
     fn what_is_sent_is_accepted(
         username in "\\PC{0,40}",
@@ -60,7 +60,7 @@ proptest! {
         prop_assert_eq!(listener.receive(NOW, Datagram(&datagram)), Err(Refusal::StaleTimestamp));
     }
 
-    /// T-51: what an ACS signs and sends without encoding it, its CPE accepts, unless the name must be encoded.
+    /// T-51: a CPE accepts the requests of an ACS that does not encode, unless the username must be encoded.
     #[test]
     fn what_is_sent_raw_is_accepted(username in "\\PC{1,20}", nonce in "[0-9A-Za-z%+=/]{0,20}") {
         let mut signature = SharedSecret::new(PASSWORD).signature();

@@ -8,7 +8,7 @@ fn malformed(from: &str, to: &str) {
     assert!(matches!(refused, Refusal::Malformed { offset, length } if offset <= length), "{to:?}: {refused}");
 }
 
-/// UCR-3, UCR-13: U1 is accepted, and its signature may be in lower case.
+/// UCR-3, UCR-13: U1 is accepted, also with a signature in lower case.
 #[test]
 fn accepts_a_genuine_request() {
     let mut listener = listener();
@@ -19,7 +19,7 @@ fn accepts_a_genuine_request() {
     assert!(changed(signature, &signature.to_lowercase()).is_ok());
 }
 
-/// T-22: the example of TR-111 is parsed, and is authentic under no password we have.
+/// T-22: the example of TR-111 is parsed; its password is not published, so it is not authentic.
 #[test]
 fn parses_the_example_of_the_specification() {
     let datagram = format!("GET {SPEC} HTTP/1.1\r\nHost: 10.1.1.1:8080\r\n\r\n");
@@ -30,7 +30,7 @@ fn parses_the_example_of_the_specification() {
     assert_eq!(receive(&mut listener(), &datagram), Err(Refusal::BadSignature));
 }
 
-/// UCR-17: STUN and Connection Requests are told apart by their first byte.
+/// UCR-17: STUN and Connection Requests are distinguished by their first byte.
 #[test]
 fn tells_requests_from_stun() {
     assert_eq!(Payload::of(&[0, 1, 0, 0]), Payload::Stun(&[0, 1, 0, 0]));
@@ -42,7 +42,7 @@ fn tells_requests_from_stun() {
     }
 }
 
-/// UCR-5: the method is GET, in capitals.
+/// UCR-5: the method is GET, in upper case.
 #[test]
 fn refuses_other_methods() {
     for method in ["get ", "POST ", "GETS ", "HEAD "] {
@@ -53,7 +53,7 @@ fn refuses_other_methods() {
     malformed("GET ", "GET\t");
 }
 
-/// UCR-4, T-74: what is no HTTP/1.1 request is ignored, and each deviation has its own name.
+/// UCR-4, T-74: datagrams that are not HTTP/1.1 requests are ignored, and each deviation is counted separately.
 #[test]
 fn refuses_what_breaks_http() {
     assert_eq!(changed("HTTP/1.1", "HTTP/1.0"), Err(Refusal::WrongVersion));
@@ -78,25 +78,25 @@ fn refuses_what_breaks_http() {
     assert!(matches!(changed("40001\r\n\r\n", "40001\r\n\n"), Err(Refusal::BareLineFeed { .. })));
 }
 
-/// UCR-4: headers are names in any case, values with blanks, and values that go on in the next line.
+/// UCR-4: header names in any case, values with spaces, and values that continue in the next line are accepted.
 #[test]
 fn accepts_what_http_allows() {
     assert!(changed("Host: ", "hOsT:").is_ok());
     assert!(changed("\r\n\r\n", "\r\nUser-Agent:\r\nX-Y: a\tb \u{e9}\r\n  more\r\n\r\n").is_ok());
 }
 
-/// UCR-4, T-49, T-74: one Host, unless the knob asks for none.
+/// UCR-4, T-49, T-74: one Host header is required, unless the setting allows none.
 #[test]
 fn wants_one_host() {
     let hostless = U1.replace("Host: 198.51.100.7:40001\r\n", "");
     assert_eq!(receive(&mut listener(), &hostless), Err(Refusal::NoHost));
     assert!(receive(&mut with(Settings { require_host: false, ..Settings::default() }), &hostless).is_ok());
     assert_eq!(changed("Host: 198.51.100.7:40001\r\n", "Host: a\r\nhost: b\r\n"), Err(Refusal::DuplicateHost));
-    // Its value is not compared (RFC 2616 5.2).
+    // The value of Host is not compared (RFC 2616 5.2).
     assert!(changed("Host: 198.51.100.7:40001", "Host: elsewhere").is_ok());
 }
 
-/// UCR-4, T-74: a datagram that ends before the empty line is ignored, wherever it ends.
+/// UCR-4, T-74: a datagram that ends before the empty line is ignored.
 #[test]
 fn refuses_a_datagram_that_was_cut() {
     for end in 0..U1.len() {
@@ -106,7 +106,7 @@ fn refuses_a_datagram_that_was_cut() {
     assert_eq!(receive(&mut listener(), &U1[..length]), Err(Refusal::NoBlankLine { length }));
 }
 
-/// T-50: the path is empty or a slash; a Request-URI without scheme is taken only when told.
+/// T-50: the path is empty or a slash; a Request-URI without scheme is accepted only with the setting.
 #[test]
 fn accepts_no_other_path() {
     assert!(changed(":40001?", ":40001/?").is_ok());
@@ -120,7 +120,7 @@ fn accepts_no_other_path() {
     }
 }
 
-/// T-22, T-64: scheme in any case, an authority that is not empty, its port not compared.
+/// T-22, T-64: the scheme in any case and any non-empty authority are accepted; the port is not compared.
 #[test]
 fn reads_scheme_and_authority() {
     assert!(changed("http://", "HTTP://").is_ok());
@@ -133,7 +133,7 @@ fn reads_scheme_and_authority() {
     malformed("198.51.100.7:40001?", "<>?");
 }
 
-/// UCR-4: the authority is a host with or without a port, and userinfo in front of it (RFC 3986 3.2).
+/// UCR-4: the authority is a host, optionally with userinfo and port (RFC 3986 3.2).
 #[test]
 fn refuses_what_is_no_authority() {
     let host = "198.51.100.7:40001?";
@@ -183,7 +183,7 @@ fn refuses_what_is_no_authority() {
     }
 }
 
-/// UCR-4: a `%` has its two digits in what is ignored as well (RFC 3986 2.1).
+/// UCR-4: a `%` has to be followed by two hexadecimal digits in ignored fields, too (RFC 3986 2.1).
 #[test]
 fn refuses_a_damaged_percent_sign_anywhere() {
     for field in ["x=%zz", "x=%4", "x=%", "x=a%41%4g", "%zz=1", "%zz", "%4=1", "x%", "%=41"] {
@@ -208,14 +208,14 @@ fn refuses_a_body_of_another_length() {
     assert_eq!(with("content-length:1", ""), Err(Refusal::BodyLength));
     assert_eq!(with("Content-Length: 3\r\nCONTENT-LENGTH: 3", "xyz"), Err(Refusal::BodyLength));
     assert_eq!(Refusal::BodyLength.label(), "body_length");
-    // What is behind a body is no part of the message, as it is without any body.
+    // Bytes after the body are not part of the message, as without a body.
     for length in ["0", "1", "003", " \t3 ", "\r\n 3"] {
         assert!(with(&format!("Content-Length:{length}"), "xyz").is_ok(), "{length}");
     }
     assert!(with("X-Content-Length: abc", "").is_ok());
 }
 
-/// UCR-4, UCR-16: a body of chunks is whole, and its content is ignored (RFC 2616 3.6, 4.4).
+/// UCR-4, UCR-16: a chunked body has to be complete; its content is ignored (RFC 2616 3.6, 4.4).
 #[test]
 fn refuses_chunks_that_are_not_whole() {
     let with = |headers: &str, body: &str| changed("\r\n\r\n", &format!("\r\n{headers}\r\n\r\n{body}"));
@@ -243,13 +243,13 @@ fn refuses_chunks_that_are_not_whole() {
     assert!(with("Transfer-Encoding: gzip, Chunked", last).is_ok());
     assert!(with("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked", last).is_ok());
     assert!(with("Transfer-Encoding: identity\r\nContent-Length: 3", "xyz").is_ok());
-    // Nothing else ends a body of unknown length in a request, and no request has both headers.
+    // No other coding delimits a body in a request, and a request must not have both headers.
     assert_eq!(with("Transfer-Encoding: gzip", last), Err(Refusal::BodyLength));
     assert_eq!(with("Transfer-Encoding: chunked, gzip", last), Err(Refusal::BodyLength));
     assert_eq!(with("Content-Length: 5\r\nTransfer-Encoding: chunked", last), Err(Refusal::BodyLength));
 }
 
-/// T-52: each of the five fields once, in any order, others ignored.
+/// T-52: each of the five fields occurs once, in any order; other fields are ignored.
 #[test]
 fn wants_each_field_once() {
     for (field, text) in [
@@ -268,7 +268,7 @@ fn wants_each_field_once() {
     assert_eq!(changed("?ts=1700000000", " "), Err(Refusal::MissingField(Field::Ts)));
 }
 
-/// T-52, T-74, UCR-13: sig is forty hexadecimal digits, and the right ones.
+/// T-52, T-74, UCR-13: sig has forty hexadecimal digits and is correct.
 #[test]
 fn wants_the_right_signature() {
     assert_eq!(changed("EAAC ", "EAAD "), Err(Refusal::BadSignature));
@@ -291,16 +291,16 @@ fn wants_canonical_numbers() {
     assert_eq!(receive(&mut listener(), &signed(0, 1)), STALE);
 }
 
-/// SEC-5, T-60: digits that are moved from id to ts keep the signature, and are refused.
+/// SEC-5, T-60: digits that are moved from id to ts keep the signature valid; the request is refused.
 #[test]
 fn refuses_the_shifted_replay() {
     let shift = U1.replace("ts=1700000000&id=1234", "ts=17000000001&id=234");
     assert_eq!(receive(&mut listener(), &shift), Err(Refusal::FutureTimestamp));
     assert_eq!(listener().receive(None, Datagram(shift.as_bytes())), Err(Refusal::FutureTimestamp));
-    // The signature itself holds: only the bound stops it.
+    // The signature is valid; only the bound of ts prevents acceptance.
     let later = Some(UnixTime(17_000_000_000));
     assert!(listener().receive(later, Datagram(shift.as_bytes())).is_ok());
-    // Three digits make milliseconds, and are stopped where those are taken too.
+    // Moving three digits gives milliseconds, which are refused even where milliseconds are accepted.
     let milliseconds = U1.replace("ts=1700000000&id=1234", "ts=1700000000123&id=4");
     assert_eq!(receive(&mut listener(), &milliseconds), Err(Refusal::MillisecondTimestamp));
     let mut any = with(Settings { timestamp_unit: TimestampUnit::Any, ..Settings::default() });
@@ -308,7 +308,7 @@ fn refuses_the_shifted_replay() {
     assert_eq!(receive(&mut any, &milliseconds), STALE);
 }
 
-/// UCR-6: ts is strictly greater than the last accepted one; the same datagram twice wakes once.
+/// UCR-6: ts has to exceed the last accepted one; a repeated datagram is accepted once.
 #[test]
 fn rejects_ts_equal_to_last_accepted() {
     let mut listener = listener();
@@ -319,7 +319,7 @@ fn rejects_ts_equal_to_last_accepted() {
     assert!(receive(&mut listener, &signed(1_700_000_001, 3)).is_ok());
 }
 
-/// UCR-11, T-59: id differs from that of the last accepted request only.
+/// UCR-11, T-59: id has to differ from that of the last accepted request only.
 #[test]
 fn rejects_the_last_accepted_id() {
     let mut listener = listener();
@@ -330,7 +330,7 @@ fn rejects_the_last_accepted_id() {
     assert_eq!(receive(&mut listener, &signed(1_700_000_010, 5)), STALE);
 }
 
-/// T-62: what is old is refused for that, whatever stands behind it: a flood of replays costs no more than their ts.
+/// T-62: an old request is refused before the rest of it is parsed, so replays cost no more than their ts.
 #[test]
 fn an_old_request_is_not_read_to_its_end() {
     let mut listener = listener();
@@ -341,7 +341,7 @@ fn an_old_request_is_not_read_to_its_end() {
     assert!(matches!(garbage, Err(Refusal::Malformed { .. })), "{garbage:?}");
 }
 
-/// UCR-7, T-57: a restarted listener that is given what the old one remembered refuses the replay.
+/// UCR-7, T-57: a restarted listener with the stored state refuses the replay.
 #[test]
 fn remembers_over_a_restart() {
     let mut before = listener();
@@ -354,7 +354,7 @@ fn remembers_over_a_restart() {
     assert!(receive(&mut after, U1).is_ok());
 }
 
-/// UCR-9, T-57, T-58: a reboot forgets only when told, and then starts from 0.
+/// UCR-9, T-57, T-58: a reboot resets the state only if configured, and then to 0.
 #[test]
 fn a_reboot_forgets_only_when_told() {
     let last = LastAccepted { timestamp: 1_700_000_000, milliseconds: 0, id: Some(1234) };
@@ -363,7 +363,7 @@ fn a_reboot_forgets_only_when_told() {
     assert_eq!(last.restored(false, false), LastAccepted { timestamp: 0, milliseconds: 0, id: None });
 }
 
-/// UCR-8, SEC-6: a message that fails the last check leaves nothing behind.
+/// UCR-8, SEC-6: a message that fails the last check does not change the state.
 #[test]
 fn a_forged_timestamp_leaves_no_trace() {
     let mut listener = listener();
@@ -373,7 +373,7 @@ fn a_forged_timestamp_leaves_no_trace() {
     assert!(receive(&mut listener, U1).is_ok());
 }
 
-/// UCR-10, T-56: no lower bound; a day ahead of a trusted clock, else 32 bits.
+/// UCR-10, T-56: ts has no lower bound; the upper one is 24 h ahead of a trusted clock, else 32 bits.
 #[test]
 fn bounds_ts_by_the_clock() {
     let bound = 1_700_000_060 + 24 * 3600;
@@ -385,7 +385,7 @@ fn bounds_ts_by_the_clock() {
     assert_eq!(untrusted(4_294_967_296), Err(Refusal::FutureTimestamp));
 }
 
-/// T-55: milliseconds are refused by their own name, or have their own last value.
+/// T-55: milliseconds have a refusal of their own, or a last value of their own.
 #[test]
 fn milliseconds_do_not_poison_seconds() {
     assert_eq!(receive(&mut listener(), &signed(1_700_000_000_123, 1)), Err(Refusal::MillisecondTimestamp));
@@ -398,7 +398,7 @@ fn milliseconds_do_not_poison_seconds() {
     assert_eq!(receive(&mut any, &signed(1_700_086_461_000, 5)), Err(Refusal::FutureTimestamp));
 }
 
-/// UCR-12: un is `ConnectionRequestUsername`, byte for byte.
+/// UCR-12: un has to equal `ConnectionRequestUsername`, byte for byte.
 #[test]
 fn refuses_other_users() {
     for un in ["cpe57689", "CPE57689+", "CPE57689%00", "CPE5768", "", "%43PE57688"] {
@@ -406,11 +406,11 @@ fn refuses_other_users() {
     }
     let long = "%41".repeat(300);
     assert_eq!(changed("un=CPE57689", &format!("un={long}")), Err(Refusal::UnknownUser));
-    // However it is encoded.
+    // In any encoding.
     assert!(changed("un=CPE57689", "un=%43%50E5768%39").is_ok());
 }
 
-/// What a CPE with the name `user` takes a request for whose fields stand on the wire as `un` and `cn`.
+/// Result of a request to a CPE with the username `user`, with `un` and `cn` as on the wire.
 fn take(user: &str, un: &str, cn: &str, signature: &str) -> Result<AuthenticRequest, Refusal> {
     let mut listener =
         Listener::new(Credential::new(user.as_bytes(), PASSWORD), Settings::default(), LastAccepted::default());
@@ -418,7 +418,7 @@ fn take(user: &str, un: &str, cn: &str, signature: &str) -> Result<AuthenticRequ
     receive(&mut listener, &format!("GET http://h?{query} HTTP/1.1\r\nHost: h\r\n\r\n"))
 }
 
-/// T-51: the signature is over decoded values.
+/// T-51: the signature covers decoded values.
 #[test]
 fn verifies_decoded_values() {
     assert!(take("a b+c&d%e", U2_WIRE, "N0nce", "0A8D17D62B2919780688835C52EA825AD4069EE8").is_ok());
@@ -431,7 +431,7 @@ fn verifies_decoded_values() {
     }
 }
 
-/// T-51: an ACS that does not encode signs the name as it stands on the wire: `%` and `+` are themselves then.
+/// T-51: an ACS that does not encode signs the name as on the wire; `%` and `+` then are ordinary characters.
 #[test]
 fn takes_a_name_that_was_not_encoded() {
     let name = "00256D-Home%20Box-0001";
@@ -439,13 +439,13 @@ fn takes_a_name_that_was_not_encoded() {
     assert!(take(name, "00256D-Home%2520Box-0001", "N0nce", "B1F6A498ADAC0C928F79F43917EF7AEED7A48387").is_ok());
     assert!(take("100%+", "100%+", "N0nce", "BB0ECDE9E942C35F49D149E30E4951EA9C848DD3").is_ok());
     assert!(take(U2_WIRE, U2_WIRE, "N0nce", U2_RAW).is_ok());
-    // The nonce is read as the name is.
+    // The nonce is read in the same way as the name.
     assert!(take("CPE57689", "CPE57689", "a+b/c%3D==", "79969DB5013967E220F341FAE7F21F5DE35EDC0A").is_ok());
     assert!(take("CPE57689", "CPE57689", "a+b/c%3D==", "BE0B549D645972292D734458E9B4F6CBCDD75800").is_ok());
     assert!(take("CPE57689", "CPE57689", "50%", "D990B2512B6E458508EE9F8AD9C2858A7F49A766").is_ok());
 }
 
-/// T-51: name and signature are read the same way: compared and signed as they stand, or compared and signed decoded.
+/// T-51: name and signature are read in the same way: either both as on the wire or both decoded.
 #[test]
 fn never_mixes_two_readings() {
     let signatures = [
@@ -463,16 +463,16 @@ fn never_mixes_two_readings() {
             assert!(expected || taken == Err(Refusal::BadSignature), "{taken:?}");
         }
     }
-    // The decoded name is ours, what was signed is the other text.
+    // The decoded name matches, but the signature covers the encoded text.
     assert_eq!(take("a b+c&d%e", U2_WIRE, "N0nce", U2_RAW), Err(Refusal::BadSignature));
-    // And the other way round.
+    // The encoded name matches, but the signature covers the decoded text.
     let decoded = "C2D4F4151B9BEBDF10D6594A2299758E77AD417B";
     let name = "00256D-Home%20Box-0001";
     assert_eq!(take(name, name, "N0nce", decoded), Err(Refusal::BadSignature));
     assert!(take("00256D-Home Box-0001", name, "N0nce", decoded).is_ok());
 }
 
-/// T-51, T-74: a name that no Request-URI carries as it is has a refusal of its own when an ACS sends it so.
+/// T-51, T-74: a name that must be encoded has a refusal of its own if an ACS sends it unencoded.
 #[test]
 fn a_name_that_must_be_encoded_has_its_own_refusal() {
     let (ampersand, letter) = ("B80EF6F2949EC784991D003A46A3DE26E610F57A", "1E217D2D1FBC7C4A8FAB8DFEA0B343958521D68A");
@@ -483,7 +483,7 @@ fn a_name_that_must_be_encoded_has_its_own_refusal() {
     assert_eq!(take("a b", "a b", "N0nce", ampersand), Err(Refusal::UnencodedName));
     assert_eq!(take("a&id=1", "a&id=1", "N0nce", ampersand), Err(Refusal::UnencodedName));
     assert_eq!(take("a#b", "a#b", "N0nce", ampersand), Err(Refusal::UnencodedName));
-    // Only where the name itself stands there.
+    // Only if the name itself is in the datagram.
     assert_eq!(take("a&b", "a", "N0nce", ampersand), Err(Refusal::UnknownUser));
     assert_eq!(take("a&b", "a&bc", "N0nce", ampersand), Err(Refusal::UnknownUser));
     assert!(matches!(take("CPE57689", "a b", "N0nce", ampersand), Err(Refusal::Malformed { .. })));
@@ -496,7 +496,7 @@ fn a_name_that_must_be_encoded_has_its_own_refusal() {
     }
 }
 
-/// T-61: an empty password refuses everything, but for a knob.
+/// T-61: with an empty password everything is refused, unless the setting allows it.
 #[test]
 fn an_empty_password_refuses_everything() {
     let take =
@@ -512,7 +512,7 @@ fn an_empty_password_refuses_everything() {
     assert!(take(true).is_ok());
 }
 
-/// UCR-16: a body is ignored, whatever it is.
+/// UCR-16: any body is ignored.
 #[test]
 fn ignores_a_body() {
     assert!(changed("\r\n\r\n", "\r\nContent-Length: 3\r\n\r\nxyz").is_ok());
@@ -522,7 +522,7 @@ fn ignores_a_body() {
     assert_eq!(listener.last_accepted().timestamp, 1_700_000_001);
 }
 
-/// T-62: everything that costs no HMAC is looked at before it.
+/// T-62: all checks that need no HMAC come first.
 #[test]
 fn cheap_checks_come_first() {
     let wrong = U1.replace("EAAC ", "EAAD ");

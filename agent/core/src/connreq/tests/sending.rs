@@ -21,7 +21,8 @@ fn signature(request: &ConnectionRequest<'_>, key: &str) -> String {
     request.uri(&SharedSecret::new(key.as_bytes())).rsplit_once("&sig=").unwrap().1.to_owned()
 }
 
-/// UCR-29, UCR-30, UCR-35, UCR-36: the example of TR-111 2.2.2.3, but for its signature, whose password is not told.
+/// UCR-29, UCR-30, UCR-35, UCR-36: the example of TR-111 2.2.2.3, except for its signature, whose password is not
+/// published.
 #[test]
 fn writes_the_example_of_the_specification() {
     let uri = example().uri(&SharedSecret::new(b"secret"));
@@ -29,7 +30,7 @@ fn writes_the_example_of_the_specification() {
     assert_eq!(uri.len(), 119);
 }
 
-/// UCR-41: the text is ts, id, un and cn with nothing between them, the key is the password.
+/// UCR-41: the signature covers ts, id, un and cn, concatenated; the key is the password.
 #[test]
 fn signs_like_the_vectors() {
     for (key, expected) in [
@@ -50,14 +51,14 @@ fn signs_like_the_vectors() {
     assert_eq!(signature(&orange, "openstb"), "4407D5B2A2B8286E0A635B8D2BCEA6BA8FE9E3AF");
 }
 
-/// UCR-21, UCR-25 to UCR-28: U1, byte for byte.
+/// UCR-21, UCR-25 to UCR-28: U1 is built byte for byte.
 #[test]
 fn writes_the_whole_datagram() {
     assert_eq!(signed(1_700_000_000, 1234), U1);
     assert_eq!(U1.len(), 167);
 }
 
-/// UCR-36, T-51: names are form-encoded, and the signature is over what they decode to.
+/// UCR-36, T-51: names are form-encoded, and the signature covers the decoded values.
 #[test]
 fn encodes_names() {
     let request =
@@ -66,7 +67,7 @@ fn encodes_names() {
     assert!(uri.contains("&un=a+b%2Bc%26d%25e&cn=N0nce&sig=0A8D17D62B2919780688835C52EA825AD4069EE8"), "{uri}");
 }
 
-/// UCR-31 to UCR-34, STUN-43: the port is written unless it is 80, and is 80 unless written.
+/// UCR-31 to UCR-34, STUN-43: port 80 is omitted when written, and is the default when parsed.
 #[test]
 fn writes_the_port_unless_it_is_80() {
     assert_eq!(authority("198.51.100.7").to_string(), "198.51.100.7");
@@ -83,7 +84,7 @@ fn writes_the_port_unless_it_is_80() {
     }
 }
 
-/// T-54, UCR-37: two requests in one second have rising timestamps.
+/// T-54, UCR-37: two requests within one second have increasing timestamps.
 #[test]
 fn timestamps_rise_within_a_second() {
     assert_eq!(next_timestamp(UnixTime(1000), None), 1000);
@@ -92,7 +93,7 @@ fn timestamps_rise_within_a_second() {
     assert_eq!(next_timestamp(UnixTime(1000), Some(1005)), 1006);
 }
 
-/// T-69: what would not fit one packet is not built.
+/// T-69: a request that does not fit into one packet is not built.
 #[test]
 fn refuses_to_build_what_does_not_fit_a_packet() {
     let fits = "&".repeat(256);

@@ -1,10 +1,10 @@
-//! An address is checked by ARP before it is used (RFC 2131 3.1 step 5, RFC 5227).
+//! Tests of the conflict check by ARP before an address is used (RFC 2131 3.1 step 5, RFC 5227).
 
 use super::*;
 
 const NEIGHBOUR: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
-/// With an acknowledgement, and a first probe under way.
+/// A device after the ACK, with its first probe sent.
 fn checking() -> Bench {
     let mut bench = Bench::asking();
     let discover = bench.message(MessageType::Discover);
@@ -15,7 +15,7 @@ fn checking() -> Bench {
     bench
 }
 
-/// Nobody is told of a gateway, and no address is set, before the link was silent for a second.
+/// GatewayInfo and address are not set before one second of silence.
 #[test]
 fn an_address_is_probed_for_and_then_announced() {
     let mut bench = checking();
@@ -29,7 +29,7 @@ fn an_address_is_probed_for_and_then_announced() {
     assert_eq!((&bench.addresses[..], bench.info()[2]), (&[ADDRESS][..], "GW0001"));
 }
 
-/// DEV-2: DECLINE carries no identity. RFC 2131 table 5: it names address and server, and comes from no address.
+/// DEV-2: DECLINE carries no identity. RFC 2131 table 5: it has address and server, and is sent without an address.
 #[test]
 fn an_address_of_somebody_else_is_declined_and_the_search_rests_for_ten_seconds() {
     let theirs = ArpRequest { sender: (MAC, Ipv4Addr::UNSPECIFIED), target: ADDRESS }.reply(NEIGHBOUR);

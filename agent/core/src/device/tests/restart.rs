@@ -1,10 +1,10 @@
-//! What is kept over a restart, and what comes of it.
+//! Tests of the state that is stored across restarts.
 
 use super::*;
 
 const INFORM: Mode = Mode::Inform { interval: HOUR };
 
-/// What a device with this gateway kept.
+/// The stored state of a device with this gateway.
 fn informed(serial: &str) -> Bench {
     let mut bench = Bench::informing();
     let inform = bench.message(MessageType::Inform);
@@ -12,14 +12,14 @@ fn informed(serial: &str) -> Bench {
     bench
 }
 
-/// What a device with a lease kept, a second after it got it.
+/// The stored state of a device with a lease, one second after the ACK.
 fn leased() -> Bench {
     let mut bench = Bench::asking();
     bench.bind(None, Some(&gateway("GW0001", "IGD")));
     bench
 }
 
-/// DEV-8: a start is no change; a gateway that was replaced meanwhile is.
+/// DEV-8: a start is not a change; a gateway that was replaced meanwhile is.
 #[test]
 fn a_restart_tells_only_what_changed_meanwhile() {
     for (serial, changes) in [("GW0001", 0), ("GW0002", 1)] {
@@ -35,7 +35,7 @@ fn a_restart_tells_only_what_changed_meanwhile() {
     }
 }
 
-/// DEV-9: an address that does not come back was lost while the device was off.
+/// DEV-9: an address that does not return was lost while the device was off.
 #[test]
 fn a_start_without_an_address_waits_for_one_and_then_forgets_the_gateway() {
     let before = informed("GW0001");
@@ -47,7 +47,7 @@ fn a_start_without_an_address_waits_for_one_and_then_forgets_the_gateway() {
     assert_eq!((bench.info(), bench.changes.len(), bench.device.next_deadline()), (["", "", ""], 1, None));
 }
 
-/// DEV-2: RFC 2131 3.2, the REQUEST of an earlier lease carries the identity; its ACK brings the address back.
+/// DEV-2: RFC 2131 3.2, the REQUEST for a stored lease carries the identity; its ACK restores the address.
 #[test]
 fn a_lease_is_confirmed_after_a_restart() {
     let before = leased();
@@ -63,7 +63,7 @@ fn a_lease_is_confirmed_after_a_restart() {
     assert_eq!((&bench.addresses[..], bench.info()[2], bench.changes.len()), (&[ADDRESS][..], "GW0001", 0));
 }
 
-/// RFC 2131 3.2: where nobody answers, a lease is used as long as it lasts.
+/// RFC 2131 3.2: without a reply, a lease is used until it expires.
 #[test]
 fn a_lease_that_nobody_confirms_is_used_to_its_end() {
     let before = leased();
@@ -80,7 +80,7 @@ fn a_lease_that_nobody_confirms_is_used_to_its_end() {
     assert_eq!((bench.info(), bench.addresses.len(), bench.kept.lease.is_none()), (["", "", ""], 0, true));
 }
 
-/// DEV-9: a lease that ended while the device was off took the gateway with it.
+/// DEV-9: a lease that expired while the device was off clears GatewayInfo.
 #[test]
 fn a_lease_that_ended_meanwhile_is_lost() {
     let before = leased();
@@ -90,7 +90,7 @@ fn a_lease_that_ended_meanwhile_is_lost() {
     assert_eq!((bench.info(), bench.changes.len()), (["", "", ""], 1));
 }
 
-/// A refused one too; and one of another interface is none.
+/// A refused lease is lost, as is a lease of another interface.
 #[test]
 fn a_lease_that_is_refused_or_of_another_interface_is_lost() {
     let before = leased();
