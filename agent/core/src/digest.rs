@@ -1,8 +1,8 @@
 //! HTTP digest authentication (RFC 2617) of TCP Connection Requests (TR-069 3.2.2).
 //!
-//! A nonce is the time of its challenge under a secret, so nothing is kept of challenges that nobody answers. It is good
-//! once: [`Gate`] remembers the newest nonce that let somebody in, and no older one does after it. Whoever held an older
-//! one is told that it is stale, and asks again by itself.
+//! A nonce is the time of its challenge with a MAC, so unanswered challenges need no memory. A nonce is valid once:
+//! [`Gate`] remembers the newest nonce that was accepted, and accepts no older one. A client with an older nonce is
+//! told that it is stale, and repeats its request with a new one.
 
 use std::time::Duration;
 
@@ -18,44 +18,44 @@ use crate::{
 /// The realm of ConnectionRequestUsername and ConnectionRequestPassword.
 pub const REALM: &str = "tr111";
 
-/// How long a challenge may be answered.
+/// Lifetime of a challenge.
 const AGE: Duration = Duration::from_secs(30);
 
-/// Requests that are accepted at once, and the time in which another one is earned (TR-069 3.2.2).
+/// Burst of accepted requests, and the interval at which another one is earned (TR-069 3.2.2).
 const BURST: u32 = 10;
 const EARNED: Duration = Duration::from_secs(3);
 
-/// Longest header that is read.
+/// Longest `Authorization` header that is parsed, in bytes.
 const HEADER_MAXIMUM: usize = 4_096;
 
-/// Why a request does not wake the CPE.
+/// Reasons for which a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
-    /// It has no `Authorization` yet: everybody's first one.
+    /// There is no `Authorization` header, as in the first request of every client.
     #[error("no credentials")]
     Unauthenticated,
-    /// `Authorization` is not that of a digest as it was asked for.
+    /// `Authorization` is not a digest response to the challenge.
     #[error("malformed credentials")]
     Malformed,
-    /// Another user, or another resource than the one that was asked for.
+    /// Wrong username, or another resource than the requested one.
     #[error("other credentials")]
     WrongUser,
-    /// ConnectionRequestPassword is empty, and everybody knows that one.
+    /// ConnectionRequestPassword is empty, so it is not secret.
     #[error("there is no password")]
     NoPassword,
-    /// Another password, or a nonce of somebody else.
+    /// Wrong password, or a nonce that was not issued here.
     #[error("wrong credentials")]
     WrongResponse,
-    /// The nonce is old, or was used.
+    /// The nonce has expired or was used.
     #[error("stale nonce")]
     Stale,
-    /// More than the CPE takes.
+    /// The rate limit is exceeded.
     #[error("too many requests")]
     TooMany,
 }
 
 impl Refusal {
-    /// Every refusal.
+    /// All refusals.
     pub const ALL: [Self; 7] = [
         Self::Unauthenticated,
         Self::Malformed,
@@ -66,7 +66,7 @@ impl Refusal {
         Self::TooMany,
     ];
 
-    /// The value of the metric's `result` label.
+    /// Value of the metric label `result`.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Unauthenticated => "unauthenticated",
@@ -83,45 +83,45 @@ impl Refusal {
 /// ConnectionRequestUsername and ConnectionRequestPassword.
 #[derive(Clone, Copy)]
 pub struct Credential<'a> {
-    /// The name.
+    /// The username.
     pub username: &'a str,
     /// The password.
     pub password: &'a str,
 }
 
-/// What there is to judge of a request.
+/// The parts of an HTTP request that are authenticated.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// The method.
+    /// The HTTP method.
     pub method: &'a str,
-    /// The Request-URI as it was sent.
+    /// The Request-URI as received.
     pub target: &'a str,
-    /// The value of `Authorization`.
+    /// Value of the `Authorization` header; `None` if it is absent.
     pub authorization: Option<&'a str>,
 }
 
-/// A request of somebody who knows the password, for the first time.
+/// Proof of an authentic request with a fresh nonce.
 #[derive(Debug)]
 pub struct Accepted(());
 
-/// Who is let in.
+/// Authenticates requests and limits their rate.
 #[derive(Clone, Debug)]
 pub struct Gate {
     secret: SharedSecret,
-    /// The newest nonce that was given out, in nanoseconds, and the newest that let somebody in.
+    /// Time in nanoseconds of the newest issued nonce and of the newest accepted one.
     issued: u64,
     used: u64,
-    /// Until when what was accepted is not earned again.
+    /// Time at which the rate limit's bucket is full again.
     spent: BootTime,
 }
 
 impl Gate {
-    /// `secret` is random, and nobody else's.
+    /// A gate whose nonces are keyed by `secret`, which has to be random and private.
     pub fn new(secret: &[u8]) -> Self {
         Self { secret: SharedSecret::new(secret), issued: 0, used: 0, spent: BootTime::default() }
     }
 
-    /// Judges a request. Nothing changes unless it is accepted, or would be if there were not too many.
+    /// Authenticates a request. The state changes only if the request is authentic.
     pub fn judge(
         &mut self,
         now: BootTime,
@@ -139,7 +139,7 @@ impl Gate {
         if !answer.proves(credential, request.method) {
             return Err(Refusal::WrongResponse);
         }
-        // RFC 2617 3.2.1: stale is said only to whoever knows the password.
+        // RFC 2617 3.2.1: a stale nonce is only reported to clients that know the password.
         if issued <= self.used || now.0.saturating_sub(issued) > nanoseconds(AGE) {
             return Err(Refusal::Stale);
         }
@@ -152,7 +152,7 @@ impl Gate {
         Ok(Accepted(()))
     }
 
-    /// The value of `WWW-Authenticate` after a refusal: each with another nonce.
+    /// Value of the `WWW-Authenticate` header after a refusal, with a new nonce.
     pub fn challenge(&mut self, now: BootTime, refusal: Refusal) -> String {
         self.issued = now.0.max(self.issued + 1);
         let mut signature = self.secret.signature();
@@ -162,7 +162,7 @@ impl Gate {
         format!("Digest realm=\"{REALM}\", qop=\"auth\", algorithm=MD5, nonce=\"{nonce}\"{stale}")
     }
 
-    /// When a nonce of ours was given out.
+    /// Time at which a nonce was issued; `None` if it was not issued here.
     fn issued_at(&self, nonce: &str) -> Option<u64> {
         let (time, digest) = nonce.split_at_checked(16)?;
         let time = u64::from_be_bytes(bytes(time)?);
@@ -172,7 +172,7 @@ impl Gate {
     }
 }
 
-/// What `Authorization` says (RFC 2617 3.2.2).
+/// A parsed `Authorization` header (RFC 2617 3.2.2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Answer {
     username: String,
@@ -180,7 +180,7 @@ struct Answer {
     nonce: String,
     uri: String,
     response: [u8; 16],
-    /// `nc` and `cnonce`, where `qop` is `auth`; RFC 2069 had none of them.
+    /// `nc` and `cnonce`, if `qop` is `auth`; RFC 2069 has neither.
     qop: Option<(String, String)>,
 }
 
@@ -228,7 +228,7 @@ impl Answer {
         Some(answer)
     }
 
-    /// Whether who sent it knows the password.
+    /// Whether the response was computed with the password.
     fn proves(&self, Credential { username, password }: Credential<'_>, method: &str) -> bool {
         let secret = hexadecimal(md5(&[username, &self.realm, password]));
         let what = hexadecimal(md5(&[method, &self.uri]));
@@ -240,7 +240,7 @@ impl Answer {
     }
 }
 
-/// A token or a quoted string, and what is behind it.
+/// Parses a token or a quoted string; returns it and the rest.
 fn value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([',', ' ', '\t']).unwrap_or(text.len());
@@ -258,7 +258,7 @@ fn value(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// Parts with colons between them.
+/// MD5 over the parts, with colons between them.
 fn md5(parts: &[&str]) -> [u8; 16] {
     let mut digest = Md5::new();
     for (index, part) in parts.iter().enumerate() {
@@ -274,7 +274,7 @@ fn hexadecimal<const N: usize>(bytes: [u8; N]) -> String {
     bytes.map(|byte| format!("{byte:02x}")).concat()
 }
 
-/// Exactly so many bytes in hexadecimal digits.
+/// Decodes exactly `N` bytes from hexadecimal digits.
 fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     let (digits, []) = text.as_bytes().as_chunks::<2>() else { return None };
     let digits: &[[u8; 2]; N] = digits.try_into().ok()?;

@@ -5,12 +5,12 @@ use std::fmt;
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 
-/// Length of HMAC-SHA1 in bytes.
+/// Length of an HMAC-SHA1 in bytes.
 pub const DIGEST: usize = 20;
 
-/// A password that two sides share, as the HMAC that starts with it: the key is worked in once, not per message.
+/// A shared password, as an HMAC state with the key applied, so that the key is processed once and not per message.
 ///
-/// Its bytes are the key as they are; neither RFC 3489 nor TR-111 hashes them before.
+/// The bytes of the password are the key; neither RFC 3489 nor TR-111 hashes them first.
 #[derive(Clone)]
 pub struct SharedSecret {
     hmac: Hmac<Sha1>,
@@ -18,18 +18,18 @@ pub struct SharedSecret {
 }
 
 impl SharedSecret {
-    /// The secret of `password`.
+    /// The secret for `password`.
     pub fn new(password: &[u8]) -> Self {
         let hmac = Hmac::new_from_slice(password).expect("HMAC takes keys of any length");
         Self { hmac, empty: password.is_empty() }
     }
 
-    /// Whether the password is the empty string, which everybody knows.
+    /// Whether the password is empty, and so not secret.
     pub fn is_empty(&self) -> bool {
         self.empty
     }
 
-    /// A signature over nothing yet.
+    /// A signature over an empty text.
     pub(crate) fn signature(&self) -> Signature {
         Signature(self.hmac.clone())
     }
@@ -41,7 +41,7 @@ impl fmt::Debug for SharedSecret {
     }
 }
 
-/// HMAC-SHA1 over what was covered so far.
+/// HMAC-SHA1 over the text so far.
 pub(crate) struct Signature(Hmac<Sha1>);
 
 impl Signature {
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
     use crate::identity::tests::bytes;
 
-    /// UCR-41: HMAC-SHA1 is RFC 2202's (test case 2).
+    /// UCR-41: HMAC-SHA1 of RFC 2202 (test case 2).
     #[test]
     fn signs_like_rfc_2202() {
         let mut signature = SharedSecret::new(b"Jefe").signature();
@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(signature.finish()[..], bytes("effcdf6ae5eb2fa2d27416d5f184df9c259a7c79"));
     }
 
-    /// SEC-6, T-62: a secret is never printed.
+    /// SEC-6, T-62: secrets are never printed.
     #[test]
     fn prints_no_secret() {
         assert_eq!(format!("{:?}", SharedSecret::new(b"stunpassword1234")), "SharedSecret(..)");

@@ -1,14 +1,14 @@
-//! Bytes that are few as a rule.
+//! Byte strings that are usually short.
 
 use std::{fmt, hash, ops::Deref};
 
-/// Most bytes that need no memory of their own: with them, [`Short`] is as large as a `String`.
+/// Most bytes that are stored in place; [`Short`] then has the size of a `String`.
 const IN_PLACE: usize = 22;
 
-/// Bytes that do not change: a few in place, more in memory of their own.
+/// An immutable byte string: short ones are stored in place, longer ones on the heap.
 ///
-/// Serial numbers, product classes and client identifiers are short and there are millions of them. Each of them in
-/// memory of its own costs a miss of the cache to make, to compare and to drop.
+/// Serial numbers, product classes and client identifiers are short, and there are millions of them. On the heap, each
+/// would cost a cache miss to create, to compare and to drop.
 #[derive(Clone)]
 pub struct Short(Place);
 

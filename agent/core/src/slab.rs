@@ -1,9 +1,9 @@
-//! Values under small numbers that are given out again after a removal.
+//! Values by small numbers, which are reused after a removal.
 
-/// No number.
+/// Not a valid number.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// A vector with holes.
+/// A vector with reusable entries.
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
     entries: Vec<Entry<T>>,
@@ -19,7 +19,7 @@ enum Entry<T> {
 }
 
 impl<T> Slab<T> {
-    /// With room for `capacity` values; the system gives memory only to what is used of it.
+    /// A slab with capacity for `capacity` values; the kernel allocates only the pages that are used.
     pub(crate) fn with_capacity(capacity: usize) -> Self {
         Self { entries: Vec::with_capacity(capacity), free: NONE, occupied: 0 }
     }
@@ -71,10 +71,10 @@ impl<T> Slab<T> {
         self.iter_from(0)
     }
 
-    /// The values under `first` and greater numbers.
+    /// The values with numbers of at least `first`.
     pub(crate) fn iter_from(&self, first: u32) -> impl Iterator<Item = (u32, &T)> {
         let rest = self.entries.get(first as usize..).unwrap_or_default();
-        // The entries first: behind the greatest number there is no other.
+        // Entries come first in the zip, because no number follows the greatest one.
         rest.iter().zip(first..).filter_map(|(entry, id)| match entry {
             Entry::Occupied(value) => Some((id, value)),
             Entry::Vacant(_) => None,
@@ -82,9 +82,9 @@ impl<T> Slab<T> {
     }
 }
 
-/// The value under a number that an index or a list holds.
+/// The value with a number from an index or a list.
 ///
-/// Indices and slabs change together, in one place each, so a miss is a broken invariant of ours.
+/// Indices and slabs are changed together, so a missing value is a bug here.
 impl<T> std::ops::Index<u32> for Slab<T> {
     type Output = T;
 

@@ -6,7 +6,8 @@ use tr111_common::dhcp4::{
 
 use super::Message;
 
-/// BOOTP pads messages to 300 bytes, and some receivers still expect it (RFC 1542 2.1).
+/// Minimum length of a message in bytes. BOOTP pads messages to it, and some receivers still require that (RFC 1542
+/// 2.1).
 const BOOTP_MINIMUM: usize = 300;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const IPV4_HEADER: usize = 20;
@@ -19,13 +20,13 @@ const ALL_STATIONS: [u8; 6] = [0xff; 6];
 /// A VLAN tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tag {
-    /// 0x8100, or 0x88A8 for a service tag.
+    /// Tag protocol identifier: 0x8100, or 0x88A8 for a service tag.
     pub protocol: u16,
-    /// Priority and VLAN identifier.
+    /// Tag control information: priority and VLAN identifier.
     pub control: u16,
 }
 
-/// Builds a DHCP message as a complete Ethernet frame, with right checksums.
+/// Builds a DHCP message as a complete Ethernet frame with valid checksums.
 #[derive(Clone, Debug)]
 pub struct Builder {
     ethernet: [[u8; 6]; 2],
@@ -37,7 +38,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// A client's message, broadcast from no address; `xid` as a number.
+    /// A client's message, broadcast without a source address.
     pub fn request(message_type: MessageType, mac: [u8; 6], xid: u32) -> Self {
         Self {
             ethernet: [ALL_STATIONS, mac],
@@ -50,9 +51,11 @@ impl Builder {
         .option(option::MESSAGE_TYPE, &[message_type as u8])
     }
 
-    /// A server's message, addressed as RFC 2131 4.1 says: to the relay, to `ciaddr`, by broadcast, or to `yiaddr`.
+    /// A server's message, addressed according to RFC 2131 4.1: to the relay agent, to `ciaddr`, by broadcast, or to
+    /// `yiaddr`.
     ///
-    /// The server has address `server` and Ethernet address `mac`; `yiaddr` is what it gives, 0.0.0.0 for nothing.
+    /// The server has the IPv4 address `server` and the Ethernet address `mac`; `yiaddr` is the assigned address, or
+    /// 0.0.0.0.
     pub fn reply(
         message_type: MessageType,
         to: &Message<'_>,
@@ -96,7 +99,7 @@ impl Builder {
         .option(option::SERVER_ID, &server.octets())
     }
 
-    /// Sends the frame to a station and address instead.
+    /// Sets the destination: Ethernet address and IPv4 address.
     #[must_use]
     pub fn to(mut self, mac: [u8; 6], address: Ipv4Addr) -> Self {
         self.ethernet[0] = mac;
@@ -104,7 +107,7 @@ impl Builder {
         self
     }
 
-    /// Sends the frame from a station and address instead.
+    /// Sets the source: Ethernet address and IPv4 address.
     #[must_use]
     pub fn from(mut self, mac: [u8; 6], address: Ipv4Addr) -> Self {
         self.ethernet[1] = mac;
@@ -112,7 +115,7 @@ impl Builder {
         self
     }
 
-    /// The client's own address, in the message and as source of the datagram.
+    /// Sets the client's address, in the message and as the source of the datagram.
     #[must_use]
     pub fn ciaddr(mut self, address: Ipv4Addr) -> Self {
         self.message[12..16].copy_from_slice(&address.octets());
@@ -120,7 +123,7 @@ impl Builder {
         self
     }
 
-    /// The address of the relay that the message came by; the datagram then comes from it.
+    /// Sets the relay agent's address, in the message and as the source of the datagram.
     #[must_use]
     pub fn giaddr(mut self, address: Ipv4Addr) -> Self {
         self.message[24..28].copy_from_slice(&address.octets());
@@ -129,27 +132,27 @@ impl Builder {
         self
     }
 
-    /// Asks for replies by broadcast.
+    /// Sets the broadcast flag: replies should be broadcast.
     #[must_use]
     pub fn broadcast(mut self) -> Self {
         self.message[10..12].copy_from_slice(&BROADCAST_FLAG);
         self
     }
 
-    /// Adds an option, in several instances where it is longer than 255 bytes (RFC 3396).
+    /// Adds an option; a value of more than 255 bytes is split into several instances (RFC 3396).
     #[must_use]
     pub fn option(mut self, code: u8, value: &[u8]) -> Self {
         append(&mut self.message, code, value);
         self
     }
 
-    /// Adds an option that carries an address.
+    /// Adds an option with an IPv4 address.
     #[must_use]
     pub fn address(self, code: u8, address: Ipv4Addr) -> Self {
         self.option(code, &address.octets())
     }
 
-    /// Puts options into `file` and `sname` as well (option 52). What does not fit a field is cut off.
+    /// Adds options in `file` and `sname` (option 52). Excess bytes are cut off.
     #[must_use]
     pub fn overload(mut self, file: &[(u8, &[u8])], sname: &[(u8, &[u8])]) -> Self {
         let mut which = 0;
@@ -169,7 +172,7 @@ impl Builder {
         self.option(option::OVERLOAD, &[which])
     }
 
-    /// Puts bytes behind the options as they are, and no END.
+    /// Adds bytes after the options, without END.
     #[must_use]
     pub fn raw(mut self, bytes: &[u8]) -> Self {
         self.message.extend(bytes);
@@ -177,14 +180,14 @@ impl Builder {
         self
     }
 
-    /// Adds a VLAN tag inside those that are there.
+    /// Adds a VLAN tag inside the existing ones.
     #[must_use]
     pub fn tag(mut self, tag: Tag) -> Self {
         self.tags.push(tag);
         self
     }
 
-    /// The frame.
+    /// Builds the frame.
     pub fn build(mut self) -> Vec<u8> {
         if self.end {
             self.message.push(option::END);
@@ -225,7 +228,7 @@ impl Builder {
         header[4..6].copy_from_slice(&length.to_be_bytes());
         let pseudo_header = u32::from(PROTOCOL_UDP) + u32::from(length);
         let addresses = self.addresses.iter().map(|address| sum(&address.octets())).sum::<u32>();
-        // RFC 768: a sum of 0 is sent as ones, because 0 stands for none.
+        // RFC 768: a checksum of 0 is sent as 0xFFFF, because 0 means that there is none.
         let checksum = match !fold(pseudo_header + addresses + sum(&header) + sum(&self.message)) {
             0 => u16::MAX,
             other => other,
@@ -235,7 +238,7 @@ impl Builder {
     }
 }
 
-/// The fixed part, the cookie included, for a client with an Ethernet address.
+/// The fixed part with the magic cookie, for a client with an Ethernet address.
 fn fixed(op: u8, xid: u32, mac: [u8; 6]) -> Vec<u8> {
     let mut message = vec![0; OPTIONS as usize];
     message[..3].copy_from_slice(&[op, 1, 6]);
@@ -258,7 +261,7 @@ fn append(field: &mut Vec<u8>, code: u8, value: &[u8]) {
     }
 }
 
-/// Sum over 16-bit words in network order, of a message of at most 64 KiB.
+/// Sum of big-endian 16-bit words, for at most 64 KiB.
 fn sum(bytes: &[u8]) -> u32 {
     bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0))).sum()
 }

@@ -13,24 +13,24 @@ use tr111_common::{
 
 use super::{HardwareAddress, Lease};
 
-/// Why a frame gives no DHCP message.
+/// Reasons for which a frame has no valid DHCP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum MessageError {
-    /// What the kernel programs count the frame under.
+    /// The class under which the kernel programs count the frame.
     #[error("not a DHCP message: {}", .0.label())]
     Class(Class),
-    /// No message type (option 53) that RFC 2132 knows.
+    /// Option 53 is missing, or has a type that RFC 2132 does not define.
     #[error("no DHCP message type")]
     NoMessageType,
 }
 
-/// One DHCP message inside a frame.
+/// A DHCP message in a frame.
 ///
-/// Options that go on in `file` and `sname` (option 52) are read as if they stood in the options field, in the order
-/// of RFC 3396, and instances of one code are joined. A first fragment is read as far as it goes.
+/// Options in `file` and `sname` (option 52) are read as if they followed those in the options field, in the order of
+/// RFC 3396; instances of one code are joined. Of a first fragment, only the present options are read.
 #[derive(Clone, Debug)]
 pub struct Message<'a> {
-    /// VLAN identifiers, outermost first, 0 for none.
+    /// VLAN identifiers, outermost first; 0 for an absent tag.
     pub vlan: VlanIds,
     /// Ethernet source address.
     pub ethernet_source: [u8; 6],
@@ -40,22 +40,22 @@ pub struct Message<'a> {
     pub destination: Ipv4Addr,
     /// The fixed part.
     pub fixed: Fixed,
-    /// The client asks for replies by broadcast.
+    /// Whether the client requests that replies are broadcast.
     pub broadcast: bool,
     /// DHCP message type.
     pub message_type: MessageType,
-    /// The first fragment of a datagram; options may be missing.
+    /// Whether this is the first fragment of a datagram, so that options may be missing.
     pub fragment: bool,
-    /// From `op` on, without what follows the options.
+    /// The message from `op` on, up to the end of the options.
     payload: Cow<'a, [u8]>,
 }
 
-/// Offset of the flags, and the one that there is (RFC 2131 2).
+/// Offset of the flags, and the only defined flag (RFC 2131 2).
 const FLAGS: usize = 10;
 const BROADCAST: u8 = 0x80;
 
 impl<'a> Message<'a> {
-    /// Reads the message of an event: a client's at LAN ingress, a server's at LAN egress.
+    /// Parses the message of an event: a client's message at LAN ingress, a server's message at LAN egress.
     pub fn from_event(event: &Event<'a>) -> Result<Self, MessageError> {
         match event.hook {
             Hook::LanIngress => Self::parse_request(event.frame, event.metadata_tag),
@@ -66,14 +66,14 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// Reads a client's message. `metadata_tag`: the VLAN tag that the kernel took out of the frame.
+    /// Parses a client's message. `metadata_tag` is the VLAN tag that the kernel removed from the frame.
     pub fn parse_request(frame: &'a [u8], metadata_tag: Option<u16>) -> Result<Self, MessageError> {
         let udp = classify::find_request(frame, metadata_tag).map_err(MessageError::Class)?;
         let fixed = classify::request_fixed(frame, &udp).map_err(MessageError::Class)?;
         Self::parse(frame, &udp, fixed)
     }
 
-    /// Reads a server's message. `metadata_tag`: the VLAN tag that the kernel took out of the frame.
+    /// Parses a server's message. `metadata_tag` is the VLAN tag that the kernel removed from the frame.
     pub fn parse_reply(frame: &'a [u8], metadata_tag: Option<u16>) -> Result<Self, MessageError> {
         let udp = classify::find_reply(frame, metadata_tag).map_err(MessageError::Class)?;
         let fixed = classify::reply_fixed(frame, &udp).map_err(MessageError::Class)?;
@@ -103,12 +103,12 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// The options one by one, in order.
+    /// All option instances, in order.
     pub fn options(&self) -> Options<'_> {
         Options::new(options_field(&self.payload))
     }
 
-    /// The value of option `code`, its instances joined (RFC 3396).
+    /// The value of option `code`, with all instances joined (RFC 3396).
     pub fn option(&self, code: u8) -> Option<Cow<'_, [u8]>> {
         let mut joined: Option<Cow<'_, [u8]>> = None;
         for (_, piece) in self.options().filter(|(found, _)| *found == code) {
@@ -120,48 +120,48 @@ impl<'a> Message<'a> {
         joined
     }
 
-    /// Four bytes of an option whose value has four. Of one that comes several times, the first counts.
+    /// The value of an option of four bytes. If the option occurs several times, the first value is used.
     fn four(&self, code: u8) -> Option<[u8; 4]> {
         let value = self.option(code)?;
         if value.len() % 4 == 0 { value.first_chunk().copied() } else { None }
     }
 
-    /// Server identifier.
+    /// Server identifier (option 54).
     pub fn server_id(&self) -> Option<Ipv4Addr> {
         self.four(option::SERVER_ID).map(Ipv4Addr::from)
     }
 
-    /// Requested address.
+    /// Requested address (option 50).
     pub fn requested_ip(&self) -> Option<Ipv4Addr> {
         self.four(option::REQUESTED_IP).map(Ipv4Addr::from)
     }
 
-    /// Lease time.
+    /// Lease time (option 51).
     pub fn lease(&self) -> Option<Lease> {
         self.four(option::LEASE_TIME).map(|seconds| Lease::from_seconds(u32::from_be_bytes(seconds)))
     }
 
-    /// Client identifier; one of no bytes is none.
+    /// Client identifier (option 61); `None` if it is empty.
     pub fn client_id(&self) -> Option<Cow<'_, [u8]>> {
         self.option(option::CLIENT_ID).filter(|value| !value.is_empty())
     }
 
-    /// Vendor-identifying vendor-specific information, which carries identities.
+    /// Vendor-identifying vendor-specific information (option 125), which carries identities.
     pub fn vendor_identifying(&self) -> Option<Cow<'_, [u8]>> {
         self.option(option::VENDOR_IDENTIFYING)
     }
 
-    /// The client's address, 0.0.0.0 before it has one.
+    /// The client's current address; 0.0.0.0 if it has none.
     pub fn ciaddr(&self) -> Ipv4Addr {
         self.fixed.ciaddr.into()
     }
 
-    /// The address that the server gives.
+    /// The address that the server assigns.
     pub fn yiaddr(&self) -> Ipv4Addr {
         self.fixed.yiaddr.into()
     }
 
-    /// The relay's address, 0.0.0.0 without a relay.
+    /// Address of the relay agent; 0.0.0.0 if the message was not relayed.
     pub fn giaddr(&self) -> Ipv4Addr {
         self.fixed.giaddr.into()
     }
@@ -171,7 +171,7 @@ impl<'a> Message<'a> {
         HardwareAddress::of(&self.fixed)
     }
 
-    /// The kernel programs' walk over the options: hash of the client identifier, scan of the identity.
+    /// The walk of the kernel programs over the options: hash of the client identifier, scan of the identity.
     pub fn walk(&self, config: &Config) -> Walk {
         let mut walk = Walk::new(0, self.payload.len() as u32, config);
         walk.run(&*self.payload, config, PlainLoop);
@@ -183,13 +183,13 @@ fn options_field(payload: &[u8]) -> &[u8] {
     payload.get(dhcp4::OPTIONS as usize..).unwrap_or_default()
 }
 
-/// As the kernel programs read it: the last instance of one byte.
+/// The message type, as the kernel programs read it: the last instance of one byte.
 fn message_type(options: &[u8]) -> Option<MessageType> {
     let instances = Options::new(options).filter(|(code, value)| *code == option::MESSAGE_TYPE && value.len() == 1);
     instances.last().and_then(|(_, value)| MessageType::from_wire(value[0]))
 }
 
-/// The message with every option in the options field: itself, or a copy where `file` or `sname` carry options.
+/// The message with all options in the options field; a copy if `file` or `sname` have options.
 fn plain(payload: &[u8], fragment: bool) -> Result<Cow<'_, [u8]>, MessageError> {
     let field = options_field(payload);
     let mut overload = 0;
@@ -211,7 +211,7 @@ fn plain(payload: &[u8], fragment: bool) -> Result<Cow<'_, [u8]>, MessageError> 
         })
     };
     append(field, fragment)?;
-    // The fixed part is complete, or the message would have been refused.
+    // The fixed part is complete; otherwise the message was refused before.
     for (bit, (start, length)) in [(1, FILE), (2, SNAME)] {
         if overload & bit != 0 {
             append(&payload[start as usize..][..length as usize], false)?;
@@ -221,7 +221,7 @@ fn plain(payload: &[u8], fragment: bool) -> Result<Cow<'_, [u8]>, MessageError> 
     Ok(Cow::Owned(copy))
 }
 
-/// Visits the options of one field, and refuses one that runs past it, unless `lenient`.
+/// Visits the options of one field. An option that extends past the field is an error, unless `lenient`.
 fn check<'a>(field: &'a [u8], lenient: bool, mut visit: impl FnMut(u8, &'a [u8])) -> Result<(), MessageError> {
     let mut options = Options::new(field);
     let mut count = 0;

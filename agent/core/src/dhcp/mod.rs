@@ -1,4 +1,4 @@
-//! DHCP messages (RFC 2131, RFC 2132, RFC 3396): [`Message`] reads one out of a frame, [`Builder`] makes a frame.
+//! DHCP messages (RFC 2131, RFC 2132, RFC 3396): [`Message`] parses a frame, [`Builder`] builds one.
 
 mod builder;
 mod message;
@@ -12,28 +12,28 @@ use std::{fmt, time::Duration};
 
 use tr111_common::dhcp4::{CHADDR, Fixed};
 
-/// A client's hardware address, of up to 16 bytes.
+/// A client's hardware address, of at most 16 bytes.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HardwareAddress {
-    /// Zero behind `length`.
+    /// Zero-padded beyond `length`.
     bytes: [u8; CHADDR],
     length: u8,
 }
 
 impl HardwareAddress {
-    /// The address in a message.
+    /// The hardware address in a message.
     pub fn of(fixed: &Fixed) -> Self {
         Self::new(fixed.chaddr.first(), fixed.hlen)
     }
 
-    /// The first `length` of `bytes`, at most all of them.
+    /// The first `length` bytes of `bytes`, at most 16.
     pub fn new(mut bytes: [u8; CHADDR], length: u8) -> Self {
         let length = length.min(CHADDR as u8);
         bytes[usize::from(length)..].fill(0);
         Self { bytes, length }
     }
 
-    /// An address of these bytes; `None` where they are more than 16.
+    /// A hardware address of these bytes; `None` if there are more than 16.
     pub fn from_bytes(address: &[u8]) -> Option<Self> {
         let mut bytes = [0; CHADDR];
         bytes.get_mut(..address.len())?.copy_from_slice(address);
@@ -54,7 +54,7 @@ impl From<[u8; 6]> for HardwareAddress {
     }
 }
 
-/// Bytes in hexadecimal, separated by colons.
+/// Writes hexadecimal bytes with colons between them.
 impl fmt::Display for HardwareAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, byte) in self.as_bytes().iter().enumerate() {
@@ -74,14 +74,14 @@ impl fmt::Debug for HardwareAddress {
 /// A lease time (option 51).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lease {
-    /// So long.
+    /// A finite lease time.
     For(Duration),
-    /// 0xFFFFFFFF: for ever.
+    /// 0xFFFFFFFF: an infinite lease.
     Infinite,
 }
 
 impl Lease {
-    /// From the option's value in seconds.
+    /// The lease time for the option's value in seconds.
     pub fn from_seconds(seconds: u32) -> Self {
         if seconds == u32::MAX { Self::Infinite } else { Self::For(Duration::from_secs(u64::from(seconds))) }
     }

@@ -16,7 +16,7 @@ use crate::identity::decode_device;
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 100);
-/// Option 125's value with device 00256D / DEV0001 / STB.
+/// Value of option 125 with the device 00256D / DEV0001 / STB.
 const D1: &[u8] = b"\0\0\x0d\xe9\x16\x01\x0600256D\x02\x07DEV0001\x03\x03STB";
 
 fn request() -> Builder {
@@ -87,7 +87,7 @@ fn knows_finite_and_infinite_leases() {
     assert_eq!(parse(&frame).unwrap().lease(), lease(10), "the first of two");
 }
 
-/// RFC 3396: instances are one value, whatever the cut, pieces of no bytes included.
+/// RFC 3396: instances are joined into one value, wherever it is split, including empty pieces.
 #[test]
 fn joins_options_that_were_split() {
     for cut in 0..=D1.len() {
@@ -105,7 +105,7 @@ fn joins_options_that_were_split() {
     assert_eq!(message.vendor_identifying().as_deref(), Some(long.as_slice()));
 }
 
-/// RFC 3396, RFC 2132 9.3: first the options field, then `file`, then `sname`, as option 52 says.
+/// RFC 3396, RFC 2132 9.3: the options field, then `file`, then `sname`, according to option 52.
 #[test]
 fn reads_options_out_of_file_and_sname() {
     let (first, rest) = D1.split_at(9);
@@ -120,7 +120,7 @@ fn reads_options_out_of_file_and_sname() {
     let message = parse(&frame).unwrap();
     assert_eq!(message.vendor_identifying().as_deref(), Some(D1));
     assert_eq!(message.client_id().as_deref(), Some(b"id".as_slice()));
-    // Without option 52 those fields are names.
+    // Without option 52 these fields have names.
     let mut frame = request().overload(&[(option::CLIENT_ID, b"id")], &[]).build();
     let at = frame.len() - 300 + 240 + 3;
     assert_eq!(frame[at..at + 3], [option::OVERLOAD, 1, 1]);
@@ -128,7 +128,7 @@ fn reads_options_out_of_file_and_sname() {
     assert_eq!(parse(&frame).unwrap().client_id(), None);
 }
 
-/// The agent must find clients under the key that the programs have written, or it would clear wrong marks.
+/// The agent has to compute the same client keys as the kernel programs; otherwise it would clear wrong marks.
 #[test]
 fn client_keys_equal_the_programs() {
     let config = Config { seed: 0x5eed, ..Config::default() };
@@ -177,7 +177,7 @@ fn reads_a_first_fragment_as_far_as_it_goes() {
     assert_eq!(message.vendor_identifying().as_deref(), Some(D1));
 }
 
-/// RFC 2131 4.1: where a reply goes.
+/// RFC 2131 4.1: destination of a reply.
 #[test]
 fn addresses_replies_as_the_client_and_relay_need() {
     let reply = |message_type, request: Builder| {

@@ -17,7 +17,7 @@ fn nonce(challenge: &str) -> String {
     challenge.split_once("nonce=\"").and_then(|(_, rest)| rest.split('"').next()).expect("a nonce").to_owned()
 }
 
-/// What a client answers.
+/// A client's response to a challenge.
 fn answer(challenge: &str, Credential { username, password }: Credential<'_>, uri: &str) -> String {
     let nonce = nonce(challenge);
     let secret = hexadecimal(md5(&[username, REALM, password]));
@@ -33,7 +33,7 @@ fn judge(gate: &mut Gate, now: BootTime, authorization: Option<&str>) -> Result<
     gate.judge(now, CREDENTIAL, Request { method: "GET", target: "/", authorization }).map(|Accepted(())| ())
 }
 
-/// RFC 2617 3.5: the example of the text.
+/// RFC 2617 3.5: the example of the RFC.
 #[test]
 fn the_example_of_the_standard_proves_its_password() {
     let header = "Digest username=\"Mufasa\", realm=\"testrealm@host.com\", \
@@ -46,8 +46,7 @@ fn the_example_of_the_standard_proves_its_password() {
     assert!(!answer.proves(mufasa("Circle of Life"), "GET") && !answer.proves(mufasa("Circle Of Life"), "POST"));
 }
 
-/// UCR-2: who answers a challenge with the password is let in; the same answer a second time is stale, and so is one to
-/// an older challenge.
+/// UCR-2: a response with the password is accepted once; a repeated response is stale, as is one to an older challenge.
 #[test]
 fn a_challenge_is_good_once() {
     let mut gate = gate();
@@ -62,7 +61,7 @@ fn a_challenge_is_good_once() {
     assert!(gate.challenge(at(101), Refusal::Stale).ends_with(", stale=true"));
 }
 
-/// UCR-2: a challenge is good for half a minute.
+/// UCR-2: a challenge expires after half a minute.
 #[test]
 fn a_challenge_grows_old() {
     let mut gate = gate();
@@ -71,7 +70,7 @@ fn a_challenge_grows_old() {
     assert_eq!(judge(&mut gate, at(131), Some(&late)), Err(Refusal::Stale));
 }
 
-/// UCR-2: nobody else is let in, and whoever is not leaves no trace.
+/// UCR-2: wrong credentials are refused and change nothing.
 #[test]
 fn wrong_credentials_are_refused() {
     let mut gate = gate();
@@ -95,7 +94,7 @@ fn wrong_credentials_are_refused() {
     assert_eq!(judge(&mut gate, at(101), Some(&right)), Ok(()));
 }
 
-/// T-61: an empty password is everybody's, and lets nobody in.
+/// T-61: an empty password is not secret, so every request is refused.
 #[test]
 fn an_empty_password_lets_nobody_in() {
     let mut gate = gate();
@@ -105,7 +104,7 @@ fn an_empty_password_lets_nobody_in() {
     assert_eq!(gate.judge(at(1), empty, request).map(drop), Err(Refusal::NoPassword));
 }
 
-/// UCR-2 (TR-069 3.2.2): more than a few in a row are refused, whoever sends them, until time has passed.
+/// UCR-2 (TR-069 3.2.2): requests above the rate limit are refused until time has passed.
 #[test]
 fn too_many_are_refused() {
     let mut gate = gate();
@@ -121,7 +120,7 @@ fn too_many_are_refused() {
 }
 
 proptest! {
-    /// UCR-2: no header makes the gate panic, or lets somebody in.
+    /// UCR-2: no header makes the gate panic or accept a request.
     #[test]
     fn any_header_is_refused(header in "(Digest )?\\PC{0,200}") {
         prop_assert!(judge(&mut gate(), at(1), Some(&header)).is_err());

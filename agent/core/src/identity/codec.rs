@@ -1,4 +1,4 @@
-//! Option 125 to identities and back.
+//! Conversion between option 125 and identities.
 
 use thiserror::Error;
 use tr111_common::{
@@ -9,19 +9,19 @@ use tr111_common::{
 
 use super::{DeviceIdentity, GatewayIdentity, Oui, Text};
 
-/// Why an option 125 gives no identity.
+/// Reasons for which an option 125 has no valid identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum IdentityError {
-    /// For a reason that the kernel programs find as well.
+    /// A reason that the kernel programs check, too.
     #[error("no identity: {}", .0.label())]
     Refused(Refusal),
-    /// Serial number or product class is not UTF-8 (SEC-9).
+    /// The serial number or the product class is not UTF-8 (SEC-9).
     #[error("serial number or product class is not UTF-8")]
     NotUtf8,
 }
 
 impl IdentityError {
-    /// The value of the metric's `result` label.
+    /// Value of the metric label `result`.
     pub fn label(self) -> &'static str {
         match self {
             Self::Refused(refusal) => refusal.label(),
@@ -36,14 +36,14 @@ impl From<Refusal> for IdentityError {
     }
 }
 
-/// What was tolerated in an accepted identity.
+/// Deviations that were tolerated in an accepted identity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
-    /// Trailing NULs were stripped (T-18).
+    /// Trailing NULs were removed (T-18).
     pub nul_stripped: bool,
-    /// A sub-option came twice, and its first value was taken (T-19a).
+    /// A sub-option occurred twice; the first value is used (T-19a).
     pub duplicate: bool,
-    /// Read in TR-124's layout (T-21).
+    /// The option has the layout of TR-124 (T-21).
     pub dialect_tr124: bool,
 }
 
@@ -52,16 +52,16 @@ pub struct Notes {
 pub struct Decoded {
     /// The identity.
     pub identity: DeviceIdentity,
-    /// What was tolerated.
+    /// The tolerated deviations.
     pub notes: Notes,
 }
 
-/// Reads the Device Identity out of the joined option 125 (RFC 3396), without code and length.
+/// Decodes the Device Identity in a joined option 125 (RFC 3396), without code and length.
 pub fn decode_device(option: &[u8], config: &Config) -> Result<Decoded, IdentityError> {
     conclude(&scan(option, config), option, config)
 }
 
-/// The Device Identity that a finished scan over `option` found.
+/// The Device Identity that a scan over `option` found.
 pub(crate) fn conclude(scan: &Scan, option: &[u8], config: &Config) -> Result<Decoded, IdentityError> {
     let found = scan.conclude(config)?;
     let identity = DeviceIdentity {
@@ -74,9 +74,9 @@ pub(crate) fn conclude(scan: &Scan, option: &[u8], config: &Config) -> Result<De
     Ok(Decoded { identity, notes })
 }
 
-/// Reads the Gateway Identity out of the joined option 125 (RFC 3396), without code and length.
+/// Decodes the Gateway Identity in a joined option 125 (RFC 3396), without code and length.
 ///
-/// OUI and serial number must be there (OPT-10); the product class may be missing (OPT-11).
+/// OUI and serial number are required (OPT-10); the product class may be missing (OPT-11).
 pub fn decode_gateway(option: &[u8], config: &Config) -> Result<GatewayIdentity, IdentityError> {
     let scan = scan(option, config);
     if !scan.is_present() {
@@ -91,10 +91,10 @@ pub fn decode_gateway(option: &[u8], config: &Config) -> Result<GatewayIdentity,
     }
 }
 
-/// What a reply says of its gateway, each element by itself: one that is missing is empty (DEV-5).
+/// The elements of a Gateway Identity in a reply; missing ones are empty (DEV-5).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GatewayParts {
-    /// Manufacturer's OUI.
+    /// Manufacturer OUI.
     pub manufacturer_oui: Option<Oui>,
     /// Serial number.
     pub serial_number: Text,
@@ -102,10 +102,10 @@ pub struct GatewayParts {
     pub product_class: Text,
 }
 
-/// Reads as much of a Gateway Identity as there is out of the joined option 125, without code and length.
+/// Decodes the present elements of a Gateway Identity in a joined option 125, without code and length.
 ///
-/// `None` where the option does not speak of a gateway: no element of enterprise 3561, one that gives the device's own
-/// identity back (DEV-3), or a damaged one. An element of 3561 with nothing in it gives empty parts.
+/// `None` if the option has no information about a gateway: it has no element of enterprise 3561, an echo of the
+/// device's own identity (DEV-3), or a damaged element. An empty element of 3561 gives empty parts.
 pub fn decode_gateway_parts(option: &[u8], config: &Config) -> Result<Option<GatewayParts>, IdentityError> {
     let scan = scan(option, config);
     if scan.has_gateway_part() {
@@ -131,7 +131,7 @@ fn gateway_parts(scan: &Scan, option: &[u8]) -> Result<GatewayParts, IdentityErr
 }
 
 impl DeviceIdentity {
-    /// The value of option 125 that carries this identity, without code and length; at most 145 bytes.
+    /// Value of option 125 with this identity, without code and length; at most 145 bytes.
     pub fn encode(&self) -> Vec<u8> {
         element([
             (sub_option::DEVICE_MANUFACTURER_OUI, self.manufacturer_oui.as_str()),
@@ -142,7 +142,7 @@ impl DeviceIdentity {
 }
 
 impl GatewayIdentity {
-    /// The value of option 125 that carries this identity, without code and length; at most 145 bytes.
+    /// Value of option 125 with this identity, without code and length; at most 145 bytes.
     pub fn encode(&self) -> Vec<u8> {
         element([
             (sub_option::GATEWAY_MANUFACTURER_OUI, self.manufacturer_oui.as_str()),
@@ -152,16 +152,16 @@ impl GatewayIdentity {
     }
 }
 
-/// Enterprise, length and the first two sub-options of an element that carries no empty class (T-14).
+/// An element with these sub-options; an empty product class is omitted (T-14).
 fn element(parts: [(u8, &str); 3]) -> Vec<u8> {
     let mut element = DSL_FORUM.to_be_bytes().to_vec();
     element.push(0);
     for (code, text) in parts {
-        // A class that is empty is left out (OPT-9, OPT-11); OUI and serial number are not.
+        // An empty product class is omitted (OPT-9, OPT-11); OUI and serial number are not.
         if text.is_empty() && matches!(code, sub_option::DEVICE_PRODUCT_CLASS | sub_option::GATEWAY_PRODUCT_CLASS) {
             continue;
         }
-        // `Text` is at most 64 bytes, so lengths fit one byte, three parts included.
+        // A `Text` has at most 64 bytes, so all lengths fit into one byte.
         element.extend([code, text.len() as u8]);
         element.extend(text.as_bytes());
     }
@@ -170,7 +170,7 @@ fn element(parts: [(u8, &str); 3]) -> Vec<u8> {
 }
 
 fn scan(option: &[u8], config: &Config) -> Scan {
-    // A UDP datagram cannot carry more; the scan counts in 16 bits.
+    // A UDP datagram cannot have more bytes; the scan has 16-bit offsets.
     let end = option.len().min(usize::from(u16::MAX)) as u32;
     let mut scan = Scan::new();
     scan.read(option, end, config, PlainLoop);
@@ -184,6 +184,6 @@ fn text(option: &[u8], span: Span) -> Result<Text, IdentityError> {
         return Err(Refusal::TooLong.into());
     }
     let text = std::str::from_utf8(bytes).map_err(|_| IdentityError::NotUtf8)?;
-    // The scan sees single bytes; U+0080 to U+009F are control characters of two.
+    // The scan checks single bytes; U+0080 to U+009F are control characters of two bytes.
     text.parse().map_err(|_| Refusal::ControlCharacter.into())
 }

@@ -1,7 +1,7 @@
 //! Device and Gateway Identity (TR-111 1.2.5).
 //!
-//! Identities from the LAN are text that an attacker may have chosen; it goes on to XML, terminals and logs (SEC-9).
-//! [`Oui`] and [`Text`] hold only what passed, so everybody behind them may rely on it.
+//! Identities from the LAN may be chosen by an attacker, and are passed on to XML, terminals and logs (SEC-9). [`Oui`]
+//! and [`Text`] can only hold validated values, so their users need no further checks.
 
 mod codec;
 #[cfg(test)]
@@ -17,17 +17,17 @@ use tr111_common::identity::TEXT_MAXIMUM;
 
 use crate::short::Short;
 
-/// A manufacturer's OUI: six upper-case hexadecimal digits (DM-5).
+/// A manufacturer OUI: six upper-case hexadecimal digits (DM-5).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Oui([u8; 6]);
 
-/// Not six hexadecimal digits.
+/// Error: the text is not six hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("an OUI is six hexadecimal digits, such as 00256D")]
 pub struct OuiError;
 
 impl Oui {
-    /// From six digits, of either case.
+    /// An OUI of six hexadecimal digits in upper or lower case.
     pub fn from_digits(digits: [u8; 6]) -> Result<Self, OuiError> {
         if digits.iter().all(u8::is_ascii_hexdigit) {
             Ok(Self(digits.map(|d| d.to_ascii_uppercase())))
@@ -36,9 +36,9 @@ impl Oui {
         }
     }
 
-    /// The digits as text.
+    /// The six digits.
     pub fn as_str(&self) -> &str {
-        // Hexadecimal digits are ASCII, so this never falls back.
+        // Hexadecimal digits are ASCII, so the default is never used.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
@@ -67,16 +67,16 @@ impl fmt::Debug for Oui {
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Text(Short);
 
-/// Why a string is no [`Text`].
+/// Reasons for which a string is not a valid [`Text`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TextError {
-    /// More than 64 bytes.
+    /// The string has more than 64 bytes.
     #[error("{length} bytes, where {TEXT_MAXIMUM} are allowed")]
     TooLong {
-        /// Bytes that it has.
+        /// Length of the string in bytes.
         length: usize,
     },
-    /// A control character.
+    /// The string has a control character.
     #[error("a control character at byte {offset}")]
     ControlCharacter {
         /// Offset of the character in bytes.
@@ -85,18 +85,18 @@ pub enum TextError {
 }
 
 impl Text {
-    /// The string.
+    /// The text as a string.
     pub fn as_str(&self) -> &str {
-        // What went in was a string, so this never falls back.
+        // The bytes come from a string, so the default is never used.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// The bytes of the string.
+    /// The text as bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// Whether it has no characters: the way a missing product class reads (DM-7).
+    /// Whether the text is empty, as a missing product class is (DM-7).
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -128,25 +128,25 @@ impl fmt::Debug for Text {
     }
 }
 
-/// What a device says it is: the unique key of its ManageableDevice row, all three parts compared exactly (T-15).
+/// The identity of a device: the unique key of its ManageableDevice row. All elements are compared exactly (T-15).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceIdentity {
-    /// Manufacturer's OUI.
+    /// Manufacturer OUI.
     pub manufacturer_oui: Oui,
-    /// Serial number, never empty when it came from the wire (OPT-8).
+    /// Serial number; never empty if it was received (OPT-8).
     pub serial_number: Text,
-    /// Product class, empty where the device gives none.
+    /// Product class; empty if the device sends none.
     pub product_class: Text,
 }
 
-/// What a gateway says it is.
+/// The identity of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GatewayIdentity {
-    /// Manufacturer's OUI.
+    /// Manufacturer OUI.
     pub manufacturer_oui: Oui,
     /// Serial number.
     pub serial_number: Text,
-    /// Product class, empty where the gateway has none.
+    /// Product class; empty if the gateway has none.
     pub product_class: Text,
 }
 
@@ -162,7 +162,7 @@ impl fmt::Display for GatewayIdentity {
     }
 }
 
-/// `OUI-ProductClass-SerialNumber`, the class left out where there is none, as CWMP names devices.
+/// Writes `OUI-ProductClass-SerialNumber`, or `OUI-SerialNumber` without a product class, as CWMP identifies devices.
 fn display(formatter: &mut fmt::Formatter<'_>, oui: Oui, serial: &Text, class: &Text) -> fmt::Result {
     write!(formatter, "{oui}-")?;
     if !class.is_empty() {

@@ -28,7 +28,7 @@ fn parts(wire: &str) -> [String; 3] {
     [manufacturer_oui.to_string(), serial_number.to_string(), product_class.to_string()]
 }
 
-/// OPT-4, OPT-8, DM-5: the three parts, the OUI in upper case.
+/// OPT-4, OPT-8, DM-5: the three elements are decoded; the OUI is in upper case.
 #[test]
 fn decodes_device_identities() {
     assert_eq!(parts(D1), ["00256D", "DEV0001", "STB"]);
@@ -40,7 +40,7 @@ fn decodes_device_identities() {
     assert_eq!(device(OVER_2), Err(Refusal::Damaged.into()));
 }
 
-/// T-18, T-19a, T-21: what was tolerated is noted.
+/// T-18, T-19a, T-21: tolerated deviations are recorded.
 #[test]
 fn notes_what_was_tolerated() {
     assert_eq!(device(D1).unwrap().notes, Notes::default());
@@ -53,7 +53,7 @@ fn notes_what_was_tolerated() {
     assert!(decode_device(&twice[..25], &Config::default()).unwrap().notes.duplicate);
 }
 
-/// T-21: nothing of ours is ever written in TR-124's layout.
+/// T-21: identities are never encoded in the layout of TR-124.
 #[test]
 fn reads_tr124_literally_when_told() {
     let config = Config { dialect: Dialect::Tr111 as u8, ..Config::default() };
@@ -62,7 +62,7 @@ fn reads_tr124_literally_when_told() {
     assert_eq!(identity.encode()[5..7], [1, 6]);
 }
 
-/// SEC-9: only UTF-8 without control characters, those of two bytes included.
+/// SEC-9: only UTF-8 without control characters is accepted, including those of two bytes.
 #[test]
 fn refuses_text_that_is_not_clean_utf8() {
     let decode = |serial: &[u8]| {
@@ -80,7 +80,7 @@ fn refuses_text_that_is_not_clean_utf8() {
     assert_eq!(decode(b"a\nb"), Err(Refusal::ControlCharacter.into()));
 }
 
-/// OPT-5, OPT-10, OPT-11: codes 4, 5 and 6, of which only the class may be missing.
+/// OPT-5, OPT-10, OPT-11: codes 4, 5 and 6 are decoded; only the product class may be missing.
 #[test]
 fn decodes_gateway_identities() {
     let gateway = |wire| decode_gateway(&joined(wire), &Config::default());
@@ -96,7 +96,7 @@ fn decodes_gateway_identities() {
     assert_eq!(decode_gateway(&[], &Config::default()), Err(Refusal::Absent.into()));
 }
 
-/// OPT-2, OPT-4, OPT-5, OPT-7, OPT-9, OPT-11: byte for byte, without NULs, the class left out where there is none.
+/// OPT-2, OPT-4, OPT-5, OPT-7, OPT-9, OPT-11: encoded byte for byte, without NULs; an empty product class is omitted.
 #[test]
 fn encodes_what_it_decodes() {
     let config = Config::default();
@@ -121,7 +121,7 @@ fn the_longest_identity_takes_145_bytes() {
     assert_eq!(decode_device(&encoded, &Config::default()).unwrap().identity, identity);
 }
 
-/// DM-5, DM-6, DM-7: an OUI is six digits; a text is at most 64 bytes and has no control characters.
+/// DM-5, DM-6, DM-7: an OUI has six digits; a text has at most 64 bytes and no control characters.
 #[test]
 fn types_hold_only_what_passes() {
     assert_eq!("00d09e".parse::<Oui>().unwrap().as_str(), "00D09E");

@@ -1,8 +1,7 @@
-//! The data model (TR-111 1.2.6, TR-098, TR-106, TR-181) by path, with TR-069's types and faults.
+//! The data model (TR-111 1.2.6, TR-098, TR-106, TR-181) by path, with the types and faults of TR-069.
 //!
-//! [`schema`] says which parameters there are. A [`Source`] says what they hold at the moment, so the model itself has
-//! no state: [`get`] and [`names`] read, [`check`] turns what is to be written into [`Setting`]s for the owner of the
-//! values to carry out.
+//! [`schema`] defines the parameters. A [`Source`] provides their current values, so the model has no state of its own:
+//! [`get`] and [`names`] read, and [`check`] converts a write to a [`Setting`] that the owner of the values performs.
 
 mod path;
 mod schema;
@@ -28,39 +27,39 @@ use crate::{
     identity::{DeviceIdentity, GatewayIdentity},
 };
 
-/// A fault of TR-069 A.5.1; displays as its number and name.
+/// A fault of TR-069 A.5.1. Displayed as its code and name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[error("{} {}", self.code(), self.name())]
 pub enum Fault {
-    /// 9000
+    /// Fault 9000.
     MethodNotSupported,
-    /// 9001
+    /// Fault 9001.
     RequestDenied,
-    /// 9002
+    /// Fault 9002.
     InternalError,
-    /// 9003
+    /// Fault 9003.
     InvalidArguments,
-    /// 9004
+    /// Fault 9004.
     ResourcesExceeded,
-    /// 9005
+    /// Fault 9005.
     InvalidParameterName,
-    /// 9006
+    /// Fault 9006.
     InvalidParameterType,
-    /// 9007
+    /// Fault 9007.
     InvalidParameterValue,
-    /// 9008
+    /// Fault 9008.
     NonWritable,
-    /// 9009
+    /// Fault 9009.
     NotificationRejected,
 }
 
 impl Fault {
-    /// The fault's number.
+    /// The fault code.
     pub const fn code(self) -> u16 {
         9000 + self as u16
     }
 
-    /// The fault's name.
+    /// The name of the fault.
     pub const fn name(self) -> &'static str {
         match self {
             Self::MethodNotSupported => "Method not supported",
@@ -77,20 +76,20 @@ impl Fault {
     }
 }
 
-/// A parameter's notification attribute (TR-069 A.3.2.4).
+/// The notification attribute of a parameter (TR-069 A.3.2.4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Notification {
-    /// 0: a change is not told.
+    /// 0: changes are not reported.
     #[default]
     Off,
-    /// 1: a change is told in the next session.
+    /// 1: changes are reported in the next session.
     Passive,
     /// 2: a change opens a session.
     Active,
 }
 
 impl Notification {
-    /// The word for it on the command line and in JSON.
+    /// Name on the command line and in JSON.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Off => "off",
@@ -100,17 +99,17 @@ impl Notification {
     }
 }
 
-/// What the parameters hold.
+/// Provides the current values of the parameters.
 pub trait Source {
     /// The root object.
     fn root(&self) -> Root;
 
-    /// Whose parameters they are.
+    /// Whether the parameters are those of a gateway or of a device.
     fn side(&self) -> Side {
         Side::Gateway
     }
 
-    /// `DeviceInfo.`: what this device itself is.
+    /// `DeviceInfo.`: the identity of this device itself.
     fn device_info(&self) -> &GatewayIdentity;
 
     /// `ManagementServer.ManageableDeviceNumberOfEntries` (DM-2).
@@ -119,7 +118,7 @@ pub trait Source {
     /// `ManagementServer.ManageableDeviceNotificationLimit`, in seconds (DM-3).
     fn notification_limit(&self) -> u32;
 
-    /// `ManagementServer.URL` of the ACS, and what of Table 6 may be set (DM-21 to DM-28).
+    /// `ManagementServer.URL`, and the writable parameters of TR-111 Table 6 (DM-21 to DM-28).
     fn binding(&self) -> &binding::Parameters;
 
     /// `ManagementServer.UDPConnectionRequestAddress` and `ManagementServer.NATDetected` (DM-20, DM-29).
@@ -127,53 +126,53 @@ pub trait Source {
         Report::default()
     }
 
-    /// `ManagementServer.ConnectionRequestUsername`
+    /// `ManagementServer.ConnectionRequestUsername`.
     #[expect(clippy::unnecessary_literal_bound, reason = "sources lend what they own")]
     fn connection_request_username(&self) -> &str {
         ""
     }
 
-    /// Instance numbers of `ManagementServer.ManageableDevice.{i}.`, growing (DM-4).
+    /// Instance numbers of `ManagementServer.ManageableDevice.{i}.`, in increasing order (DM-4).
     fn instances(&self) -> Vec<u32>;
 
-    /// The row with an instance number (DM-5 to DM-7).
+    /// The row with this instance number (DM-5 to DM-7).
     fn device(&self, instance: u32) -> Option<&DeviceIdentity>;
 
-    /// `GatewayInfo.` of a device (DM-12 to DM-14).
+    /// `GatewayInfo.`; `None` on a gateway (DM-12 to DM-14).
     fn gateway_info(&self) -> Option<&GatewayInfo> {
         None
     }
 
-    /// The notification attribute of a parameter, by its full name.
+    /// The notification attribute of the parameter with this full name.
     fn notification(&self, name: &str) -> Notification {
         let _ = name;
         Notification::Off
     }
 }
 
-/// A parameter with what it holds.
+/// A parameter with its value and attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameter {
     /// Full name.
     pub name: String,
     /// Value with its type.
     pub value: Value,
-    /// The ACS may set it.
+    /// Whether the ACS may set the parameter.
     pub writable: bool,
     /// Notification attribute.
     pub notification: Notification,
 }
 
-/// A name of an object (it ends in a dot) or a parameter, as `GetParameterNames` tells them.
+/// The name of an object, which ends in a dot, or of a parameter, as in `GetParameterNames`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
     /// Full name.
     pub name: String,
-    /// The parameter may be set, or instances of the object be added.
+    /// Whether the parameter can be set, or instances can be added to the object.
     pub writable: bool,
 }
 
-/// The parameter with the full name `path`, or everything below the partial path `path`, which ends in a dot or is
+/// The parameter with the full name `path`; or all parameters below the partial path `path`, which ends in a dot or is
 /// empty (TR-069 A.3.2.2).
 pub fn get(source: &dyn Source, path: &str) -> Result<Vec<Parameter>, Fault> {
     let path = Path::parse(source.root(), path)?;
@@ -186,7 +185,7 @@ pub fn get(source: &dyn Source, path: &str) -> Result<Vec<Parameter>, Fault> {
     Ok(parameters.collect())
 }
 
-/// Objects and parameters at and below `path`, or with `next_level` its immediate children only (TR-069 A.3.2.3).
+/// The objects and parameters at and below `path`; with `next_level`, only its immediate children (TR-069 A.3.2.3).
 pub fn names(source: &dyn Source, path: &str, next_level: bool) -> Result<Vec<Name>, Fault> {
     let path = Path::parse(source.root(), path)?;
     if next_level && !path.is_partial() {
@@ -205,7 +204,7 @@ pub fn names(source: &dyn Source, path: &str, next_level: bool) -> Result<Vec<Na
         path::objects(&name).for_each(|object| add(object, false));
         add(&name, place.entry.writable);
     }
-    // A table without rows is an object all the same.
+    // A table without rows is an object, too.
     for entry in schema::entries(source.side(), source.root()).filter(|entry| path.reaches(entry)) {
         if let Some(table) = entry.table() {
             add(&format!("{}{table}", source.root().prefix()), false);
@@ -214,16 +213,16 @@ pub fn names(source: &dyn Source, path: &str, next_level: bool) -> Result<Vec<Na
     Ok(names)
 }
 
-/// A parameter whose notification attribute is to be set.
+/// A parameter whose notification attribute can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Full name.
     pub name: String,
-    /// Active notification may be refused (DM-9).
+    /// Whether Active notification may be refused (DM-9).
     pub may_refuse_active: bool,
 }
 
-/// The parameter with the full name `path`, or every parameter below the partial path `path`.
+/// The parameter with the full name `path`, or all parameters below the partial path `path`.
 pub fn targets(source: &dyn Source, path: &str) -> Result<Vec<Target>, Fault> {
     let path = Path::parse(source.root(), path)?;
     let target = |place: Place| Target {
@@ -233,22 +232,22 @@ pub fn targets(source: &dyn Source, path: &str) -> Result<Vec<Target>, Fault> {
     Ok(find(source, &path)?.into_iter().map(target).collect())
 }
 
-/// The full name of `ManageableDeviceNumberOfEntries` below a root (DM-2).
+/// Full name of `ManageableDeviceNumberOfEntries` below this root (DM-2).
 pub fn number_of_entries(root: Root) -> String {
     format!("{}{}", root.prefix(), schema::NUMBER_OF_ENTRIES)
 }
 
-/// The full name of `UDPConnectionRequestAddress` below a root (DM-20).
+/// Full name of `UDPConnectionRequestAddress` below this root (DM-20).
 pub fn udp_connection_request_address(root: Root) -> String {
     format!("{}{}", root.prefix(), schema::UDP_CONNECTION_REQUEST_ADDRESS)
 }
 
-/// The full name of `NATDetected` below a root (DM-29).
+/// Full name of `NATDetected` below this root (DM-29).
 pub fn nat_detected(root: Root) -> String {
     format!("{}{}", root.prefix(), schema::NAT_DETECTED)
 }
 
-/// Whether the parameter `path`, below any root, is hidden: it reads as an empty string, and its value is a secret.
+/// Whether the parameter `path`, below any root, is a secret that reads as an empty string.
 pub fn is_hidden(path: &str) -> bool {
     is_parameter(path, Leaf::is_hidden)
 }
@@ -258,7 +257,7 @@ pub fn is_connection_request_username(path: &str) -> bool {
     is_parameter(path, |leaf| matches!(leaf, Leaf::ConnectionRequestUsername))
 }
 
-/// Whether `path`, below any root, is the full name of a parameter that `is_meant`.
+/// Whether `path`, below any root, is the full name of a parameter that `is_meant` accepts.
 fn is_parameter(path: &str, is_meant: fn(Leaf) -> bool) -> bool {
     [Root::Igd, Root::Device1, Root::Device2].into_iter().any(|root| {
         Path::parse(root, path).is_ok_and(|path| {
@@ -268,7 +267,7 @@ fn is_parameter(path: &str, is_meant: fn(Leaf) -> bool) -> bool {
     })
 }
 
-/// What setting `path` to `text` would do. Partial paths cannot be set.
+/// Validates a write of `text` to the parameter `path`. Partial paths cannot be set.
 pub fn check(source: &dyn Source, path: &str, text: &str) -> Result<Setting, Fault> {
     let path = Path::parse(source.root(), path)?;
     if path.is_partial() {
@@ -281,10 +280,10 @@ pub fn check(source: &dyn Source, path: &str, text: &str) -> Result<Setting, Fau
     place.entry.leaf.setting(Value::parse(place.entry.kind, text)?).unwrap_or(Err(Fault::NonWritable))
 }
 
-/// What setting all of `writes` would do, or every fault with its path: one fault refuses all (TR-069 A.3.2.1).
+/// Validates all `writes`. One fault refuses all of them (TR-069 A.3.2.1); every fault is returned with its path.
 ///
 /// # Errors
-/// 9003 alone where a name comes twice, whatever the values are; else those of [`check`].
+/// 9003 alone if a name occurs twice, whatever the values are; otherwise the faults of [`check`].
 pub fn check_all<'a>(
     source: &dyn Source,
     writes: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -304,7 +303,7 @@ pub fn check_all<'a>(
     if faults.is_empty() { Ok(settings) } else { Err(faults) }
 }
 
-/// A parameter that exists: its schema, and its instance number below a table.
+/// An existing parameter: its schema, and its instance number in a table.
 struct Place {
     entry: &'static Entry,
     instance: Option<u32>,
@@ -320,7 +319,7 @@ impl Place {
     }
 }
 
-/// The parameters at and below `path`: the rows of a table one after the other.
+/// The parameters at and below `path`; the rows of a table one after the other.
 fn find(source: &dyn Source, path: &Path<'_>) -> Result<Vec<Place>, Fault> {
     let reached: Vec<&'static Entry> =
         schema::entries(source.side(), source.root()).filter(|entry| path.reaches(entry)).collect();
@@ -344,7 +343,7 @@ fn find(source: &dyn Source, path: &Path<'_>) -> Result<Vec<Place>, Fault> {
     Ok(places)
 }
 
-/// What a parameter holds; `None` for a row that is not there.
+/// The value of a parameter; `None` if the row does not exist.
 fn value(source: &dyn Source, leaf: Leaf, instance: Option<u32>) -> Option<Value> {
     let info = source.device_info();
     let row = || source.device(instance?);

@@ -1,4 +1,4 @@
-//! Full and partial paths.
+//! Full and partial paths of the data model.
 
 use super::{
     Fault,
@@ -17,7 +17,7 @@ pub enum Root {
 }
 
 impl Root {
-    /// The root's name, with its dot.
+    /// Name of the root object, with its dot.
     pub const fn prefix(self) -> &'static str {
         match self {
             Self::Igd => "InternetGatewayDevice.",
@@ -26,12 +26,12 @@ impl Root {
     }
 }
 
-/// A path below a root, cut at its dots.
+/// A path below a root, split at its dots.
 #[derive(Debug)]
 pub(super) struct Path<'a> {
     parts: Vec<&'a str>,
     partial: bool,
-    /// Names of the root and below; 0 for the empty path.
+    /// Number of names, including the root; 0 for the empty path.
     depth: usize,
 }
 
@@ -44,14 +44,14 @@ impl<'a> Path<'a> {
         let partial = path.ends_with('.');
         let mut parts: Vec<&str> = below.split('.').collect();
         if partial {
-            // Behind the last dot there is nothing.
+            // The part after the last dot is empty.
             parts.pop();
         }
         let depth = parts.len() + 1;
         Ok(Self { parts, partial, depth })
     }
 
-    /// Names an object and all that is in it.
+    /// Whether the path denotes an object and everything in it.
     pub(super) fn is_partial(&self) -> bool {
         self.partial
     }
@@ -60,7 +60,7 @@ impl<'a> Path<'a> {
         self.depth
     }
 
-    /// Whether the path names a parameter, or an object around it.
+    /// Whether the path denotes the parameter, or an object that contains it.
     pub(super) fn reaches(&self, entry: &Entry) -> bool {
         let length = entry.parts().count();
         let fits = if self.partial { self.parts.len() < length } else { self.parts.len() == length };
@@ -71,24 +71,24 @@ impl<'a> Path<'a> {
             .all(|(part, wanted)| if wanted == INSTANCE { instance(part).is_some() } else { *part == wanted })
     }
 
-    /// The instance number that the path names on the way to a parameter.
+    /// The instance number that the path has at the parameter's table.
     pub(super) fn instance(&self, entry: &Entry) -> Option<u32> {
         instance(self.parts.get(entry.instance_at()?)?)
     }
 }
 
-/// An instance number as CWMP writes it: 1 or more, without sign or leading zero.
+/// Parses an instance number as CWMP writes it: at least 1, without sign and leading zeros.
 fn instance(part: &str) -> Option<u32> {
     let digits = part.bytes().all(|byte| byte.is_ascii_digit()) && !part.starts_with('0');
     if digits { part.parse().ok() } else { None }
 }
 
-/// Names in a path.
+/// Number of names in a path.
 pub(super) fn depth(name: &str) -> usize {
     name.split_terminator('.').count()
 }
 
-/// The objects around a parameter, from the root on, each with its dot.
+/// The objects that contain a parameter, from the root on, each with its dot.
 pub(super) fn objects(name: &str) -> impl Iterator<Item = &str> {
     name.match_indices('.').map(|(dot, _)| &name[..=dot])
 }

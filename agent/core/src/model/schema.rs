@@ -1,22 +1,22 @@
-//! Which parameters there are.
+//! The parameters of the data model.
 
 use super::{Fault, Kind, Root, Value};
 use crate::device::GatewayParameter;
 
-/// Stands for an instance number in a path.
+/// Placeholder for an instance number in a path.
 pub(super) const INSTANCE: &str = "{i}";
 
-/// The number of rows, below a root.
+/// Path of the number of rows, below the root.
 pub(super) const NUMBER_OF_ENTRIES: &str = "ManagementServer.ManageableDeviceNumberOfEntries";
 
-/// Where UDP Connection Requests reach the CPE, below a root.
+/// Path of the address for UDP Connection Requests, below the root.
 pub(super) const UDP_CONNECTION_REQUEST_ADDRESS: &str = "ManagementServer.UDPConnectionRequestAddress";
 
-/// Whether there is address translation before the CPE, below a root.
+/// Path of the NAT detection, below the root.
 pub(super) const NAT_DETECTED: &str = "ManagementServer.NATDetected";
 
-/// `DeviceSummary`: the version of the data model and the profiles that are served whole (GW-15, DM-30; TR-098 2.4.1,
-/// TR-106 2.2). A CWMP client that serves others beside them joins the lists. Device:2 has no such parameter.
+/// `DeviceSummary`: the version of the data model, and the profiles that are supported completely (GW-15, DM-30; TR-098
+/// 2.4.1, TR-106 2.2). A CWMP client with further profiles has to merge the lists. Device:2 has no such parameter.
 pub(super) const fn device_summary(side: Side, root: Root) -> &'static str {
     match (side, root) {
         (Side::Gateway, Root::Igd) => "InternetGatewayDevice:1.2[](DeviceAssociation:1, UDPConnReq:1)",
@@ -29,18 +29,18 @@ pub(super) const fn device_summary(side: Side, root: Root) -> &'static str {
 /// A parameter of the schema.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Path below the root, with [`INSTANCE`] for instance numbers. At most one table lies on the way.
+    /// Path below the root, with [`INSTANCE`] for instance numbers; at most one table.
     pub(super) path: &'static str,
     pub(super) kind: Kind,
     pub(super) writable: bool,
     pub(super) leaf: Leaf,
-    /// Roots of gateways that have it.
+    /// Roots below which gateways have the parameter.
     gateway: &'static [Root],
-    /// Roots of devices that have it.
+    /// Roots below which devices have the parameter.
     device: &'static [Root],
 }
 
-/// What a parameter stands for.
+/// The value that a parameter represents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leaf {
     DeviceSummary,
@@ -68,7 +68,7 @@ pub(super) enum Leaf {
     GatewayInfo(GatewayParameter),
 }
 
-/// Which of TR-111's two ends has the parameters.
+/// The two kinds of devices in TR-111 Part 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
     /// A gateway, with a table of the devices behind it.
@@ -77,16 +77,16 @@ pub enum Side {
     Device,
 }
 
-/// A write that passed.
+/// A validated write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Setting {
     /// `ManageableDeviceNotificationLimit`, in seconds (DM-3).
     NotificationLimit(u32),
     /// `URL` of the ACS.
     Url(String),
-    /// `ConnectionRequestUsername`
+    /// `ConnectionRequestUsername`.
     ConnectionRequestUsername(String),
-    /// `ConnectionRequestPassword`, which nobody reads back.
+    /// `ConnectionRequestPassword`, which reads as an empty string.
     ConnectionRequestPassword(String),
     /// `UDPConnectionRequestAddressNotificationLimit`, in seconds (DM-21).
     UdpConnectionRequestAddressNotificationLimit(u32),
@@ -98,22 +98,22 @@ pub enum Setting {
     StunServerPort(u16),
     /// `STUNUsername` (DM-25).
     StunUsername(String),
-    /// `STUNPassword`, which nobody reads back (DM-26).
+    /// `STUNPassword`, which reads as an empty string (DM-26).
     StunPassword(String),
-    /// `STUNMaximumKeepAlivePeriod`, in seconds; -1: none (DM-27).
+    /// `STUNMaximumKeepAlivePeriod` in seconds; -1 for no maximum (DM-27).
     StunMaximumKeepAlivePeriod(i32),
     /// `STUNMinimumKeepAlivePeriod`, in seconds (DM-28).
     StunMinimumKeepAlivePeriod(u32),
 }
 
-/// Most bytes of the strings that may be set (TR-098 and TR-111 Table 6: `string(256)`).
+/// Longest writable string in bytes (TR-098 and TR-111 Table 6: `string(256)`).
 const STRING_MAXIMUM: usize = 256;
 
 const ALL: &[Root] = &[Root::Igd, Root::Device1, Root::Device2];
-/// Roots of gateways.
+/// Root objects of gateways.
 const GATEWAY: &[Root] = &[Root::Igd, Root::Device2];
 
-/// A parameter of nobody yet.
+/// A read-only parameter that neither gateways nor devices have yet.
 const fn read_only(path: &'static str, kind: Kind, leaf: Leaf) -> Entry {
     Entry { path, kind, writable: false, leaf, gateway: &[], device: &[] }
 }
@@ -133,15 +133,15 @@ impl Entry {
         self
     }
 
-    /// Of gateways and devices alike.
+    /// Adds the parameter to gateways and devices.
     const fn both(self) -> Self {
         self.gateway(GATEWAY).device(ALL)
     }
 }
 
-/// Parameters of one object stand together, and so do those of one table.
+/// Parameters of one object, and of one table, have to be adjacent.
 const SCHEMA: &[Entry] = &[
-    // Device:2 has no such parameter, and its DeviceAssociation:1 asks for `Host` as well.
+    // Device:2 has no such parameter, and its DeviceAssociation:1 requires `Host` as well.
     read_only("DeviceSummary", Kind::String, Leaf::DeviceSummary)
         .gateway(&[Root::Igd])
         .device(&[Root::Igd, Root::Device1]),
@@ -168,7 +168,7 @@ const SCHEMA: &[Entry] = &[
     writable("ManagementServer.STUNMinimumKeepAlivePeriod", Kind::UnsignedInt, Leaf::StunMinimumKeepAlivePeriod).both(),
     read_only(NAT_DETECTED, Kind::Boolean, Leaf::NatDetected).both(),
     read_only(NUMBER_OF_ENTRIES, Kind::UnsignedInt, Leaf::NumberOfEntries).gateway(GATEWAY),
-    // T-33: not in the profile DeviceAssociation:1, though 1.2.1 needs it.
+    // T-33: not in the profile DeviceAssociation:1, although TR-111 1.2.1 needs it.
     writable("ManagementServer.ManageableDeviceNotificationLimit", Kind::UnsignedInt, Leaf::NotificationLimit)
         .gateway(GATEWAY),
     read_only("ManagementServer.ManageableDevice.{i}.ManufacturerOUI", Kind::String, Leaf::DeviceManufacturerOui)
@@ -186,7 +186,7 @@ const fn gateway_info(parameter: GatewayParameter) -> Entry {
     read_only(parameter.path(), Kind::String, Leaf::GatewayInfo(parameter)).device(ALL)
 }
 
-/// The parameters of a side below a root.
+/// The parameters of this side below this root.
 pub(super) fn entries(side: Side, root: Root) -> impl Iterator<Item = &'static Entry> {
     SCHEMA.iter().filter(move |entry| match side {
         Side::Gateway => entry.gateway.contains(&root),
@@ -195,34 +195,34 @@ pub(super) fn entries(side: Side, root: Root) -> impl Iterator<Item = &'static E
 }
 
 impl Entry {
-    /// The parts of the path, between its dots.
+    /// The names in the path.
     pub(super) fn parts(&self) -> impl Iterator<Item = &'static str> {
         self.path.split('.')
     }
 
-    /// Which part is an instance number.
+    /// Position of the instance number among the names.
     pub(super) fn instance_at(&self) -> Option<usize> {
         self.parts().position(|part| part == INSTANCE)
     }
 
-    /// The path of the table that the parameter lies in, with its dot.
+    /// Path of the table that contains the parameter, with its dot.
     pub(super) fn table(&self) -> Option<&'static str> {
         self.path.split_once(INSTANCE).map(|(table, _)| table)
     }
 }
 
 impl Leaf {
-    /// TR-111 1.2.6.1, table 3: a CPE need not support Active notification of these.
+    /// Whether a CPE may refuse Active notification (TR-111 1.2.6.1, table 3).
     pub(super) fn may_refuse_active(self) -> bool {
         matches!(self, Self::DeviceManufacturerOui | Self::DeviceSerialNumber | Self::DeviceProductClass)
     }
 
-    /// Reads as an empty string, whatever it holds (TR-069).
+    /// Whether the parameter always reads as an empty string (TR-069).
     pub(super) fn is_hidden(self) -> bool {
         matches!(self, Self::ConnectionRequestPassword | Self::StunPassword)
     }
 
-    /// What to do for a value of the right type; `None` for what nobody sets.
+    /// The setting for a value of the right type; `None` for a parameter that cannot be set.
     pub(super) fn setting(self, value: Value) -> Option<Result<Setting, Fault>> {
         let out_of_range = Fault::InvalidParameterValue;
         Some(match (self, value) {

@@ -68,7 +68,7 @@ const NUMBER: &str = "InternetGatewayDevice.ManagementServer.ManageableDeviceNum
 const LIMIT: &str = "InternetGatewayDevice.ManagementServer.ManageableDeviceNotificationLimit";
 const URL: &str = "InternetGatewayDevice.ManagementServer.URL";
 
-/// DM-2: the number of entries is the number of rows, an unsignedInt that cannot be set.
+/// DM-2: the number of entries is the number of rows, a read-only unsignedInt.
 #[test]
 fn number_of_entries_is_the_number_of_rows() {
     for instances in [&[][..], &[1], &[1, 7, 9]] {
@@ -83,7 +83,7 @@ fn number_of_entries_is_the_number_of_rows() {
     }
 }
 
-/// DM-3, T-33: the notification limit is there, holds 0, and takes seconds: others are faults 9007 and 9006.
+/// DM-3, T-33: the notification limit exists, is 0, and accepts seconds; other values are faults 9007 and 9006.
 #[test]
 fn notification_limit_takes_seconds() {
     let source = gateway(Root::Igd, &[]);
@@ -97,7 +97,7 @@ fn notification_limit_takes_seconds() {
     }
 }
 
-/// DM-4, DM-5, DM-6, DM-7: a row has three strings, an empty one for a class that the device does not give.
+/// DM-4, DM-5, DM-6, DM-7: a row has three strings; a missing product class is empty.
 #[test]
 fn rows_have_three_strings() {
     let source = gateway(Root::Igd, &[1, 7]);
@@ -180,7 +180,7 @@ fn each_root_has_its_own_objects() {
     assert_eq!(get(&device1, "Device.ManagementServer."), Err(Fault::InvalidParameterName));
 }
 
-/// DM-1, DM-4: `ManagementServer.` is extended by two parameters and a table to which no ACS can add.
+/// DM-1, DM-4: `ManagementServer.` has two additional parameters and a table to which the ACS cannot add instances.
 #[test]
 fn names_tell_objects_and_parameters() {
     let source = gateway(Root::Igd, &[1]);
@@ -277,7 +277,7 @@ fn one_fault_refuses_every_write() {
     );
 }
 
-/// TR-069 A.3.2.1: a name that comes twice is fault 9003, with equal values and beside other faults too.
+/// TR-069 A.3.2.1: a name that occurs twice is fault 9003, also with equal values and beside other faults.
 #[test]
 fn a_name_that_comes_twice_refuses_every_write() {
     let source = gateway(Root::Igd, &[]);
@@ -306,7 +306,7 @@ fn values_read_and_write_as_cwmp_does() {
     assert_eq!(Value::parse(Kind::Int, "2147483648"), Err(Fault::InvalidParameterValue));
 }
 
-/// A device: what it is, and what it knows of its gateway.
+/// A device: root, identity, gateway information and STUN parameters.
 struct DeviceSide(Root, GatewayIdentity, crate::device::GatewayInfo, binding::Parameters);
 
 fn device(root: Root) -> DeviceSide {
@@ -352,7 +352,7 @@ impl Source for DeviceSide {
     }
 }
 
-/// DM-12, DM-13, DM-14: three read-only texts, empty where no gateway is known; and no table of devices.
+/// DM-12, DM-13, DM-14: three read-only strings, empty if no gateway is known; and no table of devices.
 #[test]
 fn a_device_has_gateway_info_below_every_root_and_a_gateway_has_none() {
     for root in [Root::Device1, Root::Igd, Root::Device2] {
@@ -381,8 +381,8 @@ fn a_device_has_gateway_info_below_every_root_and_a_gateway_has_none() {
     }
 }
 
-/// GW-15, DM-11: the summary claims DeviceAssociation:1 on InternetGatewayDevice:1.2, and everything of table 4 can be
-/// read at one path. Device:2 has no summary.
+/// GW-15, DM-11: the summary has DeviceAssociation:1 on InternetGatewayDevice:1.2, and all parameters of table 4 are
+/// readable below one path. Device:2 has no summary.
 #[test]
 fn the_summary_claims_the_profile_that_is_served_whole() {
     let source = gateway(Root::Igd, &[1, 2]);
@@ -403,8 +403,8 @@ fn the_summary_claims_the_profile_that_is_served_whole() {
     assert_eq!(get(&gateway(Root::Device2, &[]), "Device.DeviceSummary"), Err(Fault::InvalidParameterName));
 }
 
-/// T-1, T-2: TR-111 writes `ManagementDevice` and `Device.Info` once each where it means `ManageableDevice` and
-/// `DeviceInfo`; there are no such objects.
+/// T-1, T-2: TR-111 once writes `ManagementDevice` and once `Device.Info` instead of `ManageableDevice` and
+/// `DeviceInfo`; such objects do not exist.
 #[test]
 fn slips_of_the_text_are_no_names() {
     for (root, slip, meant) in [
@@ -435,8 +435,8 @@ fn server(root: Root, name: &str) -> String {
     format!("{}ManagementServer.{name}", root.prefix())
 }
 
-/// DM-20, DM-21, DM-22, DM-23, DM-24, DM-25, DM-26, DM-27, DM-28, DM-29: every parameter of table 6, with its type, below
-/// the roots of gateways and of devices. T-71: and with the defaults that TR-111 leaves open.
+/// DM-20, DM-21, DM-22, DM-23, DM-24, DM-25, DM-26, DM-27, DM-28, DM-29: all parameters of table 6, with their types,
+/// exist below the roots of gateways and of devices. T-71: they have the defaults that TR-111 leaves open.
 #[test]
 fn table_6_is_there_on_gateways_and_devices_alike() {
     let gateways = [Root::Igd, Root::Device2].map(|root| gateway(root, &[]));
@@ -454,7 +454,7 @@ fn table_6_is_there_on_gateways_and_devices_alike() {
     }
 }
 
-/// DM-23 to DM-28: what is no value of the type is 9006, and what is out of its range 9007.
+/// DM-23 to DM-28: a value of the wrong type is fault 9006, one out of range is fault 9007.
 #[test]
 fn table_6_has_types_and_ranges() {
     let source = gateway(Root::Igd, &[]);
@@ -485,7 +485,7 @@ fn table_6_has_types_and_ranges() {
     assert_eq!(check("STUNEnable", "true"), Ok(Setting::StunEnable(true)));
 }
 
-/// DM-26: whatever `STUNPassword` holds, it reads as nothing.
+/// DM-26: `STUNPassword` always reads as an empty string.
 #[test]
 fn the_password_of_stun_is_hidden() {
     let mut source = gateway(Root::Igd, &[]);
@@ -496,7 +496,7 @@ fn the_password_of_stun_is_hidden() {
     assert!(!is_hidden(&server(Root::Igd, "STUNUsername")));
 }
 
-/// DM-30: the summary claims UDPConnReq:1 on the versions that it needs, with everything of tables 7 and 8.
+/// DM-30: the summary has UDPConnReq:1 on the versions that it requires, with all parameters of tables 7 and 8.
 #[test]
 fn the_summary_claims_connection_requests_by_udp() {
     let gateway = gateway(Root::Igd, &[]);

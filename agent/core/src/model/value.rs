@@ -2,21 +2,21 @@ use std::fmt;
 
 use super::Fault;
 
-/// A type of CWMP (TR-106 3.2).
+/// A CWMP type (TR-106 3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// `string`
+    /// The type `string`.
     String,
-    /// `unsignedInt`, 32 bits
+    /// The type `unsignedInt`, 32 bits.
     UnsignedInt,
-    /// `int`, 32 bits
+    /// The type `int`, 32 bits.
     Int,
-    /// `boolean`
+    /// The type `boolean`.
     Boolean,
 }
 
 impl Kind {
-    /// The type's name.
+    /// Name of the type.
     pub const fn name(self) -> &'static str {
         match self {
             Self::String => "string",
@@ -27,21 +27,21 @@ impl Kind {
     }
 }
 
-/// A parameter's value; displays as CWMP writes it.
+/// The value of a parameter. Displayed as CWMP writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// `string`
+    /// A value of the type `string`.
     String(String),
-    /// `unsignedInt`
+    /// A value of the type `unsignedInt`.
     UnsignedInt(u32),
-    /// `int`
+    /// A value of the type `int`.
     Int(i32),
-    /// `boolean`
+    /// A value of the type `boolean`.
     Boolean(bool),
 }
 
 impl Value {
-    /// The value's type.
+    /// Type of the value.
     pub const fn kind(&self) -> Kind {
         match self {
             Self::String(_) => Kind::String,
@@ -51,7 +51,7 @@ impl Value {
         }
     }
 
-    /// Reads a value of `kind`: another type is fault 9006, a number out of range 9007 (DM-3).
+    /// Parses a value of type `kind`: another type is fault 9006, a number out of range is fault 9007 (DM-3).
     pub fn parse(kind: Kind, text: &str) -> Result<Self, Fault> {
         Ok(match kind {
             Kind::String => Self::String(text.to_owned()),

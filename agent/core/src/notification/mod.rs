@@ -1,14 +1,14 @@
-//! Notification attributes, and the notifications that changes make (TR-069 A.3.2.4, TR-111 1.2.1).
+//! Notification attributes, and notifications of changes to the ACS (TR-069 A.3.2.4, TR-111 1.2.1).
 //!
-//! The owner of the values tells [`Notifications`] of every change. A change of a parameter that is Active makes a
-//! notification; one of a parameter that is Passive goes with the next (GW-13). Changes of
-//! `ManageableDeviceNumberOfEntries` make no more than one in `ManageableDeviceNotificationLimit` seconds: the first
-//! goes at once, later ones wait together and go with the latest value (GW-14, T-12).
+//! The owner of the values reports every change to [`Notifications`]. A change of an Active parameter causes a
+//! notification; a change of a Passive parameter is included in the next one (GW-13). Changes of
+//! `ManageableDeviceNumberOfEntries` cause at most one notification in `ManageableDeviceNotificationLimit` seconds: the
+//! first one is sent at once, later ones wait and are combined into one with the latest value (GW-14, T-12).
 //!
-//! A notification stays until it is acknowledged, so whoever asks for those [`Notifications::pending`] gets each at
-//! least once and in order, also over a restart: [`Notifications::state`] is what there is to keep.
+//! A notification is kept until it is acknowledged. A reader of [`Notifications::pending`] therefore gets each
+//! notification at least once and in order, also across restarts, for which [`Notifications::state`] has to be stored.
 //!
-//! Changes that the ACS made itself are not told to it.
+//! Changes that the ACS made itself cause no notification.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,48 +17,49 @@ use crate::{
     time::BootTime,
 };
 
-/// What the operator may set.
+/// Settings of the operator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Say nothing of a change that was undone while it waited (T-12).
+    /// Whether a change that was reverted while it waited is not notified (T-12).
     pub suppress_net_zero: bool,
-    /// Take Active on the parameters of ManageableDevice rows, which are refused with 9009 else (DM-9).
+    /// Whether Active is accepted on the parameters of ManageableDevice rows; otherwise it is refused with fault 9009
+    /// (DM-9).
     pub active_on_rows: bool,
 }
 
-/// Who changed a value.
+/// The origin of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// Anything but the ACS.
+    /// Any origin other than the ACS.
     Other,
-    /// The ACS, which knows.
+    /// The ACS, which needs no notification.
     Acs,
 }
 
-/// What happens.
+/// Inputs of the notification core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input<'a> {
-    /// A parameter's value changed. A row that comes and one that goes are two changes of the number of entries, in
-    /// their order (T-11).
+    /// The value of a parameter changed. An added and a removed row are two changes of the number of entries, in their
+    /// order (T-11).
     Changed {
-        /// Full name.
+        /// Full name of the parameter.
         name: &'a str,
-        /// The value before, as CWMP writes it.
+        /// The previous value, as CWMP writes it.
         before: &'a str,
-        /// The value now.
+        /// The new value.
         value: &'a str,
-        /// Who changed it.
+        /// Origin of the change.
         cause: Cause,
     },
-    /// `ManageableDeviceNotificationLimit` is so many seconds now.
+    /// The new value of `ManageableDeviceNotificationLimit`, in seconds.
     Limit(u32),
-    /// An accepted Connection Request (UCR-14). Until its notification is acknowledged, which is due at the session's
-    /// start, further ones add nothing: the session is still to come. The first one after that makes one more
-    /// notification, for one more session (T-27).
+    /// A Connection Request was accepted (UCR-14). Further ones have no effect until its notification is acknowledged,
+    /// which happens at the start of the session. The first one after that causes another notification, for another
+    /// session (T-27).
     ConnectionRequest,
-    /// An object is no more, and neither are attributes of what was in it.
+    /// An object was removed, and with it the attributes of its parameters.
     Gone {
-        /// Its path, which ends in a dot.
+        /// Path of the object, which ends in a dot.
         object: &'a str,
     },
     /// The operator changed settings.
@@ -67,17 +68,17 @@ pub enum Input<'a> {
     Tick,
 }
 
-/// Why there is a notification.
+/// The cause of a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Event `4 VALUE CHANGE`, of an Active parameter.
+    /// Event `4 VALUE CHANGE`: an Active parameter changed.
     ActiveValueChange,
-    /// Event `6 CONNECTION REQUEST`: the ACS wants a session.
+    /// Event `6 CONNECTION REQUEST`: the ACS requests a session.
     ConnectionRequest,
 }
 
 impl Kind {
-    /// CWMP's name of the event (TR-069 A.3.3.1).
+    /// CWMP name of the event (TR-069 A.3.3.1).
     pub const fn event(self) -> &'static str {
         match self {
             Self::ActiveValueChange => "4 VALUE CHANGE",
@@ -86,58 +87,58 @@ impl Kind {
     }
 }
 
-/// What follows.
+/// Outputs of the notification core.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// A notification for the ACS. It is among [`Notifications::pending`] as well, until it is acknowledged.
+    /// A notification for the ACS. It is also among [`Notifications::pending`] until it is acknowledged.
     Notify {
-        /// Grows by one.
+        /// Number of the notification; consecutive.
         sequence: u64,
-        /// When it was made.
+        /// Time of the notification.
         time: BootTime,
-        /// Names and values that changed since the last one.
+        /// Names and values that changed since the last notification.
         parameters: Vec<(String, String)>,
-        /// Why.
+        /// Cause of the notification.
         kind: Kind,
     },
 }
 
-/// A notification that nobody acknowledged yet.
+/// A notification that has not been acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
-    /// Grows by one.
+    /// Number of the notification; consecutive.
     pub sequence: u64,
-    /// When it was made.
+    /// Time of the notification.
     pub time: BootTime,
-    /// Names and values.
+    /// Names and values that changed.
     pub parameters: Vec<(String, String)>,
-    /// Why.
+    /// Cause of the notification.
     pub kind: Kind,
 }
 
-/// A change that no notification told yet.
+/// A change that no notification has reported yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// Full name.
+    /// Full name of the parameter.
     pub name: String,
-    /// The value that was told last.
+    /// The last reported value.
     pub before: String,
-    /// The latest value.
+    /// The current value.
     pub value: String,
 }
 
-/// What is kept over a restart.
+/// State that is stored across restarts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// Attributes that are not Off, by full name.
+    /// Attributes other than Off, by full name.
     pub attributes: Vec<(String, Attribute)>,
-    /// Notifications that nobody acknowledged, in order.
+    /// Notifications that have not been acknowledged, in order.
     pub pending: Vec<Pending>,
-    /// Changes that wait for the limit, or for the next notification.
+    /// Changes that wait for the limit or for the next notification.
     pub waiting: Vec<Waiting>,
     /// Number of the next notification.
     pub next_sequence: u64,
-    /// When the number of entries was told last.
+    /// Time of the last notification of the number of entries.
     pub last_notification: Option<BootTime>,
     /// `ManageableDeviceNotificationLimit` in seconds.
     pub limit: u32,
@@ -156,7 +157,7 @@ impl Default for State {
     }
 }
 
-/// Notifications that may wait for an acknowledgement. Further changes wait together until there is room.
+/// Most unacknowledged notifications. Further changes wait and are combined.
 const PENDING_MAXIMUM: usize = 1024;
 
 /// The notification core.
@@ -165,14 +166,14 @@ pub struct Notifications {
     settings: Settings,
     attributes: BTreeMap<String, Attribute>,
     pending: VecDeque<Pending>,
-    /// How many of `pending`, at its end, are not put out yet.
+    /// Number of notifications at the end of `pending` that have not been polled.
     fresh: usize,
     /// By full name.
     waiting: BTreeMap<String, Change>,
     next_sequence: u64,
     last_notification: Option<BootTime>,
     limit: u32,
-    /// The parameter that the limit is about.
+    /// Full name of the parameter to which the limit applies.
     number_of_entries: String,
 }
 
@@ -183,7 +184,7 @@ struct Change {
 }
 
 impl Notifications {
-    /// As it was when `state` was taken; [`State::default`] at the first start.
+    /// A core with a stored state; [`State::default`] at the first start.
     pub fn new(root: Root, settings: Settings, state: State) -> Self {
         let waiting = state.waiting.into_iter().map(|Waiting { name, before, value }| (name, Change { before, value }));
         Self {
@@ -199,7 +200,7 @@ impl Notifications {
         }
     }
 
-    /// What to keep.
+    /// The state that has to be stored across restarts.
     pub fn state(&self) -> State {
         let waiting = self.waiting.iter().map(|(name, Change { before, value })| Waiting {
             name: name.clone(),
@@ -216,15 +217,16 @@ impl Notifications {
         }
     }
 
-    /// The attribute of a parameter.
+    /// The attribute of the parameter with this full name.
     pub fn attribute(&self, name: &str) -> Attribute {
         self.attributes.get(name).copied().unwrap_or_default()
     }
 
-    /// Sets the attribute of the parameter `path`, or of every parameter below the partial path `path`, or of none.
+    /// Sets the attribute of the parameter `path`, or of all parameters below the partial path `path`. On an error,
+    /// none is changed.
     ///
     /// # Errors
-    /// 9005 for a name that is not there, 9009 for Active where that is refused (DM-9).
+    /// 9005 for an unknown name, 9009 for Active where it is refused (DM-9).
     pub fn set(&mut self, source: &dyn model::Source, path: &str, attribute: Attribute) -> Result<(), Fault> {
         let targets = model::targets(source, path)?;
         let is_refused = attribute == Attribute::Active && !self.settings.active_on_rows;
@@ -242,9 +244,9 @@ impl Notifications {
         Ok(())
     }
 
-    /// Takes what happened.
+    /// Handles an input.
     pub fn handle(&mut self, now: BootTime, input: Input<'_>) {
-        // Times from before a restart may be wrong (T-31), and must not silence anything.
+        // Times from before a restart may be wrong (T-31), and must not delay notifications.
         self.last_notification = self.last_notification.map(|last| last.min(now));
         match input {
             Input::Changed { name, before, value, cause: Cause::Other } => self.changed(name, before, value),
@@ -269,8 +271,8 @@ impl Notifications {
         }
     }
 
-    /// Takes changes that belong together, each as full name, value before and value now: one notification tells of
-    /// all.
+    /// Handles several changes, each with full name, previous value and new value, and reports them in one
+    /// notification.
     pub fn changed_together<'a>(
         &mut self,
         now: BootTime,
@@ -282,7 +284,7 @@ impl Notifications {
         self.handle(now, Input::Tick);
     }
 
-    /// The next thing to do for the caller.
+    /// The next output.
     pub fn poll_output(&mut self) -> Option<Output> {
         let fresh = self.pending.get(self.pending.len() - self.fresh)?;
         let Pending { sequence, time, parameters, kind } = fresh.clone();
@@ -290,18 +292,18 @@ impl Notifications {
         Some(Output::Notify { sequence, time, parameters, kind })
     }
 
-    /// When to hand in [`Input::Tick`] at the latest.
+    /// Time at which [`Input::Tick`] has to be passed.
     pub fn next_deadline(&self) -> Option<BootTime> {
         self.due()
     }
 
-    /// What nobody acknowledged yet, after the notification `after`, in order; `after` 0 for all.
+    /// The unacknowledged notifications with numbers greater than `after`, in order.
     pub fn pending(&self, after: u64) -> impl Iterator<Item = &Pending> {
         let first = self.pending.partition_point(|pending| pending.sequence <= after);
         self.pending.range(first..)
     }
 
-    /// The ACS has the notification `sequence` and those before it. Says whether that one was ever made.
+    /// Acknowledges the notification `sequence` and all before it. Returns `false` if there was no such notification.
     pub fn acknowledge(&mut self, sequence: u64) -> bool {
         if sequence >= self.next_sequence {
             return false;
@@ -328,7 +330,8 @@ impl Notifications {
         }
     }
 
-    /// When what waits makes a notification: never, while nothing that is Active waits, or nobody takes them.
+    /// Time of the next notification; `None` if no Active change is waiting, or too many notifications are
+    /// unacknowledged.
     fn due(&self) -> Option<BootTime> {
         if self.pending.len() >= PENDING_MAXIMUM {
             return None;
@@ -337,13 +340,13 @@ impl Notifications {
         active.map(|name| if *name == self.number_of_entries { self.allowed_from() } else { BootTime::default() }).min()
     }
 
-    /// When the limit lets the number of entries be told again.
+    /// Time at which the limit allows the next notification of the number of entries.
     fn allowed_from(&self) -> BootTime {
         let limit = std::time::Duration::from_secs(self.limit.into());
         self.last_notification.map_or(BootTime::default(), |last| last + limit)
     }
 
-    /// Tells all that waits, so that a session has every change since the last.
+    /// Creates a notification with all waiting changes.
     fn notify(&mut self, now: BootTime) {
         if self.waiting.contains_key(&self.number_of_entries) {
             self.last_notification = Some(now);
@@ -359,7 +362,7 @@ impl Notifications {
     }
 }
 
-/// Removes what is below an object.
+/// Removes the entries below an object.
 fn forget<T>(names: &mut BTreeMap<String, T>, object: &str) {
     let below = names.range(object.to_owned()..).map(|(name, _)| name).take_while(|name| name.starts_with(object));
     let below: Vec<String> = below.cloned().collect();

@@ -1,4 +1,4 @@
-//! Attributes (RFC 3489 11.2, TR-111 Table 5): one type for reading and for writing.
+//! STUN attributes (RFC 3489 11.2, TR-111 Table 5): one type for parsing and building.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -13,46 +13,47 @@ const FAMILY_IPV4: u8 = 1;
 const ADDRESS: usize = 8;
 const CHANGE_IP: u8 = 0x04;
 const CHANGE_PORT: u8 = 0x02;
-/// Every length is a multiple of it (RFC 3489 11.2).
+/// All lengths are multiples of this (RFC 3489 11.2).
 const ALIGNMENT: usize = 4;
 
-/// One attribute. MESSAGE-INTEGRITY is not among them: it ends a message and covers the others, so
-/// [`Message::verify`](super::Message::verify) and [`Builder::sign`](super::Builder::sign) have it.
+/// A STUN attribute. MESSAGE-INTEGRITY is handled by [`Message::verify`](super::Message::verify) and
+/// [`Builder::sign`](super::Builder::sign), because it covers the other attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attribute<'a> {
-    /// Source of the request as the server sees it.
+    /// MAPPED-ADDRESS: source of the request, as the server sees it.
     MappedAddress(SocketAddrV4),
-    /// Where the response shall go.
+    /// RESPONSE-ADDRESS: destination for the response.
     ResponseAddress(SocketAddrV4),
-    /// From which of its addresses the server shall answer.
+    /// CHANGE-REQUEST: the server's address from which it should respond.
     ChangeRequest(ChangeRequest),
-    /// Where the response comes from.
+    /// SOURCE-ADDRESS: source of the response.
     SourceAddress(SocketAddrV4),
-    /// Where it would come from with both changes.
+    /// CHANGED-ADDRESS: source of a response with both changes.
     ChangedAddress(SocketAddrV4),
-    /// Who signed, or who asks (TR-111 2.2.1.3).
+    /// USERNAME: the signer, or the sender (TR-111 2.2.1.3).
     Username(Username<'a>),
-    /// Why a request failed.
+    /// ERROR-CODE: reason of a failure.
     ErrorCode(ErrorCode<'a>),
-    /// The attributes that the server had to understand and did not.
+    /// UNKNOWN-ATTRIBUTES: mandatory attributes that the server does not know.
     UnknownAttributes(UnknownAttributes<'a>),
-    /// Source of the request that asked for a response to elsewhere.
+    /// REFLECTED-FROM: source of the request, in a response that was sent to RESPONSE-ADDRESS.
     ReflectedFrom(SocketAddrV4),
-    /// Source of the request in the form of RFC 5389: 0x0020, `XORed` with the cookie, whatever the transaction id (T-20).
+    /// XOR-MAPPED-ADDRESS of RFC 5389 (0x0020): source of the request, `XORed` with the magic cookie (T-20).
     XorMappedAddress(SocketAddrV4),
-    /// Source of the request in the form of the drafts before RFC 5389: 0x8020, `XORed` with the transaction id (T-20).
+    /// XOR-MAPPED-ADDRESS of the drafts before RFC 5389 (0x8020): source of the request, `XORed` with the transaction
+    /// identifier (T-20).
     DraftXorMappedAddress(SocketAddrV4),
-    /// The request's source listens for UDP Connection Requests (STUN-1).
+    /// CONNECTION-REQUEST-BINDING: the sender expects UDP Connection Requests through this binding (STUN-1).
     ConnectionRequestBinding,
-    /// The same with NUL for the blank at its end ([`BindingForm::Nul`]).
+    /// CONNECTION-REQUEST-BINDING with NUL instead of the trailing space ([`BindingForm::Nul`]).
     ConnectionRequestBindingNul,
-    /// The binding changed (STUN-2).
+    /// BINDING-CHANGE: the binding changed (STUN-2).
     BindingChange,
-    /// An attribute that is none of the above, or has the type of one of TR-111's without its value.
+    /// Any other attribute, or one of TR-111 with a wrong value.
     Other {
         /// Type of the attribute.
         code: u16,
-        /// Its value.
+        /// Value of the attribute.
         value: &'a [u8],
     },
 }
@@ -60,64 +61,64 @@ pub enum Attribute<'a> {
 /// The flags of CHANGE-REQUEST.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChangeRequest {
-    /// Answer from the other address.
+    /// Respond from the other IP address.
     pub ip: bool,
-    /// Answer from the other port.
+    /// Respond from the other port.
     pub port: bool,
 }
 
-/// A USERNAME as it came. Senders pad it with spaces to a multiple of four bytes (T-37), or with NULs to 32 bytes
+/// A USERNAME as received. Senders pad it with spaces to a multiple of four bytes (T-37), or with NULs to 32 bytes
 /// ([`BindingForm::Nul`]).
 ///
-/// Padding is left out only where a name is looked up or shown. MESSAGE-INTEGRITY covers the bytes as they came, so nobody
-/// adds or removes padding of a signed request. No CPE gains by padding: no STUNUsername has a NUL, so names that differ in
-/// NULs at the end are one name, whose password the sender has to know; what is unsigned overrides nothing. So NULs at the
-/// end are padding in every request, also where [`BindingForm::Nul`] is not (a box that pads pads its other requests too).
-/// A NUL inside a name is part of it.
+/// Padding is ignored only when a name is looked up or shown. MESSAGE-INTEGRITY covers the received bytes, so the
+/// padding of a signed request cannot be changed. Trailing NULs are padding in every request, also without
+/// [`BindingForm::Nul`], because a device that pads with NULs does so in all its requests. This gives a sender no
+/// advantage: no STUNUsername contains NULs, so names that differ in trailing NULs are the same name, whose password
+/// the sender has to know; and unsigned requests replace nothing. A NUL inside a name is part of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Username<'a>(pub &'a [u8]);
 
 impl<'a> Username<'a> {
-    /// The bytes without the NULs at their end.
+    /// The name without trailing NULs.
     pub fn without_nuls(self) -> &'a [u8] {
         let end = self.0.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
         &self.0[..end]
     }
 
-    /// The bytes without the spaces and NULs at their end.
+    /// The name without trailing spaces and NULs.
     pub fn trimmed(self) -> &'a [u8] {
         let end = self.0.iter().rposition(|&byte| byte != b' ' && byte != 0).map_or(0, |last| last + 1);
         &self.0[..end]
     }
 }
 
-/// ERROR-CODE.
+/// The value of ERROR-CODE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorCode<'a> {
-    /// 100 to 699.
+    /// Error code, from 100 to 699.
     pub code: u16,
     /// Reason phrase in UTF-8, padded with spaces.
     pub reason: &'a [u8],
 }
 
 impl ErrorCode<'static> {
-    /// The request was malformed.
+    /// 400: the request is malformed.
     pub const BAD_REQUEST: Self = Self::new(400, b"Bad Request");
-    /// The request has to be signed.
+    /// 401: the request has to be signed.
     pub const UNAUTHORIZED: Self = Self::new(401, b"Unauthorized");
-    /// The request has an attribute that has to be understood and is not.
+    /// 420: the request has an unknown mandatory attribute.
     pub const UNKNOWN_ATTRIBUTE: Self = Self::new(420, b"Unknown Attribute");
-    /// Nobody has this USERNAME, or has it no longer.
+    /// 430: the USERNAME is unknown or no longer valid.
     pub const STALE_CREDENTIALS: Self = Self::new(430, b"Stale Credentials");
-    /// MESSAGE-INTEGRITY is not right.
+    /// 431: MESSAGE-INTEGRITY is wrong.
     pub const INTEGRITY_CHECK_FAILURE: Self = Self::new(431, b"Integrity Check Failure");
-    /// MESSAGE-INTEGRITY came without USERNAME.
+    /// 432: MESSAGE-INTEGRITY without USERNAME.
     pub const MISSING_USERNAME: Self = Self::new(432, b"Missing Username");
-    /// Shared secrets are given over TLS only.
+    /// 433: shared secrets are issued over TLS only.
     pub const USE_TLS: Self = Self::new(433, b"Use TLS");
-    /// The server failed for now.
+    /// 500: the server has a temporary failure.
     pub const SERVER_ERROR: Self = Self::new(500, b"Server Error");
-    /// The server will not answer this request, and no other server will.
+    /// 600: no server will answer this request.
     pub const GLOBAL_FAILURE: Self = Self::new(600, b"Global Failure");
 
     const fn new(code: u16, reason: &'static [u8]) -> Self {
@@ -126,7 +127,7 @@ impl ErrorCode<'static> {
 }
 
 impl ErrorCode<'_> {
-    /// Hundreds of the code: 1 to 6.
+    /// Class of the error code: its hundreds, 1 to 6.
     pub fn class(self) -> u8 {
         (self.code / 100) as u8
     }
@@ -143,12 +144,12 @@ enum Types<'a> {
 }
 
 impl<'a> UnknownAttributes<'a> {
-    /// The list of `codes`; an odd one is written with its last type twice (RFC 3489 11.2.10).
+    /// A list of `codes`; if their number is odd, the last one is written twice (RFC 3489 11.2.10).
     pub fn new(codes: &'a [u16]) -> Self {
         Self(Types::List(codes))
     }
 
-    /// The types, as they stand on the wire.
+    /// The types, as on the wire.
     pub fn iter(self) -> impl Iterator<Item = u16> + use<'a> {
         let (wire, list): (&[u8], &[u16]) = match self.0 {
             Types::Wire(wire) => (wire, &[]),
@@ -161,7 +162,7 @@ impl<'a> UnknownAttributes<'a> {
     }
 }
 
-/// By what stands on the wire.
+/// Compares the types on the wire.
 impl PartialEq for UnknownAttributes<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.iter().eq(other.iter())
@@ -170,7 +171,7 @@ impl PartialEq for UnknownAttributes<'_> {
 
 impl Eq for UnknownAttributes<'_> {}
 
-/// Where an attribute stands, for the errors.
+/// Position of an attribute, for errors.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     pub(super) offset: usize,
@@ -198,7 +199,7 @@ impl<'a> Attribute<'a> {
         }
     }
 
-    /// How CONNECTION-REQUEST-BINDING is written; `None` for attributes of other types.
+    /// The form of CONNECTION-REQUEST-BINDING; `None` for other attributes.
     pub fn binding_form(self) -> Option<BindingForm> {
         match self {
             Self::ConnectionRequestBinding => Some(BindingForm::Exact),
@@ -208,15 +209,15 @@ impl<'a> Attribute<'a> {
         }
     }
 
-    /// Whether a receiver that does not know this attribute has to refuse the message.
+    /// Whether this attribute is unknown and mandatory, so that its message has to be refused.
     pub fn is_unknown_and_mandatory(self) -> bool {
-        // PASSWORD is known, and of no use here. The XOR form in the mandatory range is let through: a modern server's
-        // response is usable without it (T-20).
+        // PASSWORD is known but not used. XOR-MAPPED-ADDRESS in the mandatory range is tolerated, because the response
+        // of a newer server is usable without it (T-20).
         matches!(self, Self::Other { code, .. } if code <= code::MANDATORY_MAXIMUM
             && !matches!(code, code::PASSWORD | code::XOR_MAPPED_ADDRESS))
     }
 
-    /// Reads a value. Attributes that may be ignored are never an error.
+    /// Parses a value. A malformed optional attribute is not an error.
     pub(super) fn read(code: u16, value: &'a [u8], place: Place, id: TransactionId) -> Result<Self, ParseError> {
         let Place { offset, remaining } = place;
         let form = || ParseError::Form { offset, code, declared: value.len(), remaining };
@@ -307,19 +308,19 @@ impl<'a> Attribute<'a> {
                 pad(message, start, 0);
             }
         }
-        // The longest value that a caller has is STUNUsername, of at most 256 bytes.
+        // The longest value is STUNUsername, of at most 256 bytes.
         let length = (message.len() - start - ATTRIBUTE_HEADER) as u16;
         message[start + 2..start + ATTRIBUTE_HEADER].copy_from_slice(&length.to_be_bytes());
     }
 }
 
-/// Padding counts as value: RFC 3489 knows no other.
+/// In RFC 3489, padding is part of the value.
 fn pad(message: &mut Vec<u8>, start: usize, filler: u8) {
     let length = (message.len() - start).next_multiple_of(ALIGNMENT);
     message.resize(start + length, filler);
 }
 
-/// The address `XORed` with the mask, its port with the first half of that.
+/// The address `XORed` with the mask, and the port with the first half of the mask.
 fn masked(address: SocketAddrV4, mask: [u8; 4]) -> SocketAddrV4 {
     let [high, low, ..] = mask;
     let ip = u32::from(*address.ip()) ^ u32::from_be_bytes(mask);
