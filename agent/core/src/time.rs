@@ -1,19 +1,19 @@
-//! Time as the cores know it: an argument, never a question to the system.
+//! Clock types of the cores. Time is always an argument; the cores read no clock.
 
 use std::{ops::Add, time::Duration};
 
-/// An instant of the boottime clock, in nanoseconds.
+/// An instant of `CLOCK_BOOTTIME`, in nanoseconds.
 ///
-/// It goes on in suspend and never jumps, so leases and ages hold (T-31). The kernel programs stamp frames with the
-/// same clock (`bpf_ktime_get_boot_ns`). Unix time exists only at the edges of the agent.
+/// This clock continues during suspend and never steps, so leases and ages are correct (T-31). The kernel programs use
+/// the same clock (`bpf_ktime_get_boot_ns`). Unix time is only used at the edges of the agent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BootTime(pub u64);
 
 impl BootTime {
-    /// An instant that never comes.
+    /// An instant that is never reached.
     pub const NEVER: Self = Self(u64::MAX);
 
-    /// How long after `earlier` this is; `None` where it is before it.
+    /// Time from `earlier` to this instant; `None` if `earlier` is later.
     pub fn since(self, earlier: Self) -> Option<Duration> {
         self.0.checked_sub(earlier.0).map(Duration::from_nanos)
     }
@@ -29,7 +29,7 @@ impl Add<Duration> for BootTime {
     }
 }
 
-/// Seconds since 1970, for what comes from other machines: never for lengths of time here.
+/// Unix time in seconds, for times that are exchanged with other machines or shown; not for durations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixTime(pub u64);
 

@@ -1,73 +1,74 @@
-//! Why bytes are not a STUN message.
+//! Errors of the STUN parser.
 
 use thiserror::Error;
 
-/// Why a datagram is not a STUN message. Offsets count from the start of the datagram, lengths are in bytes.
+/// Reasons for which a datagram is not a valid STUN message. Offsets are from the start of the datagram, in bytes, as
+/// are lengths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ParseError {
-    /// There is no room for the header.
+    /// The datagram is shorter than the header.
     #[error("{length} bytes are too few for a STUN header")]
     Truncated {
         /// Length of the datagram.
         length: usize,
     },
-    /// The message type is none of RFC 3489's.
+    /// The message type is not defined in RFC 3489.
     #[error("no message of RFC 3489 has type {0:#06x}")]
     UnknownType(u16),
-    /// The header's length is not that of what follows.
+    /// The length in the header is not that of the bytes after it.
     #[error("the header declares {declared} bytes, and {remaining} follow it")]
     Length {
-        /// What the header says.
+        /// Length in the header.
         declared: usize,
-        /// What follows the header.
+        /// Number of bytes after the header.
         remaining: usize,
     },
-    /// An attribute is longer than what is left of the message.
+    /// An attribute extends past the end of the message.
     #[error("the attribute at {offset} declares {declared} bytes, and {remaining} are left")]
     Overrun {
-        /// Start of the attribute.
+        /// Offset of the attribute.
         offset: usize,
-        /// What its length says; 0 where there is no room for a length.
+        /// Length of the attribute's value; 0 if the attribute has no complete header.
         declared: usize,
-        /// What is left behind its header.
+        /// Number of bytes after the attribute's header.
         remaining: usize,
     },
-    /// An attribute of fixed form has another length.
+    /// An attribute with a fixed format has another length.
     #[error(
         "attribute {code:#06x} at {offset} declares {declared} bytes, {remaining} are left, and its form is another"
     )]
     Form {
-        /// Start of the attribute.
+        /// Offset of the attribute.
         offset: usize,
         /// Type of the attribute.
         code: u16,
-        /// What its length says.
+        /// Length of the attribute's value.
         declared: usize,
-        /// What is left behind its header.
+        /// Number of bytes after the attribute's header.
         remaining: usize,
     },
-    /// An address is not of IPv4 (T-64).
+    /// The address family is not IPv4 (T-64).
     #[error("the address at {offset} has family {family}")]
     Family {
-        /// Start of the attribute.
+        /// Offset of the attribute.
         offset: usize,
-        /// The family; IPv4 is 1.
+        /// The address family; IPv4 is 1.
         family: u8,
     },
-    /// An ERROR-CODE outside 100 to 699.
+    /// The error code is not from 100 to 699.
     #[error("the error code at {offset} has class {class} and number {number}")]
     ErrorNumber {
-        /// Start of the attribute.
+        /// Offset of the attribute.
         offset: usize,
-        /// Hundreds.
+        /// Class: hundreds of the code.
         class: u8,
-        /// The rest.
+        /// Number: the code modulo 100.
         number: u8,
     },
 }
 
 impl ParseError {
-    /// The value of the metric's `result` label.
+    /// Value of the metric label `result`.
     pub fn label(self) -> &'static str {
         match self {
             Self::Truncated { .. } => "truncated",

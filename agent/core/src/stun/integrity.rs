@@ -1,4 +1,4 @@
-//! MESSAGE-INTEGRITY (RFC 3489 11.2.8) in the forms that are in the field (T-19).
+//! MESSAGE-INTEGRITY (RFC 3489 11.2.8), in the variants that are in use (T-19).
 
 use std::{fmt, str::FromStr};
 
@@ -9,22 +9,22 @@ use crate::secret::{DIGEST, SharedSecret, Signature};
 
 const BLOCK: usize = 64;
 
-/// How a sender computes MESSAGE-INTEGRITY.
+/// A way to compute MESSAGE-INTEGRITY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Variant {
-    /// RFC 3489's: the length counts MESSAGE-INTEGRITY, and zeros fill the text to a multiple of 64 bytes.
+    /// RFC 3489: the length field includes MESSAGE-INTEGRITY, and the text is zero-padded to a multiple of 64 bytes.
     A = 1,
-    /// RFC 5389's: the length counts MESSAGE-INTEGRITY, and nothing is filled.
+    /// RFC 5389: the length field includes MESSAGE-INTEGRITY, and the text is not padded.
     B = 2,
-    /// Of the servers that descend from Vovida's: the length is 0, and nothing is filled.
+    /// Servers derived from the Vovida server: the length field is 0, and the text is not padded.
     E = 4,
 }
 
 impl Variant {
     const ALL: [Self; 3] = [Self::A, Self::B, Self::E];
 
-    /// The letter by which configuration and metrics name it.
+    /// Letter in configuration and metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::A => "A",
@@ -34,17 +34,17 @@ impl Variant {
     }
 }
 
-/// A set of [`Variant`]s to accept; written `A,B,E`.
+/// A set of accepted [`Variant`]s; as text, for example `A,B,E`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variants(u8);
 
 impl Variants {
-    /// RFC 3489's alone.
+    /// Only the variant of RFC 3489.
     pub const STRICT: Self = Self(Variant::A as u8);
-    /// All three.
+    /// All variants.
     pub const FIELD: Self = Self(Variant::A as u8 | Variant::B as u8 | Variant::E as u8);
 
-    /// The members, RFC 3489's first.
+    /// The variants in the set, that of RFC 3489 first.
     pub fn iter(self) -> impl Iterator<Item = Variant> {
         Variant::ALL.into_iter().filter(move |&variant| self.0 & variant as u8 != 0)
     }
@@ -66,7 +66,7 @@ impl fmt::Display for Variants {
     }
 }
 
-/// A text is no set of [`Variant`]s.
+/// Error: the text is not a set of [`Variant`]s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("write A, B and E, with commas between them")]
 pub struct NotVariants;
@@ -83,19 +83,19 @@ impl FromStr for Variants {
     }
 }
 
-/// Why a message is not authentic.
+/// Reasons for which a message is not authentic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum IntegrityError {
-    /// There is no MESSAGE-INTEGRITY.
+    /// The message has no MESSAGE-INTEGRITY.
     #[error("the message has no MESSAGE-INTEGRITY")]
     Missing,
-    /// It is that of another message or of another password.
+    /// MESSAGE-INTEGRITY does not match the message and the password.
     #[error("MESSAGE-INTEGRITY is wrong")]
     Mismatch,
 }
 
 impl IntegrityError {
-    /// The value of the metric's `result` label.
+    /// Value of the metric label `result`.
     pub fn label(self) -> &'static str {
         match self {
             Self::Missing => "unsigned",
@@ -104,12 +104,12 @@ impl IntegrityError {
     }
 }
 
-/// The digest over `message`, which ends where MESSAGE-INTEGRITY begins.
+/// The HMAC over `message`, which ends before MESSAGE-INTEGRITY.
 pub(super) fn digest(secret: &SharedSecret, message: &[u8], variant: Variant) -> [u8; DIGEST] {
     hmac(secret, message, variant).finish()
 }
 
-/// Whether `digest` is that of `message`, compared in constant time.
+/// Whether `digest` is the HMAC over `message`; compared in constant time.
 pub(super) fn verifies(secret: &SharedSecret, message: &[u8], variant: Variant, digest: &[u8; DIGEST]) -> bool {
     hmac(secret, message, variant).verifies(digest)
 }
@@ -125,7 +125,7 @@ fn hmac(secret: &SharedSecret, message: &[u8], variant: Variant) -> Signature {
     };
     let mut signature = secret.signature();
     signature.cover(&message[..2]);
-    // A message fits a datagram, so its length fits 16 bits.
+    // A message fits into a datagram, so its length has 16 bits.
     signature.cover(&(length as u16).to_be_bytes());
     signature.cover(&message[4..]);
     signature.cover(&[0; BLOCK][..fill]);

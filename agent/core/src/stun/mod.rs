@@ -1,17 +1,17 @@
-//! Classic STUN (RFC 3489) as TR-111 Part 2 uses it, with the attributes of TR-111 Table 5.
+//! STUN (RFC 3489) as TR-111 Part 2 uses it, with the attributes of TR-111 Table 5.
 //!
-//! | type | is |
+//! | type | purpose |
 //! | --- | --- |
-//! | [`Header`] | message type and [`TransactionId`], from twenty bytes |
-//! | [`Message`] | a datagram whose attributes were walked once and are whole; it borrows, so hostile bytes cost no memory |
-//! | [`Attribute`] | one attribute, the same type for reading and for writing |
-//! | [`Builder`] | writes a message, signed with [`SharedSecret`] or not |
-//! | [`Transaction`] | one request, its retransmissions and the checks of its responses (RFC 3489 9.3, 12; SEC-3) |
-//! | [`Replies`] | a server's answers of the last seconds, for copies of a request (T-25) |
+//! | [`Header`] | message type and [`TransactionId`] |
+//! | [`Message`] | a parsed message; it borrows the datagram and allocates no memory |
+//! | [`Attribute`] | one attribute, for parsing and building |
+//! | [`Builder`] | builds a message, optionally signed with a [`SharedSecret`] |
+//! | [`Transaction`] | a request, its retransmissions and the checks of its responses (RFC 3489 9.3, 12; SEC-3) |
+//! | [`Replies`] | a server's recent answers, for copies of a request (T-25) |
 //!
-//! Only what RFC 3489 calls a STUN message is read: there is no magic cookie. A request of RFC 5389 is one as well,
-//! with its cookie as the first four bytes of the transaction id. A client sends such an id where it takes
-//! XOR-MAPPED-ADDRESS, so that this attribute means one address, whichever of both forms the server writes (T-20).
+//! Messages of RFC 3489 are parsed, which has no magic cookie. A request of RFC 5389 is parsed as well: the cookie is
+//! then the first four bytes of the transaction identifier. A client that accepts XOR-MAPPED-ADDRESS sends identifiers
+//! with the cookie, so that both forms of this attribute are unambiguous (T-20).
 
 mod attribute;
 mod builder;
@@ -33,25 +33,25 @@ pub use transaction::{Attack, Discarded, GIVE_UP, INTERVALS, LISTEN, Progress, R
 
 pub use crate::secret::SharedSecret;
 
-/// The 128 bits that tie a response to its request (RFC 3489 11.1). Whoever owns a core draws them at random.
+/// The 128-bit identifier of a request and its responses (RFC 3489 11.1). The owner of a core provides random ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TransactionId(pub [u8; 16]);
 
 impl TransactionId {
-    /// The same id as RFC 5389 has it: with the cookie in place of its first four bytes.
+    /// The identifier with its first four bytes replaced by the magic cookie of RFC 5389.
     #[must_use]
     pub fn with_cookie(mut self) -> Self {
         self.0[..MAGIC_COOKIE.len()].copy_from_slice(&MAGIC_COOKIE);
         self
     }
 
-    /// Whether it begins with the cookie of RFC 5389.
+    /// Whether the identifier begins with the magic cookie of RFC 5389.
     pub fn has_cookie(&self) -> bool {
         self.0.starts_with(&MAGIC_COOKIE)
     }
 }
 
-/// What a message is (RFC 3489 11.1).
+/// Message types (RFC 3489 11.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u16)]
 pub enum MessageType {
@@ -70,7 +70,7 @@ pub enum MessageType {
 }
 
 impl MessageType {
-    /// The type with number `value`.
+    /// The type with the number `value`; `None` if there is none.
     pub fn from_wire(value: u16) -> Option<Self> {
         Some(match value {
             wire::BINDING_REQUEST => Self::BindingRequest,
@@ -83,7 +83,7 @@ impl MessageType {
         })
     }
 
-    /// The value of the metric's `type` label.
+    /// Value of the metric label `type`.
     pub fn label(self) -> &'static str {
         match self {
             Self::BindingRequest => "binding_request",

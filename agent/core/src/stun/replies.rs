@@ -1,4 +1,4 @@
-//! A server's memory of what it answered, so that copies of a request have one effect and always an answer (T-25).
+//! Recent answers of a server, so that copies of a request have one effect and all are answered (T-25).
 
 use std::{collections::VecDeque, hash::BuildHasher, net::SocketAddrV4};
 
@@ -8,14 +8,14 @@ use siphasher::sip::SipHasher13;
 use super::{LISTEN, TransactionId};
 use crate::time::BootTime;
 
-/// What a server knows of a request that has come in.
+/// Result of looking up a received request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen<'a> {
-    /// It is new: judge it, answer it, and [`Replies::note`] the answer.
+    /// The request is new: handle it, and store the answer with [`Replies::note`].
     New,
-    /// A copy: send this again, and do nothing else (STUN-27, STUN-28).
+    /// A copy of an answered request: repeat this answer, without further effect (STUN-27, STUN-28).
     Copy(&'a [u8]),
-    /// The same request from another address: MESSAGE-INTEGRITY does not cover the source, so this is a replay (T-67).
+    /// The same request from another address. MESSAGE-INTEGRITY does not cover the source, so this is a replay (T-67).
     Replayed,
 }
 
@@ -27,10 +27,10 @@ struct Answered {
     reply: Box<[u8]>,
 }
 
-/// The answers of the last [`LISTEN`] to requests that changed something, at most `capacity` of them.
+/// The answers of the last [`LISTEN`], at most `capacity`, to requests that had an effect.
 ///
-/// TR-111 2.2.2.2.1 has redundant copies ignored, but a client whose 401 was lost would then never get further. So the
-/// procedure runs once, and its answer is given as often as it is asked for.
+/// TR-111 2.2.2.2.1 requires that redundant copies are ignored, but a client whose 401 was lost could then never
+/// continue. The request therefore takes effect once, and its answer is repeated for each copy.
 #[derive(Debug)]
 pub struct Replies {
     answered: HashMap<TransactionId, Answered, Keyed>,
@@ -38,7 +38,7 @@ pub struct Replies {
     capacity: usize,
 }
 
-/// Hashes under a key that the agent drew: clients choose their transaction ids, and may not choose what collides.
+/// Keyed hash of transaction identifiers, because clients choose them and must not be able to choose colliding ones.
 #[derive(Clone, Copy, Debug)]
 struct Keyed(SipHasher13);
 
@@ -51,18 +51,19 @@ impl BuildHasher for Keyed {
 }
 
 impl Replies {
-    /// Room for `capacity` answers, hashed under a random `seed`.
+    /// A memory for `capacity` answers. `seed` has to be random.
     pub fn new(capacity: usize, seed: u64) -> Self {
         let keyed = Keyed(SipHasher13::new_with_keys(seed, seed.rotate_left(32)));
         Self { answered: HashMap::with_hasher(keyed), order: VecDeque::new(), capacity }
     }
 
-    /// What is known of the request with this id, these bytes and this source.
+    /// Looks up a request by its transaction identifier, its bytes and its source.
     pub fn look(&mut self, now: BootTime, source: SocketAddrV4, id: TransactionId, request: &[u8]) -> Seen<'_> {
         self.forget(now, self.capacity);
         let request = self.hash(request);
         match self.answered.get(&id) {
-            // Copies are identical (RFC 3489 9.3); whoever signs under the id of the 401 asks anew.
+            // Copies have identical bytes (RFC 3489 9.3). A signed request that reuses the identifier of a 401 is a new
+            // one.
             Some(answered) if answered.request != request => Seen::New,
             Some(answered) if answered.source != source => Seen::Replayed,
             Some(answered) => Seen::Copy(&answered.reply),
@@ -70,7 +71,7 @@ impl Replies {
         }
     }
 
-    /// Remembers the answer to a request. The oldest answer makes room where there is none.
+    /// Stores the answer to a request. If the memory is full, the oldest answer is discarded.
     pub fn note(&mut self, now: BootTime, source: SocketAddrV4, id: TransactionId, request: &[u8], reply: &[u8]) {
         self.forget(now, self.capacity.saturating_sub(1));
         let request = self.hash(request);
@@ -78,13 +79,13 @@ impl Replies {
         self.order.push_back((now, id));
     }
 
-    /// Drops what is older than [`LISTEN`], and the oldest beyond `keep`.
+    /// Discards the answers that are older than [`LISTEN`], and the oldest ones beyond `keep`.
     fn forget(&mut self, now: BootTime, keep: usize) {
         while let Some(&(noted, id)) = self.order.front()
             && (self.order.len() > keep || now >= noted + LISTEN)
         {
             self.order.pop_front();
-            // An id that was answered again has a younger place in the order.
+            // If the identifier was answered again, a later entry of the order refers to it.
             if self.answered.get(&id).is_some_and(|answered| answered.now == noted) {
                 self.answered.remove(&id);
             }

@@ -1,4 +1,4 @@
-//! Classic STUN against the vectors of the requirements catalogue (H.2).
+//! Tests of STUN with the test vectors in `vectors`.
 
 mod codec;
 mod copies;

@@ -1,4 +1,4 @@
-//! One request of a client: its copies in time, and what its responses have to pass (RFC 3489 9.3, 9.4, 12; SEC-3).
+//! A client's request: its retransmissions, and the checks of its responses (RFC 3489 9.3, 9.4, 12; SEC-3).
 
 use std::{net::SocketAddrV4, time::Duration};
 
@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::{Header, IntegrityError, Message, MessageType, ParseError, SharedSecret, TransactionId, Variants};
 use crate::time::BootTime;
 
-/// What is waited after each copy: doubling from 100 ms to 1.6 s (RFC 3489 9.3).
+/// Time to wait after each copy of a request: doubling from 100 ms to 1.6 s (RFC 3489 9.3).
 pub const INTERVALS: [Duration; 9] = [
     Duration::from_millis(100),
     Duration::from_millis(200),
@@ -20,78 +20,78 @@ pub const INTERVALS: [Duration; 9] = [
     Duration::from_millis(1600),
 ];
 
-/// When nobody answers any more: the sum of [`INTERVALS`].
+/// Time after which a transaction fails without an answer: the sum of [`INTERVALS`].
 pub const GIVE_UP: Duration = Duration::from_millis(9500);
 
-/// How long a contradicting response is waited for after the first one (RFC 3489 9.4).
+/// Time after the first response in which a contradicting one is detected (RFC 3489 9.4).
 pub const LISTEN: Duration = Duration::from_secs(10);
 
-/// Classes of errors that a client does not act on (RFC 3489 9.4).
+/// Lowest error code that a client acts on (RFC 3489 9.4).
 const LOWEST_ERROR: u16 = 400;
 
-/// What a response says.
+/// The content of a valid response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Response {
     /// A Binding Response.
     Bound {
-        /// The request's source as the server saw it.
+        /// Source of the request, as the server saw it.
         mapped_address: SocketAddrV4,
     },
-    /// A Binding Error Response with this code, 400 to 699.
+    /// A Binding Error Response.
     Refused {
-        /// Hundreds are the class.
+        /// Error code, from 400 to 699.
         code: u16,
     },
 }
 
-/// What contradicts a response that was taken already. None of this transaction's responses is to be used.
+/// A contradiction to an accepted response. No response of this transaction may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attack {
-    /// The one is a Binding Response, the other an error, or their codes differ.
+    /// One is a Binding Response and the other an error, or their error codes differ.
     OtherType,
-    /// Two MAPPED-ADDRESSes.
+    /// The mapped addresses differ.
     OtherMapping,
-    /// More than twice as many responses as requests.
+    /// More than twice as many responses as requests were received.
     TooManyResponses,
 }
 
-/// Why a message tells nothing new.
+/// Reasons for which a message is discarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Discarded {
-    /// It has another transaction id.
+    /// The transaction identifier is another one.
     #[error("the response belongs to no request of ours")]
     OtherTransaction,
-    /// It does not come from where the request went.
+    /// The source is not the server.
     #[error("the response does not come from the server")]
     OtherSource,
-    /// It is a request, or belongs to the shared secret exchange (CPE-19).
+    /// The message is a request, or belongs to the shared secret exchange (CPE-19).
     #[error("the message is no response to a Binding Request")]
     NotAResponse,
-    /// The request was signed, and this is not, or wrongly (CPE-14).
+    /// The request was signed, and the response has no valid signature (CPE-14).
     #[error("the response is not authentic")]
     Unauthentic(#[from] IntegrityError),
-    /// It lacks MAPPED-ADDRESS or ERROR-CODE, or the code is below 400.
+    /// MAPPED-ADDRESS or ERROR-CODE is missing, or the error code is below 400.
     #[error("the response lacks what it is for")]
     Incomplete,
-    /// MAPPED-ADDRESS and XOR-MAPPED-ADDRESS tell of different addresses, so one of them is wrong (T-20).
+    /// MAPPED-ADDRESS and XOR-MAPPED-ADDRESS have different addresses, so one of them is wrong (T-20).
     #[error("the response tells of more than one address")]
     AddressesDiffer,
-    /// It has this attribute, which a client has to understand. The transaction ends (RFC 3489 9.4).
+    /// The response has this unknown mandatory attribute. The transaction ends (RFC 3489 9.4).
     #[error("the response has attribute {0:#06x}, which has to be understood")]
     NotUnderstood(u16),
-    /// It says again what another one said.
+    /// The response repeats an earlier one.
     #[error("the response is a copy")]
     Copy,
-    /// The transaction is over.
+    /// The transaction has ended.
     #[error("the response comes too late")]
     Late,
-    /// It contradicts another one.
+    /// The response contradicts an earlier one.
     #[error("the response contradicts an earlier one")]
     Attack(Attack),
 }
 
 impl Discarded {
-    /// The value of the metric's `result` label.
+    /// Value of the metric label `result`.
     pub fn label(self) -> &'static str {
         match self {
             Self::OtherTransaction => "other_transaction",
@@ -110,16 +110,17 @@ impl Discarded {
     }
 }
 
-/// What a transaction wants of its owner.
+/// The next action of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress<'a> {
-    /// Send this to the server, and poll again.
+    /// Send this datagram to the server, then poll again.
     Transmit(&'a [u8]),
     /// Poll again at this time.
     Wait(BootTime),
-    /// Nobody answered in [`GIVE_UP`].
+    /// There was no answer within [`GIVE_UP`].
     TimedOut,
-    /// It is over: answered and listened to for [`LISTEN`], contradicted, or not understood.
+    /// The transaction has ended: [`LISTEN`] after the answer, by a contradiction, or by an unknown mandatory
+    /// attribute.
     Done,
 }
 
@@ -131,7 +132,8 @@ enum State {
     Done,
 }
 
-/// A Binding Request on its way. Copies are identical; a request that differs is a new transaction (RFC 3489 9.3).
+/// A Binding Request with its retransmissions. All copies are identical; a different request is a new transaction (RFC
+/// 3489 9.3).
 #[derive(Clone, Debug)]
 pub struct Transaction {
     server: SocketAddrV4,
@@ -146,7 +148,7 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// Starts with `request`, as [`Builder`](super::Builder) wrote it; the first copy is due at once.
+    /// A transaction for `request`, which [`Builder`](super::Builder) built. The first copy is due at once.
     pub fn new(now: BootTime, server: SocketAddrV4, request: Vec<u8>) -> Result<Self, ParseError> {
         let id = Header::parse(&request)?.transaction_id;
         Ok(Self {
@@ -162,32 +164,35 @@ impl Transaction {
         })
     }
 
-    /// The request is signed, so its Binding Response has to be, in one of `accepted` (CPE-14).
+    /// Requires a signature of the Binding Response in one of the variants `accepted`, because the request is signed
+    /// (CPE-14).
     #[must_use]
     pub fn signed(mut self, secret: SharedSecret, accepted: Variants) -> Self {
         self.secret = Some((secret, accepted));
         self
     }
 
-    /// Takes XOR-MAPPED-ADDRESS where a response has no MAPPED-ADDRESS (T-20), if the request's id begins with the cookie of
-    /// RFC 5389. Without it a server may mean another address: some XOR with the cookie, some with the id.
+    /// Accepts XOR-MAPPED-ADDRESS if a response has no MAPPED-ADDRESS (T-20). This needs a transaction identifier with
+    /// the magic cookie of RFC 5389; otherwise some servers XOR the address with the cookie, and some with the
+    /// identifier.
     #[must_use]
     pub fn with_xor_mapped_address(mut self, accepted: bool) -> Self {
         self.xor_mapped_address = accepted && self.id.has_cookie();
         self
     }
 
-    /// The id that responses have to carry.
+    /// The transaction identifier of the request.
     pub fn id(&self) -> TransactionId {
         self.id
     }
 
-    /// Where the request goes.
+    /// Destination of the request.
     pub fn server(&self) -> SocketAddrV4 {
         self.server
     }
 
-    /// What is to be done at `now`. A late poll moves the rest of the schedule: copies never leave in a burst.
+    /// The next action at `now`. After a late poll the rest of the schedule is delayed, so copies are never sent in a
+    /// burst.
     pub fn poll(&mut self, now: BootTime) -> Progress<'_> {
         if now >= self.deadline {
             match (self.state, INTERVALS.get(self.sent)) {
@@ -208,9 +213,9 @@ impl Transaction {
         }
     }
 
-    /// Takes a message that came from `source`. `Ok` comes at most once: the first response that passes.
+    /// Handles a message from `source`. Returns `Ok` at most once, for the first valid response.
     ///
-    /// [`Discarded::OtherTransaction`] leaves the message to other transactions.
+    /// On [`Discarded::OtherTransaction`], the message may belong to another transaction.
     pub fn receive(
         &mut self,
         now: BootTime,
@@ -247,7 +252,7 @@ impl Transaction {
         matches!(self.state, State::Answered(_))
     }
 
-    /// What the message says, if it is fit to say something.
+    /// Checks a message and returns its content.
     fn judge(&mut self, message: &Message<'_>) -> Result<Response, Discarded> {
         let response = match message.message_type() {
             MessageType::BindingResponse => {
@@ -256,7 +261,7 @@ impl Transaction {
                 }
                 self.mapped_address(message)?.map(|mapped_address| Response::Bound { mapped_address })
             }
-            // An error is never signed (RFC 3489 11.2, Table 2).
+            // Error responses are never signed (RFC 3489 11.2, Table 2).
             MessageType::BindingErrorResponse => {
                 let code = message.error_code().map(|error| error.code).filter(|&code| code >= LOWEST_ERROR);
                 code.map(|code| Response::Refused { code })
@@ -272,7 +277,7 @@ impl Transaction {
         response.ok_or(Discarded::Incomplete)
     }
 
-    /// The address that the response tells of. Where XOR-MAPPED-ADDRESS counts, all forms have to agree.
+    /// The mapped address of a response. If XOR-MAPPED-ADDRESS is accepted, all address attributes have to agree.
     fn mapped_address(&self, message: &Message<'_>) -> Result<Option<SocketAddrV4>, Discarded> {
         let plain = message.mapped_address();
         if !self.xor_mapped_address {

@@ -21,7 +21,7 @@ fn error(message_type: MessageType, attributes: &[Attribute<'_>]) -> Vec<u8> {
     build(message_type, 1, attributes).build()
 }
 
-/// The message of type 0x0001 with `attributes` in hexadecimal.
+/// A Binding Request with `attributes`, given in hexadecimal.
 fn raw(attributes: &str) -> Vec<u8> {
     let attributes = bytes(attributes);
     let mut message = request(1, &[]);
@@ -43,7 +43,7 @@ fn success(mapped: u16) -> [Attribute<'static>; 3] {
     [Attribute::MappedAddress(mapped), Attribute::SourceAddress(SERVER), Attribute::ChangedAddress(SERVER)]
 }
 
-/// STUN-1, STUN-2, T-36: the requests of a CPE, byte for byte.
+/// STUN-1, STUN-2, T-36: the requests of a CPE are built byte for byte.
 #[test]
 fn writes_the_requests_of_a_cpe() {
     assert_eq!(request(1, &[CRB]), bytes(S1));
@@ -52,11 +52,11 @@ fn writes_the_requests_of_a_cpe() {
     assert_eq!(request(0x21, &[Attribute::ResponseAddress(MAPPED)]), bytes(S9));
     let both = Attribute::ChangeRequest(ChangeRequest { ip: true, port: true });
     assert_eq!(request(1, &[both])[20..], bytes(CHANGE_BOTH));
-    // T-37: a name is filled with spaces, and its length counts them.
+    // T-37: a USERNAME is padded with spaces, and its length includes them.
     assert_eq!(request(1, &[Attribute::Username(Username(b"CPE5768"))])[20..], bytes(S11));
 }
 
-/// T-19: a request is signed the way RFC 3489 says.
+/// T-19: a request is signed with the variant of RFC 3489.
 #[test]
 fn writes_message_integrity() {
     let signed = build(MessageType::BindingRequest, 0x11, &[CRB, CHANGE, NAMED]).sign(&secret(), Variant::A);
@@ -65,7 +65,7 @@ fn writes_message_integrity() {
     assert_eq!(answer, bytes(S6));
 }
 
-/// H.2 S5, S7, S8, S10, S12: the answers of a server, byte for byte.
+/// S5, S7, S8, S10, S12: the answers of a server are built byte for byte.
 #[test]
 fn writes_the_answers_of_a_server() {
     assert_eq!(build(MessageType::BindingResponse, 1, &success(40001)).build(), bytes(S5));
@@ -81,7 +81,7 @@ fn writes_the_answers_of_a_server() {
     assert_eq!(error(MessageType::SharedSecretErrorResponse, &[tls]), bytes(S12));
 }
 
-/// STUN-1, STUN-2: what was written is read again.
+/// STUN-1, STUN-2: the requests of a CPE are parsed.
 #[test]
 fn reads_the_requests_of_a_cpe() {
     assert_eq!(attributes(&bytes(S1)), [CRB]);
@@ -96,7 +96,8 @@ fn reads_the_requests_of_a_cpe() {
     assert!(message.has_binding_change() && message.is_signed());
 }
 
-/// STUN-1: with another text or length it is some optional attribute. NUL for the blank at the end is taken, and told apart.
+/// STUN-1: with another text or length it is an unknown optional attribute. NUL instead of the trailing space is
+/// accepted and reported.
 #[test]
 fn takes_only_the_binding_attribute_with_a_blank_or_nul_at_its_end() {
     let exact = "c001001464736c666f72756d2e6f72672f54522d31313120";
@@ -116,7 +117,7 @@ fn takes_only_the_binding_attribute_with_a_blank_or_nul_at_its_end() {
     assert!(!reads("c0010000"));
 }
 
-/// STUN-2, STUN-3: BINDING-CHANGE has no value, and counts only with CONNECTION-REQUEST-BINDING.
+/// STUN-2, STUN-3: BINDING-CHANGE has no value, and is ignored without CONNECTION-REQUEST-BINDING.
 #[test]
 fn takes_a_change_only_with_the_binding_attribute() {
     assert!(Message::parse(&bytes(S3)).unwrap().has_binding_change());
@@ -126,7 +127,7 @@ fn takes_a_change_only_with_the_binding_attribute() {
     assert!(!Message::parse(&valued).unwrap().has_binding_change());
 }
 
-/// STUN-4: both attributes are of the kind that a server may ignore.
+/// STUN-4: both attributes are in the range that a server may ignore.
 #[test]
 fn tells_mandatory_from_optional_attributes() {
     let not_understood = |hexadecimal: &str| Message::parse(&raw(hexadecimal)).unwrap().not_understood().next();
@@ -135,7 +136,7 @@ fn tells_mandatory_from_optional_attributes() {
     assert_eq!(not_understood("c001000400000000c002000400000000"), None);
 }
 
-/// T-20: SOURCE-ADDRESS, CHANGED-ADDRESS and REFLECTED-FROM are known, and not missed; XOR-MAPPED-ADDRESS may be there.
+/// T-20: SOURCE-ADDRESS, CHANGED-ADDRESS and REFLECTED-FROM are parsed and not required; XOR-MAPPED-ADDRESS is parsed.
 #[test]
 fn reads_the_answers_of_servers() {
     let datagram = bytes(S10);
@@ -149,7 +150,8 @@ fn reads_the_answers_of_servers() {
     let bare = raw("0001000800019c41c6336407");
     assert_eq!(Message::parse(&bare).unwrap().mapped_address(), Some(MAPPED));
 
-    // RFC 5389: the cookie 0x2112a442 over the address, 0x2112 over port 40001. Drafts: 0x01020304 of the id, and 0x0102.
+    // RFC 5389: the address is XORed with the cookie 0x2112a442, the port 40001 with 0x2112. Drafts: with 0x01020304 of
+    // the identifier, and 0x0102.
     for (code, value) in [("0020", "0001bd53e721c045"), ("8020", "00019d43c7316703")] {
         let modern = raw(&format!("{code}0008{value}"));
         let message = Message::parse(&modern).unwrap();
@@ -161,7 +163,7 @@ fn reads_the_answers_of_servers() {
     }
 }
 
-/// H.2 S7, S8, S12: codes, padded reasons and the list of 420.
+/// S7, S8, S12: error codes, padded reason phrases and the list of error 420 are parsed.
 #[test]
 fn reads_errors() {
     let unauthorized = bytes(S7);
@@ -178,7 +180,7 @@ fn reads_errors() {
     assert_eq!(message.error_code().unwrap().code, 433);
 }
 
-/// T-19: which of the six digests a set of variants takes.
+/// T-19: of the six digests, those in the set of variants are accepted.
 #[test]
 fn verifies_the_variants_it_is_told_to() {
     for (letter, digest) in DIGESTS {
@@ -196,7 +198,7 @@ fn verifies_the_variants_it_is_told_to() {
     assert_eq!(Message::parse(&unsigned).unwrap().verify(&secret(), Variants::FIELD), Err(IntegrityError::Missing));
 }
 
-/// T-19: a server answers with the variant that the request had.
+/// T-19: a server signs with the variant of the request.
 #[test]
 fn signs_in_every_variant() {
     for (variant, (_, digest)) in [Variant::A, Variant::B, Variant::E].into_iter().zip([0, 1, 4].map(|at| DIGESTS[at]))
@@ -210,7 +212,7 @@ fn signs_in_every_variant() {
     assert!("".parse::<Variants>().is_err());
 }
 
-/// T-19: every byte under the signature counts, and nothing behind it does.
+/// T-19: a change of any covered byte makes the signature invalid, a change after it does not.
 #[test]
 fn refuses_what_was_changed_under_the_signature() {
     let signed = bytes(S4);
@@ -227,12 +229,12 @@ fn refuses_what_was_changed_under_the_signature() {
     let message = Message::parse(&behind).unwrap();
     assert_eq!(message.not_understood().next(), None);
     assert!(message.verify(&secret(), Variants::STRICT).is_ok());
-    // Not even an attribute that overruns.
+    // Even a malformed attribute after the signature is ignored.
     behind[66 + 20] = 0xff;
     assert!(Message::parse(&behind).is_ok());
 }
 
-/// STUN-1: damaged messages are errors with offset, declared and remaining length.
+/// STUN-1: the errors of malformed messages have offset, declared length and remaining length.
 #[test]
 fn says_where_a_message_is_damaged() {
     let datagram = bytes(S2);
@@ -257,12 +259,12 @@ fn says_where_a_message_is_damaged() {
     let mut other = datagram.clone();
     other[1] = 3;
     assert_eq!(refused(&other), ParseError::UnknownType(3));
-    // STUN of RFC 5389: an indication is none of RFC 3489's messages (T-63).
+    // An indication of RFC 5389 is not a message of RFC 3489 (T-63).
     other[..2].copy_from_slice(&[0x00, 0x11]);
     assert_eq!(refused(&other).label(), "unknown_type");
 }
 
-/// T-37: RFC 5389's padding behind the length is read where RFC 3489's reading leads nowhere.
+/// T-37: padding after the length, as in RFC 5389, is accepted if parsing according to RFC 3489 fails.
 #[test]
 fn reads_padding_behind_the_length() {
     let padded = raw("000600074350453537363800c001001464736c666f72756d2e6f72672f54522d31313120");
@@ -275,7 +277,7 @@ fn reads_padding_behind_the_length() {
     assert_eq!(Username(b"\0CPE\0x\0").without_nuls(), b"\0CPE\0x");
 }
 
-/// STUN-11: a Binding Request of RFC 5389 is read like any other; its cookie is part of the id.
+/// STUN-11: a Binding Request of RFC 5389 is parsed; its cookie is part of the identifier.
 #[test]
 fn reads_a_request_of_rfc_5389() {
     let modern = bytes("000100082112a4420102030405060708090a0b0c80280004deadbeef");

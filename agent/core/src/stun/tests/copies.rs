@@ -26,7 +26,7 @@ fn noted(capacity: usize) -> Replies {
     replies
 }
 
-/// T-25, STUN-27, STUN-28: a copy gets the first answer again, for as long as its client listens.
+/// T-25, STUN-27, STUN-28: a copy gets the first answer again, as long as its client listens.
 #[test]
 fn a_copy_gets_the_same_answer() {
     let mut replies = noted(8);
@@ -39,14 +39,14 @@ fn a_copy_gets_the_same_answer() {
     assert_eq!(look(&mut replies, NOW + LATER, MAPPED, S3), Seen::New);
 }
 
-/// T-67: the same bytes from another source are a replay, and get nothing.
+/// T-67: the same bytes from another source are a replay and get no answer.
 #[test]
 fn a_copy_from_elsewhere_is_a_replay() {
     let elsewhere = SocketAddrV4::new(*MAPPED.ip(), 40002);
     assert_eq!(look(&mut noted(8), NOW, elsewhere, S3), Seen::Replayed);
 }
 
-/// T-25: a client that signs under the id of its 401 is heard, and its younger answer stays its full time.
+/// T-25: a signed request with the identifier of its 401 is new, and its answer is kept for the full time.
 #[test]
 fn other_bytes_under_the_same_id_are_another_request() {
     let mut replies = noted(8);
@@ -56,7 +56,7 @@ fn other_bytes_under_the_same_id_are_another_request() {
     assert_eq!(look(&mut replies, NOW + LATER, MAPPED, &signed), Seen::Copy(&bytes(S5)));
 }
 
-/// T-25: memory is bounded; the oldest answer goes first.
+/// T-25: memory is bounded; the oldest answer is discarded first.
 #[test]
 fn the_oldest_answer_makes_room() {
     let mut replies = noted(2);

@@ -18,7 +18,7 @@ const TYPES: [MessageType; 6] = [
     MessageType::SharedSecretErrorResponse,
 ];
 
-/// What an [`Attribute`] borrows.
+/// The data that an [`Attribute`] borrows.
 #[derive(Debug, Clone)]
 enum Owned {
     Address(u8, SocketAddrV4),
@@ -54,7 +54,7 @@ impl Owned {
     }
 }
 
-/// Bytes of a length that needs no filling.
+/// Bytes whose length needs no padding.
 fn aligned(words: usize) -> impl Strategy<Value = Vec<u8>> {
     vec(any::<[u8; 4]>(), 0..words).prop_map(|words| words.concat())
 }
@@ -74,7 +74,7 @@ fn attributes() -> impl Strategy<Value = Owned> {
     ]
 }
 
-/// Bytes that get past the first checks often: a header that tells the truth, and attributes of known types.
+/// Datagrams that often pass the first checks: a valid header, and attributes of known types.
 fn plausible() -> impl Strategy<Value = Vec<u8>> {
     let codes = prop_oneof![1..0x0cu16, Just(attribute::CONNECTION_REQUEST_BINDING), any::<u16>()];
     let wild = (codes, 0..12u16, vec(any::<u8>(), 0..12))
@@ -107,14 +107,14 @@ fn read(datagram: &[u8]) {
 }
 
 proptest! {
-    /// No bytes make the parser panic.
+    /// No datagram makes the parser panic.
     #[test]
     fn any_bytes_are_read_without_panic(datagram in vec(any::<u8>(), 0..256), plausible in plausible()) {
         read(&datagram);
         read(&plausible);
     }
 
-    /// STUN-5: what the programs see of a Binding Request is what its server sees.
+    /// STUN-5: the kernel programs read the same from a Binding Request as its server.
     #[test]
     fn programs_and_agent_see_the_same(plausible in plausible()) {
         let mut demands = Demands::default();
@@ -130,7 +130,7 @@ proptest! {
         prop_assert_eq!(found.map(seen), expected);
     }
 
-    /// STUN-1, T-19: what is written is read again, signed or not.
+    /// STUN-1, T-19: a built message is parsed to the same attributes, signed or not.
     #[test]
     fn what_is_written_is_read(
         kind in 0..6usize,

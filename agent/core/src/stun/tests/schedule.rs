@@ -26,7 +26,7 @@ fn other_mapping() -> String {
     S5.replace("00019c41", "00019c42")
 }
 
-/// CPE-35: nine identical copies, then silence.
+/// CPE-35: nine identical copies are sent, and no more.
 #[test]
 fn copies_leave_when_rfc_3489_says() {
     let mut transaction = Transaction::new(START, SERVER, bytes(S3)).unwrap();
@@ -48,7 +48,7 @@ fn copies_leave_when_rfc_3489_says() {
     assert_eq!(hear(&mut transaction, at(9600), SERVER, S5), Err(Discarded::Late));
 }
 
-/// CPE-35: a late timer does not make copies leave together.
+/// CPE-35: after a late timer, copies are not sent in a burst.
 #[test]
 fn a_late_poll_sends_one_copy() {
     let mut transaction = asking(S3);
@@ -56,7 +56,7 @@ fn a_late_poll_sends_one_copy() {
     assert_eq!(transaction.poll(at(5000)), Progress::Wait(at(5200)));
 }
 
-/// CPE-35: nothing is sent again once an answer is there.
+/// CPE-35: no copy is sent after an answer.
 #[test]
 fn an_answer_ends_the_copies() {
     let mut transaction = asking(S3);
@@ -66,7 +66,7 @@ fn an_answer_ends_the_copies() {
     assert_eq!(hear(&mut transaction, at(10_051), SERVER, &other_mapping()), Err(Discarded::Late));
 }
 
-/// SEC-3: only the server's answer to this very request counts.
+/// SEC-3: only the server's answer to this request is accepted.
 #[test]
 fn foreign_responses_are_not_used() {
     let mut transaction = asking(S3);
@@ -78,7 +78,7 @@ fn foreign_responses_are_not_used() {
     assert_eq!(hear(&mut transaction, at(2), SERVER, S5), Ok(BOUND));
 }
 
-/// SEC-3: a second response that contradicts the first within 10 s means that neither is to be used.
+/// SEC-3: if a second response contradicts the first one within 10 s, neither is used.
 #[test]
 fn a_contradicting_response_is_an_attack() {
     let contradictions = [
@@ -109,7 +109,7 @@ fn too_many_responses_are_an_attack() {
     assert_eq!(attack.label(), "attack_too_many");
 }
 
-/// CPE-14: the answer to a signed request has to be signed, and rightly; an error never is.
+/// CPE-14: the answer to a signed request needs a valid signature; an error response never has one.
 #[test]
 fn a_signed_request_wants_a_signed_answer() {
     let mut transaction = asking(S4).signed(secret(), Variants::STRICT);
@@ -123,7 +123,7 @@ fn a_signed_request_wants_a_signed_answer() {
     assert_eq!(hear(&mut refused, at(3), SERVER, &error), Ok(Response::Refused { code: 401 }));
 }
 
-/// T-20: an attribute that has to be understood and is not makes the answer useless and ends the copies.
+/// T-20: an answer with an unknown mandatory attribute is not used, and ends the retransmissions.
 #[test]
 fn an_answer_that_is_not_understood_ends_the_transaction() {
     let mut transaction = asking(S3);
@@ -132,7 +132,7 @@ fn an_answer_that_is_not_understood_ends_the_transaction() {
     assert_eq!(transaction.poll(at(100)), Progress::Done);
 }
 
-/// The id of S1 to S5, and the same with the cookie of RFC 5389.
+/// The identifier of S1 to S5, without and with the magic cookie of RFC 5389.
 const ID: &str = "0102030405060708090a0b0c0d0e0f10";
 const COOKIE_ID: &str = "2112a44205060708090a0b0c0d0e0f10";
 /// The mapped address as MAPPED-ADDRESS, `XORed` with the cookie, and `XORed` with `ID`.
@@ -149,8 +149,7 @@ fn asking_with_cookie() -> Transaction {
     asking(&S3.replace(ID, COOKIE_ID)).with_xor_mapped_address(true)
 }
 
-/// T-20: XOR-MAPPED-ADDRESS serves where MAPPED-ADDRESS is missing, if the knob says so: that of RFC 5389, and that of
-/// the drafts before it.
+/// T-20: if enabled, XOR-MAPPED-ADDRESS of RFC 5389 or of the drafts before it is used when MAPPED-ADDRESS is missing.
 #[test]
 fn takes_the_xor_form_when_told() {
     let draft = BY_COOKIE.replace("0020", "8020");
@@ -163,7 +162,7 @@ fn takes_the_xor_form_when_told() {
     assert_eq!(hear(&mut asking_with_cookie(), at(1), SERVER, &all), Ok(BOUND));
 }
 
-/// T-20: an id without the cookie leaves unclear what a server `XORed` with, so XOR-MAPPED-ADDRESS is not used.
+/// T-20: without the cookie in the identifier, the operand of the XOR is unknown, so XOR-MAPPED-ADDRESS is not used.
 #[test]
 fn the_xor_form_means_nothing_without_the_cookie() {
     for modern in [BY_COOKIE, BY_ID, &BY_ID.replace("0020", "8020")] {
@@ -172,8 +171,8 @@ fn the_xor_form_means_nothing_without_the_cookie() {
     }
 }
 
-/// T-20: a response whose forms tell of different addresses has a wrong one, and nobody knows which. Where
-/// XOR-MAPPED-ADDRESS is not taken, MAPPED-ADDRESS alone counts (TR-111 2.2.1.1).
+/// T-20: a response whose address attributes differ is not used, because either may be wrong. If XOR-MAPPED-ADDRESS is
+/// not enabled, only MAPPED-ADDRESS is read (TR-111 2.2.1.1).
 #[test]
 fn forms_that_differ_are_not_used() {
     let draft = BY_ID.replace("0020", "8020");
@@ -188,7 +187,7 @@ fn forms_that_differ_are_not_used() {
     }
 }
 
-/// RFC 3489 9.4: a client does not act on an error of a class below 400.
+/// RFC 3489 9.4: a client ignores errors with codes below 400.
 #[test]
 fn an_error_of_a_low_class_says_nothing() {
     let low = S7.replace("00000401", "00000301");
