@@ -1,4 +1,4 @@
-//! What makes a row and what ends it, on a LAN with one DHCP server.
+//! Tests of the rows of the table on a LAN with one DHCP server: what adds them and what removes them.
 
 mod lan;
 
@@ -16,7 +16,7 @@ use tr111_core::{
 
 const HOUR: u32 = 3_600;
 
-/// GW-6, T-5: a row appears with the ACK, and not before; an OFFER makes none.
+/// GW-6, T-5: a row is added by the ACK, and not by an OFFER.
 #[test]
 fn a_row_appears_at_the_ack() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -34,7 +34,7 @@ fn a_row_appears_at_the_ack() {
     assert_eq!(lan.changes(), ["+A"]);
 }
 
-/// GW-6: a REQUEST that is answered by NAK, or not at all, makes no row.
+/// GW-6: a REQUEST that is answered by NAK, or not at all, adds no row.
 #[test]
 fn without_an_ack_there_is_no_row() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -45,7 +45,7 @@ fn without_an_ack_there_is_no_row() {
     assert_eq!(lan.core.next_deadline(), None, "nothing is waited for any more");
 }
 
-/// GW-6: an ACK that comes after its request was forgotten, or for another transaction, makes no row.
+/// GW-6: an ACK that arrives after its request was discarded, or in another transaction, adds no row.
 #[test]
 fn an_ack_needs_its_request() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -59,7 +59,7 @@ fn an_ack_needs_its_request() {
     assert_eq!(lan.core.counts().remark(Remark::UnmatchedReply), 1, "the programs saw the second");
 }
 
-/// GW-7: an identity that is listed is not added again.
+/// GW-7: an identity that has a row is not added again.
 #[test]
 fn a_repeated_exchange_adds_nothing() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -83,8 +83,8 @@ fn a_repeated_ack_changes_nothing() {
     assert_eq!(lan.changes(), ["+A", "-A expired"]);
 }
 
-/// GW-8: a row stays while its lease is valid, without any traffic.
-/// GW-9: it goes when the lease has run out, within the guard and a tick of 67 ms.
+/// GW-8: a row is kept while its lease is valid, without any traffic. GW-9: it is removed when the lease expires,
+/// within the guard time and a tick of 67 ms.
 #[test]
 fn a_lease_that_is_not_renewed_ends_the_row() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -95,7 +95,7 @@ fn a_lease_that_is_not_renewed_ends_the_row() {
     assert_eq!(lan.changes(), ["-A expired"]);
 }
 
-/// GW-9: a renewal moves the end of the lease.
+/// GW-9: a renewal extends the lease.
 #[test]
 fn a_renewal_keeps_the_row() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -109,7 +109,7 @@ fn a_renewal_keeps_the_row() {
     assert_eq!(lan.changes(), ["-A expired"]);
 }
 
-/// T-31: an ACK that waited in the ring counts from when it left, also where time has gone on meanwhile.
+/// T-31: a lease counts from the time of its ACK, even if the event was delayed in the ring.
 #[test]
 fn a_renewal_that_waited_in_the_ring_still_counts() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -147,7 +147,7 @@ fn an_infinite_lease_never_expires() {
     assert_eq!(lan.core.device(1).unwrap().bindings.next().unwrap().lease_expires, None);
 }
 
-/// RFC 2131 demands a lease time; without one, a renewal goes on with the lease that it had.
+/// RFC 2131 requires a lease time; a renewal without one keeps the previous expiry.
 #[test]
 fn an_ack_without_a_lease_time_keeps_the_lease_that_was_known() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -162,7 +162,7 @@ fn an_ack_without_a_lease_time_keeps_the_lease_that_was_known() {
     assert_eq!(lan.core.device(2).unwrap().bindings.next().unwrap().lease_expires, None);
 }
 
-/// GW-10: RELEASE ends the row at once.
+/// GW-10: RELEASE removes the row at once.
 #[test]
 fn release_ends_the_row_at_once() {
     for client in [Client::new(1, "A"), Client::new(1, "A").with_id(b"\x01id")] {
@@ -173,7 +173,7 @@ fn release_ends_the_row_at_once() {
     }
 }
 
-/// GW-10, T-7: a RELEASE by another hardware address, client identifier, address or server ends nothing.
+/// GW-10, T-7: a RELEASE with another hardware address, client identifier, address or server removes nothing.
 #[test]
 fn a_release_that_does_not_fit_ends_nothing() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A").with_id(b"\x01id"));
@@ -185,14 +185,14 @@ fn a_release_that_does_not_fit_ends_nothing() {
     lan.send(&client, MessageType::Release, |b| b.ciaddr(ip(100)).address(option::SERVER_ID, ip(9)));
     assert_eq!(lan.changes(), ["+A"]);
     assert_eq!(lan.core.counts().remark(Remark::ReleaseMismatch), 5);
-    // A client that nobody knows releases an address that nobody has: nothing remarkable.
+    // An unknown client that releases an unused address is not counted.
     lan.release(&Client::silent(77), ip(200));
     assert_eq!(lan.core.counts().remark(Remark::ReleaseMismatch), 5);
     lan.send(&client, MessageType::Release, |b| b.ciaddr(ip(100)));
     assert_eq!(lan.changes(), ["-A released"], "the server's identifier may be missing");
 }
 
-/// T-7: DECLINE after the ACK ends the row, if it names the client's address.
+/// T-7: a DECLINE after the ACK removes the row, if it has the client's address.
 #[test]
 fn decline_ends_the_row() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -205,8 +205,8 @@ fn decline_ends_the_row() {
     assert_eq!(lan.changes(), ["-A declined"]);
 }
 
-/// GW-17: INFORM and ACK make a row without a lease, at the client's own address.
-/// T-6: it does not expire, and RELEASE with its address ends it.
+/// GW-17: INFORM and ACK add a row without a lease, with the client's own address. T-6: the row does not expire, and
+/// RELEASE with its address removes it.
 #[test]
 fn inform_makes_a_row_without_a_lease() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -220,7 +220,7 @@ fn inform_makes_a_row_without_a_lease() {
     assert_eq!(lan.changes(), ["-A released"]);
 }
 
-/// T-6: a row that came by INFORM may have a maximum age, which a new INFORM starts anew.
+/// T-6: a row from an INFORM may have a maximum age, which each INFORM restarts.
 #[test]
 fn inform_rows_may_age() {
     let settings = Settings { inform_maximum_age: Some(Duration::from_secs(100)), ..Settings::default() };
@@ -234,7 +234,7 @@ fn inform_rows_may_age() {
     assert_eq!(lan.changes(), ["-A expired"]);
 }
 
-/// T-6: INFORM of a client with a lease keeps the lease.
+/// T-6: an INFORM of a client with a lease keeps the lease.
 #[test]
 fn inform_leaves_a_lease_alone() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -242,7 +242,7 @@ fn inform_leaves_a_lease_alone() {
     let expires = lan.core.device(1).unwrap().bindings.next().unwrap().lease_expires;
     lan.pass_s(50);
     lan.inform(&client, ip(100));
-    // Another process on the same host, which has no client identifier, or another.
+    // Another process on the same host, without a client identifier or with a different one.
     lan.inform(&client.clone().with_id(b"\x01daemon"), ip(100));
     let binding = lan.core.device(1).unwrap().bindings.next().unwrap().clone();
     assert_eq!((binding.source, binding.lease_expires, binding.last_seen), (Source::Request, expires, lan.now));
@@ -250,7 +250,7 @@ fn inform_leaves_a_lease_alone() {
     assert_eq!(lan.changes(), ["+A", "-A expired"]);
 }
 
-/// A static address is the client's own claim, and takes no leased address from another.
+/// The client chooses a static address itself, so it cannot take a leased address from another client.
 #[test]
 fn inform_cannot_take_a_leased_address() {
     let mut lan = Lan::new();
@@ -261,7 +261,7 @@ fn inform_cannot_take_a_leased_address() {
     assert_eq!(lan.asked, 0, "the server's word is enough");
 }
 
-/// An INFORM without `ciaddr` is taken at its source address; without both it tells nothing.
+/// The source address is used for an INFORM without `ciaddr`; without both, the INFORM is ignored.
 #[test]
 fn inform_needs_an_address() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -273,7 +273,8 @@ fn inform_needs_an_address() {
     assert_eq!(lan.rows()["A"], [50]);
 }
 
-/// GW-1, GW-3: unicast and broadcast, tagged and untagged, DISCOVER, REQUEST and INFORM; other messages give nothing.
+/// GW-1, GW-3: identities are inspected in DISCOVER, REQUEST and INFORM, unicast and broadcast, tagged and untagged; in
+/// no other message.
 #[test]
 fn identities_are_seen_wherever_they_are_inspected() {
     use tr111_core::association::IdentityResult::Accepted;
@@ -298,7 +299,7 @@ fn identities_are_seen_wherever_they_are_inspected() {
     assert_eq!(all, 3 * expected);
 }
 
-/// T-32: instance numbers grow, and are not given out twice.
+/// T-32: instance numbers increase and are not reused.
 #[test]
 fn instance_numbers_are_never_reused() {
     let mut lan = Lan::new();

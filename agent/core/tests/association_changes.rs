@@ -1,4 +1,4 @@
-//! A client that changes the table as often as it likes, and the disk that has to keep each change (SEC-8).
+//! Tests of the limit on a client's changes of the table, each of which has to be written to disk (SEC-8).
 
 mod lan;
 
@@ -9,14 +9,14 @@ use tr111_common::dhcp4::MessageType;
 use tr111_core::association::{IdentityResult, Output, Remark, RemovalReason, Settings};
 
 const HOUR: u32 = 3_600;
-/// Changes at once, by the preset.
+/// Default burst of changes.
 const BURST: usize = 8;
 
 fn delayed(lan: &Lan) -> u64 {
     lan.core.counts().remark(Remark::ChangeDelayed)
 }
 
-/// Outputs that have to be on the disk before anybody is told.
+/// Number of outputs that have to be written to disk before they are reported.
 fn written(lan: &mut Lan) -> usize {
     let is_written = |output: &Output| {
         matches!(
@@ -33,8 +33,8 @@ fn written(lan: &mut Lan) -> usize {
     count
 }
 
-/// A few changes at once, then one a minute: the row keeps its identity and its lease goes on, and the newest identity
-/// gets its turn.
+/// After a burst, one change per minute is made. Meanwhile the row keeps its identity, its lease is renewed, and the
+/// latest identity is used for the next change.
 #[test]
 fn an_identity_that_changes_too_often_waits_for_its_turn() {
     let mut lan = Lan::new();
@@ -42,7 +42,7 @@ fn an_identity_that_changes_too_often_waits_for_its_turn() {
         lan.renew(&Client::new(1, &format!("S{number}")), ip(1), HOUR);
         lan.pass(Duration::from_millis(100));
     }
-    // The first is no change.
+    // The first row is not counted as a change.
     assert_eq!(lan.rows().into_keys().collect::<Vec<_>>(), ["S8"]);
     assert_eq!(written(&mut lan), 1 + 2 * BURST);
     assert_eq!((delayed(&lan), lan.core.waiting().len()), (191, 1));
@@ -51,7 +51,7 @@ fn an_identity_that_changes_too_often_waits_for_its_turn() {
     lan.pass_s(41);
     assert_eq!(lan.changes(), ["-S8 identity_changed", "+S199"]);
     assert_eq!((lan.core.waiting().len(), lan.core.next_deadline().is_some()), (0, true));
-    // Hours of it: one a minute.
+    // Over hours: one change per minute.
     lan.outputs.clear();
     for number in 0..3 * HOUR {
         lan.renew(&Client::new(1, &format!("D{number}")), ip(1), HOUR);
@@ -61,7 +61,7 @@ fn an_identity_that_changes_too_often_waits_for_its_turn() {
     assert!((2 * 175..=2 * 181).contains(&written), "{written}");
 }
 
-/// The identity that the row has takes back what waits; a client that stops giving any keeps what it asked for last.
+/// A renewal with the row's own identity discards the waiting change; a renewal without an identity keeps it.
 #[test]
 fn the_newest_identity_counts() {
     let mut lan = Lan::new();
@@ -80,7 +80,7 @@ fn the_newest_identity_counts() {
     lan.changes();
     lan.pass_s(60);
     assert_eq!(lan.changes(), ["-T1 identity_changed", "+T3"]);
-    // What waits goes with the row.
+    // The waiting change is discarded with the row.
     lan.renew(&Client::new(1, "U"), ip(1), HOUR);
     lan.release(&Client::new(1, "U"), ip(1));
     assert_eq!(lan.changes(), ["-T3 released"]);
@@ -88,7 +88,7 @@ fn the_newest_identity_counts() {
     assert_eq!(lan.changes(), [""; 0]);
 }
 
-/// A client that releases its address and takes it again: removals are at once, and its next row waits.
+/// A client that repeatedly releases and obtains its address: removals are immediate, and its next row is delayed.
 #[test]
 fn a_client_that_comes_and_goes_waits_for_its_row() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -105,7 +105,7 @@ fn a_client_that_comes_and_goes_waits_for_its_row() {
     assert_eq!(lan.core.waiting().len(), 0);
     lan.release(&client, ip(1));
     assert_eq!(lan.changes(), ["-A released"]);
-    // A client that goes, is refused or loses its lease or its address while it waits gets no row.
+    // A waiting client that leaves, is refused, or loses its lease or its address gets no row.
     lan.join(&client, ip(1), HOUR);
     lan.release(&client, ip(9));
     assert_eq!(lan.core.waiting().len(), 1, "another address");
@@ -119,7 +119,7 @@ fn a_client_that_comes_and_goes_waits_for_its_row() {
     assert_eq!((lan.changes(), lan.core.waiting().len()), (vec!["+A".to_owned(), "-A expired".to_owned()], 0));
 }
 
-/// A lease that ends, and an address that another client gets, before the client has its turn.
+/// A lease that expires, and an address that another client obtains, while the client is waiting.
 #[test]
 fn who_loses_its_address_while_it_waits_gets_no_row() {
     let settings = Settings { change_burst: 1, change_interval: Duration::from_hours(1), ..Settings::default() };
@@ -142,7 +142,7 @@ fn who_loses_its_address_while_it_waits_gets_no_row() {
     assert_eq!((lan.changes(), lan.core.waiting().len()), (vec!["+B".to_owned()], 0));
 }
 
-/// An Ethernet source that invents clients has a budget too; whoever is behind a relay has its own.
+/// An Ethernet source that invents clients has a limit, too; clients behind a relay agent have separate limits.
 #[test]
 fn a_station_that_invents_clients_waits_as_well() {
     let (mut lan, station) = (Lan::new(), Client::new(1, "A"));
@@ -162,7 +162,7 @@ fn a_station_that_invents_clients_waits_as_well() {
     assert_eq!(written(&mut lan), 400);
 }
 
-/// Many clients may wait, and no more: another is refused, and counted.
+/// The number of waiting clients is bounded; further ones are refused and counted.
 #[test]
 fn the_number_of_those_that_wait_is_bounded() {
     let mut lan = Lan::with(Settings { change_burst: 1, ..Settings::default() });
@@ -178,7 +178,7 @@ fn the_number_of_those_that_wait_is_bounded() {
     assert_eq!(lan.core.counts().identity(MessageType::Request, IdentityResult::ChangeCap), 1_100 - 8 - 1_024);
 }
 
-/// An address that changes too often is shown at once, and kept with the next renewal.
+/// An address that changes too often is shown at once and stored with the next renewal.
 #[test]
 fn an_address_that_changes_too_often_is_kept_later() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -189,7 +189,7 @@ fn an_address_that_changes_too_often_is_kept_later() {
     assert_eq!(written(&mut lan), 1 + BURST);
 }
 
-/// T-29: what waited when the agent was killed, the programs have recorded.
+/// T-29: the programs have a record of the change that was waiting when the agent was killed.
 #[test]
 fn what_waits_is_not_lost_with_the_agent() {
     let mut lan = Lan::new();

@@ -1,4 +1,4 @@
-//! An INFORM with an address that another client has (GW-17).
+//! Tests of an INFORM with an address that belongs to another client (GW-17).
 
 mod lan;
 
@@ -15,7 +15,7 @@ fn conflicts(lan: &Lan) -> u64 {
     lan.core.counts().remark(Remark::AddressConflict)
 }
 
-/// A static device that answers keeps its address, whoever claims it and however often; each claim is counted.
+/// A device that answers for its static address keeps it, however often other clients claim it; each claim is counted.
 #[test]
 fn a_static_address_is_not_taken_from_a_device_that_answers() {
     let (mut lan, holder, claimant) = (Lan::new(), Client::new(1, "A"), Client::new(2, "B"));
@@ -26,7 +26,7 @@ fn a_static_address_is_not_taken_from_a_device_that_answers() {
         lan.pass_s(10);
         assert_eq!((conflicts(&lan), lan.asked), (claims, claims as u32));
     }
-    // Nor by a client that has an address of its own.
+    // A client with an address of its own cannot take it either.
     let mover = Client::new(3, "C");
     lan.inform(&mover, ip(51));
     lan.inform(&mover, ip(50));
@@ -35,8 +35,8 @@ fn a_static_address_is_not_taken_from_a_device_that_answers() {
     assert_eq!(lan.rows()["C"], [51]);
 }
 
-/// A device that replaces another takes over its address, once the other was asked three times in three seconds. What
-/// the newcomer itself answers does not count as the old device's answer.
+/// A replacement device obtains the address after the previous device left three requests in three seconds unanswered.
+/// The replacement's own answers do not count.
 #[test]
 fn a_static_address_goes_to_another_device_when_the_first_is_silent() {
     let (mut lan, holder, claimant) = (Lan::new(), Client::new(1, "A"), Client::new(2, "B"));
@@ -51,7 +51,7 @@ fn a_static_address_goes_to_another_device_when_the_first_is_silent() {
     assert_eq!((lan.rows()["B"].clone(), lan.core.next_deadline().is_some()), (vec![50], false));
 }
 
-/// One lost answer takes nothing away.
+/// One lost answer has no effect.
 #[test]
 fn an_answer_to_the_last_question_is_enough() {
     let (mut lan, holder, claimant) = (Lan::new(), Client::new(1, "A"), Client::new(2, "B"));
@@ -64,8 +64,8 @@ fn an_answer_to_the_last_question_is_enough() {
     assert_eq!((lan.changes(), lan.asked, conflicts(&lan)), (vec!["+A".to_owned()], 3, 1));
 }
 
-/// Behind a repeater the repeater answers for the old device, and counts as it; the newcomer's own answers, before and
-/// after, never do.
+/// Behind a repeater, the repeater answers for the previous device and counts as that device; the claimant's own
+/// answers never count.
 #[test]
 fn the_hardware_address_that_last_answered_is_the_holders() {
     let settings = Settings { probe_interval: Duration::from_mins(1), ..Settings::default() };
@@ -77,7 +77,7 @@ fn the_hardware_address_that_last_answered_is_the_holders() {
     for claims in 1..=3 {
         lan.inform(&claimant, ip(50));
         assert_eq!(conflicts(&lan), claims);
-        // The newcomer speaks last, and the agent inquires.
+        // The claimant sends the last ARP message, and the agent reads the record.
         lan.arp(ip(50), claimant.mac);
         lan.pass_s(120);
     }
@@ -90,7 +90,7 @@ fn the_hardware_address_that_last_answered_is_the_holders() {
     assert_eq!(lan.changes(), ["-A disconnected", "+B"]);
 }
 
-/// A claim that is repeated is not put off, and of several claimants the last one gets the address.
+/// A repeated claim is not delayed, and of several claimants the last one obtains the address.
 #[test]
 fn of_several_claims_the_last_one_counts() {
     let (mut lan, holder) = (Lan::new(), Client::new(1, "A"));
@@ -105,7 +105,7 @@ fn of_several_claims_the_last_one_counts() {
     assert_eq!(lan.changes(), ["+A", "-A disconnected", "+S3"]);
 }
 
-/// A holder that goes, or gets a lease, while it is asked.
+/// A holder that leaves, or obtains a lease, while it is being asked.
 #[test]
 fn a_holder_may_go_or_get_a_lease_while_it_is_asked() {
     let (mut lan, holder, claimant) = (Lan::new(), Client::new(1, "A"), Client::new(2, "B"));
@@ -122,7 +122,7 @@ fn a_holder_may_go_or_get_a_lease_while_it_is_asked() {
     assert_eq!(lan.changes(), ["-A released", "+B"]);
 }
 
-/// The agent learns of the claim by the programs' record of the ACK: the holder is asked all the same.
+/// A claim that is only known from the programs' record of the ACK: the holder is asked, too.
 #[test]
 fn a_claim_that_was_missed_is_asked_for() {
     let (mut lan, holder, claimant) = (Lan::new(), Client::new(1, "A"), Client::new(2, "B"));
@@ -135,7 +135,7 @@ fn a_claim_that_was_missed_is_asked_for() {
     assert_eq!((lan.changes(), lan.asked), (vec!["+A".to_owned()], 1));
 }
 
-/// SEC-8: invented claims are bounded, and cost their addresses nothing.
+/// SEC-8: the number of claims is bounded, and invented claims do not affect the addresses.
 #[test]
 fn claims_are_bounded() {
     let mut lan = Lan::new();

@@ -1,4 +1,4 @@
-//! Clients that change, share, move and disagree: the traps of TR-111's text.
+//! Tests of clients that change, share an identity, move and contradict each other, where TR-111 is ambiguous.
 
 mod lan;
 
@@ -16,7 +16,7 @@ use tr111_core::{
 
 const HOUR: u32 = 3_600;
 
-/// T-8: an ACK within the grace after a NAK keeps row and instance number.
+/// T-8: an ACK within the grace period after a NAK keeps the row and its instance number.
 #[test]
 fn an_ack_soon_after_a_nak_keeps_the_row() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -29,7 +29,7 @@ fn an_ack_soon_after_a_nak_keeps_the_row() {
     assert_eq!(lan.core.device(1).unwrap().bindings.next().unwrap().ip, ip(101));
 }
 
-/// T-8: without one the row goes at the end of the grace, which more NAKs do not move.
+/// T-8: without an ACK the row is removed at the end of the grace period, which further NAKs do not extend.
 #[test]
 fn a_nak_ends_the_row_after_its_grace() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -43,7 +43,7 @@ fn a_nak_ends_the_row_after_its_grace() {
     assert_eq!(lan.changes(), ["-A refused"]);
 }
 
-/// T-8: the lease may run out first.
+/// T-8: the lease may expire before the end of the grace period.
 #[test]
 fn a_lease_may_end_within_the_grace() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -62,8 +62,8 @@ fn a_nak_does_not_touch_a_static_address() {
     assert_eq!(lan.changes(), ["+A"]);
 }
 
-/// RFC 2131 4.3.5: NAK answers REQUEST only. A NAK to an INFORM or a DISCOVER ends no lease, and the exchange still waits
-/// for its right answer.
+/// RFC 2131 4.3.5: a NAK only answers a REQUEST. A NAK to an INFORM or a DISCOVER ends no lease, and the exchange still
+/// waits for a valid reply.
 #[test]
 fn a_nak_to_anything_but_a_request_ends_nothing() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -83,7 +83,7 @@ fn a_nak_to_anything_but_a_request_ends_nothing() {
     assert_eq!(lan.changes(), ["-A expired"]);
 }
 
-/// T-8: a device that turns to a static address after a NAK is told by its INFORM.
+/// T-8: after a NAK, the INFORM of a device that changed to a static address takes over the row.
 #[test]
 fn an_inform_after_a_nak_takes_the_row_over() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -96,7 +96,7 @@ fn an_inform_after_a_nak_takes_the_row_over() {
     assert_eq!(lan.changes(), ["+A"]);
 }
 
-/// T-9: a client that no longer gives its identity renews its lease and keeps its row.
+/// T-9: a client that renews its lease without an identity keeps its row.
 #[test]
 fn a_renewal_without_identity_extends_the_lease() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -111,18 +111,18 @@ fn a_renewal_without_identity_extends_the_lease() {
     assert_eq!(lan.core.counts().remark(Remark::RenewWithoutIdentity), 4);
     lan.pass_s(12);
     assert_eq!(lan.changes(), ["-A expired"]);
-    // The programs still know the newcomer, but of a client without a row nothing is known.
+    // The programs still know the newcomer, but the agent has no identity of a client without a row.
     lan.join(&silent, ip(100), 10);
     assert_eq!(lan.core.rows(), 0);
 }
 
-/// GW-6: the identity may stand in any request of the exchange.
+/// GW-6: the identity may be in any request of the exchange.
 #[test]
 fn the_identity_of_a_discover_counts_for_its_request() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
     let discover = lan.send(&client, MessageType::Discover, |b| b);
     let mut request = discover.clone();
-    // The same transaction: message type REQUEST, option 125 turned into one that nobody knows.
+    // The same transaction, with the message type changed to REQUEST and option 125 replaced by an unknown option.
     let at = 14 + 20 + 8 + 240;
     assert_eq!(request[at..at + 3], [option::MESSAGE_TYPE, 1, 1]);
     request[at + 2] = MessageType::Request as u8;
@@ -133,7 +133,7 @@ fn the_identity_of_a_discover_counts_for_its_request() {
     assert_eq!(lan.changes(), ["+A"]);
 }
 
-/// GW-2: one client's identity is not another's, though they share hardware address and transaction.
+/// GW-2: two clients with the same hardware address and transaction identifier have separate identities.
 #[test]
 fn an_identity_stays_with_its_client() {
     let mut lan = Lan::new();
@@ -149,7 +149,7 @@ fn an_identity_stays_with_its_client() {
     assert_eq!(lan.core.rows(), 0);
 }
 
-/// T-10, GW-7: two clients with one identity are two bindings in one row, which goes with the last.
+/// T-10, GW-7: two clients with one identity are two bindings in one row, which is removed with the last binding.
 #[test]
 fn an_identity_on_two_clients_is_one_row() {
     let mut lan = Lan::new();
@@ -164,14 +164,14 @@ fn an_identity_on_two_clients_is_one_row() {
     assert_eq!(lan.changes(), ["+A", "+192.168.1.2", "-192.168.1.1 released", "-A released"]);
 }
 
-/// T-11: another identity on the same client is a removal and an addition.
+/// T-11: another identity of the same client is a removal and an addition.
 #[test]
 fn a_client_may_change_its_identity() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
     lan.join(&client, ip(100), HOUR);
     lan.join(&Client::new(1, "B"), ip(100), HOUR);
     assert_eq!(lan.changes(), ["+A", "-A identity_changed", "+B"]);
-    // By INFORM too, which leaves the lease as it is.
+    // By an INFORM, too, which does not change the lease.
     let expires = lan.core.device(2).unwrap().bindings.next().unwrap().lease_expires;
     lan.pass_s(10);
     lan.inform(&Client::new(1, "C"), ip(100));
@@ -180,7 +180,7 @@ fn a_client_may_change_its_identity() {
     assert_eq!((binding.source, binding.lease_expires), (Source::Request, expires));
 }
 
-/// T-11: where the old identity has other clients, its row stays.
+/// T-11: if the previous identity has other clients, its row is kept.
 #[test]
 fn a_shared_row_outlives_one_clients_change() {
     let mut lan = Lan::new();
@@ -190,7 +190,7 @@ fn a_shared_row_outlives_one_clients_change() {
     assert_eq!(lan.rows().into_iter().collect::<Vec<_>>(), [("A".into(), vec![1]), ("B".into(), vec![2])]);
 }
 
-/// T-11: a bridge presents many clients behind one hardware address, each with its own row.
+/// T-11: many clients behind one hardware address, such as a bridge, have a row each.
 #[test]
 fn client_identifiers_tell_clients_behind_one_address_apart() {
     let mut lan = Lan::new();
@@ -227,7 +227,7 @@ fn segments_are_told_apart() {
     assert_eq!(vlans, [[5, 0]]);
 }
 
-/// T-26: a foreign server on the LAN makes no row and ends none, unless the operator lets it.
+/// T-26: another DHCP server on the LAN adds and removes no rows, unless the operator accepts it.
 #[test]
 fn foreign_servers_do_not_count() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -247,7 +247,7 @@ fn foreign_servers_do_not_count() {
     assert_eq!(lan.changes(), ["+A"]);
 }
 
-/// T-26: behind a relay, the client's or this gateway's own, the server is elsewhere.
+/// T-26: behind a relay agent, of the client or of this gateway, the server is elsewhere.
 #[test]
 fn relayed_exchanges_have_servers_elsewhere() {
     let far = Ipv4Addr::new(10, 0, 0, 1);
@@ -273,7 +273,7 @@ fn until_addresses_are_known_every_server_counts() {
     assert_eq!(lan.changes(), ["+A"]);
 }
 
-/// GW-9: a server that gives an address away has ended the old lease.
+/// GW-9: a server that assigns an address to another client has ended the previous lease.
 #[test]
 fn an_address_has_one_client() {
     let mut lan = Lan::new();
@@ -281,10 +281,10 @@ fn an_address_has_one_client() {
     lan.join(&Client::new(2, "B"), ip(100), HOUR);
     assert_eq!(lan.changes(), ["+A", "-A expired", "+B"]);
     assert_eq!(lan.core.counts().remark(Remark::AddressReassigned), 1);
-    // The same device under another client identifier: a boot loader, then its system. The row stays.
+    // The same device with another client identifier: a boot loader, then its operating system. The row is kept.
     lan.join(&Client::new(2, "B").with_id(b"system"), ip(100), HOUR);
     assert_eq!(lan.changes(), ["+192.168.1.100", "-192.168.1.100 expired"]);
-    // And with another identity.
+    // The same with another identity.
     lan.join(&Client::new(2, "C").with_id(b"other"), ip(100), HOUR);
     assert_eq!(lan.changes(), ["-B identity_changed", "+C"]);
 }
@@ -304,7 +304,7 @@ fn a_client_may_move_onto_the_address_of_another() {
     assert_eq!(lan.rows().into_iter().collect::<Vec<_>>(), [("A".into(), vec![3]), ("D".into(), vec![2])]);
 }
 
-/// T-4: the programs are told of a client with its first binding, and told to forget it with its last.
+/// T-4: the programs learn a client with its first binding, and forget it with its last.
 #[test]
 fn clients_stick_as_long_as_they_have_a_binding() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -318,7 +318,7 @@ fn clients_stick_as_long_as_they_have_a_binding() {
     assert!(lan.sticky.is_empty());
 }
 
-/// T-28: an identity in `file` or `sname` is one like any other.
+/// T-28: an identity in `file` or `sname` is used like any other.
 #[test]
 fn an_identity_in_an_overloaded_field_makes_a_row() {
     let mut lan = Lan::new();
@@ -330,7 +330,7 @@ fn an_identity_in_an_overloaded_field_makes_a_row() {
     assert_eq!(lan.changes(), ["+A"]);
 }
 
-/// T-28: a first fragment is concluded from what is there.
+/// T-28: the agent evaluates first fragments.
 #[test]
 fn first_fragments_are_concluded_here() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -345,7 +345,7 @@ fn first_fragments_are_concluded_here() {
     assert_eq!(lan.changes(), ["+A"]);
 }
 
-/// An ACK to a DISCOVER (RFC 4039, rapid commit) leases.
+/// An ACK to a DISCOVER (rapid commit, RFC 4039) grants a lease.
 #[test]
 fn rapid_commit_makes_a_row() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));

@@ -1,4 +1,4 @@
-//! Hosts that lie, flood and send damaged text.
+//! Tests with hosts that send false, excessive or malformed data.
 
 mod lan;
 
@@ -21,7 +21,7 @@ fn identity(parts: &[(u8, &[u8])]) -> Vec<u8> {
     [&[0, 0, 0x0d, 0xe9, data.len() as u8], data.as_slice()].concat()
 }
 
-/// SEC-8: a full table refuses newcomers and keeps who is in it.
+/// SEC-8: a full table refuses new devices and keeps the existing ones.
 #[test]
 fn a_full_table_evicts_nobody() {
     let mut lan = Lan::with(Settings { max_rows: 2, ..Settings::default() });
@@ -30,7 +30,7 @@ fn a_full_table_evicts_nobody() {
     }
     assert_eq!(lan.changes(), ["+S1", "+S2"]);
     assert_eq!(lan.core.counts().identity(MessageType::Request, IdentityResult::TableFull), 2);
-    // Who is in the table renews, changes and shares as before.
+    // Existing devices renew, change and share their rows as before.
     lan.renew(&Client::new(1, "S1"), ip(1), HOUR);
     lan.join(&Client::new(2, "S2b"), ip(2), HOUR);
     lan.join(&Client::new(5, "S1"), ip(5), HOUR);
@@ -40,7 +40,7 @@ fn a_full_table_evicts_nobody() {
     assert_eq!(lan.changes(), ["-S2b released", "+S3"]);
 }
 
-/// SEC-8: clients of one identity are bounded too.
+/// SEC-8: the number of clients of one identity is bounded, too.
 #[test]
 fn one_identity_cannot_fill_the_memory() {
     let mut lan = Lan::with(Settings { max_rows: 10, ..Settings::default() });
@@ -55,8 +55,8 @@ fn refused(lan: &Lan, result: IdentityResult) -> u64 {
     lan.core.counts().identity(MessageType::Request, result)
 }
 
-/// SEC-8: a thousand clients of one identity are as many bindings as a row may have. Who is in the row stays, renews and
-/// may move; who leaves makes room; other rows are not concerned.
+/// SEC-8: of a thousand clients with one identity, as many have a binding as a row may have. Existing ones are kept,
+/// renew and may move; a removed one makes room; other rows are not affected.
 #[test]
 fn one_row_has_a_bounded_number_of_bindings() {
     let mut lan = Lan::with(Settings { max_bindings_per_row: 3, ..Settings::default() });
@@ -70,20 +70,20 @@ fn one_row_has_a_bounded_number_of_bindings() {
     lan.join(&Client::new(2, "A"), ip(22), HOUR);
     lan.join(&Client::new(9, "B"), ip(9), HOUR);
     assert_eq!((lan.changes(), refused(&lan, IdentityResult::RowCap)), (vec!["+B".to_owned()], 197));
-    // An address that goes from one client of the row to another, and a client that leaves.
+    // An address that moves to another client of the row, and a client that leaves.
     lan.join(&Client::new(4, "A"), ip(3), HOUR);
     assert_eq!(lan.changes(), ["+192.168.1.3", "-192.168.1.3 expired"]);
     lan.release(&Client::new(1, "A"), ip(1));
     lan.join(&Client::new(5, "A"), ip(5), HOUR);
     assert_eq!(lan.changes(), ["-192.168.1.1 released", "+192.168.1.5"]);
-    // A row whose clients went elsewhere is as good as new.
+    // A row whose clients have left has room for new ones.
     lan.join(&Client::new(5, "B"), ip(5), HOUR);
     lan.join(&Client::new(6, "A"), ip(6), HOUR);
     assert_eq!(lan.changes(), ["-192.168.1.5 identity_changed", "+192.168.1.5", "+192.168.1.6"]);
     assert_eq!(refused(&lan, IdentityResult::RowCap), 197);
 }
 
-/// SEC-8: nothing gets into a full row over a restart, neither from the store nor from what the programs kept.
+/// SEC-8: a full row takes no binding at a restart, neither from the store nor from the programs' records.
 #[test]
 fn a_row_is_bounded_over_a_restart_too() {
     let mut lan = Lan::new();
@@ -107,7 +107,7 @@ fn a_row_is_bounded_over_a_restart_too() {
     assert_eq!(refused(&lan, IdentityResult::RowCap), 3);
     let row = &lan.records()[0];
     assert_eq!(row.bindings.iter().map(|binding| binding.ip).collect::<Vec<_>>(), [ip(1), ip(2)]);
-    // A limit that comes while the agent runs puts nobody out.
+    // A lower limit at run time removes no binding.
     let smaller = Settings { max_bindings_per_row: 1, ..lan.core.settings().clone() };
     lan.handle(Input::Settings(Box::new(smaller)));
     assert_eq!(lan.core.bindings(), 2);
@@ -116,7 +116,7 @@ fn a_row_is_bounded_over_a_restart_too() {
     assert_eq!(lan.core.bindings(), 1);
 }
 
-/// SEC-8: ten thousand identities from one hardware address, by client identifiers: as many rows as the cap allows.
+/// SEC-8: of ten thousand identities from one hardware address, as many get a row as the limit allows.
 #[test]
 fn one_hardware_address_brings_a_bounded_number_of_identities() {
     let mut lan = Lan::new();
@@ -131,7 +131,7 @@ fn one_hardware_address_brings_a_bounded_number_of_identities() {
     assert_eq!(lan.core.rows(), 17, "others are not shut out");
 }
 
-/// SEC-8: ten thousand identities from one client are one row at a time.
+/// SEC-8: ten thousand identities of one client are one row at a time.
 #[test]
 fn one_client_has_one_row() {
     let mut lan = Lan::new();
@@ -143,7 +143,7 @@ fn one_client_has_one_row() {
     assert_eq!(lan.rows().into_keys().collect::<Vec<_>>(), ["S99"]);
 }
 
-/// SEC-8: many clients behind one address with one identity are bounded too.
+/// SEC-8: the number of clients behind one address with one identity is bounded, too.
 #[test]
 fn one_hardware_address_brings_a_bounded_number_of_clients() {
     let mut lan = Lan::with(Settings { max_identities_per_mac: 2, ..Settings::default() });
@@ -153,7 +153,7 @@ fn one_hardware_address_brings_a_bounded_number_of_clients() {
     assert_eq!((lan.core.rows(), lan.core.bindings()), (1, 16));
 }
 
-/// A change of identity that the cap refuses loses the old row, because nobody has that identity any more.
+/// A change of identity that the limit refuses removes the old row, because no client has that identity any more.
 #[test]
 fn a_refused_change_of_identity_ends_the_old_row() {
     let mut lan = Lan::with(Settings { max_rows: 2, ..Settings::default() });
@@ -166,7 +166,7 @@ fn a_refused_change_of_identity_ends_the_old_row() {
     assert_eq!(lan.sticky.len(), 2);
 }
 
-/// The memory of requests is bounded: the oldest goes first.
+/// The number of stored requests is bounded: the oldest is discarded first.
 #[test]
 fn requests_without_an_answer_are_bounded() {
     let mut lan = Lan::with(Settings { max_exchanges: 3, ..Settings::default() });
@@ -180,7 +180,7 @@ fn requests_without_an_answer_are_bounded() {
     assert_eq!(lan.changes(), ["+S2", "+S3", "+S4"]);
 }
 
-/// SEC-9: what is no clean UTF-8 makes no row, and is counted; quotes and braces are text.
+/// SEC-9: text that is not clean UTF-8 adds no row and is counted; quotes and braces are ordinary text.
 #[test]
 fn text_is_clean_or_refused() {
     let mut lan = Lan::new();
@@ -200,7 +200,7 @@ fn text_is_clean_or_refused() {
     assert_eq!(lan.rows().into_keys().collect::<Vec<_>>(), ["\"}\\# HELP x"]);
 }
 
-/// The programs have counted what they refused from a client that they know, so the agent does not.
+/// Refusals of a known client's identity are counted by the programs, and not by the agent again.
 #[test]
 fn refusals_of_known_clients_are_counted_once() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -212,7 +212,7 @@ fn refusals_of_known_clients_are_counted_once() {
     assert_eq!(lan.core.counts().identity(MessageType::Request, refused), 0);
 }
 
-/// T-18, T-19a, T-21: what is tolerated is counted.
+/// T-18, T-19a, T-21: tolerated deviations are counted.
 #[test]
 fn what_is_tolerated_is_remarked() {
     let mut lan = Lan::new();
@@ -240,7 +240,7 @@ fn an_event_that_is_no_message_is_counted() {
     assert_eq!(lan.core.counts().remark(Remark::Unreadable), 2);
 }
 
-/// Settings act on what is there, except that nobody is put out of a table that shrinks.
+/// Changed settings take effect at once, but a smaller table keeps its rows.
 #[test]
 fn settings_may_change_while_it_runs() {
     let mut lan = Lan::new();
@@ -249,7 +249,7 @@ fn settings_may_change_while_it_runs() {
     }
     let age = Some(Duration::from_secs(100));
     let mut changed = Settings { max_rows: 1, inform_maximum_age: age, ..lan.core.settings().clone() };
-    // The seed is what clients are known by, so it stays.
+    // The seed keys the clients, so it is not changed.
     changed.kernel.seed += 1;
     lan.handle(Input::Settings(Box::new(changed)));
     lan.inform(&Client::new(1, "S1"), ip(1));
@@ -259,7 +259,7 @@ fn settings_may_change_while_it_runs() {
     assert_eq!(lan.core.rows(), 0);
 }
 
-/// T-31: the longest times neither overflow nor fire.
+/// T-31: extreme durations neither overflow nor expire.
 #[test]
 fn extreme_times_do_no_harm() {
     let settings = Settings { nak_grace: Duration::MAX, expiry_guard: Duration::MAX, ..Settings::default() };
@@ -271,8 +271,8 @@ fn extreme_times_do_no_harm() {
     assert_eq!(lan.core.rows(), 2);
 }
 
-/// GW-16: who is denied by identity, with any class or one, or by hardware address gets no row, and is counted and told;
-/// others do. A rule that comes later takes the row away, and one that goes lets the device in.
+/// GW-16: a device that is excluded by identity (with any class or one class) or by hardware address gets no row, and
+/// is counted and reported; other devices get theirs. A new rule removes the row, and a removed rule admits the device.
 #[test]
 fn a_denied_device_gets_no_row() {
     let deny = |rules: &[&str]| -> Vec<_> { rules.iter().map(|rule| rule.parse().unwrap()).collect() };
@@ -302,7 +302,7 @@ fn a_denied_device_gets_no_row() {
     lan.renew(&Client::new(4, "D"), ip(4), HOUR);
     assert_eq!((lan.changes(), count(&lan)), (vec!["+A".to_owned()], 4));
 
-    // A rule that came while no agent was there.
+    // A rule that was added while no agent was running.
     let kept = lan.records();
     let mut lan = Lan::with(settings(&["00256D/A"]));
     lan.restart_with(kept, 9);

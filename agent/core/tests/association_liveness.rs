@@ -1,4 +1,4 @@
-//! Devices that fall silent: who is probed, when, and what follows.
+//! Tests of silent devices: which are probed, when, and with which result.
 
 mod lan;
 
@@ -12,9 +12,9 @@ use tr111_core::{
 };
 
 const HOUR: u32 = 3_600;
-/// Longer than the probe interval and three unanswered probes.
+/// Longer than the probe interval and three unanswered probes, in seconds.
 const PROBED_S: u64 = 60 + 4;
-/// The same and the search that follows.
+/// `PROBED_S` and the search after it.
 const WINDOW_S: u64 = PROBED_S + 60;
 
 fn lan() -> Lan {
@@ -25,7 +25,7 @@ fn settings() -> Settings {
     Settings { probe_interval: Duration::from_mins(1), probe_count: 3, ..Settings::default() }
 }
 
-/// GW-11: a device that does not answer any more loses its row within the probe interval, three probes and a search.
+/// GW-11: a device that left loses its row after the probe interval, three probes and a search.
 #[test]
 fn a_device_that_left_loses_its_row() {
     let (mut lan, client) = (lan(), Client::new(1, "A"));
@@ -46,7 +46,7 @@ fn a_device_that_left_loses_its_row() {
     assert_eq!(lan.core.next_deadline(), None, "nobody is left to look after");
 }
 
-/// GW-11: one lost probe, or two, and the row stays.
+/// GW-11: one or two lost probes do not remove the row.
 #[test]
 fn a_lost_probe_ends_nothing() {
     for lossy in 1..=2 {
@@ -58,14 +58,14 @@ fn a_lost_probe_ends_nothing() {
         assert_eq!(lan.probes.len() as u32, lossy + 1);
         assert_eq!(lan.core.counts().probes(ProbeResult::Unanswered), u64::from(lossy));
         assert_eq!(lan.core.counts().probes(ProbeResult::Answered), 1);
-        // The count starts anew with the next silence.
+        // The number of lost probes restarts with the next silence.
         lan.lossy = 2;
         lan.pass_s(PROBED_S);
         assert_eq!(lan.changes(), [""; 0]);
     }
 }
 
-/// GW-8: a device that answers keeps its row without any DHCP message, by one probe in an interval.
+/// GW-8: a device that answers keeps its row without DHCP messages, with one probe per interval.
 #[test]
 fn a_device_that_answers_stays() {
     let (mut lan, client) = (lan(), Client::new(1, "A"));
@@ -77,7 +77,7 @@ fn a_device_that_answers_stays() {
     assert!(lan.now.since(row.last_seen).unwrap() <= Duration::from_mins(1), "a sign of life counts for the row");
 }
 
-/// T-6, design.md decision 6: ARP that the kernel saw is enough, and nobody is probed.
+/// T-6: recent ARP messages in the kernel's record make a probe unnecessary.
 #[test]
 fn a_device_that_talks_is_not_probed() {
     let (mut lan, client) = (lan(), Client::new(1, "A"));
@@ -91,7 +91,7 @@ fn a_device_that_talks_is_not_probed() {
     assert_eq!((lan.changes(), lan.probes.len()), (vec!["+A".to_owned()], 0));
 }
 
-/// GW-8, T-6: a device that answers no ARP, and from whose address frames come, stays as long as they do.
+/// GW-8, T-6: a device that does not answer ARP is kept as long as frames with its address arrive.
 #[test]
 fn a_device_that_talks_but_answers_no_arp_stays() {
     let (mut lan, client) = (lan(), Client::new(1, "A"));
@@ -112,7 +112,7 @@ fn a_device_that_talks_but_answers_no_arp_stays() {
     assert_eq!(lan.changes(), ["-A disconnected"]);
 }
 
-/// A device that is heard during the search stays, and what the search finds afterwards says nothing new.
+/// An ARP message or an ACK during the search keeps the device; later results of the search are ignored.
 #[test]
 fn arp_or_an_ack_ends_the_search() {
     for by_arp in [true, false] {
@@ -137,7 +137,7 @@ fn arp_or_an_ack_ends_the_search() {
     }
 }
 
-/// T-6: a row that came by INFORM lives by liveness alone, and goes by it.
+/// T-6: a row from an INFORM is kept and removed by liveness alone.
 #[test]
 fn an_inform_row_goes_with_its_device() {
     let (mut lan, client) = (lan(), Client::new(1, "A"));
@@ -149,7 +149,7 @@ fn an_inform_row_goes_with_its_device() {
     assert_eq!(lan.changes(), ["-A disconnected"]);
 }
 
-/// design.md decision 6: what is behind a relay lives by its lease only.
+/// T-6: for a device behind a relay agent, only its lease counts.
 #[test]
 fn relayed_devices_are_never_probed() {
     let (mut lan, client) = (lan(), Client { relay: Some(ip(2)), ..Client::new(1, "A") });
@@ -162,7 +162,7 @@ fn relayed_devices_are_never_probed() {
     assert_eq!(lan.changes(), ["-A expired"]);
 }
 
-/// T-10: of two stations with one identity the row stays while one is there.
+/// T-10: a row of two stations is kept while one of them is present.
 #[test]
 fn a_row_stays_while_one_of_its_stations_answers() {
     let mut lan = lan();
@@ -177,14 +177,14 @@ fn a_row_stays_while_one_of_its_stations_answers() {
     assert_eq!(lan.changes(), ["-A disconnected"]);
 }
 
-/// The addresses that are watched.
+/// The addresses whose ARP messages are recorded.
 fn watched(lan: &Lan) -> Vec<[u8; 4]> {
     let mut addresses: Vec<_> = lan.neighbours.keys().map(|neighbour| neighbour.address).collect();
     addresses.sort_unstable();
     addresses
 }
 
-/// Each address is watched while a binding has it; what an earlier station said does not count for a later one.
+/// An address is recorded while a binding has it; messages of an earlier station do not count for a later one.
 #[test]
 fn an_address_is_watched_while_a_binding_has_it() {
     let mut lan = lan();
@@ -207,8 +207,8 @@ fn an_address_is_watched_while_a_binding_has_it() {
     assert!(lan.neighbours.is_empty());
 }
 
-/// GW-8: behind a repeater, which answers with its own hardware address and forwards nothing to others, a device stays.
-/// Who answered is known and is asked by unicast from then on.
+/// GW-8: a device behind a repeater, which answers with its own hardware address and forwards no frames to others, is
+/// kept. The repeater's address is then known and is probed by unicast.
 #[test]
 fn a_device_behind_a_repeater_stays() {
     const REPEATER: [u8; 6] = [2, 0, 0, 0, 0, 0xbb];
@@ -228,7 +228,7 @@ fn a_device_behind_a_repeater_stays() {
     assert_eq!(lan.changes(), ["-A disconnected"]);
 }
 
-/// T-6: a client's own DHCP message is a sign of life; one that another station sends in its name is none.
+/// T-6: a DHCP message is a sign of life of the client that sent it, but not if another station sent it.
 #[test]
 fn a_dhcp_message_is_a_sign_of_life_of_its_sender_only() {
     let (mut lan, client) = (lan(), Client::new(1, "A").with_id(b"1"));
@@ -246,7 +246,7 @@ fn a_dhcp_message_is_a_sign_of_life_of_its_sender_only() {
     assert_eq!(lan.changes(), ["-A disconnected"]);
 }
 
-/// An ACK is a sign of life, also in the middle of probing.
+/// An ACK is a sign of life, also during probing.
 #[test]
 fn an_ack_ends_the_probing() {
     let (mut lan, client) = (lan(), Client::new(1, "A"));
@@ -260,13 +260,13 @@ fn an_ack_ends_the_probing() {
     assert_eq!((lan.changes(), lan.probes.len()), (vec!["+A".to_owned()], 2));
 }
 
-/// A map that cannot be read is no sign of life.
+/// A map that cannot be read gives no sign of life.
 #[test]
 fn an_inquiry_without_an_answer_is_silence() {
     let (mut lan, client) = (lan(), Client::new(1, "A"));
     lan.join(&client, ip(100), HOUR);
     let mut probes = 0;
-    // Past the harness, which answers.
+    // Without the harness, which would answer.
     while let Some(deadline) = lan.core.next_deadline() {
         lan.core.handle(deadline, Input::Tick);
         probes += std::iter::from_fn(|| lan.core.poll_output()).filter(|o| matches!(o, Output::Probe { .. })).count();
@@ -274,7 +274,7 @@ fn an_inquiry_without_an_answer_is_silence() {
     assert_eq!((probes, lan.core.rows()), (3, 0));
 }
 
-/// Clients that come together are not probed together, and each in its own time.
+/// Clients that arrived together are probed at different times.
 #[test]
 fn probes_are_spread() {
     let mut lan = lan();
@@ -290,7 +290,7 @@ fn probes_are_spread() {
     assert!(different.len() >= 7, "over {} different seconds", different.len());
 }
 
-/// An interval of 0 is off; one that comes later asks for everybody within it.
+/// An interval of 0 disables probing; after it is enabled, all devices are probed within one interval.
 #[test]
 fn probing_may_be_switched() {
     let mut lan = Lan::with(Settings { probe_interval: Duration::ZERO, ..settings() });
@@ -309,7 +309,7 @@ fn probing_may_be_switched() {
     assert_eq!(lan.core.rows(), 0, "another setting starts nothing anew");
 }
 
-/// The shortest interval and count still tell who is there.
+/// Present devices are kept with the shortest interval and one probe, too.
 #[test]
 fn one_second_and_one_probe_keep_who_answers() {
     let settings = Settings { probe_interval: Duration::from_secs(1), probe_count: 1, ..Settings::default() };
@@ -321,7 +321,7 @@ fn one_second_and_one_probe_keep_who_answers() {
     assert_eq!(lan.changes(), ["+A", "+B", "-B disconnected"]);
 }
 
-/// GW-11: a link that is down for as long as a silent device gets has lost everybody behind it, and nobody else.
+/// GW-11: the rows behind a link that is down too long are removed, and no others.
 #[test]
 fn rows_go_with_a_link_that_stays_down() {
     let mut lan = lan();
@@ -330,7 +330,7 @@ fn rows_go_with_a_link_that_stays_down() {
     lan.inform(&Client::new(2, "B"), ip(2));
     lan.handle(Input::LinkDown { ifindex: lan::LAN + 1 });
     lan.handle(Input::LinkDown { ifindex: lan::LAN });
-    // Saying it again changes nothing.
+    // A repeated report has no effect.
     lan.pass_s(20);
     lan.handle(Input::LinkDown { ifindex: lan::LAN });
     lan.pass_s(PROBED_S - 1 - 20 - 1);
@@ -342,8 +342,8 @@ fn rows_go_with_a_link_that_stays_down() {
     assert_eq!(lan.probes.len(), 0, "nobody can be asked behind a link that is down");
 }
 
-/// GW-11: a link that flaps costs no row, also of who was silent and half probed; who is gone behind it goes by the
-/// probes that follow.
+/// GW-11: a flapping link removes no row, not even of devices that were silent and being probed; devices that have left
+/// are removed by the following probes.
 #[test]
 fn a_link_that_flaps_costs_no_row_but_of_who_does_not_answer_after() {
     let (mut lan, stays, leaves) = (lan(), Client::new(1, "A"), Client::new(2, "B"));
@@ -364,8 +364,8 @@ fn a_link_that_flaps_costs_no_row_but_of_who_does_not_answer_after() {
     assert_eq!(lan.changes(), [""; 0]);
 }
 
-/// An interface that is made anew has another index: rows keep their numbers and bindings, programs know the clients
-/// by the new one, and liveness, lease and RELEASE go on there.
+/// After an interface was created again with another index, rows keep their instance numbers and bindings, the programs
+/// know the clients by the new index, and liveness, lease and RELEASE work there.
 #[test]
 fn bindings_move_to_the_interface_that_was_made_anew() {
     let (mut lan, stays, leaves) = (lan(), Client::new(1, "A"), Client::new(2, "B"));

@@ -1,7 +1,7 @@
-//! Any order of messages, against a model that is small enough to be obviously right.
+//! Property tests: any order of messages, compared with a simple model.
 //!
-//! [`lan::Lan`] checks after every event that the table, its outputs and its counters agree, and that no row lacks a
-//! binding or shares its key. Here the table is also compared with what the model says it holds.
+//! After each event, [`lan::Lan`] checks that the table, its outputs and its counters agree, and that each row has a
+//! binding and a unique key. These tests also compare the table with the model.
 
 mod lan;
 
@@ -12,21 +12,21 @@ use proptest::prelude::*;
 use tr111_common::dhcp4::{MessageType, option};
 use tr111_core::{association::Settings, dhcp::Message, time::BootTime};
 
-/// Clients, identities and addresses are few, so that they meet.
+/// Few clients, identities and addresses, so that they interfere.
 const CLIENTS: u8 = 4;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// DISCOVER without an answer.
+    /// A DISCOVER without a reply.
     Discover(u8, Option<u8>),
-    /// REQUEST, and what the server says: an address and a lease in seconds, NAK or nothing.
+    /// A REQUEST and its reply: an address and a lease in seconds, NAK, or none.
     Request(u8, Option<u8>, Answer),
     Inform(u8, Option<u8>, u8, bool),
     Release(u8, u8),
     Decline(u8, u8),
-    /// The last ACK or NAK leaves again.
+    /// The last ACK or NAK is sent again.
     Repeat,
-    /// The agent starts anew.
+    /// The agent restarts.
     Restart,
     Pass(u64),
 }
@@ -70,7 +70,7 @@ fn client(number: u8, serial: Option<u8>) -> Client {
     if number.is_multiple_of(2) { client } else { client.with_id(&[number]) }
 }
 
-/// What the model knows of a client.
+/// The model's state of a client.
 #[derive(Clone, Debug, PartialEq)]
 struct Known {
     serial: u8,
@@ -97,7 +97,7 @@ impl Model {
         self.clients.retain(|_, known| known.end() > now);
     }
 
-    /// The core may be late by a tick of 67 ms.
+    /// Whether the core may still have a binding that expired less than a tick (67 ms) ago.
     fn has_just_expired(&self, now: BootTime) -> bool {
         let tick = Duration::from_millis(70);
         self.clients.values().any(|known| known.end() <= now && known.end() + tick > now)
@@ -126,7 +126,7 @@ impl Model {
             self.clients.insert(number, Known { serial, ..known });
             return;
         }
-        // Another station that has the address answers when it is asked.
+        // If another station has the address, it answers ARP.
         let keeps = |holder: u8| is_leased(&self.clients[&holder]) || holder / 2 != client / 2;
         if holder.is_some_and(|holder| Some(holder) != current && keeps(holder)) {
             return;
@@ -146,7 +146,7 @@ impl Model {
     }
 }
 
-/// The order of a row's bindings is not the model's business.
+/// The order of the bindings in a row is not modelled.
 fn sorted(mut rows: BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<u8>> {
     for hosts in rows.values_mut() {
         hosts.sort_unstable();
@@ -155,7 +155,7 @@ fn sorted(mut rows: BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
-    // Everybody answers, so nobody goes for silence; and nobody waits.
+    // All stations answer, so none is removed for silence, and changes are not limited.
     let mut lan = Lan::with(Settings {
         probe_interval: Duration::from_mins(1),
         change_interval: Duration::ZERO,
@@ -218,7 +218,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             }
             Step::Restart => {
                 lan.restart();
-                // A grace does not outlive the agent.
+                // The grace period does not survive a restart.
                 model.clients.values_mut().for_each(|known| known.grace = None);
             }
             Step::Pass(seconds) => {
@@ -231,7 +231,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
         model.expire(lan.now);
         prop_assert_eq!(sorted(lan.rows()), model.rows(), "after {:?}", step);
     }
-    // In the end every lease but the infinite ones runs out.
+    // In the end all leases but the infinite ones expire.
     lan.pass(Duration::from_hours(1));
     model.clients.retain(|_, known| known.end() == BootTime::NEVER);
     prop_assert_eq!(sorted(lan.rows()), model.rows());
@@ -241,13 +241,13 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// GW-6, GW-7, GW-9, GW-10, GW-17: the rows are what acknowledged exchanges, releases and time make of them.
+    /// GW-6, GW-7, GW-9, GW-10, GW-17: the rows follow from acknowledged exchanges, releases and time.
     #[test]
     fn any_order_of_messages_makes_the_rows_of_the_model(steps in prop::collection::vec(step(), 1..60)) {
         run(steps)?;
     }
 
-    /// GW-6, GW-7: whatever arrives, in whatever state, no row is without an ACK, without a binding, or double.
+    /// GW-6, GW-7: after any input in any state, each row has had an ACK, has a binding and is unique.
     #[test]
     fn mutated_messages_never_break_the_table(
         steps in prop::collection::vec((0..CLIENTS, 0u8..3, 1u8..5, 0u8..8, prop::collection::vec((0usize..400, any::<u8>()), 0..3)), 1..60),

@@ -1,4 +1,4 @@
-//! What the table keeps over a restart of the agent, and what it learns of ACKs that it missed.
+//! Tests of the table after a restart of the agent, and after ACKs that the agent missed.
 
 mod lan;
 
@@ -18,7 +18,7 @@ fn probing() -> Lan {
     Lan::with(Settings { probe_interval: Duration::from_mins(1), ..Settings::default() })
 }
 
-/// T-30: rows, bindings, leases and clients are there again, the number of entries with them, and nobody is told.
+/// T-30: rows, bindings, leases, clients and the number of entries are restored, and nothing is reported as new.
 #[test]
 fn a_restart_changes_nothing() {
     let mut lan = probing();
@@ -36,7 +36,7 @@ fn a_restart_changes_nothing() {
         (sticky, watched),
         "T-4: the clients are sticky as before"
     );
-    // The restored rows are rows like others: they are renewed, released and expire.
+    // Restored rows behave like others: they are renewed, released and expire.
     lan.renew(&Client::new(2, "A"), ip(2), HOUR);
     lan.release(&Client::new(1, "A").with_id(b"\x01id"), ip(1));
     assert_eq!(lan.changes(), ["-192.168.1.1 released"]);
@@ -44,7 +44,7 @@ fn a_restart_changes_nothing() {
     assert_eq!(lan.changes(), ["-A expired"]);
 }
 
-/// T-30: a lease that ran out meanwhile goes with the first tick, and its row with it.
+/// T-30: a lease that expired meanwhile is removed at the first tick, with its row.
 #[test]
 fn leases_that_ran_out_meanwhile_expire_at_once() {
     let mut lan = Lan::new();
@@ -59,8 +59,8 @@ fn leases_that_ran_out_meanwhile_expire_at_once() {
     assert_eq!(lan.changes(), ["-A expired"]);
 }
 
-/// T-31, T-56: after a reboot with a clock that is years behind, instants of the last boot are years ahead. A lease is no
-/// longer than it was.
+/// T-31, T-56: after a reboot with a clock that is years behind, stored times are years ahead. A lease is not longer
+/// than before.
 #[test]
 fn after_a_reboot_with_a_clock_that_is_behind_leases_end() {
     let mut lan = Lan::new();
@@ -83,7 +83,7 @@ fn after_a_reboot_with_a_clock_that_is_behind_leases_end() {
     assert_eq!(lan.changes(), ["-A expired"]);
 }
 
-/// T-30: everybody is asked for within one probe interval, spread over it; who is gone goes.
+/// T-30: all stations are probed within one probe interval, at different times; absent ones are removed.
 #[test]
 fn after_a_restart_everybody_is_asked_for() {
     let mut lan = probing();
@@ -95,7 +95,7 @@ fn after_a_restart_everybody_is_asked_for() {
     }
     let (records, next) = (lan.records(), lan.core.next_instance());
     lan.now = lan.now + Duration::from_hours(1);
-    // A map that was made anew: nothing was heard since the last ACK.
+    // A new map: there were no ARP messages since the last ACK.
     lan.restart_with(records.clone(), next);
     for record in &records {
         let neighbour = record.bindings[0].neighbour().unwrap();
@@ -109,8 +109,8 @@ fn after_a_restart_everybody_is_asked_for() {
     assert_eq!(lan.core.rows(), 50);
 }
 
-/// Two rows as an agent finds them after a loss of power in which their leases ended: nothing of the kernel is there any
-/// more, and the renewal of the first was not written.
+/// Two stored rows after a loss of power during which their leases expired: the kernel's maps are empty, and the
+/// renewal of the first lease was not stored.
 fn after_a_loss_of_power() -> Lan {
     let mut lan = probing();
     for number in 1..=2 {
@@ -124,8 +124,8 @@ fn after_a_loss_of_power() -> Lan {
     lan
 }
 
-/// T-30: what the store lacks after a loss of power is asked for. A device that is there keeps its row, with a lease that
-/// is no longer than the last one; the others go as expired.
+/// T-30: after a loss of power, stations whose stored lease has expired are probed. A present device keeps its row,
+/// with a lease that is not longer than the last one; the others are removed as expired.
 #[test]
 fn after_a_loss_of_power_a_lease_that_has_ended_is_asked_for_before_its_row_goes() {
     let mut lan = after_a_loss_of_power();
@@ -143,7 +143,7 @@ fn after_a_loss_of_power_a_lease_that_has_ended_is_asked_for_before_its_row_goes
     assert_eq!(lan.changes(), ["-S1 expired"]);
 }
 
-/// A device that answers no ARP is searched for as ever, and one that renews needs no answer.
+/// Other signs of life are searched for as usual, and a device that renews needs no probe.
 #[test]
 fn after_a_loss_of_power_other_signs_of_life_count_too() {
     let mut lan = after_a_loss_of_power();
@@ -157,7 +157,7 @@ fn after_a_loss_of_power_other_signs_of_life_count_too() {
     assert_eq!(lan.changes(), ["-S2 expired"]);
 }
 
-/// T-31: a reboot leaves no length of a lease that was over before it. A device that is there has its row for a day then.
+/// T-31: after a reboot the length of an expired lease is unknown. A present device then keeps its row for 24 hours.
 #[test]
 fn after_a_reboot_a_device_that_is_there_keeps_its_row() {
     let mut lan = after_a_loss_of_power();
@@ -177,7 +177,7 @@ fn after_a_reboot_a_device_that_is_there_keeps_its_row() {
     assert_eq!(lan.changes(), ["-S1 expired"]);
 }
 
-/// What the programs recorded is as new as the store, or newer: after a SIGKILL nothing is doubtful.
+/// The programs' record is at least as new as the store, so after a SIGKILL no lease is in doubt.
 #[test]
 fn a_lease_that_has_ended_by_the_programs_record_goes_at_once() {
     let mut lan = probing();
@@ -193,8 +193,8 @@ fn a_lease_that_has_ended_by_the_programs_record_goes_at_once() {
     assert_eq!(lan.changes(), ["-A expired"]);
 }
 
-/// A renewal that was not written is in the programs' record, which is read behind what waited in the ring: until then, no
-/// lease ends.
+/// A renewal that was not stored is in the programs' record, which is read before the events in the ring: until then no
+/// lease is removed.
 #[test]
 fn no_lease_ends_before_the_programs_records_are_read() {
     for relay in [None, Some(ip(200))] {
@@ -218,7 +218,7 @@ fn no_lease_ends_before_the_programs_records_are_read() {
     }
 }
 
-/// Behind a relay nobody can be asked.
+/// Behind a relay agent, stations cannot be probed.
 #[test]
 fn after_a_loss_of_power_a_lease_behind_a_relay_is_over_at_its_end() {
     let mut lan = probing();
@@ -232,7 +232,7 @@ fn after_a_loss_of_power_a_lease_behind_a_relay_is_over_at_its_end() {
     assert_eq!(lan.changes(), ["-A expired"]);
 }
 
-/// T-32: numbers of rows that went before the restart are not given out again.
+/// T-32: instance numbers of rows that were removed before the restart are not reused.
 #[test]
 fn instance_numbers_grow_over_a_restart() {
     let mut lan = Lan::new();
@@ -272,7 +272,7 @@ fn record(lan: &Lan, instance: u32, serial: &str, clients: &[u8]) -> Record {
     }
 }
 
-/// Records that contradict each other make a table without contradictions (GW-7, DM-4).
+/// Contradicting records are left out, so the table is consistent (GW-7, DM-4).
 #[test]
 fn contradictions_in_the_store_are_left_out() {
     let mut lan = Lan::new();
@@ -293,13 +293,13 @@ fn contradictions_in_the_store_are_left_out() {
     assert_eq!(rows, [(1, "A".into()), (4, "D".into()), (7, "G".into())]);
     assert_eq!(lan.rows()["A"], [1, 2, 3]);
     assert_eq!(lan.core.next_instance(), 8);
-    // Once more changes nothing.
+    // A second restore changes nothing.
     let before = lan.records();
     lan.core.restore(lan.now, records, 4);
     assert_eq!((lan.records(), lan.core.poll_output()), (before, None));
 }
 
-/// T-31: times from a clock that was ahead are not believed.
+/// T-31: times in the future, from a clock that was ahead, are limited to now.
 #[test]
 fn times_from_the_future_are_now() {
     let mut lan = Lan::new();
@@ -311,7 +311,7 @@ fn times_from_the_future_are_now() {
     assert_eq!((row.first_seen, row.last_seen), (lan.now, lan.now));
 }
 
-/// T-30: whatever an ACK changes is put out, so that it can be kept.
+/// T-30: every change by an ACK is an output, so that it can be stored.
 #[test]
 fn renewals_are_put_out() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -334,7 +334,7 @@ fn renewals_are_put_out() {
     assert!(matches!(&lan.outputs[..], [.., Output::BindingRenewed { changed: true, .. }]), "another address");
 }
 
-/// T-29: an ACK that the ring lost makes the row that it would have made.
+/// T-29: an ACK that the ring lost adds the same row as the ACK would have.
 #[test]
 fn a_lost_ack_makes_its_row() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -353,7 +353,7 @@ fn a_lost_ack_makes_its_row() {
     assert_eq!(lan.changes(), ["-A expired"], "the lease counts from the ACK");
 }
 
-/// T-29: a lost ACK to INFORM makes a row without a lease.
+/// T-29: a lost ACK to an INFORM adds a row without a lease.
 #[test]
 fn a_lost_ack_to_inform_makes_its_row() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -363,7 +363,8 @@ fn a_lost_ack_to_inform_makes_its_row() {
     assert_eq!((binding.ip, binding.source, binding.lease_expires), (ip(50), Source::Inform, None));
 }
 
-/// T-29: a lost renewal extends the lease, keeps the client's identifier, and ends a grace; an old ACK does nothing.
+/// T-29: a lost renewal extends the lease, keeps the client identifier, and ends a grace period; an old ACK has no
+/// effect.
 #[test]
 fn a_lost_renewal_extends_the_lease() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A").with_id(b"\x01id"));
@@ -375,7 +376,7 @@ fn a_lost_renewal_extends_the_lease() {
     lan.pass_s(90);
     lan.nak(&client, ip(100));
     lan.pass_s(1);
-    // T-9: without an identity as well.
+    // T-9: without an identity, too.
     let ack = lan.last_ack(&Client { option: None, ..client.clone() }, MessageType::Request, ip(100), 100);
     lan.reconcile(&client, &ack);
     let binding = lan.core.record(1).unwrap().bindings.remove(0);
@@ -384,7 +385,7 @@ fn a_lost_renewal_extends_the_lease() {
     assert_eq!(lan.changes(), ["+A"]);
 }
 
-/// T-29: a lease that is over makes no row, and ends the one that its client has.
+/// T-29: an expired lease adds no row, and ends the client's present one.
 #[test]
 fn a_lost_ack_whose_lease_is_over_makes_no_row() {
     let (mut lan, client, known) = (Lan::new(), Client::new(1, "A"), Client::new(2, "B"));
@@ -400,7 +401,7 @@ fn a_lost_ack_whose_lease_is_over_makes_no_row() {
     assert_eq!(lan.changes(), ["-B expired"]);
 }
 
-/// T-29: an address that went on to another client stays there.
+/// T-29: an address that was assigned to another client stays with that client.
 #[test]
 fn a_lost_ack_takes_no_address_from_its_next_holder() {
     let (mut lan, first, second) = (Lan::new(), Client::new(1, "A"), Client::new(2, "B"));
@@ -411,8 +412,8 @@ fn a_lost_ack_takes_no_address_from_its_next_holder() {
     assert_eq!(lan.changes(), ["+B"]);
 }
 
-/// T-29: a lease whose end the programs recorded is over, whether or not the store had heard of it; a newer binding and
-/// one with another address stay.
+/// T-29: a lease whose end the programs recorded has ended, whether or not the store has it; a newer binding and one
+/// with another address are kept.
 #[test]
 fn a_lease_that_ended_unheard_is_over() {
     let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
@@ -441,7 +442,7 @@ fn a_lease_that_ended_unheard_is_over() {
     }
 }
 
-/// T-26, GW-2: an ACK of another server, or to a client without an identity, makes no row.
+/// T-26, GW-2: an ACK of another server, or to a client without an identity, adds no row.
 #[test]
 fn a_lost_ack_that_would_have_made_no_row_makes_none() {
     let mut lan = Lan::new();
@@ -453,14 +454,14 @@ fn a_lost_ack_that_would_have_made_no_row_makes_none() {
     let nowhere = lan.last_ack(&Client::new(3, "C"), MessageType::Request, Ipv4Addr::UNSPECIFIED, HOUR);
     lan.reconcile(&Client::new(3, "C"), &nowhere);
     assert_eq!(lan.core.rows(), 0);
-    // Behind a relay any server may be.
+    // Behind a relay agent any server is accepted.
     foreign.giaddr = ip(2).octets();
     lan.reconcile(&Client::new(1, "A"), &foreign);
     assert_eq!(lan.changes(), ["+A"]);
     assert!(lan.core.record(1).unwrap().bindings[0].relayed);
 }
 
-/// T-29, T-31: what waited in the ring while the last ACK was read is older, and changes nothing.
+/// T-29, T-31: events that waited in the ring while the last ACK was read are older and have no effect.
 #[test]
 fn events_from_before_the_last_ack_are_history() {
     let (mut lan, client, other) = (Lan::new(), Client::new(1, "A"), Client::new(2, "B"));

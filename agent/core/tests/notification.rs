@@ -1,4 +1,4 @@
-//! What the ACS is told, when, and until when.
+//! Tests of notifications to the ACS: content, time and acknowledgement.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ impl Source for Values {
     }
 }
 
-/// The core, its clock, and the number of entries.
+/// The core, the time and the number of entries.
 struct Acs {
     core: Notifications,
     now: BootTime,
@@ -82,7 +82,7 @@ impl Acs {
         Self { core: Notifications::new(Root::Igd, settings, State::default()), now: start, rows: 0, start }
     }
 
-    /// With Active on the number of entries, and a limit.
+    /// A core with Active on the number of entries, and a limit in seconds.
     fn active(limit: u32) -> Self {
         let mut acs = Self::new(Settings::default());
         acs.set(ENTRIES, Attribute::Active).unwrap();
@@ -102,7 +102,7 @@ impl Acs {
         self.handle(Input::Changed { name, before, value, cause: Cause::Other });
     }
 
-    /// Rows come (1) or go (-1), one after the other.
+    /// Adds (1) or removes (-1) rows, one after the other.
     fn rows(&mut self, steps: &[i32]) {
         for step in steps {
             let before = self.rows.to_string();
@@ -121,7 +121,7 @@ impl Acs {
         self.handle(Input::Tick);
     }
 
-    /// What was put out since the last call: seconds from the start, and the values.
+    /// Notifications since the last call: seconds from the start, and the values.
     fn told(&mut self) -> Vec<(u64, String)> {
         let told = std::iter::from_fn(|| self.core.poll_output()).map(|output| {
             let Output::Notify { time, parameters, kind, .. } = output;
@@ -141,7 +141,7 @@ fn told(expected: &[(u64, &str)]) -> Vec<(u64, String)> {
     expected.iter().map(|(at, values)| (*at, (*values).to_owned())).collect()
 }
 
-/// GW-12, GW-13, DM-2: with Active on the number of entries, each addition and each removal is told.
+/// GW-12, GW-13, DM-2: with Active on the number of entries, each addition and each removal is notified.
 #[test]
 fn every_addition_and_removal_is_told() {
     let mut acs = Acs::active(0);
@@ -151,7 +151,7 @@ fn every_addition_and_removal_is_told() {
     assert_eq!(acs.told(), told(&[(0, "N=1"), (0, "N=2"), (5, "N=1")]));
 }
 
-/// GW-13: Off tells nothing, and a change that was made before stays untold.
+/// GW-13: with Off nothing is notified, and earlier changes are not notified later.
 #[test]
 fn without_an_attribute_nothing_is_told() {
     let mut acs = Acs::new(Settings::default());
@@ -164,7 +164,7 @@ fn without_an_attribute_nothing_is_told() {
     assert_eq!(acs.told(), []);
 }
 
-/// GW-13: a Passive parameter makes no notification, and goes with the next one.
+/// GW-13: a Passive change causes no notification, and is included in the next one.
 #[test]
 fn a_passive_change_goes_with_the_next_notification() {
     let mut acs = Acs::new(Settings::default());
@@ -177,7 +177,8 @@ fn a_passive_change_goes_with_the_next_notification() {
     assert_eq!(acs.told(), told(&[(100, "SerialNumber=GW2 N=2")]));
 }
 
-/// GW-14, T-12: the first change goes at once, later ones together with the latest value when the limit allows.
+/// GW-14, T-12: the first change is notified at once; later ones are combined into one with the latest value, when the
+/// limit allows.
 #[test]
 fn the_limit_delays_and_coalesces() {
     let mut acs = Acs::active(30);
@@ -193,7 +194,7 @@ fn the_limit_delays_and_coalesces() {
     assert_eq!(acs.told(), told(&[(130, "N=4")]), "after a quiet time the next is at once again");
 }
 
-/// GW-14: the limit is about the number of entries; other parameters do not wait, and take what waits along.
+/// GW-14: the limit applies to the number of entries; other changes are notified at once, with all waiting changes.
 #[test]
 fn the_limit_is_about_the_number_of_entries() {
     let mut acs = Acs::active(30);
@@ -213,7 +214,7 @@ fn the_limit_is_about_the_number_of_entries() {
     assert_eq!(acs.told(), told(&[(40, "N=3")]));
 }
 
-/// T-12, DM-3: a new limit counts for what already waits, in both directions.
+/// T-12, DM-3: a changed limit applies to waiting changes, whether longer or shorter.
 #[test]
 fn a_new_limit_counts_for_what_waits() {
     let mut acs = Acs::active(30);
@@ -231,7 +232,7 @@ fn a_new_limit_counts_for_what_waits() {
     assert_eq!(acs.told(), told(&[(45, "N=3")]));
 }
 
-/// T-12: an addition and a removal within the wait are told, because each must be; unless the operator wants silence.
+/// T-12: an addition and a removal within the limit are notified, unless the operator suppresses that.
 #[test]
 fn what_was_undone_is_told_unless_suppressed() {
     for (suppress_net_zero, expected) in [(false, vec![(0, "N=1"), (30, "N=1")]), (true, vec![(0, "N=1")])] {
@@ -243,7 +244,7 @@ fn what_was_undone_is_told_unless_suppressed() {
     }
 }
 
-/// T-11: another identity on a client is two changes, though the number is the same afterwards.
+/// T-11: another identity of a client is two changes, although the number is unchanged.
 #[test]
 fn a_change_of_identity_is_two_notifications() {
     let mut acs = Acs::active(0);
@@ -251,7 +252,7 @@ fn a_change_of_identity_is_two_notifications() {
     assert_eq!(acs.told(), told(&[(0, "N=1"), (0, "N=0"), (0, "N=1")]));
 }
 
-/// TR-069 A.3.2.1: what the ACS wrote itself it knows.
+/// TR-069 A.3.2.1: writes of the ACS are not notified to it.
 #[test]
 fn writes_of_the_acs_are_not_told() {
     let mut acs = Acs::active(30);
@@ -263,8 +264,8 @@ fn writes_of_the_acs_are_not_told() {
     assert_eq!(acs.told(), told(&[(100, "ManageableDeviceNotificationLimit=60")]), "somebody else's write is");
 }
 
-/// DM-8, DM-10: Active and Passive on every parameter of table 2 but those of rows; Passive on those as well.
-/// DM-9: Active on a row's parameters is fault 9009, unless the operator lets it.
+/// DM-8, DM-10: Active and Passive are accepted on all parameters of table 2 except those of rows, which accept
+/// Passive. DM-9: Active on the parameters of a row is fault 9009, unless the operator allows it.
 #[test]
 fn attributes_are_taken_and_refused_as_the_data_model_says() {
     let mut acs = Acs::new(Settings::default());
@@ -286,7 +287,7 @@ fn attributes_are_taken_and_refused_as_the_data_model_says() {
     assert_eq!(acs.core.attribute(SERIAL), Attribute::Active);
 }
 
-/// A partial path sets everything below it, or nothing; a name that is not there is fault 9005.
+/// A partial path sets all parameters below it, or none; an unknown name is fault 9005.
 #[test]
 fn a_partial_path_sets_all_or_nothing() {
     let mut acs = Acs::new(Settings::default());
@@ -304,7 +305,7 @@ fn a_partial_path_sets_all_or_nothing() {
     assert_eq!(acs.core.state(), State::default());
 }
 
-/// Numbers of rows are not given out twice (T-32), so the attributes of a row go with it.
+/// Instance numbers are not reused (T-32), so the attributes of a row are removed with it.
 #[test]
 fn attributes_of_a_row_go_with_it() {
     let mut acs = Acs::new(Settings::default());
@@ -315,7 +316,7 @@ fn attributes_of_a_row_go_with_it() {
     assert_eq!((acs.core.attribute(SERIAL), acs.core.attribute(ENTRIES)), (Attribute::Off, Attribute::Passive));
 }
 
-/// A change that waits is not told once its parameter is Off, or gone.
+/// A waiting change is discarded when its parameter is set to Off or removed.
 #[test]
 fn what_nobody_wants_any_more_is_not_told() {
     let mut acs = Acs::new(Settings::default());
@@ -330,12 +331,12 @@ fn what_nobody_wants_any_more_is_not_told() {
     assert_eq!(acs.told(), told(&[(0, "SerialNumber=GW2 N=2")]));
 }
 
-/// The numbers of what waits for an acknowledgement.
+/// Numbers of the unacknowledged notifications.
 fn pending(core: &Notifications, after: u64) -> Vec<u64> {
     core.pending(after).map(|pending| pending.sequence).collect()
 }
 
-/// Each notification stays until it is acknowledged, and those before it with it.
+/// A notification is kept until it or a later one is acknowledged.
 #[test]
 fn notifications_stay_until_they_are_acknowledged() {
     let mut acs = Acs::active(0);
@@ -350,7 +351,7 @@ fn notifications_stay_until_they_are_acknowledged() {
     assert_eq!(acs.told(), told(&[(0, "N=3")]), "the others went before they were put out");
 }
 
-/// T-30: over a restart nothing is lost, nothing that was acknowledged comes again, and the limit goes on.
+/// T-30: a restart loses no notification, repeats no acknowledged one, and keeps the limit.
 #[test]
 fn a_restart_loses_and_repeats_nothing() {
     let mut acs = Acs::active(30);
@@ -372,7 +373,7 @@ fn a_restart_loses_and_repeats_nothing() {
     assert_eq!(acs.core.attribute(LIMIT), Attribute::Passive);
 }
 
-/// T-31: a last notification in the future, by a clock that was wrong, delays no longer than the limit.
+/// T-31: a stored time in the future, from a wrong clock, delays notifications by at most the limit.
 #[test]
 fn a_wrong_clock_does_not_silence() {
     let mut acs = Acs::active(30);
@@ -384,8 +385,8 @@ fn a_wrong_clock_does_not_silence() {
     assert_eq!(acs.told(), told(&[(30, "N=1")]));
 }
 
-/// UCR-14, T-27: a Connection Request asks for one session, however many come before it was acknowledged; the next one
-/// after that asks for another.
+/// UCR-14, T-27: Connection Requests cause one session until its notification is acknowledged; the next one after that
+/// causes another session.
 #[test]
 fn connection_requests_are_coalesced_while_one_is_not_acknowledged() {
     let mut acs = Acs::new(Settings::default());
@@ -399,7 +400,7 @@ fn connection_requests_are_coalesced_while_one_is_not_acknowledged() {
     acs.handle(Input::ConnectionRequest);
     acs.handle(Input::ConnectionRequest);
     assert_eq!(kinds(&acs), [(2, Kind::ConnectionRequest)]);
-    // The first session's number again acknowledges nothing of the second.
+    // Repeating the first acknowledgement does not acknowledge the second notification.
     assert!(acs.core.acknowledge(1));
     assert_eq!(kinds(&acs), [(2, Kind::ConnectionRequest)]);
     acs.core = Notifications::new(Root::Igd, Settings::default(), acs.core.state());
@@ -410,7 +411,7 @@ fn connection_requests_are_coalesced_while_one_is_not_acknowledged() {
     assert_eq!(Kind::ConnectionRequest.event(), "6 CONNECTION REQUEST");
 }
 
-/// While nobody acknowledges, memory is bounded, and the latest value is told once somebody does.
+/// Without acknowledgements memory is bounded, and the latest value is notified after an acknowledgement.
 #[test]
 fn without_a_subscriber_notifications_are_bounded() {
     let mut acs = Acs::active(0);
@@ -444,7 +445,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// GW-13, GW-14: never sooner than the limit after the one before, in order, and the last value is told in the end.
+    /// GW-13, GW-14: notifications respect the limit and their order, and the last value is notified in the end.
     #[test]
     fn any_order_of_changes_keeps_the_limit(steps in prop::collection::vec(step(), 1..80)) {
         let mut acs = Acs::active(30);

@@ -1,4 +1,4 @@
-//! From a datagram to its attributes, without memory of its own.
+//! Parser of STUN messages; it does not allocate memory.
 
 use std::net::SocketAddrV4;
 
@@ -10,17 +10,17 @@ use super::{
 };
 use crate::secret::DIGEST;
 
-/// The first twenty bytes of a message, without its length.
+/// The header of a message, without its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// What the message is.
+    /// Message type.
     pub message_type: MessageType,
-    /// What it answers, or is answered by.
+    /// Transaction identifier, which request and response share.
     pub transaction_id: TransactionId,
 }
 
 impl Header {
-    /// Reads the header alone, so that a request with damaged attributes can be answered with 400.
+    /// Parses only the header, so that a request with malformed attributes can be answered with error 400.
     pub fn parse(datagram: &[u8]) -> Result<Self, ParseError> {
         let Some((&[t0, t1, l0, l1, ref id @ ..], body)) = datagram.split_first_chunk::<HEADER>() else {
             return Err(ParseError::Truncated { length: datagram.len() });
@@ -35,10 +35,10 @@ impl Header {
     }
 }
 
-/// A datagram that is a STUN message: every attribute up to MESSAGE-INTEGRITY is whole and has its form.
+/// A parsed STUN message: all attributes before MESSAGE-INTEGRITY are complete and well-formed.
 ///
-/// What follows MESSAGE-INTEGRITY is not looked at (RFC 3489 11.2.8). Which attributes make sense in which message is
-/// for the reader: RFC 3489 ignores one that is known and stands in the wrong message.
+/// Attributes after MESSAGE-INTEGRITY are ignored (RFC 3489 11.2.8). Whether an attribute makes sense in a message is
+/// for the caller to decide: RFC 3489 ignores known attributes in the wrong message.
 #[derive(Clone, Debug)]
 pub struct Message<'a> {
     header: Header,
@@ -47,7 +47,7 @@ pub struct Message<'a> {
     integrity: Option<Integrity<'a>>,
 }
 
-/// MESSAGE-INTEGRITY: where it begins, and so what it covers.
+/// MESSAGE-INTEGRITY: its offset, which is the length of the text that it covers, and its value.
 #[derive(Clone, Copy, Debug)]
 struct Integrity<'a> {
     offset: usize,
@@ -55,10 +55,10 @@ struct Integrity<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Reads a whole datagram.
+    /// Parses a datagram.
     ///
-    /// Lengths are RFC 3489's, which are multiples of four and count the padding. Where they do not lead to the end
-    /// of the message, RFC 5389's padding behind the length is tried (T-37).
+    /// The lengths of RFC 3489 are multiples of four and include the padding. If they do not lead to the end of the
+    /// message, it is parsed again with the lengths of RFC 5389, which do not include padding (T-37).
     pub fn parse(datagram: &'a [u8]) -> Result<Self, ParseError> {
         let header = Header::parse(datagram)?;
         let walk = |alignment| walk(Attributes { datagram, at: HEADER, alignment, id: header.transaction_id });
@@ -66,32 +66,32 @@ impl<'a> Message<'a> {
         Ok(Self { header, datagram, attributes, integrity })
     }
 
-    /// What the message is.
+    /// Message type.
     pub fn message_type(&self) -> MessageType {
         self.header.message_type
     }
 
-    /// What it answers, or is answered by.
+    /// Transaction identifier, which request and response share.
     pub fn transaction_id(&self) -> TransactionId {
         self.header.transaction_id
     }
 
-    /// The attributes before MESSAGE-INTEGRITY, in their order.
+    /// The attributes before MESSAGE-INTEGRITY, in order.
     pub fn attributes(&self) -> Attributes<'a> {
         self.attributes.clone()
     }
 
-    /// MAPPED-ADDRESS.
+    /// MAPPED-ADDRESS; `None` if it is absent.
     pub fn mapped_address(&self) -> Option<SocketAddrV4> {
         self.find(|attribute| if let Attribute::MappedAddress(address) = attribute { Some(address) } else { None })
     }
 
-    /// XOR-MAPPED-ADDRESS of RFC 5389 (T-20).
+    /// XOR-MAPPED-ADDRESS of RFC 5389, decoded (T-20).
     pub fn xor_mapped_address(&self) -> Option<SocketAddrV4> {
         self.find(|attribute| if let Attribute::XorMappedAddress(address) = attribute { Some(address) } else { None })
     }
 
-    /// XOR-MAPPED-ADDRESS of the drafts before RFC 5389 (T-20).
+    /// XOR-MAPPED-ADDRESS of the drafts before RFC 5389, decoded (T-20).
     pub fn draft_xor_mapped_address(&self) -> Option<SocketAddrV4> {
         self.find(|attribute| match attribute {
             Attribute::DraftXorMappedAddress(address) => Some(address),
@@ -99,79 +99,79 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// RESPONSE-ADDRESS.
+    /// RESPONSE-ADDRESS; `None` if it is absent.
     pub fn response_address(&self) -> Option<SocketAddrV4> {
         self.find(|attribute| if let Attribute::ResponseAddress(address) = attribute { Some(address) } else { None })
     }
 
-    /// CHANGE-REQUEST; one that is missing asks for no change.
+    /// CHANGE-REQUEST; no flags if it is absent.
     pub fn change_request(&self) -> ChangeRequest {
         self.find(|attribute| if let Attribute::ChangeRequest(change) = attribute { Some(change) } else { None })
             .unwrap_or_default()
     }
 
-    /// SOURCE-ADDRESS.
+    /// SOURCE-ADDRESS; `None` if it is absent.
     pub fn source_address(&self) -> Option<SocketAddrV4> {
         self.find(|attribute| if let Attribute::SourceAddress(address) = attribute { Some(address) } else { None })
     }
 
-    /// CHANGED-ADDRESS.
+    /// CHANGED-ADDRESS; `None` if it is absent.
     pub fn changed_address(&self) -> Option<SocketAddrV4> {
         self.find(|attribute| if let Attribute::ChangedAddress(address) = attribute { Some(address) } else { None })
     }
 
-    /// REFLECTED-FROM.
+    /// REFLECTED-FROM; `None` if it is absent.
     pub fn reflected_from(&self) -> Option<SocketAddrV4> {
         self.find(|attribute| if let Attribute::ReflectedFrom(address) = attribute { Some(address) } else { None })
     }
 
-    /// USERNAME.
+    /// USERNAME; `None` if it is absent.
     pub fn username(&self) -> Option<Username<'a>> {
         self.find(|attribute| if let Attribute::Username(username) = attribute { Some(username) } else { None })
     }
 
-    /// ERROR-CODE.
+    /// ERROR-CODE; `None` if it is absent.
     pub fn error_code(&self) -> Option<ErrorCode<'a>> {
         self.find(|attribute| if let Attribute::ErrorCode(error) = attribute { Some(error) } else { None })
     }
 
-    /// UNKNOWN-ATTRIBUTES.
+    /// UNKNOWN-ATTRIBUTES; `None` if it is absent.
     pub fn unknown_attributes(&self) -> Option<UnknownAttributes<'a>> {
         self.find(|attribute| if let Attribute::UnknownAttributes(list) = attribute { Some(list) } else { None })
     }
 
-    /// Whether the request's source listens for UDP Connection Requests (STUN-1).
+    /// Whether the sender expects UDP Connection Requests through this binding (STUN-1).
     pub fn has_connection_request_binding(&self) -> bool {
         self.binding_form() >= Some(BindingForm::Exact)
     }
 
-    /// How CONNECTION-REQUEST-BINDING is written; `None` where there is no attribute of its type.
+    /// The form of CONNECTION-REQUEST-BINDING; `None` if the attribute is absent.
     pub fn binding_form(&self) -> Option<BindingForm> {
         self.attributes().filter_map(Attribute::binding_form).max()
     }
 
-    /// Whether the request tells of a change: BINDING-CHANGE counts only with CONNECTION-REQUEST-BINDING (STUN-3).
+    /// Whether BINDING-CHANGE is present; it is ignored without CONNECTION-REQUEST-BINDING (STUN-3).
     pub fn has_binding_change(&self) -> bool {
         self.has_connection_request_binding()
             && self.attributes().any(|attribute| attribute == Attribute::BindingChange)
     }
 
-    /// The types that have to be understood and are not, repetitions included.
+    /// The types of the unknown mandatory attributes, including repetitions.
     pub fn not_understood(&self) -> impl Iterator<Item = u16> + use<'a> {
         self.attributes().filter(|attribute| attribute.is_unknown_and_mandatory()).map(Attribute::code)
     }
 
-    /// Whether the message has a MESSAGE-INTEGRITY, right or wrong.
+    /// Whether the message has MESSAGE-INTEGRITY, valid or not.
     pub fn is_signed(&self) -> bool {
         self.integrity.is_some()
     }
 
-    /// The value of MESSAGE-INTEGRITY, right or wrong.
+    /// The value of MESSAGE-INTEGRITY, valid or not; `None` if it is absent.
     pub fn integrity(&self) -> Option<&'a [u8; DIGEST]> {
         self.integrity.map(|integrity| integrity.digest)
     }
 
-    /// Compares MESSAGE-INTEGRITY, in constant time, with each of `variants` in turn, and says which one it was.
+    /// Compares MESSAGE-INTEGRITY with each of `variants`, in constant time. Returns the variant that matches.
     pub fn verify(&self, secret: &SharedSecret, variants: Variants) -> Result<Variant, IntegrityError> {
         let Integrity { offset, digest } = self.integrity.ok_or(IntegrityError::Missing)?;
         let signed = &self.datagram[..offset];
@@ -186,7 +186,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Walks to MESSAGE-INTEGRITY or to the end, whichever is first.
+/// Parses the attributes up to MESSAGE-INTEGRITY or the end of the message.
 fn walk(from: Attributes<'_>) -> Result<(Attributes<'_>, Option<Integrity<'_>>), ParseError> {
     let mut rest = from.clone();
     loop {
@@ -203,7 +203,7 @@ fn walk(from: Attributes<'_>) -> Result<(Attributes<'_>, Option<Integrity<'_>>),
     }
 }
 
-/// The attributes of a [`Message`], in their order.
+/// Iterator over the attributes of a [`Message`], in order.
 #[derive(Clone, Debug)]
 pub struct Attributes<'a> {
     datagram: &'a [u8],
@@ -237,7 +237,7 @@ impl<'a> Iterator for Attributes<'a> {
     type Item = Attribute<'a>;
 
     fn next(&mut self) -> Option<Attribute<'a>> {
-        // The walk in `Message::parse` found every attribute whole, so neither reading fails.
+        // `Message::parse` has checked all attributes, so neither step fails.
         let (offset, (code, value)) = (self.at, self.step().ok()??);
         let place = Place { offset, remaining: self.datagram.len() - offset - ATTRIBUTE_HEADER };
         Attribute::read(code, value, place, self.id).ok()

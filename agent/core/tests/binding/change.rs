@@ -1,4 +1,4 @@
-//! BINDING-CHANGE: at once, once, and then silence (CPE-31 to CPE-36).
+//! Tests of BINDING-CHANGE: sent at once, once, and then not repeated (CPE-31 to CPE-36).
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use tr111_core::{binding::Alarm, stun::INTERVALS};
 
 use crate::sim::*;
 
-/// CPE-31, CPE-34: the first answer, and each that shows another binding, is followed by a BINDING-CHANGE at once, for which
-/// the minimum does not hold.
+/// CPE-31, CPE-34: the first answer, and each one with another binding, is followed by a BINDING-CHANGE at once; the
+/// minimum period does not apply to it.
 #[test]
 fn a_binding_that_is_new_or_other_is_announced_at_once() {
     let mut world = World::new(enabled(10, 20), Some(seconds(300)));
@@ -24,7 +24,7 @@ fn a_binding_that_is_new_or_other_is_announced_at_once() {
     assert_eq!(requests[position].at.since(requests[position - 1].at), Some(WAY * 2));
 }
 
-/// T-41: a CPE without NAT announces itself as well, because the ACS must be able to learn of it.
+/// T-41: a CPE without NAT announces its binding, too, because the ACS has to be able to learn it.
 #[test]
 fn a_binding_without_translation_is_announced() {
     let mut world = World::new(enabled(10, 20), None);
@@ -41,7 +41,7 @@ fn refreshes_do_not_carry_it() {
     assert!(world.requests().count() > 350);
 }
 
-/// CPE-35: nine identical copies, at the times of RFC 3489. CPE-36: and then none, until the binding changes again.
+/// CPE-35: nine identical copies are sent at the times of RFC 3489. CPE-36: no more until the binding changes again.
 #[test]
 fn a_change_is_repeated_nine_times_and_then_never() {
     let mut world = World::new(enabled(60, -1), Some(seconds(3_600)));
@@ -62,7 +62,7 @@ fn a_change_is_repeated_nine_times_and_then_never() {
     assert_eq!(world.changes().count(), 2);
 }
 
-/// T-42: while one is under way, a newer binding takes its place.
+/// T-42: a newer binding replaces the running announcement.
 #[test]
 fn the_latest_change_wins() {
     let mut world = World::new(enabled(1, 2), Some(seconds(3_600)));
@@ -79,7 +79,7 @@ fn the_latest_change_wins() {
     assert_eq!(world.cpe.current().address, world.mapping());
 }
 
-/// SEC-4: a NAT that maps each datagram anew is not asked without end.
+/// SEC-4: a NAT that maps each datagram anew does not cause endless requests.
 #[test]
 fn a_binding_that_never_rests_raises_an_alarm_and_not_a_storm() {
     let mut world = World::new(enabled(10, 20), Some(seconds(300)));

@@ -1,4 +1,4 @@
-//! Which server is asked, when first, and what its answer means.
+//! Tests of the choice of the server, of the first request, and of the meaning of the answer.
 
 use std::{net::SocketAddrV4, time::Duration};
 
@@ -13,7 +13,7 @@ fn report(address: SocketAddrV4, nat_detected: bool) -> Report {
     Report { address: Some(address), nat_detected }
 }
 
-/// CPE-1, CPE-2, CPE-37, CPE-38, DM-20: the first request leaves at once, and the answer is the public address.
+/// CPE-1, CPE-2, CPE-37, CPE-38, DM-20: the first request is sent at once, and its answer has the public address.
 #[test]
 fn the_binding_is_known_after_one_round_trip() {
     let mut world = World::new(enabled(10, -1), Some(seconds(60)));
@@ -24,7 +24,7 @@ fn the_binding_is_known_after_one_round_trip() {
     assert_eq!(world.cpe.current().udp_connection_request_address(), "198.51.100.7:40001");
 }
 
-/// CPE-1, DM-29: with STUN off there is no STUN packet, and the parameters tell of the listener itself.
+/// CPE-1, DM-29: with STUN disabled no STUN packet is sent, and the parameters have the listener's own address.
 #[test]
 fn stun_that_is_off_is_silent_and_reports_the_listener() {
     let mut world = World::new(Parameters { stun_enable: false, ..enabled(10, -1) }, Some(seconds(60)));
@@ -35,7 +35,7 @@ fn stun_that_is_off_is_silent_and_reports_the_listener() {
     assert_eq!(world.notified().len(), 1);
 }
 
-/// DM-22, DM-29: off and on again at run time; the values follow in the same moment.
+/// DM-22, DM-29: STUN is disabled and enabled at run time; the values follow immediately.
 #[test]
 fn stun_switches_at_run_time() {
     let mut world = World::new(enabled(10, -1), Some(seconds(60)));
@@ -51,13 +51,13 @@ fn stun_switches_at_run_time() {
     assert!(world.cpe.current().nat_detected);
 }
 
-/// CPE-42: what the server sees as it left is not translated.
+/// CPE-42: an address that the server sees unchanged is not translated.
 #[test]
 fn no_nat_reports_the_listener() {
     let mut world = World::new(enabled(10, -1), None);
     world.pass(seconds(1_000));
     assert_eq!(world.cpe.current(), report(LOCAL, false));
-    // There is no timeout to learn.
+    // Without NAT there is no timeout to learn.
     assert_eq!(world.probes().count(), 0);
     assert_eq!(world.cpe.phase(), None);
 }
@@ -72,7 +72,7 @@ fn a_port_alone_is_a_translation() {
     assert_eq!(world.cpe.current().address.unwrap().ip(), LOCAL.ip());
 }
 
-/// CPE-11, CPE-12: every refresh determines anew, and the latest answer counts.
+/// CPE-11, CPE-12: each refresh determines the binding again, and the latest answer is used.
 #[test]
 fn a_refresh_notices_that_the_nat_came_or_went() {
     let mut world = World::new(enabled(10, 20), Some(seconds(60)));
@@ -87,7 +87,7 @@ fn a_refresh_notices_that_the_nat_came_or_went() {
     assert_eq!(world.cpe.current().address, world.mapping());
 }
 
-/// CPE-7, CPE-21: another server gets the next request, and no sooner than the minimum allows.
+/// CPE-7, CPE-21: a new server gets the next request, but not before the minimum period.
 #[test]
 fn another_server_is_asked_next() {
     let mut world = World::new(enabled(10, -1), Some(seconds(60)));
@@ -97,7 +97,7 @@ fn another_server_is_asked_next() {
     world.pass(seconds(20));
     assert!(world.sent.len() > sent);
     assert!(world.sent[sent..].iter().all(|sent| sent.to == OTHER_SERVER));
-    // A new server knows of no binding yet.
+    // The new server has not seen the binding.
     assert_eq!(world.changes().filter(|change| change.to == OTHER_SERVER).count(), 1);
     world.assert_periods(seconds(10), None);
     let sent = world.sent.len();
@@ -110,7 +110,7 @@ fn another_server_is_asked_next() {
     assert!(world.sent[sent..].iter().all(|sent| sent.to == SocketAddrV4::new(*OTHER_SERVER.ip(), 3479)));
 }
 
-/// CPE-8: without a `STUNServerAddress`, the host of the ACS URL is looked up and asked.
+/// CPE-8: without `STUNServerAddress`, the host of the ACS URL is resolved and used.
 #[test]
 fn the_acs_is_the_server_where_no_other_is_named() {
     let parameters = Parameters {
@@ -127,8 +127,8 @@ fn the_acs_is_the_server_where_no_other_is_named() {
     assert_eq!(world.cpe.current(), report(LOCAL, false));
 }
 
-/// T-20: a server that knows XOR-MAPPED-ADDRESS only tells the public address, and lets the period be learned, where the
-/// knob is on. Every request then carries the cookie of RFC 5389. Where it is off, no address is reported.
+/// T-20: if enabled, the public address is taken from XOR-MAPPED-ADDRESS of a server that sends nothing else, and the
+/// period is learned; each request has the magic cookie of RFC 5389. If not enabled, no address is reported.
 #[test]
 fn the_xor_form_tells_of_the_binding_where_it_is_taken() {
     for form in [Attribute::XorMappedAddress, Attribute::DraftXorMappedAddress] {
@@ -152,7 +152,7 @@ fn the_xor_form_tells_of_the_binding_where_it_is_taken() {
     }
 }
 
-/// A name that does not resolve is looked up again, ever more rarely.
+/// A name that does not resolve is looked up again, with back-off.
 #[test]
 fn a_name_that_does_not_resolve_is_asked_for_again_with_back_off() {
     let named = Parameters { stun_server_address: "stun.example".to_owned(), ..enabled(10, -1) };
@@ -169,7 +169,7 @@ fn a_name_that_does_not_resolve_is_asked_for_again_with_back_off() {
     assert!(world.outputs.iter().any(|(_, output)| *output == Output::Cleared(Alarm::Unresolved)));
 }
 
-/// A server that went silent is looked up again, and its other address is tried.
+/// The name of a silent server is looked up again, and its other address is tried.
 #[test]
 fn a_silent_server_is_looked_up_again() {
     let named = Parameters { stun_server_address: "stun.example".to_owned(), ..enabled(10, -1) };
@@ -186,7 +186,7 @@ fn a_silent_server_is_looked_up_again() {
     assert_eq!(world.cpe.server(), Some(OTHER_SERVER));
 }
 
-/// CPE-15, CPE-16: another local address is another binding, and the minimum does not delay its discovery.
+/// CPE-15, CPE-16: another local address is another binding, which is discovered without regard to the minimum period.
 #[test]
 fn another_local_address_is_discovered_at_once() {
     let mut world = World::new(enabled(300, -1), Some(seconds(60)));
@@ -200,11 +200,11 @@ fn another_local_address_is_discovered_at_once() {
     assert_eq!(world.cpe.current().address, world.mapping());
     assert_ne!(world.cpe.current(), before);
     assert_eq!(world.changes().count(), 2);
-    // The listener's own address lasted for a round trip, and was not told (CPE-41).
+    // The listener's own address was current for one round trip, and was not notified (CPE-41).
     assert!(world.notified().iter().all(|(_, report)| report.nat_detected));
 }
 
-/// Without an address nothing leaves and nothing is told, and there is nothing to wake up for.
+/// Without a local address nothing is sent or notified, and there is no deadline.
 #[test]
 fn a_lost_address_ends_everything() {
     let mut world = World::new(enabled(10, -1), Some(seconds(60)));
@@ -217,7 +217,7 @@ fn a_lost_address_ends_everything() {
     assert_eq!(world.cpe.next_deadline(), None);
 }
 
-/// T-44: nothing learned is nothing detected, and the value is the listener's.
+/// T-44: without an answer no NAT is detected, and the reported address is the listener's.
 #[test]
 fn a_server_that_never_answers_leaves_the_listener() {
     let mut world = World::silent(enabled(10, -1), Some(seconds(60)), Memory::default());
@@ -229,7 +229,7 @@ fn a_server_that_never_answers_leaves_the_listener() {
     assert_eq!(world.notified().len(), 1);
 }
 
-/// T-44: a binding whose server was lost is believed in for a period more, then given up and told.
+/// T-44: the binding of a lost server is kept for one more period, then given up and reported.
 #[test]
 fn a_lost_server_takes_the_binding_with_it_after_a_period() {
     let mut world = World::new(enabled(10, -1), Some(seconds(60)));
@@ -242,7 +242,7 @@ fn a_lost_server_takes_the_binding_with_it_after_a_period() {
     world.pass(seconds(2));
     assert_eq!(world.cpe.current(), report(LOCAL, false));
     assert_eq!(world.notified().last().unwrap().1, report(LOCAL, false));
-    // It comes back, and the ACS is told by both ways (CPE-27).
+    // The server returns, and the ACS is informed in both ways (CPE-27).
     let changes = world.changes().count();
     world.server.is_silent = false;
     world.pass(seconds(700));
@@ -251,7 +251,7 @@ fn a_lost_server_takes_the_binding_with_it_after_a_period() {
     assert!(world.outputs.iter().any(|(_, output)| *output == Output::Cleared(Alarm::ServerUnreachable)));
 }
 
-/// CPE-18, CPE-19, SEC-3: what is no answer of the server's to a request of the CPE's changes nothing.
+/// CPE-18, CPE-19, SEC-3: messages that are not the server's answer to a request of the CPE have no effect.
 #[test]
 fn strangers_say_nothing() {
     let mut world = World::new(enabled(10, -1), Some(seconds(60)));

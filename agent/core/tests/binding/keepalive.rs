@@ -1,4 +1,4 @@
-//! Keeping the binding between the minimum and the maximum (CPE-20 to CPE-23).
+//! Tests of keep-alives between the minimum and the maximum period (CPE-20 to CPE-23).
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use tr111_core::binding::{Input, Phase};
 
 use crate::sim::*;
 
-/// CPE-3, CPE-20: refreshes leave from the listener's socket, and once the NAT's timeout is known the binding never lapses.
+/// CPE-3, CPE-20: refreshes are sent from the listener's socket, and once the timeout is learned the binding never
+/// expires.
 #[test]
 fn a_learned_binding_never_lapses() {
     for timeout in [15, 30, 60, 300] {
@@ -21,7 +22,7 @@ fn a_learned_binding_never_lapses() {
     }
 }
 
-/// CPE-23: minimum equal to maximum is the period, without any test.
+/// CPE-23: if minimum and maximum are equal, they are the period, without tests.
 #[test]
 fn equal_bounds_are_the_period() {
     let mut world = World::new(enabled(20, 20), Some(seconds(60)));
@@ -31,7 +32,7 @@ fn equal_bounds_are_the_period() {
     world.assert_periods(seconds(20), Some(seconds(20)));
 }
 
-/// T-40: a keep-alive that nobody answers is repeated like any other request, sooner than the minimum allows a new one.
+/// T-40: an unanswered keep-alive is retransmitted like any request, sooner than the minimum period.
 #[test]
 fn a_keep_alive_is_repeated() {
     let mut world = World::new(enabled(20, 20), Some(seconds(60)));
@@ -45,7 +46,7 @@ fn a_keep_alive_is_repeated() {
     assert_eq!(copies, [0, 100, 300, 700, 1_500, 3_100, 4_700, 6_300, 7_900].map(Duration::from_millis));
 }
 
-/// CPE-21, CPE-22: in every phase, for days.
+/// CPE-21, CPE-22: the bounds hold in every phase, for days.
 #[test]
 fn no_gap_is_below_the_minimum_or_above_the_maximum() {
     for (minimum, maximum, timeout) in
@@ -59,7 +60,7 @@ fn no_gap_is_below_the_minimum_or_above_the_maximum() {
     }
 }
 
-/// CPE-22: the maximum holds while the server is silent, and the minimum as well.
+/// CPE-22: minimum and maximum hold while the server is silent, too.
 #[test]
 fn the_bounds_hold_while_the_server_is_silent() {
     for (minimum, maximum) in [(10, 60), (1, 2), (1, 1), (300, 300), (30, 3_600)] {
@@ -73,7 +74,7 @@ fn the_bounds_hold_while_the_server_is_silent() {
     }
 }
 
-/// Without a maximum, a silent server is asked ever more rarely.
+/// Without a maximum, a silent server is asked with back-off.
 #[test]
 fn a_silent_server_is_asked_with_back_off() {
     let mut world = World::new(enabled(10, -1), Some(seconds(60)));
@@ -83,7 +84,7 @@ fn a_silent_server_is_asked_with_back_off() {
     assert!((140..180).contains(&count), "{count} requests in a day");
 }
 
-/// T-47: other traffic leaves unclear how long the binding was left alone, so it is refreshed and not tested.
+/// T-47: other traffic makes the quiet time unclear, so the binding is refreshed without a test.
 #[test]
 fn traffic_postpones_tests_and_not_refreshes() {
     let mut world = World::new(enabled(10, -1), Some(seconds(60)));
@@ -101,7 +102,7 @@ fn traffic_postpones_tests_and_not_refreshes() {
     world.pass_until(seconds(1_000), |world| world.learned().is_some());
 }
 
-/// DM-27, DM-28: bounds that change count at once.
+/// DM-27, DM-28: changed bounds take effect at once.
 #[test]
 fn bounds_change_at_run_time() {
     let mut world = World::new(enabled(10, -1), Some(seconds(300)));

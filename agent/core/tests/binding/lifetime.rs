@@ -1,4 +1,4 @@
-//! The search for the binding's lifetime against a NAT (CPE-23 to CPE-25, T-46, T-47, T-73).
+//! Tests of the search for the binding's lifetime with a simulated NAT (CPE-23 to CPE-25, T-46, T-47, T-73).
 
 use std::{net::SocketAddrV4, time::Duration};
 
@@ -12,8 +12,8 @@ fn assert_learned(world: &World, timeout: u64) {
     assert!(learned * 10 >= seconds(timeout) * 9, "{learned:?} is more than a tenth below {timeout} s");
 }
 
-/// CPE-23, CPE-24: within a tenth below the true value, never above, in at most eight probes, the test of the server
-/// among them; whether or not the NAT is refreshed by what comes in, and whether or not it moves the port.
+/// CPE-23, CPE-24: the result is within a tenth below the timeout, never above it, after at most eight tests including
+/// that of the server; whether or not the NAT refreshes on incoming datagrams, and whether or not it changes the port.
 #[test]
 fn the_lifetime_is_found_in_at_most_eight_probes() {
     for timeout in [15, 30, 60] {
@@ -28,9 +28,9 @@ fn the_lifetime_is_found_in_at_most_eight_probes() {
     }
 }
 
-/// CPE-23: Linux keeps a flow for 30 s, and for 120 s once it went both ways for two seconds. Every binding is brought
-/// there before it is tested, also where the minimum lets no refresh do it (CPE-26), so that the longer value is learned
-/// and the binding then holds.
+/// CPE-23: Linux keeps a flow for 30 s, and for 120 s once it has carried packets in both directions for two seconds.
+/// Every binding is brought to the second state before it is tested, even if the minimum period prevents a refresh
+/// (CPE-26). The longer timeout is learned, and the binding then survives.
 #[test]
 fn the_two_timeouts_of_linux_are_learned_as_the_longer_one() {
     for minimum in [1, 10, 30, 60] {
@@ -57,7 +57,7 @@ fn the_two_timeouts_of_linux_are_learned_as_the_longer_one() {
     }
 }
 
-/// STUN-5: what an extension from 30 s to 300 s saves.
+/// STUN-5: packets that are saved by extending the timeout from 30 s to 300 s.
 #[test]
 fn an_extended_timeout_takes_at_least_eight_times_fewer_packets() {
     let [short, long] =
@@ -65,7 +65,7 @@ fn an_extended_timeout_takes_at_least_eight_times_fewer_packets() {
     assert!(short >= 8.0 * long, "{short} and {long} packets an hour");
 }
 
-/// CPE-23: longer lifetimes take a probe more for each doubling.
+/// CPE-23: a longer lifetime needs one more test per doubling.
 #[test]
 fn a_long_lifetime_is_found() {
     let mut world = World::new(enabled(10, -1), Some(seconds(300)));
@@ -74,7 +74,7 @@ fn a_long_lifetime_is_found() {
     assert_learned(&world, 300);
 }
 
-/// CPE-23: the requirement's own example.
+/// CPE-23: the example of the requirement.
 #[test]
 fn forty_five_seconds_between_ten_and_a_hundred_and_twenty() {
     let mut world = World::new(enabled(10, 120), Some(seconds(45)));
@@ -83,7 +83,8 @@ fn forty_five_seconds_between_ten_and_a_hundred_and_twenty() {
     assert!(seconds(30) < learned && learned <= seconds(45));
 }
 
-/// CPE-24, CPE-26: tests leave from the secondary socket, for the binding of that moment, also sooner than the minimum.
+/// CPE-24, CPE-26: tests are sent from the secondary socket, for the current binding, and may be sooner than the
+/// minimum.
 #[test]
 fn a_test_names_the_binding() {
     let mut world = World::new(enabled(10, -1), Some(seconds(60)));
@@ -104,7 +105,7 @@ fn answers_to_tests_do_not_touch_the_binding() {
     assert_eq!(world.changes().count(), 1);
 }
 
-/// T-47: the verdict is followed by a refresh at once, so a lapsed binding is soon another.
+/// T-47: the verdict is followed by a refresh at once, so an expired binding is replaced soon.
 #[test]
 fn a_lapsed_binding_is_renewed_right_after_the_verdict() {
     let mut world = World::new(enabled(10, -1), Some(seconds(15)));
@@ -116,8 +117,8 @@ fn a_lapsed_binding_is_renewed_right_after_the_verdict() {
     assert_eq!(world.cpe.current().address, world.mapping());
 }
 
-/// T-46: a server that answers the sender is noticed by the first test; the period is the default, and an alarm says
-/// so. There is no further test.
+/// T-46: a server that ignores RESPONSE-ADDRESS is detected by the first test. The default period is used, an alarm is
+/// raised, and there are no further tests.
 #[test]
 fn a_server_that_ignores_response_address_is_noticed() {
     let mut world = World::new(enabled(10, -1), Some(seconds(300)));
@@ -127,14 +128,14 @@ fn a_server_that_ignores_response_address_is_noticed() {
     assert_eq!(world.probes().count(), 1);
     assert_eq!((world.cpe.period(), world.learned()), (Some(seconds(30)), None));
     world.assert_periods(seconds(10), Some(seconds(30)));
-    // The next day it can.
+    // The server honours it the next day.
     world.server.honours_response_address = true;
     world.pass(seconds(2 * 86_400));
     assert_learned(&world, 300);
     assert!(!world.cpe.alarms().any(|alarm| alarm == Alarm::ProbeUnsupported));
 }
 
-/// T-46: the bounds hold for the default, too.
+/// T-46: the bounds apply to the default period, too.
 #[test]
 fn the_default_period_keeps_to_the_bounds() {
     for (minimum, maximum, period) in [(40, -1, 40), (5, 20, 18)] {
@@ -145,7 +146,7 @@ fn the_default_period_keeps_to_the_bounds() {
     }
 }
 
-/// T-46: the default is a knob, which counts at once.
+/// T-46: a changed default period takes effect at once.
 #[test]
 fn the_default_period_changes_at_run_time() {
     let mut world = World::new(enabled(10, -1), Some(seconds(300)));
@@ -161,7 +162,7 @@ fn the_default_period_changes_at_run_time() {
     assert!(!binding.is_authenticated && binding.seen > binding.since);
 }
 
-/// T-46: a server that refuses the attribute is one that does not honour it.
+/// T-46: a server that refuses the attribute does not honour it.
 #[test]
 fn a_server_that_refuses_response_address_is_noticed() {
     let mut world = World::new(enabled(10, -1), Some(seconds(300)));
@@ -171,10 +172,10 @@ fn a_server_that_refuses_response_address_is_noticed() {
     assert_eq!(world.probes().count(), 1);
 }
 
-/// CPE-25: a timeout that is halved at run time is noticed by monitoring, and learned.
+/// CPE-25: a timeout that is halved at run time is detected by monitoring, and learned.
 #[test]
 fn a_shrunken_timeout_is_learned() {
-    // A refresh that finds another port is reason enough for a test, so that is noticed sooner.
+    // A refresh with another port leads to a test at once, so that case is detected sooner.
     for (moves, limit) in [(true, 500), (false, 1_500)] {
         let mut world = World::new(enabled(10, -1), Some(seconds(60)));
         world.nat.moves = moves;
@@ -185,9 +186,9 @@ fn a_shrunken_timeout_is_learned() {
     }
 }
 
-/// CPE-25: timers ring some milliseconds late, and the lapse of what was learned is noticed all the same. The CPE is out
-/// of reach for two of the true periods at the longest, while the shorter timeout is noticed and while it is searched
-/// for, and then no more.
+/// CPE-25: the expiry of a learned binding is detected although timers are some milliseconds late. The CPE is
+/// unreachable for at most two of the true periods, while the shorter timeout is detected and searched for, and
+/// afterwards never.
 #[test]
 fn a_lapse_of_what_was_learned_is_over_within_two_periods() {
     for (before, after, limit) in [(5, 3, 120), (20, 10, 240)] {
@@ -209,8 +210,8 @@ fn a_lapse_of_what_was_learned_is_over_within_two_periods() {
     }
 }
 
-/// CPE-25: a NAT that restarts costs the binding of that moment, and no test lets it lapse again, although the CPE cannot
-/// know that the timeout is the same.
+/// CPE-25: a restart of the NAT loses the present binding. No test lets the new one expire, although the CPE cannot
+/// know that the timeout is unchanged.
 #[test]
 fn a_restart_of_the_nat_costs_one_period() {
     let mut world = World::new(enabled(1, -1), Some(seconds(60)));
@@ -220,7 +221,7 @@ fn a_restart_of_the_nat_costs_one_period() {
     world.nat.reboot();
     world.pass_until(seconds(60), |world| world.mapping().is_some());
     let lapsed = world.cpe.counts()[&("probe", "lapsed")];
-    // The ACS learns of the other port at once: CPE-41 delays only what is about to change again.
+    // The ACS is notified of the new port at once; CPE-41 delays only what is likely to change again.
     world.pass(seconds(1));
     assert_eq!(
         (world.cpe.current().address, world.notified().last().unwrap().1),
@@ -232,7 +233,7 @@ fn a_restart_of_the_nat_costs_one_period() {
     assert_eq!(world.cpe.counts()[&("probe", "lapsed")], lapsed);
 }
 
-/// CPE-25: looking for a timeout that grew costs little reach, also where it grew much.
+/// CPE-25: looking for a grown timeout costs little reachability, even if it grew much.
 #[test]
 fn a_grown_timeout_is_looked_for_by_small_steps() {
     let mut world = World::new(enabled(1, -1), Some(Duration::from_millis(2_400)));
@@ -250,7 +251,7 @@ fn a_grown_timeout_is_looked_for_by_small_steps() {
     assert_learned(&world, 60);
 }
 
-/// CPE-25: a timeout that grew is learned within a day or so, and looking for it costs one test a day.
+/// CPE-25: a grown timeout is learned within about a day, and looking for it costs one test per day.
 #[test]
 fn a_grown_timeout_is_learned() {
     let mut world = World::new(enabled(10, -1), Some(seconds(30)));
@@ -263,7 +264,7 @@ fn a_grown_timeout_is_learned() {
     assert!(world.outputs.iter().filter(learned).count() >= 2);
 }
 
-/// CPE-21: a binding that does not survive the minimum is an alarm, and no reason to send more often.
+/// CPE-21: a binding that does not survive the minimum period raises an alarm, and is not refreshed more often.
 #[test]
 fn a_timeout_below_the_minimum_is_an_alarm() {
     let mut world = World::new(enabled(30, -1), Some(seconds(15)));
@@ -277,7 +278,7 @@ fn a_timeout_below_the_minimum_is_an_alarm() {
     assert!(world.cpe.alarms().next().is_none());
 }
 
-/// What was learned before a restart is confirmed by a test and a look higher, not searched.
+/// A period that was learned before a restart is confirmed by one test and one for a longer period, without a search.
 #[test]
 fn a_restart_confirms_what_was_learned() {
     let mut world = World::new(enabled(10, -1), Some(seconds(60)));

@@ -1,4 +1,4 @@
-//! The CPE's binding against a NAT and a STUN server that do what the test says (TR-111 2.2.1).
+//! Tests of the STUN client of a CPE with a simulated NAT and a simulated STUN server (TR-111 2.2.1).
 
 mod change;
 mod discovery;

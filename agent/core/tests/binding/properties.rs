@@ -1,4 +1,4 @@
-//! Any order of troubles, against what TR-111 promises at every moment.
+//! Property tests: any order of failures, checked against the requirements of TR-111 at every moment.
 
 use std::{net::SocketAddrV4, time::Duration};
 
@@ -36,23 +36,23 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A timeout of the NAT, and for how long it holds.
+/// A timeout of the NAT, and how long it applies.
 #[derive(Clone, Copy, Debug)]
 struct Timeout {
-    /// Place between the shortest timeout and a minute, by ratio: 0 to 1.
+    /// Position between the shortest timeout and one minute, by ratio: 0 to 1.
     place: f64,
     holds: Duration,
 }
 
 impl Timeout {
-    /// The shortest is 1.2 times the shortest period, or 2.4 s.
+    /// The shortest one is 1.2 times the shortest period, or 2.4 s.
     fn duration(self, minimum: u32) -> Duration {
         let shortest = 1.2 * f64::from(minimum.max(2));
         Duration::from_secs_f64(shortest * (60.0 / shortest).powf(self.place))
     }
 }
 
-/// Short ones end while the CPE searches; in long ones it has to have found the period.
+/// Some change during the search; the others apply long enough for the period to be learned.
 fn timeout() -> impl Strategy<Value = Timeout> {
     let place = prop_oneof![Just(0.0), Just(1.0), 0.0..1.0];
     let holds = prop_oneof![0u64..600, 1_200u64..3_600].prop_map(seconds);
@@ -62,8 +62,8 @@ fn timeout() -> impl Strategy<Value = Timeout> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
-    /// CPE-21, CPE-22: never sooner than the minimum and never later than the maximum, whatever server and NAT do.
-    /// CPE-17, CPE-28, CPE-29, CPE-32: what every request has and has not. The simulator checks those.
+    /// CPE-21, CPE-22: no request is sooner than the minimum or later than the maximum, whatever server and NAT do.
+    /// CPE-17, CPE-28, CPE-29, CPE-32: the simulator checks the attributes of every request.
     #[test]
     fn the_bounds_hold_in_any_trouble(
         minimum in 0u32..100,
@@ -92,15 +92,15 @@ proptest! {
                 Step::Refreshed(refreshed) => world.nat.refreshed_by_answers = refreshed,
                 Step::Traffic => world.handle(tr111_core::binding::Input::Heard),
             }
-            // What is reported is a form that DM-20 allows, and NATDetected agrees with it.
+            // The reported address has a form that DM-20 allows, and NATDetected agrees with it.
             let report = world.cpe.current();
             prop_assert_eq!(report.nat_detected, report.address != Some(LOCAL));
         }
         let floor = seconds(minimum.max(1).into());
         let ceiling = if maximum < 0 { seconds(3_600) } else { seconds(maximum.cast_unsigned().into()) };
         world.assert_periods(floor, Some(ceiling.max(floor)));
-        // CPE-36: one BINDING-CHANGE for a determination, at most one determination for a request that is none, and a
-        // few more where the answer to a change shows another one.
+        // CPE-36: there is one BINDING-CHANGE per determination and at most one determination per other request, and a
+        // few more if the answer to a change has another binding.
         let refreshes = world.requests().filter(|request| !request.is_change).count();
         prop_assert!(world.changes().count() <= refreshes * 8);
         // CPE-40.
@@ -108,7 +108,7 @@ proptest! {
         for pair in told.windows(2) {
             prop_assert!(pair[1].0.since(pair[0].0).unwrap() >= seconds(limit.into()));
         }
-        // Once all troubles are over, the truth is known within the longest pause.
+        // After all failures have ended, the true values are known within the longest pause.
         world.server.is_silent = false;
         world.server.error = None;
         world.server.forged = None;
@@ -118,7 +118,7 @@ proptest! {
         prop_assert!(world.cpe.current().nat_detected, "{:?}", world.cpe);
     }
 
-    /// CPE-23: every timeout between the bounds is learned within a tenth below, and never above.
+    /// CPE-23: each timeout between the bounds is learned within a tenth below it, and never above.
     #[test]
     fn every_timeout_is_learned(timeout in 11_000u64..900_000, refreshed in any::<bool>(), moves in any::<bool>()) {
         let timeout = Duration::from_millis(timeout);
@@ -129,8 +129,8 @@ proptest! {
         prop_assert!(learned <= timeout && learned * 10 >= timeout * 9, "{:?} of {:?}", learned, timeout);
     }
 
-    /// CPE-25: whatever the NAT's timeout was before, the binding is there 19 parts of 20 of the time from ten minutes
-    /// after the timeout changed, in every five minutes. The timeout is at least 1.2 times the shortest period, or 2.4 s.
+    /// CPE-25: whatever the previous timeout of the NAT was, the binding exists 95 % of the time in every five minutes,
+    /// from ten minutes after the timeout changed. The timeout is at least 1.2 times the shortest period, or 2.4 s.
     #[test]
     fn every_timeout_that_follows_another_is_learned(
         minimum in prop_oneof![0u32..=10, 10u32..=50],

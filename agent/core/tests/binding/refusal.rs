@@ -1,4 +1,4 @@
-//! Errors, signatures and forgeries (CPE-13, CPE-14, CPE-17, CPE-30, SEC-3).
+//! Tests of errors, signatures and forged responses (CPE-13, CPE-14, CPE-17, CPE-30, SEC-3).
 
 use std::net::SocketAddrV4;
 
@@ -6,7 +6,7 @@ use tr111_core::binding::{Alarm, Memory, Parameters};
 
 use crate::sim::*;
 
-/// A CPE whose server does this from the start.
+/// A CPE whose server is configured by `script` from the start.
 fn scripted(parameters: Parameters, script: impl FnOnce(&mut Server)) -> World {
     let mut world = World::silent(parameters, Some(seconds(60)), Memory::default());
     script(&mut world.server);
@@ -14,7 +14,8 @@ fn scripted(parameters: Parameters, script: impl FnOnce(&mut Server)) -> World {
     world
 }
 
-/// CPE-13, CPE-17, STUN-23, STUN-24: 401 brings the same request again, signed; the next one is not.
+/// CPE-13, CPE-17, STUN-23, STUN-24: after a 401 the request is repeated with a signature; the next request is
+/// unsigned.
 #[test]
 fn a_401_is_answered_by_the_signed_request() {
     let mut world = scripted(provisioned(10, 10), |server| server.demand = Demand::Everything);
@@ -30,7 +31,7 @@ fn a_401_is_answered_by_the_signed_request() {
     world.assert_periods(seconds(10), Some(seconds(10)));
 }
 
-/// STUN-23: a server that wants changes signed, and only those.
+/// STUN-23: if the server requires a signature for changes only, only these are signed.
 #[test]
 fn only_the_change_is_signed_where_only_that_is_wanted() {
     let mut world = scripted(provisioned(10, 10), |server| server.demand = Demand::Changes);
@@ -39,7 +40,7 @@ fn only_the_change_is_signed_where_only_that_is_wanted() {
     assert!(world.cpe.alarms().next().is_none());
 }
 
-/// CPE-24: a server that wants everything signed gets signed tests, too.
+/// CPE-24: if the server requires signatures for all requests, tests are signed, too.
 #[test]
 fn the_search_works_with_signatures() {
     let mut world = scripted(provisioned(10, -1), |server| server.demand = Demand::Everything);
@@ -48,7 +49,7 @@ fn the_search_works_with_signatures() {
     assert!(world.probes().any(|probe| probe.is_signed));
 }
 
-/// T-38: without both credentials, 401 is a failure, and no BINDING-CHANGE is tried again.
+/// T-38: without both credentials a 401 is a failure, and a BINDING-CHANGE is not repeated.
 #[test]
 fn a_401_without_credentials_is_a_failure() {
     let username = Parameters { stun_password: String::new(), ..provisioned(10, -1) };
@@ -60,21 +61,21 @@ fn a_401_without_credentials_is_a_failure() {
         assert!(world.has_raised(Alarm::Unauthorized));
         assert_eq!(world.changes().count(), 1);
         assert!(world.sent.iter().all(|sent| !sent.is_signed));
-        // The binding is known all the same.
+        // The binding is known nevertheless.
         assert!(world.cpe.current().nat_detected);
 
         let mut world = scripted(parameters, |server| server.demand = Demand::Everything);
         world.pass(seconds(3_600));
         assert!(!world.cpe.current().nat_detected);
         assert!(world.requests().count() < 20);
-        // Credentials that arrive are used as soon as the minimum allows.
+        // New credentials are used as soon as the minimum period allows.
         world.set(provisioned(10, -1));
         world.pass(seconds(10));
         assert!(world.cpe.current().nat_detected);
     }
 }
 
-/// CPE-30, T-36, T-37: `STUNUsername` goes with every request from the primary socket, filled with spaces.
+/// CPE-30, T-36, T-37: `STUNUsername` is in every request from the primary socket, padded with spaces.
 #[test]
 fn the_username_goes_with_every_primary_request() {
     let mut world = scripted(Parameters { stun_username: "CPE5768".to_owned(), ..enabled(10, -1) }, |_| {});
@@ -88,7 +89,7 @@ fn the_username_goes_with_every_primary_request() {
     assert!(world.sent.iter().all(|sent| sent.username.is_none()));
 }
 
-/// CPE-14: an answer to a signed request that is not signed, or wrongly, changes nothing and is counted.
+/// CPE-14: an answer to a signed request without a valid signature has no effect and is counted.
 #[test]
 fn an_answer_with_no_or_wrong_integrity_is_dropped() {
     for (password, result) in [(None, "unsigned"), (Some("another"), "bad_integrity")] {
@@ -103,7 +104,7 @@ fn an_answer_with_no_or_wrong_integrity_is_dropped() {
     }
 }
 
-/// D.1: what a server refuses is an alarm by its code, repeated with back-off and between the bounds.
+/// Each error of the server raises its alarm, and the request is repeated with back-off within the bounds.
 #[test]
 fn every_error_has_its_alarm_and_its_pause() {
     let errors = [
@@ -129,7 +130,7 @@ fn every_error_has_its_alarm_and_its_pause() {
     }
 }
 
-/// D.1: classes below 4 are no answers.
+/// Error codes of classes below 4 are ignored.
 #[test]
 fn an_error_of_a_low_class_is_silence() {
     let mut world = scripted(enabled(10, -1), |server| server.error = Some(300));
@@ -137,7 +138,8 @@ fn an_error_of_a_low_class_is_silence() {
     assert!(world.has_raised(Alarm::ServerUnreachable));
 }
 
-/// STUN-4: 420 for TR-111's own attributes is a server that RFC 3489 forbids; nothing is left out for it (CPE-28).
+/// STUN-4: RFC 3489 forbids a server to send 420 for the attributes of TR-111; they are not omitted for such a server
+/// (CPE-28).
 #[test]
 fn no_attribute_of_tr_111_is_left_out() {
     let mut world = scripted(enabled(10, -1), |server| server.unknown = Some(0xc001));
@@ -149,7 +151,7 @@ fn no_attribute_of_tr_111_is_left_out() {
     assert!(world.cpe.current().nat_detected);
 }
 
-/// SEC-3: two answers with two addresses to one request: neither is used, and an alarm is raised.
+/// SEC-3: of two answers with different addresses to one request neither is used, and an alarm is raised.
 #[test]
 fn two_answers_mean_an_attack_and_neither_is_used() {
     let victim = SocketAddrV4::new([192, 0, 2, 66].into(), 53);
@@ -165,7 +167,7 @@ fn two_answers_mean_an_attack_and_neither_is_used() {
     assert!(!world.cpe.alarms().any(|alarm| alarm == Alarm::Contradiction));
 }
 
-/// SEC-3: a binding that was known before the attack stays.
+/// SEC-3: a binding that was known before the attack is kept.
 #[test]
 fn an_attack_does_not_take_a_known_binding_away() {
     let mut world = scripted(enabled(10, 20), |_| {});

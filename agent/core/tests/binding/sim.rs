@@ -1,6 +1,6 @@
-//! A CPE, a NAT and a STUN server under a clock of their own: days pass in milliseconds.
+//! Simulation of a CPE, a NAT and a STUN server with a simulated clock.
 //!
-//! Every datagram that the CPE sends is read back and checked against what TR-111 says of all of them.
+//! Every datagram of the CPE is parsed and checked against the requirements of TR-111 for all datagrams.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,7 +22,7 @@ pub const OTHER_SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 1
 pub const LOCAL: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 100), 7547);
 const SECONDARY_PORT: u16 = 7548;
 pub const PUBLIC: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
-/// From the CPE to the server, and back.
+/// Delay of a datagram between CPE and server, in one direction.
 pub const WAY: Duration = Duration::from_millis(20);
 pub const USERNAME: &str = "CPE57689";
 pub const PASSWORD: &str = "stunpassword1234";
@@ -42,21 +42,21 @@ pub fn enabled(minimum: u32, maximum: i32) -> Parameters {
     }
 }
 
-/// The same with credentials.
+/// `enabled` with credentials.
 pub fn provisioned(minimum: u32, maximum: i32) -> Parameters {
     Parameters { stun_username: USERNAME.to_owned(), stun_password: PASSWORD.to_owned(), ..enabled(minimum, maximum) }
 }
 
-/// Translates like Linux: a mapping for each socket and destination, which lets in only what comes from there.
+/// A NAT like that of Linux: one mapping per source and destination, which admits datagrams from the destination only.
 #[derive(Debug)]
 pub struct Nat {
-    /// `None`: there is no NAT.
+    /// Timeout of a mapping; `None` for no NAT.
     pub timeout: Option<Duration>,
-    /// A new mapping gets another port.
+    /// Whether a new mapping gets another port.
     pub moves: bool,
-    /// What comes in keeps a mapping, too.
+    /// Whether incoming datagrams refresh a mapping.
     pub refreshed_by_answers: bool,
-    /// Another timeout for what went both ways for more than two seconds, as in Linux.
+    /// Timeout of flows that carried packets in both directions for more than two seconds, as in Linux.
     pub stream: Option<Duration>,
     mappings: HashMap<(SocketAddrV4, SocketAddrV4), Mapping>,
     next_port: u16,
@@ -68,7 +68,7 @@ struct Mapping {
     created: BootTime,
     is_two_way: bool,
     end: BootTime,
-    /// For how long the socket had no mapping, before this one.
+    /// Time without a mapping before this one.
     gone: Duration,
 }
 
@@ -109,17 +109,17 @@ impl Nat {
         Some(*inside)
     }
 
-    /// All mappings are lost.
+    /// Removes all mappings.
     pub fn reboot(&mut self) {
         self.mappings.clear();
     }
 }
 
-/// Which requests the server wants signed.
+/// Requests that need a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demand {
     Nothing,
-    /// Those with BINDING-CHANGE (STUN-23).
+    /// Requests with BINDING-CHANGE (STUN-23).
     Changes,
     Everything,
 }
@@ -128,29 +128,29 @@ pub enum Demand {
 pub struct Server {
     pub honours_response_address: bool,
     pub demand: Demand,
-    /// With what it signs; `None`: it forgets to.
+    /// Password for the server's signatures; `None` for unsigned responses.
     pub password: Option<&'static str>,
     pub is_silent: bool,
-    /// Every request gets this error.
+    /// Error in response to every request.
     pub error: Option<u16>,
-    /// Refused as unknown (420).
+    /// Attribute that is refused with error 420.
     pub unknown: Option<u16>,
-    /// A forged answer follows each genuine one, with this mapping.
+    /// Mapped address of a forged response that follows each genuine one.
     pub forged: Option<SocketAddrV4>,
-    /// Every datagram seems to come from another port.
+    /// Whether each datagram appears to come from another port.
     pub scatters: bool,
-    /// How it writes the request's source.
+    /// Attribute with the source of the request.
     pub mapped: fn(SocketAddrV4) -> Attribute<'static>,
 }
 
-/// A datagram of the CPE's, as it was sent.
+/// A datagram that the CPE sent.
 #[derive(Clone, Debug)]
 pub struct Sent {
     pub at: BootTime,
     pub socket: Socket,
     pub to: SocketAddrV4,
     pub id: TransactionId,
-    /// The first copy.
+    /// Whether it is the first copy.
     pub is_new: bool,
     pub is_change: bool,
     pub is_signed: bool,
@@ -177,21 +177,21 @@ pub struct World {
     serial: u64,
     served: u16,
     refused: Vec<TransactionId>,
-    /// What a name means.
+    /// Addresses of names.
     pub names: HashMap<String, Vec<Ipv4Addr>>,
-    /// How late timers ring.
+    /// Delay of timers.
     pub lateness: Duration,
 }
 
 impl World {
-    /// A CPE with these parameters and an address, behind a NAT with this timeout.
+    /// A CPE with these parameters and a local address, behind a NAT with this timeout.
     pub fn new(parameters: Parameters, timeout: Option<Duration>) -> Self {
         let mut world = Self::silent(parameters, timeout, Memory::default());
         world.set_local(Some(LOCAL));
         world
     }
 
-    /// A CPE that has no address yet.
+    /// A CPE without a local address.
     pub fn silent(parameters: Parameters, timeout: Option<Duration>, memory: Memory) -> Self {
         let settings = Settings { seed: [0x5eed, 0xfeed], variants: Variants::STRICT, ..Settings::default() };
         Self {
@@ -242,7 +242,7 @@ impl World {
         self.collect();
     }
 
-    /// Lets time pass.
+    /// Advances the clock.
     pub fn pass(&mut self, duration: Duration) {
         let end = self.now + duration;
         let mut steps = 0;
@@ -266,7 +266,7 @@ impl World {
         self.now = end;
     }
 
-    /// Lets time pass until `done`, at most `limit`; says how long it took.
+    /// Advances the clock until `done`, at most by `limit`; returns the elapsed time.
     pub fn pass_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> Duration {
         let start = self.now;
         while !done(self) {
@@ -277,7 +277,7 @@ impl World {
         self.now.since(start).unwrap()
     }
 
-    /// Datagrams an hour of a CPE that has learned the period, its tests included: over so many hours.
+    /// Average number of datagrams per hour, tests included, of a CPE that has learned the period.
     pub fn keep_alive_packets(&mut self, hours: u32) -> f64 {
         self.pass_until(seconds(10_000), |world| world.learned().is_some());
         let before = self.sent.len();
@@ -305,9 +305,9 @@ impl World {
         let message = Message::parse(datagram).expect("the CPE sends messages");
         assert_eq!(message.message_type(), MessageType::BindingRequest);
         let id = message.transaction_id();
-        // Copies follow within seconds, so the last few datagrams are enough to look through.
+        // Copies are sent within seconds, so it is enough to search the last datagrams.
         let first = self.sent.iter().rev().take(100).find(|sent| sent.id == id);
-        // RFC 3489 9.3: copies are bit-identical.
+        // RFC 3489 9.3: copies are identical.
         assert!(first.is_none_or(|first| first.datagram == datagram && first.to == to));
         let sent = Sent {
             at: self.now,
@@ -328,7 +328,7 @@ impl World {
         assert_eq!(sent.response_address.is_some(), !is_primary);
         assert_eq!(message.change_request(), tr111_core::stun::ChangeRequest::default());
         if sent.is_signed && sent.is_new {
-            // CPE-17: only in answer to a 401.
+            // CPE-17: signed only after a 401.
             assert!(self.refused.pop().is_some(), "signed on its own: {sent:?}");
             assert!(message.verify(&SharedSecret::new(PASSWORD.as_bytes()), Variant::A.into()).is_ok());
         }
@@ -344,7 +344,7 @@ impl World {
         self.travelling.insert((self.now + WAY, self.serial), travelling);
     }
 
-    /// A datagram from outside.
+    /// Sends a datagram from outside.
     pub fn send_from(&mut self, source: SocketAddrV4, destination: SocketAddrV4, datagram: Vec<u8>) {
         self.travel(Travelling::ToNat { source, destination, datagram });
     }
@@ -364,7 +364,7 @@ impl World {
         }
     }
 
-    /// What the server does, in RFC 3489's order of checks (D.1).
+    /// The server's response, with the checks in the order of RFC 3489.
     fn serve(&mut self, source: SocketAddrV4, destination: SocketAddrV4, datagram: &[u8]) {
         let message = Message::parse(datagram).unwrap();
         let id = message.transaction_id();
@@ -425,7 +425,7 @@ impl World {
         }
     }
 
-    /// Where a datagram to this source has to go while the server scatters.
+    /// Destination of a datagram to this source while the server reports changed ports.
     fn nat_address(&self, source: SocketAddrV4) -> SocketAddrV4 {
         if !self.server.scatters {
             return source;
@@ -470,19 +470,19 @@ impl World {
         self.cpe.memory().learned
     }
 
-    /// The public address of the binding, as the NAT has it.
+    /// Public address of the binding in the NAT.
     pub fn mapping(&self) -> Option<SocketAddrV4> {
         let mapping = self.nat.mappings.get(&(self.local?, SERVER))?;
         (self.now < mapping.end).then(|| SocketAddrV4::new(PUBLIC, mapping.port))
     }
 
-    /// For how long the binding was gone so far: nobody could reach the CPE.
+    /// Total time without a binding so far, in which the CPE was unreachable.
     pub fn gone(&self) -> Duration {
         let mapping = self.local.and_then(|local| self.nat.mappings.get(&(local, SERVER)));
         mapping.map_or(Duration::ZERO, |mapping| mapping.gone(self.now))
     }
 
-    /// Lets time pass, and gives the longest time without the binding in it. Times below 100 ms do not count.
+    /// Advances the clock; returns the longest time without a binding. Times below 100 ms are ignored.
     pub fn longest_gap(&mut self, duration: Duration) -> Duration {
         const LOOK: Duration = Duration::from_millis(100);
         let (mut longest, mut gap) = (Duration::ZERO, Duration::ZERO);
@@ -494,8 +494,8 @@ impl World {
         longest
     }
 
-    /// CPE-21: a refresh comes no sooner than the minimum after the request before it. CPE-22: no gap is longer than
-    /// the maximum.
+    /// CPE-21: a refresh is not sooner than the minimum period after the previous request. CPE-22: no gap is longer
+    /// than the maximum period.
     pub fn assert_periods(&self, minimum: Duration, maximum: Option<Duration>) {
         let primary: Vec<&Sent> = self.sent.iter().filter(|sent| sent.socket == Socket::Primary).collect();
         for pair in primary.windows(2) {
@@ -511,5 +511,5 @@ impl World {
     }
 }
 
-/// Time for a silent server to show.
+/// Time until a server is considered silent.
 pub const SILENCE: Duration = GIVE_UP;

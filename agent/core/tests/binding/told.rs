@@ -1,4 +1,4 @@
-//! What the ACS is told, and when (CPE-39 to CPE-41, SEC-4).
+//! Tests of notifications to the ACS (CPE-39 to CPE-41, SEC-4).
 
 use tr111_core::{
     binding::{Input, Memory, Output, Parameters},
@@ -7,7 +7,7 @@ use tr111_core::{
 
 use crate::sim::*;
 
-/// CPE-39: the first binding is told as soon as it is known, and once.
+/// CPE-39: the first binding is notified as soon as it is known, and once.
 #[test]
 fn the_first_binding_is_told_at_once() {
     let mut world = World::new(enabled(10, 20), Some(seconds(300)));
@@ -18,8 +18,8 @@ fn the_first_binding_is_told_at_once() {
     assert_eq!(told[0].1, world.cpe.current());
 }
 
-/// CPE-4, CPE-27: the ACS learns of a binding by both ways: BINDING-CHANGE, in a request that has
-/// CONNECTION-REQUEST-BINDING because it leaves from the listener, and the parameter.
+/// CPE-4, CPE-27: the ACS learns of a binding in both ways: by BINDING-CHANGE, in a request with
+/// CONNECTION-REQUEST-BINDING from the listener's socket, and by the parameter.
 #[test]
 fn a_change_is_told_by_attribute_and_by_parameter() {
     let mut world = World::new(enabled(10, 20), Some(seconds(300)));
@@ -34,7 +34,7 @@ fn a_change_is_told_by_attribute_and_by_parameter() {
     }
 }
 
-/// CPE-40: changes within the limit wait for it, and the latest value is told.
+/// CPE-40: changes within the limit wait for it, and the latest value is notified.
 #[test]
 fn the_limit_delays_and_the_latest_value_is_told() {
     let parameters = Parameters { notification_limit: 60, ..enabled(5, 5) };
@@ -52,7 +52,7 @@ fn the_limit_delays_and_the_latest_value_is_told() {
     assert_eq!(told[1].1, world.cpe.current());
 }
 
-/// CPE-40: the limit counts from what the ACS was told, and not from what it did not ask for.
+/// CPE-40: the limit counts from the last notification to the ACS, not from one that the ACS had not requested.
 #[test]
 fn what_nobody_asked_for_starts_no_limit() {
     let parameters = Parameters { notification_limit: 60, ..enabled(5, 5) };
@@ -67,7 +67,7 @@ fn what_nobody_asked_for_starts_no_limit() {
     }
 }
 
-/// SEC-4: a binding that flaps is told once in the limit, however often it changes.
+/// SEC-4: a binding that flaps is notified once per limit, however often it changes.
 #[test]
 fn a_flapping_binding_is_told_once_in_the_limit() {
     let parameters = Parameters { notification_limit: 60, ..enabled(1, 1) };
@@ -81,7 +81,7 @@ fn a_flapping_binding_is_told_once_in_the_limit() {
     assert!(told.windows(2).all(|pair| pair[1].0.since(pair[0].0).unwrap() >= seconds(60)));
 }
 
-/// CPE-41: while tests let the binding lapse, its changes are told after the search, or in five minutes.
+/// CPE-41: while tests let the binding expire, changes are notified after the search, or after five minutes.
 #[test]
 fn a_search_is_damped() {
     let mut world = World::new(enabled(10, -1), Some(seconds(60)));
@@ -90,12 +90,12 @@ fn a_search_is_damped() {
     let is_change = |(_, output): &&(_, Output)| matches!(output, Output::Changed(_));
     let changes = world.outputs.iter().filter(is_change).count();
     assert!(changes > world.notified().len() + 1, "{changes} changes");
-    // The first binding, and the one that is kept; none of those that the tests let lapse, nor the last of them.
+    // The first binding and the final one, but none of those that expired in tests.
     assert_eq!(world.notified().len(), 2, "{:?}", world.notified());
     assert_eq!(world.notified()[1].1, world.cpe.current());
 }
 
-/// CPE-39: what the ACS knows from before a restart is not told again.
+/// CPE-39: a binding that the ACS knows from before a restart is not notified again.
 #[test]
 fn the_same_binding_is_not_told_after_a_restart() {
     let mut world = World::new(enabled(10, 20), Some(seconds(300)));

@@ -1,5 +1,5 @@
-//! A LAN before the association core: clients, a DHCP server, and the programs' decisions made by the same code that
-//! they run. After every step the core's promises are checked.
+//! A simulated LAN for the association core: clients, a DHCP server, and the decisions of the kernel programs, made by
+//! the same code. The invariants of the core are checked after each step.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
@@ -32,12 +32,12 @@ pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
 pub const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
 pub const LAN: u32 = 7;
 
-/// An address of the LAN.
+/// The LAN address with this host number.
 pub fn ip(host: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 168, 1, host)
 }
 
-/// Device 00256D / serial / STB.
+/// The device 00256D / `serial` / STB.
 pub fn device(serial: &str) -> DeviceIdentity {
     DeviceIdentity {
         manufacturer_oui: "00256D".parse().unwrap(),
@@ -49,16 +49,16 @@ pub fn device(serial: &str) -> DeviceIdentity {
 #[derive(Clone, Debug)]
 pub struct Client {
     pub mac: [u8; 6],
-    /// Option 61, if the client sends it.
+    /// Client identifier (option 61), if the client sends one.
     pub id: Option<Vec<u8>>,
-    /// The value of option 125, if the client sends it.
+    /// Value of option 125, if the client sends it.
     pub option: Option<Vec<u8>>,
     pub tags: Vec<Tag>,
     pub relay: Option<Ipv4Addr>,
 }
 
 impl Client {
-    /// A client with hardware address and identity of its own.
+    /// A client with its own hardware address and an identity.
     pub fn new(number: u8, serial: &str) -> Self {
         Self { option: Some(device(serial).encode()), ..Self::silent(number) }
     }
@@ -77,36 +77,36 @@ pub struct Lan {
     pub core: Association,
     pub now: BootTime,
     pub outputs: Vec<Output>,
-    /// Classes of the last request and reply.
+    /// Class of the last request or reply.
     pub class: Option<Class>,
     pub marked: HashSet<ExchangeKey>,
     pub sticky: HashSet<ClientKey>,
     newcomers: HashSet<ClientKey>,
     config: Config,
-    /// Of the last message.
+    /// Transaction identifier of the last message.
     pub xid: u32,
     added: u32,
     removed: u32,
     restored: u32,
-    /// The highest instance number that was given out.
+    /// Highest instance number so far.
     last_instance: u32,
-    /// The programs' map of addresses: when each sent ARP, and from which hardware address.
+    /// The map `NEIGHBOURS`: time and sender hardware address of the last ARP message.
     pub neighbours: HashMap<NeighbourKey, (BootTime, Option<[u8; 6]>)>,
     /// Hardware addresses of clients that are switched off.
     pub off: HashSet<[u8; 6]>,
-    /// Hardware addresses of clients, and of the repeater in front of each.
+    /// Hardware addresses of clients, with that of the repeater in front of each.
     pub repeaters: HashMap<[u8; 6], [u8; 6]>,
-    /// Further hardware addresses that answer for an address, before its client does.
+    /// Additional hardware addresses that answer for an address, before its client does.
     pub rivals: Vec<(Ipv4Addr, [u8; 6])>,
     /// Addresses from which a search finds frames.
     pub talkers: HashSet<Ipv4Addr>,
-    /// Times at which searches began, what they had to be newer than, and when they end.
+    /// Searches: their start, the time that a sign of life has to exceed, and their end.
     pub searches: Vec<[BootTime; 3]>,
-    /// So many of the next probes are lost.
+    /// Number of the next probes that are lost.
     pub lossy: u32,
-    /// How often holders of addresses were asked.
+    /// Number of ARP requests to holders of addresses.
     pub asked: u32,
-    /// When addresses were probed, and the destinations of the frames.
+    /// Time and destination of each probe.
     pub probes: Vec<(BootTime, [u8; 6])>,
 }
 
@@ -147,7 +147,7 @@ impl Lan {
         }
     }
 
-    /// A client's message, with the options that `shape` adds; returns the frame.
+    /// Sends a client's message with the options that `shape` adds; returns the frame.
     pub fn send(
         &mut self,
         client: &Client,
@@ -175,7 +175,7 @@ impl Lan {
         frame
     }
 
-    /// The server's answer to a frame, as it leaves.
+    /// Sends the server's reply to a frame.
     pub fn answer(
         &mut self,
         request: &[u8],
@@ -203,7 +203,7 @@ impl Lan {
         self.egress(&frame);
     }
 
-    /// DISCOVER, OFFER, REQUEST, ACK.
+    /// A complete exchange: DISCOVER, OFFER, REQUEST, ACK.
     pub fn join(&mut self, client: &Client, address: Ipv4Addr, lease_s: u32) {
         let discover = self.send(client, MessageType::Discover, |b| b);
         self.answer(&discover, MessageType::Offer, address, |b| b.option(option::LEASE_TIME, &lease_s.to_be_bytes()));
@@ -215,7 +215,7 @@ impl Lan {
         self.answer(request, MessageType::Ack, address, |b| b.option(option::LEASE_TIME, &lease_s.to_be_bytes()));
     }
 
-    /// A REQUEST from a client that has an address, and its ACK.
+    /// A renewal: REQUEST and ACK.
     pub fn renew(&mut self, client: &Client, address: Ipv4Addr, lease_s: u32) {
         let request = self.send(client, MessageType::Request, |b| b.ciaddr(address).to(GATEWAY_MAC, GATEWAY));
         self.ack(&request, address, lease_s);
@@ -243,7 +243,7 @@ impl Lan {
         });
     }
 
-    /// Lets time pass, waking the core whenever it asked for it.
+    /// Advances the clock, and calls the core at each of its deadlines.
     pub fn pass(&mut self, duration: Duration) {
         let end = self.now + duration;
         while let Some(deadline) = self.core.next_deadline().filter(|deadline| *deadline <= end) {
@@ -258,7 +258,7 @@ impl Lan {
         self.pass(Duration::from_secs(seconds));
     }
 
-    /// What `lan_ingress` does (ebpf/src/lan.rs).
+    /// The behaviour of `lan_ingress` (ebpf/src/lan.rs).
     pub fn ingress(&mut self, frame: &[u8]) {
         let judged = classify::find_request(frame, None).and_then(|udp| {
             let fixed = classify::request_fixed(frame, &udp)?;
@@ -287,7 +287,7 @@ impl Lan {
         self.tell(Hook::LanIngress, judged, frame);
     }
 
-    /// What `lan_egress` does.
+    /// The behaviour of `lan_egress`.
     pub fn egress(&mut self, frame: &[u8]) {
         let judged = classify::find_reply(frame, None).and_then(|udp| {
             let fixed = classify::reply_fixed(frame, &udp)?;
@@ -367,14 +367,14 @@ impl Lan {
         }
     }
 
-    /// The hardware address from which the client of a binding answers, if it does.
+    /// The hardware address from which the client of a binding answers; `None` if it does not.
     fn holder(&self, is_it: impl Fn(&Binding) -> bool) -> Option<[u8; 6]> {
         let binding = self.core.devices().flat_map(|device| device.bindings).find(|binding| is_it(binding))?;
         let own: [u8; 6] = binding.mac.as_bytes().try_into().ok()?;
         (!self.off.contains(&own)).then(|| self.repeaters.get(&own).copied().unwrap_or(own))
     }
 
-    /// What the programs do with an ARP message.
+    /// The behaviour of the programs on an ARP message.
     fn hear(&mut self, segment: Segment, ip: Ipv4Addr, mac: [u8; 6]) {
         if let Some(heard) = self.neighbours.get_mut(&NeighbourKey { segment, address: ip.octets() }) {
             *heard = (self.now, Some(mac));
@@ -390,7 +390,7 @@ impl Lan {
         self.core.devices().map(|device| self.core.record(device.instance).unwrap()).collect()
     }
 
-    /// The agent starts anew, with what it kept.
+    /// Restarts the agent with its stored state.
     pub fn restart(&mut self) {
         let records = self.records();
         self.restart_with(records, self.core.next_instance());
@@ -409,7 +409,7 @@ impl Lan {
         self.check();
     }
 
-    /// What `lan_egress` keeps of an ACK to `client`.
+    /// The record that `lan_egress` stores for an ACK to `client`.
     pub fn last_ack(&self, client: &Client, message_type: MessageType, address: Ipv4Addr, lease: u32) -> LastAck {
         let mut ack = LastAck {
             time: self.now.0,
@@ -434,7 +434,7 @@ impl Lan {
         ack
     }
 
-    /// The key by which the programs know a client.
+    /// The client's key in the programs' maps.
     pub fn key_of(&self, client: &Client) -> ClientKey {
         let mut builder = Builder::request(MessageType::Discover, client.mac, 1);
         if let Some(id) = &client.id {
@@ -446,13 +446,13 @@ impl Lan {
         classify::client_key(Segment { ifindex: LAN, vlan: [0; 2] }, &message.fixed, &walk)
     }
 
-    /// The agent reads the last ACK of a client.
+    /// Passes a client's last ACK to the agent.
     pub fn reconcile(&mut self, client: &Client, ack: &LastAck) {
         let key = self.key_of(client);
         self.handle(Input::LastAck { client: key, ack });
     }
 
-    /// One row for an identity, a binding in every row, one binding for a client, one client for an
+    /// Checks the invariants: one row per identity, a binding in every row, one binding per client, one client per
     /// address; outputs and counters agree with the table.
     fn check(&self) {
         let core = &self.core;
@@ -482,7 +482,7 @@ impl Lan {
         assert_eq!((added, removed), (u64::from(self.added), u64::from(self.removed)));
     }
 
-    /// The serial number of every row, with the last bytes of its bindings' addresses.
+    /// Serial number of every row, with the last byte of each address of its bindings.
     pub fn rows(&self) -> BTreeMap<String, Vec<u8>> {
         let row = |device: tr111_core::association::Device<'_>| {
             (device.identity.serial_number.to_string(), device.bindings.map(|binding| binding.ip.octets()[3]).collect())
