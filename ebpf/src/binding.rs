@@ -5,7 +5,10 @@
 //! A Binding Request with CONNECTION-REQUEST-BINDING shows that its UDP flow has to stay open for Connection Requests.
 //! The program sets a packet mark on it, so that an nftables rule of the agent gives the flow a longer NAT timeout. The
 //! flow is kept in the map `FLOWS`; the agent receives an event if the flow is new or has changed, and every 30 s
-//! otherwise. Only marked requests count against the budget of the host.
+//! otherwise.
+//!
+//! Each such request takes a token from the event budget of its host. Without a token it is neither marked nor
+//! recorded, so that a host cannot fill the connection table with flows of long timeouts.
 
 use crate::{
     emit,

@@ -3,9 +3,9 @@
 //! # Theory of operation
 //!
 //! Each bucket holds up to `burst` messages and gains one per `interval`. Elapsed time is converted to messages when
-//! the bucket is used, so no timer is needed. A sender over its event budget is still served: its messages pass and
-//! only the agent is not told. A message is dropped only where the operator enabled policing. Relay agents send for
-//! many clients and have a rate of their own.
+//! the bucket is used, so no timer is needed. A sender over its event budget is still forwarded: its messages pass, but
+//! cause no event. A message is dropped only where the operator enabled policing. Relay agents send for many clients
+//! and have a rate of their own.
 
 use crate::maps::Purse;
 use tr111_common::{

@@ -2,9 +2,9 @@
 //!
 //! # Theory of operation
 //!
-//! The program classifies every UDP datagram by its first bytes, on any port, and counts it. If the operator set a
-//! rate, Connection Requests above it are dropped per source address (T-62), before a flood reaches the CPE's socket or
-//! its NAT. Nothing is sent to the agent.
+//! The program classifies every UDP datagram by its first bytes, STUN responses also by their source port, and counts
+//! it. If the operator set a rate, Connection Requests above it are dropped per source address (T-62), before they
+//! reach the stack. Nothing is sent to the agent.
 
 use crate::{maps, police};
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
