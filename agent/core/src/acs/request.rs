@@ -165,7 +165,6 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Reads the attributes.
     fn new(datagram: &'a [u8], message: Message<'a>, ends: Ends) -> Self {
         let mut request = Self {
             datagram,

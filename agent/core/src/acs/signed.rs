@@ -29,7 +29,6 @@ pub struct Fingerprint(pub u64);
 #[derive(Clone, Debug)]
 pub struct Accepted {
     pub(super) fingerprint: Fingerprint,
-    /// Name of the CPE.
     pub(super) name: Short,
     pub(super) ends: Ends,
     /// The form of CONNECTION-REQUEST-BINDING.
@@ -89,7 +88,6 @@ impl SignedRequests {
         [&self.recent, &self.older].into_iter().any(|known| known.find(hash, |&known| known == number).is_some())
     }
 
-    /// Remembers an accepted request.
     pub(super) fn note(&mut self, request: Fingerprint) {
         if self.contains(request) {
             return;
@@ -102,7 +100,6 @@ impl SignedRequests {
         }
     }
 
-    /// All requests, older generation first.
     pub(super) fn iter(&self) -> impl Iterator<Item = Fingerprint> {
         self.older.iter().chain(&self.recent).copied().map(Fingerprint)
     }

@@ -20,10 +20,8 @@ const WAITING_MAXIMUM: usize = 1_024;
 /// Bucket size of an Ethernet source, as a multiple of a client's.
 const SENDER: u32 = 8;
 
-/// A change that waits.
 #[derive(Clone)]
 struct Change {
-    /// Type of the request with the identity.
     message: MessageType,
     identity: DeviceIdentity,
     /// The client's future binding if the client has none; otherwise its binding when the wait began.
@@ -81,12 +79,10 @@ impl Changes {
         self.waiting.iter().map(|change| change.due).min()
     }
 
-    /// The clients that wait.
     pub(super) fn waiting(&self) -> impl ExactSizeIterator<Item = &ClientKey> {
         self.waiting.iter().map(|change| &change.binding.client)
     }
 
-    /// Number of waiting clients without a row.
     pub(super) fn rowless(&self) -> usize {
         self.waiting.iter().filter(|change| change.is_rowless).count()
     }
@@ -95,7 +91,6 @@ impl Changes {
         self.waiting.iter().find(|change| change.binding.client == *client)
     }
 
-    /// The identity for which a client waits.
     pub(super) fn identity_of(&self, client: &ClientKey) -> Option<&DeviceIdentity> {
         self.get(client).map(|change| &change.identity)
     }

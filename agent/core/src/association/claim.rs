@@ -22,9 +22,7 @@ const CLAIMS_MAXIMUM: usize = 256;
 pub(super) struct Claim {
     /// The INFORM, with the identity for its binding.
     exchange: Exchange,
-    /// Time of the ACK.
     seen: BootTime,
-    /// The client that holds the address.
     holder: ClientKey,
     /// The hardware addresses from which the holder answered before the claim.
     answers: [Option<[u8; 6]>; 2],

@@ -36,7 +36,6 @@ pub(super) struct Exchange {
 
 struct Waiting {
     exchange: Exchange,
-    /// Hash of the exchange's key.
     hash: u64,
     older: u32,
     newer: u32,
@@ -105,7 +104,6 @@ impl Exchanges {
         }
     }
 
-    /// Time of the oldest request.
     pub(super) fn oldest_time(&self) -> Option<BootTime> {
         Some(self.waiting.get(self.oldest)?.exchange.time)
     }

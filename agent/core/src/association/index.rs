@@ -51,7 +51,6 @@ impl Index {
         black_box(self.slots[self.home(tag(hash))]);
     }
 
-    /// Adds a number that is not in the index.
     pub(super) fn insert(&mut self, hash: u64, number: u32) {
         if (self.used + 1) * 4 > self.slots.len() * 3 {
             let grown = vec![EMPTY; self.slots.len() * 2];
@@ -65,7 +64,6 @@ impl Index {
         self.put(slot(hash, number));
     }
 
-    /// Removes a number, if it is in the index.
     pub(super) fn remove(&mut self, hash: u64, number: u32) {
         let wanted = slot(hash, number);
         let mut hole = self.home(tag(hash));

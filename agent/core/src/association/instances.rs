@@ -29,20 +29,17 @@ pub(super) struct Instances {
 }
 
 impl Instances {
-    /// The row of an instance number.
     pub(super) fn get(&self, instance: u32) -> Option<u32> {
         let page = self.pages.get(&(instance / PAGE))?;
         (page.used >> (instance % PAGE) & 1 == 1).then(|| page.rows[(instance % PAGE) as usize])
     }
 
-    /// Sets the row of an instance number.
     pub(super) fn insert(&mut self, instance: u32, row: u32) {
         let page = self.pages.entry(instance / PAGE).or_default();
         page.used |= 1 << (instance % PAGE);
         page.rows[(instance % PAGE) as usize] = row;
     }
 
-    /// Removes an instance number.
     pub(super) fn remove(&mut self, instance: u32) {
         let number = instance / PAGE;
         let Some(page) = self.pages.get_mut(&number) else { return };

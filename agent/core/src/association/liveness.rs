@@ -22,7 +22,6 @@ const LEASE: Duration = Duration::from_hours(24);
 /// Liveness of a binding's station.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Liveness {
-    /// Time of the last sign of life.
     heard: BootTime,
     /// Time of the next step; never if the station is not probed.
     pub(super) due: BootTime,
@@ -65,7 +64,6 @@ impl Liveness {
         (self.answered, self.claimant) = (None, None);
     }
 
-    /// Records the sender of the last ARP message.
     fn remember(&mut self, mac: Option<[u8; 6]>) {
         if mac.is_some() && mac != self.claimant {
             self.answered = mac;
@@ -100,7 +98,6 @@ impl Association {
         self.table.liveness_mut(id).rest(heard, due);
     }
 
-    /// Performs the step that is due.
     pub(super) fn look_after(&mut self, now: BootTime, id: u32) {
         if let Some(end) = self.unreachable_until(id) {
             if end <= now {

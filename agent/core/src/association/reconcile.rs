@@ -15,7 +15,6 @@ use crate::{
 };
 
 impl Association {
-    /// Handles the record of a client's last ACK.
     pub(super) fn last_ack(&mut self, now: BootTime, client: ClientKey, ack: &LastAck) {
         let seen = BootTime(ack.time).min(now);
         if let Some(reason) = RemovalReason::of(ack) {

@@ -26,7 +26,6 @@ struct Row {
     /// List of the row's bindings, oldest first.
     first: u32,
     last: u32,
-    /// Number of bindings.
     bindings: u32,
     first_seen: BootTime,
     last_seen: BootTime,
@@ -64,7 +63,6 @@ pub(super) struct Found {
     identity_hash: u64,
 }
 
-/// Result of an insertion.
 pub(super) struct Inserted {
     pub(super) id: u32,
     pub(super) instance: u32,
@@ -72,7 +70,6 @@ pub(super) struct Inserted {
     pub(super) added: bool,
 }
 
-/// Result of a removal.
 pub(super) struct Removed {
     pub(super) binding: Binding,
     pub(super) instance: u32,
@@ -129,7 +126,6 @@ impl Table {
         self.keys.client(client)
     }
 
-    /// The binding of a client.
     pub(super) fn client(&self, client: &ClientKey) -> Option<u32> {
         self.client_at(self.keys.client(client), client)
     }
@@ -155,7 +151,6 @@ impl Table {
         self.identity_of(id) == identity
     }
 
-    /// The identity of a binding's row.
     pub(super) fn identity_of(&self, id: u32) -> &DeviceIdentity {
         &self.rows[self.held[id].row].identity
     }
@@ -178,7 +173,6 @@ impl Table {
         self.by_mac.warm(hashes.mac);
     }
 
-    /// Number of bindings in a row.
     pub(super) fn bindings_in(&self, row: u32) -> u32 {
         self.rows[row].bindings
     }
@@ -194,12 +188,10 @@ impl Table {
         (rows.len(), bindings, known)
     }
 
-    /// Whether all instance numbers have been used.
     pub(super) fn is_out_of_instances(&self) -> bool {
         self.next_instance == u32::MAX
     }
 
-    /// Instance number of the next row.
     pub(super) fn next_instance(&self) -> u32 {
         self.next_instance
     }
@@ -227,12 +219,10 @@ impl Table {
         Some(row)
     }
 
-    /// The instance number of a binding's row.
     pub(super) fn instance_of(&self, id: u32) -> u32 {
         self.rows[self.held[id].row].instance
     }
 
-    /// The liveness of a binding's station.
     pub(super) fn liveness_mut(&mut self, id: u32) -> &mut Liveness {
         &mut self.held[id].liveness
     }
@@ -313,12 +303,10 @@ impl Table {
         row.last_seen = row.last_seen.max(now);
     }
 
-    /// Marks the lease of a binding as doubtful.
     pub(super) fn doubt(&mut self, id: u32) {
         self.held[id].is_doubtful = true;
     }
 
-    /// Sets the expiry of a doubtful lease.
     pub(super) fn settle_doubt(&mut self, id: u32, lease_expires: Option<BootTime>) {
         let held = &mut self.held[id];
         (held.is_doubtful, held.binding.lease_expires) = (false, lease_expires);
@@ -383,7 +371,6 @@ impl Table {
         self.deadlines.next()
     }
 
-    /// All bindings with their numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Held)> {
         self.held.iter()
     }

@@ -69,7 +69,6 @@ impl Wheel {
         black_box(self.nodes.get((FIRST + id) as usize).map(|node| node.tick));
     }
 
-    /// Cancels the deadline of `id`.
     pub(super) fn cancel(&mut self, id: u32) {
         self.schedule(id, BootTime::NEVER);
     }

@@ -23,7 +23,6 @@ const UNAUTHORIZED: u16 = 401;
 const GLOBAL_FAILURE: u16 = 600;
 
 impl Session {
-    /// Handles a received datagram.
     pub(super) fn receive(
         &mut self,
         now: BootTime,

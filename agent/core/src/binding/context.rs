@@ -22,7 +22,6 @@ pub(super) struct Context {
     pub(super) bounds: Bounds,
     pub(super) outputs: VecDeque<Output>,
     pub(super) counts: Counts,
-    /// The keep-alive period that was learned last.
     pub(super) learned: Option<Duration>,
     raised: BTreeSet<Alarm>,
     random: Random,

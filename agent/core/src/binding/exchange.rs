@@ -38,7 +38,6 @@ pub(super) enum Aim {
     Settle,
     /// Whether the binding survives a period.
     Period {
-        /// The period that is tested.
         candidate: std::time::Duration,
         /// Time for which the binding actually was quiet.
         quiet: std::time::Duration,

@@ -28,7 +28,6 @@ pub struct Cpe {
     server: Option<Server>,
     session: Option<Session>,
     teller: Teller,
-    /// Whether the binding is likely to change again.
     is_restless: bool,
     /// Time at which the last transaction of earlier sessions began.
     begun: Option<BootTime>,

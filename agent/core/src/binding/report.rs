@@ -33,7 +33,6 @@ pub(super) struct Teller {
     told: Option<Report>,
     /// Whether the ACS requests notifications.
     is_asked: bool,
-    /// Time of the last notification.
     last: Option<BootTime>,
     /// The current report, and since when it differs from the last notified one.
     report: Report,
@@ -57,7 +56,6 @@ impl Teller {
         self.report
     }
 
-    /// The last notified report.
     pub(super) fn told(&self) -> Option<Report> {
         self.told
     }

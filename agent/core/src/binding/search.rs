@@ -58,7 +58,6 @@ pub struct Search {
     phase: Phase,
     /// Refreshes since the last test in monitoring.
     refreshes: u32,
-    /// Consecutive failed tests.
     lapses: u32,
     /// Whether a test of this search failed, so that further ones may fail.
     disturbs: bool,
@@ -139,7 +138,6 @@ impl Search {
         })
     }
 
-    /// Whether monitoring is due for a test.
     fn is_due(&self) -> bool {
         let refreshes = BETWEEN_TESTS.as_millis() / self.period().as_millis().max(1);
         let refreshes = u32::try_from(refreshes).unwrap_or(u32::MAX);

@@ -22,7 +22,6 @@ pub(super) struct Server {
     /// Whether the address does not answer, so that another one is preferred.
     is_doubted: bool,
     failures: u32,
-    /// Time of the next look-up.
     look_up: BootTime,
 }
 
@@ -70,7 +69,6 @@ impl Server {
         self.is_doubted = false;
     }
 
-    /// Handles the result of a look-up.
     pub(super) fn resolved(&mut self, now: BootTime, host: &str, addresses: &[Ipv4Addr], context: &mut Context) {
         if host != self.host || literal(&self.host).is_some() {
             return;

@@ -62,7 +62,6 @@ impl Binding {
     }
 }
 
-/// A session with a server.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) local: SocketAddrV4,
@@ -153,7 +152,6 @@ impl Session {
         is_searching || is_gone || self.doubtful.is_some_and(|until| now < until)
     }
 
-    /// Applies changed bounds.
     pub(super) fn rebound(&mut self, context: &mut Context) {
         self.search.rebound(context.bounds.minimum, context.bounds.longest);
         self.schedule(context);
@@ -218,7 +216,6 @@ impl Session {
         self.plan(context).map_or(BootTime::NEVER, |quiet| self.activity.quiet_at(quiet))
     }
 
-    /// Time of the next action.
     pub(super) fn deadline(&self, context: &Context) -> BootTime {
         let waits = self.running.iter().map(|exchange| match exchange.purpose {
             Purpose::Probe(probe) => exchange.wake.min(probe.deadline),
@@ -229,7 +226,6 @@ impl Session {
         waits.chain(timers).min().unwrap_or(BootTime::NEVER)
     }
 
-    /// Performs the actions that are due.
     pub(super) fn tick(&mut self, now: BootTime, context: &mut Context) {
         self.doubtful = self.doubtful.filter(|until| now < *until);
         self.answered.retain_mut(|exchange| !matches!(exchange.transaction.poll(now), Progress::Done));

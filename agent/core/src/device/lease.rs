@@ -335,7 +335,6 @@ impl Client {
         self.search_after(now, DECLINE_PAUSE, station);
     }
 
-    /// Handles a NAK.
     fn refused(&mut self, now: BootTime, station: &mut Station) {
         let pause = station.jittered(NAK_PAUSE);
         self.search_after(now, pause, station);

@@ -190,5 +190,4 @@ impl Device {
     }
 }
 
-/// Outputs that have not been polled.
 type Outputs = VecDeque<Output>;

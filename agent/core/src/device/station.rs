@@ -88,7 +88,6 @@ impl Station {
         (mine && !message.fragment).then_some(message)
     }
 
-    /// The gateway identity in a reply.
     pub(super) fn gateway_in(&self, reply: &Message<'_>) -> Option<GatewayInfo> {
         GatewayInfo::of(reply, &self.config)
     }
@@ -101,7 +100,6 @@ impl Station {
         }
     }
 
-    /// A new transaction identifier.
     pub(super) fn new_xid(&mut self) -> u32 {
         (self.draw() >> 32) as u32
     }

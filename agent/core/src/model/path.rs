@@ -83,7 +83,6 @@ fn instance(part: &str) -> Option<u32> {
     if digits { part.parse().ok() } else { None }
 }
 
-/// Number of names in a path.
 pub(super) fn depth(name: &str) -> usize {
     name.split_terminator('.').count()
 }

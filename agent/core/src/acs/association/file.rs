@@ -70,13 +70,11 @@ impl Rows {
 #[derive(Debug)]
 struct Device {
     record: Record,
-    /// Number of the device's claim.
     claim: Option<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Gateway {
-    /// The table with its number.
     table: Option<(u64, Rows)>,
     /// Numbers of the claims that name the gateway.
     claims: BTreeSet<u64>,
@@ -213,7 +211,6 @@ impl File {
         }
     }
 
-    /// Replaces or removes the table of a gateway.
     pub(super) fn keep(&mut self, gateway: &GatewayIdentity, rows: Option<Rows>) {
         self.last += 1;
         let table = rows.map(|rows| (self.last, rows));
