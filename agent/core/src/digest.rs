@@ -38,10 +38,10 @@ pub enum Refusal {
     #[error("malformed credentials")]
     Malformed,
     /// Wrong username, or another resource than the requested one.
-    #[error("other credentials")]
+    #[error("unknown username, or another resource")]
     WrongUser,
     /// ConnectionRequestPassword is empty, so it is not secret.
-    #[error("there is no password")]
+    #[error("no password is set")]
     NoPassword,
     /// Wrong password, or a nonce that was not issued here.
     #[error("wrong credentials")]

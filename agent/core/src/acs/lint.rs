@@ -59,11 +59,11 @@ impl Finding {
             Self::DuplicateStunPassword => "another CPE has the same STUNPassword",
             Self::NoConnectionRequestPassword => "no ConnectionRequestPassword: no Connection Request can be signed",
             Self::WeakConnectionRequestPassword => "ConnectionRequestPassword is easier to guess than 128 random bits",
-            Self::PasswordFromUsername => "a password is made from a username",
-            Self::UsernameLength => "the length of STUNUsername is no multiple of 4: it has to be padded on the wire",
-            Self::UsernameBlank => "STUNUsername ends with a blank, which looks like padding on the wire",
+            Self::PasswordFromUsername => "a password equals a username, or begins or ends with one",
+            Self::UsernameLength => "the length of STUNUsername is not a multiple of 4: requests have to pad it",
+            Self::UsernameBlank => "STUNUsername ends with a space, which looks like padding on the wire",
             Self::ConnectionRequestUsernameEncoding => {
-                "ConnectionRequestUsername has a character that an ACS has to encode: one that does not wakes nobody"
+                "ConnectionRequestUsername has a character that must be percent-encoded: not every ACS does that"
             }
         }
     }

@@ -52,10 +52,10 @@ pub enum Refusal {
         offset: usize,
     },
     /// The Host header is missing (T-49).
-    #[error("there is no Host")]
+    #[error("the Host header is missing")]
     NoHost,
     /// There is more than one Host header.
-    #[error("there is more than one Host")]
+    #[error("there is more than one Host header")]
     DuplicateHost,
     /// The datagram ends before the empty line after the headers.
     #[error("the datagram of {length} bytes ends before the empty line")]
@@ -64,10 +64,10 @@ pub enum Refusal {
         length: usize,
     },
     /// The length of the body does not match Content-Length or Transfer-Encoding (RFC 2616 4.4).
-    #[error("the body does not have the length that the headers say")]
+    #[error("the length of the body differs from the headers")]
     BodyLength,
     /// A field is missing.
-    #[error("there is no field {0:?}")]
+    #[error("the field {0:?} is missing")]
     MissingField(Field),
     /// A field occurs twice (T-52).
     #[error("there is more than one field {0:?}")]
@@ -76,7 +76,7 @@ pub enum Refusal {
     #[error("the number in {0:?} is not canonical")]
     BadNumber(Field),
     /// A `%` without two hexadecimal digits, in a field that an ACS without encoding would not send like this (T-51).
-    #[error("the encoding of {0:?} is damaged")]
+    #[error("the percent-encoding of {0:?} is invalid")]
     BadEncoding(Field),
     /// `sig` does not have forty hexadecimal digits.
     #[error("the signature is not forty hexadecimal digits")]
@@ -85,23 +85,23 @@ pub enum Refusal {
     #[error("the signature has the length of SHA-256")]
     Sha256Signature,
     /// `ts` is too far in the future (SEC-5).
-    #[error("the timestamp is too far ahead")]
+    #[error("the timestamp is too far in the future")]
     FutureTimestamp,
     /// `ts` is in milliseconds (T-55).
-    #[error("the timestamp counts milliseconds")]
+    #[error("the timestamp is in milliseconds")]
     MillisecondTimestamp,
     /// `ts` is not greater than the last accepted one (UCR-6).
     #[error("the timestamp is not newer than the last accepted one")]
     StaleTimestamp,
     /// `id` equals that of the last accepted request (UCR-11).
-    #[error("the id is that of the last accepted request")]
+    #[error("the id equals that of the last accepted request")]
     SameId,
     /// `un` is not ConnectionRequestUsername (UCR-12).
-    #[error("the username is another")]
+    #[error("the username is unknown")]
     UnknownUser,
     /// The Request-URI has the unencoded ConnectionRequestUsername, which has a character that must be encoded
     /// ([`super::must_be_encoded`]).
-    #[error("the username is not encoded, and has a character that must be")]
+    #[error("the username is not percent-encoded, although it has a character that must be")]
     UnencodedName,
     /// ConnectionRequestPassword is empty (T-61).
     #[error("no password is set")]

@@ -26,7 +26,7 @@ pub struct Authority {
 
 /// Error: a text is neither `host` nor `host:port`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("write HOST or HOST:PORT")]
+#[error("expected HOST or HOST:PORT")]
 pub struct BadAuthority;
 
 impl FromStr for Authority {
@@ -70,7 +70,7 @@ pub fn next_timestamp(now: UnixTime, last: Option<u64>) -> u64 {
 
 /// Error: the request does not fit into one packet (T-69).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the request has {length} bytes, and a packet takes {MAXIMUM_LENGTH}")]
+#[error("the request has {length} bytes; at most {MAXIMUM_LENGTH} are allowed")]
 pub struct DatagramTooLong {
     /// Length of the datagram in bytes.
     pub length: usize,

@@ -71,7 +71,7 @@ pub struct Text(Short);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TextError {
     /// The string has more than 64 bytes.
-    #[error("{length} bytes, where {TEXT_MAXIMUM} are allowed")]
+    #[error("{length} bytes; at most {TEXT_MAXIMUM} are allowed")]
     TooLong {
         /// Length of the string in bytes.
         length: usize,

@@ -7,16 +7,16 @@ use thiserror::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ParseError {
     /// The datagram is shorter than the header.
-    #[error("{length} bytes are too few for a STUN header")]
+    #[error("the datagram has {length} bytes, fewer than a STUN header")]
     Truncated {
         /// Length of the datagram.
         length: usize,
     },
     /// The message type is not defined in RFC 3489.
-    #[error("no message of RFC 3489 has type {0:#06x}")]
+    #[error("message type {0:#06x} is not defined in RFC 3489")]
     UnknownType(u16),
     /// The length in the header is not that of the bytes after it.
-    #[error("the header declares {declared} bytes, and {remaining} follow it")]
+    #[error("the header declares {declared} bytes, but {remaining} follow it")]
     Length {
         /// Length in the header.
         declared: usize,
@@ -24,7 +24,7 @@ pub enum ParseError {
         remaining: usize,
     },
     /// An attribute extends past the end of the message.
-    #[error("the attribute at {offset} declares {declared} bytes, and {remaining} are left")]
+    #[error("the attribute at {offset} declares {declared} bytes, but {remaining} are left")]
     Overrun {
         /// Offset of the attribute.
         offset: usize,
@@ -34,9 +34,7 @@ pub enum ParseError {
         remaining: usize,
     },
     /// An attribute with a fixed format has another length.
-    #[error(
-        "attribute {code:#06x} at {offset} declares {declared} bytes, {remaining} are left, and its form is another"
-    )]
+    #[error("attribute {code:#06x} at {offset} has a wrong format: it declares {declared} bytes, {remaining} are left")]
     Form {
         /// Offset of the attribute.
         offset: usize,
@@ -48,7 +46,7 @@ pub enum ParseError {
         remaining: usize,
     },
     /// The address family is not IPv4 (T-64).
-    #[error("the address at {offset} has family {family}")]
+    #[error("the address at {offset} has family {family}, which is not IPv4")]
     Family {
         /// Offset of the attribute.
         offset: usize,

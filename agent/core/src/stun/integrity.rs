@@ -68,7 +68,7 @@ impl fmt::Display for Variants {
 
 /// Error: the text is not a set of [`Variant`]s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("write A, B and E, with commas between them")]
+#[error("expected A, B and E, separated by commas")]
 pub struct NotVariants;
 
 impl FromStr for Variants {

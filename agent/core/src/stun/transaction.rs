@@ -59,31 +59,31 @@ pub enum Attack {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Discarded {
     /// The transaction identifier is another one.
-    #[error("the response belongs to no request of ours")]
+    #[error("the response has the transaction id of another request")]
     OtherTransaction,
     /// The source is not the server.
     #[error("the response does not come from the server")]
     OtherSource,
     /// The message is a request, or belongs to the shared secret exchange (CPE-19).
-    #[error("the message is no response to a Binding Request")]
+    #[error("the message is not a response to a Binding Request")]
     NotAResponse,
     /// The request was signed, and the response has no valid signature (CPE-14).
     #[error("the response is not authentic")]
     Unauthentic(#[from] IntegrityError),
     /// MAPPED-ADDRESS or ERROR-CODE is missing, or the error code is below 400.
-    #[error("the response lacks what it is for")]
+    #[error("the response has no MAPPED-ADDRESS or no usable ERROR-CODE")]
     Incomplete,
     /// MAPPED-ADDRESS and XOR-MAPPED-ADDRESS have different addresses, so one of them is wrong (T-20).
-    #[error("the response tells of more than one address")]
+    #[error("MAPPED-ADDRESS and XOR-MAPPED-ADDRESS of the response differ")]
     AddressesDiffer,
     /// The response has this unknown mandatory attribute. The transaction ends (RFC 3489 9.4).
-    #[error("the response has attribute {0:#06x}, which has to be understood")]
+    #[error("the response has the unknown mandatory attribute {0:#06x}")]
     NotUnderstood(u16),
     /// The response repeats an earlier one.
-    #[error("the response is a copy")]
+    #[error("the response is a duplicate")]
     Copy,
     /// The transaction has ended.
-    #[error("the response comes too late")]
+    #[error("the response is too late")]
     Late,
     /// The response contradicts an earlier one.
     #[error("the response contradicts an earlier one")]

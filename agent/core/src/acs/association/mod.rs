@@ -124,13 +124,13 @@ pub struct Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// The greatest number of devices is reached.
-    #[error("there are {limit} devices already, which acs.association.max_devices allows")]
+    #[error("the limit of {limit} devices (acs.association.max_devices) is reached")]
     TooManyDevices {
         /// The greatest number of devices.
         limit: usize,
     },
     /// The table has more rows than allowed.
-    #[error("the table has {rows} rows, where acs.association.max_table_rows allows {limit}")]
+    #[error("the table has {rows} rows; acs.association.max_table_rows allows {limit}")]
     TooManyRows {
         /// Rows of the reported table.
         rows: usize,
@@ -138,7 +138,7 @@ pub enum Refusal {
         limit: usize,
     },
     /// The number of rows differs from ManageableDeviceNumberOfEntries: the table changed while it was read in parts.
-    #[error("ManageableDeviceNumberOfEntries is {entries}, and there are {rows} rows; read the table again")]
+    #[error("ManageableDeviceNumberOfEntries is {entries}, but the table has {rows} rows; read the table again")]
     Incomplete {
         /// The value of ManageableDeviceNumberOfEntries.
         entries: usize,
