@@ -2,7 +2,7 @@
 //!
 //! # Theory of operation
 //!
-//! `tr111_common::abi` documents the maps, their keys and their values. Maps with state are pinned, so that a new agent
+//! `tr111_common::abi` documents the maps, their keys and their values. The maps of a gateway are pinned, so that a new agent
 //! continues where the last one ended; a comment says so where a map is not pinned. Maps that the agent fills
 //! (`STICKY`, `NEIGHBOURS`, `BRIDGE_PORTS`, `LISTENERS`, `OWN_ADDRESSES`, `BINDINGS`) never evict. Maps that traffic
 //! fills are LRU maps or have a fixed slot per hash value, so that a flood of new keys cannot stop the programs. Values
@@ -106,7 +106,8 @@ static MERGED: LruHashMap<u32, u64> = LruHashMap::with_max_entries(REPLIES_MAXIM
 #[map]
 static TURNS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
-/// This map and the ones below belong to the ACS; in other roles the agent creates them with one entry.
+/// `LISTENERS`, `OWN_ADDRESSES` and `BINDINGS` belong to the ACS and are not pinned. In other roles the agent creates
+/// them with one entry.
 #[map]
 static LISTENERS: HashMap<ListenerKey, Endpoint> = HashMap::with_max_entries(LISTENERS_MAXIMUM, 0);
 

@@ -1,5 +1,5 @@
-//! Storage of the associations: records, claims, tables and the indices between them. Every change goes through
-//! [`File::put`] and [`File::keep`], which keep the indices consistent.
+//! Storage of the associations: records, claims, tables and the indices between them. All changes are made here, so
+//! that the indices stay consistent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
