@@ -1,5 +1,6 @@
-//! What clients and agent say to each other, and what `--json` prints: the types below serialise to the JSON of the
-//! documentation, word for word. Unknown is `null`, never a missing key; times are RFC 3339 in UTC.
+//! Messages of the control protocol. `tr111 ... --json` prints the same JSON.
+//!
+//! An unknown value is `null`; its key is never omitted. Times are RFC 3339 in UTC.
 
 use std::path::PathBuf;
 
@@ -11,81 +12,82 @@ mod acs;
 
 pub use acs::{AcsStatus, Alarm, BulkProgress, BulkSummary, NewCpe, RegisteredCpe, SentRequest, WeakCpe};
 
-/// Version of this protocol. Agent and client of different versions do not talk.
+/// Version of this protocol. An agent refuses a client of another version.
 pub const VERSION: u32 = 1;
 
-/// What a client asks. The first is always [`Request::Hello`].
+/// A request of a client. The first request of a connection is [`Request::Hello`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
 pub enum Request {
-    /// Opens the conversation.
+    /// Opens the connection.
     Hello {
         /// The client's [`VERSION`].
         version: u32,
     },
-    /// The state of the agent.
+    /// Reads the state of the agent.
     Status,
-    /// Every ManageableDevice row.
+    /// Lists all ManageableDevice rows.
     Devices,
-    /// NAT bindings: the agent's own.
+    /// Lists NAT bindings: those of the agent and, on a gateway, those of its LAN devices.
     Bindings,
-    /// Parameters of the data model.
+    /// Reads parameters of the data model.
     Get {
-        /// Full paths, or partial ones that end in a dot.
+        /// Full paths, or partial paths that end in a dot.
         paths: Vec<String>,
     },
-    /// Sets parameters of the data model, all or none.
+    /// Writes parameters of the data model. If one cannot be written, none is.
     Set {
-        /// Pairs of path and value.
+        /// Pairs of full path and value.
         parameters: Vec<(String, String)>,
-        /// The ACS does it, and is not told of what it knows.
+        /// The ACS is the writer. The ACS gets no notification of a change that it made itself.
         by_acs: bool,
     },
     /// Sets the notification attribute of parameters.
     Notify {
-        /// A full path, or a partial one that ends in a dot.
+        /// A full path, or a partial path that ends in a dot.
         path: String,
-        /// The attribute.
+        /// The new attribute.
         attribute: Attribute,
     },
-    /// Notifications, in order: first those that nobody acknowledged, then those to come.
+    /// Subscribes to notifications: first the unacknowledged ones, then new ones, in order of their sequence numbers.
     Subscribe {
-        /// Those from this sequence number on.
+        /// Lowest sequence number to send.
         from_sequence: u64,
     },
-    /// The ACS has a notification and all before it. Due at the start of the session that tells of them: a Connection
-    /// Request that is accepted later raises another notification (TR-069 3.2.2).
+    /// Acknowledges a notification and all earlier ones; they are not sent again. A CWMP client sends this at the start
+    /// of the session that reports them, because a Connection Request that is accepted later raises another
+    /// notification (TR-069 3.2.2).
     Acknowledge {
-        /// Its sequence number.
+        /// Sequence number of the notification.
         sequence: u64,
     },
-    /// What the agent counts.
+    /// Reads all counters.
     Counters,
-    /// Everything that happens from now on.
+    /// Subscribes to events.
     Watch {
-        /// First every row that exists.
+        /// Send all existing rows first.
         devices: bool,
     },
-    /// The knobs.
+    /// Lists the configuration keys that can be changed at run time.
     Knobs,
-    /// Changes knobs, all or none.
+    /// Changes configuration keys at run time. If one cannot be changed, none is.
     Tune {
         /// Pairs of key and value.
         settings: Vec<(String, String)>,
     },
-    /// Takes the programs off and stops the agent.
+    /// Detaches the kernel programs and stops the agent.
     Detach {
-        /// Only if the agent works with this directory.
+        /// Refuse the request if the agent uses another pin directory.
         pin_dir: Option<PathBuf>,
     },
-    /// An ACS sends a Connection Request to one of its CPEs.
+    /// Makes an ACS send a UDP Connection Request to a registered CPE.
     Send {
         /// `STUNUsername`
         username: String,
-        /// Copies of it.
+        /// Identical copies of the datagram to send (TR-111 2.2.2.3).
         copies: usize,
     },
-    /// An ACS sends a Connection Request to an address.
+    /// Makes an ACS send a UDP Connection Request to an address.
     SendTo {
         /// `HOST` or `HOST:PORT`.
         to: String,
@@ -93,493 +95,499 @@ pub enum Request {
         user: String,
         /// `ConnectionRequestPassword`
         password: String,
-        /// Copies of it.
+        /// Identical copies of the datagram to send (TR-111 2.2.2.3).
         copies: usize,
     },
-    /// An ACS sends Connection Requests to many of its CPEs. The client goes, and it ends.
+    /// Makes an ACS send UDP Connection Requests to many registered CPEs. The job is cancelled when the client closes
+    /// the connection.
     SendMany {
-        /// Their `STUNUsername`s; `None`: all.
+        /// `STUNUsername` of each CPE. `None`: all registered CPEs.
         usernames: Option<Vec<String>>,
-        /// CPEs a second.
+        /// CPEs per second.
         rate: u32,
-        /// Copies of each.
+        /// Identical copies of each datagram.
         copies: usize,
     },
-    /// Adds CPEs to the registry: those of this message and of those before it that had `more`, all or none.
+    /// Adds CPEs to the registry. A list that is longer than a message is sent in several messages, all but the last
+    /// with `more`. If one CPE cannot be added, none is.
     AddCpes {
-        /// Some of them.
+        /// A part of the list.
         cpes: Vec<NewCpe>,
-        /// Others follow.
+        /// Another part follows.
         more: bool,
-        /// CPEs that are there get the credentials of the message, instead of being refused. The last message decides.
+        /// Replace the credentials of CPEs that are registered already. Without it the whole list is refused. The value
+        /// in the last message applies to the list.
         #[serde(default)]
         upsert: bool,
     },
-    /// Takes a CPE out of the registry.
+    /// Removes a CPE from the registry.
     RemoveCpe {
-        /// Its STUNUsername.
+        /// `STUNUsername` of the CPE.
         username: String,
     },
-    /// Has the next Binding Request of a CPE signed.
+    /// Requires a CPE to sign its next Binding Request.
     VerifyCpe {
-        /// Its STUNUsername.
+        /// `STUNUsername` of the CPE.
         username: String,
     },
-    /// Forgets the `ts` of the last Connection Request.
+    /// Forgets the `ts` of the last Connection Request. The next Connection Request carries the current time.
     ResetTimestamp {
-        /// STUNUsername of the CPE; `None`: of all, and the clock is taken for good as it is.
+        /// `STUNUsername` of the CPE. `None`: all CPEs; the ACS then also accepts its system clock as correct.
         username: Option<String>,
     },
-    /// CPEs of the registry, without passwords.
+    /// Lists the CPEs of the registry, without passwords.
     Cpes,
-    /// What was provisioned of them, passwords included.
+    /// Lists the credentials of all CPEs, passwords included.
     CpeCredentials,
-    /// What is weak in what was provisioned.
+    /// Lists weak or unusable credentials in the registry.
     LintCpes,
-    /// On an ACS: which gateway each device is behind.
+    /// Lists the gateway of each device. ACS only.
     Associations,
 }
 
-/// What the agent answers.
+/// A reply of the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub enum Reply {
-    /// The conversation is open.
+    /// The connection is open.
     Hello {
         /// The agent's [`VERSION`].
         version: u32,
-        /// Its role.
+        /// Role of the agent: `gateway`, `device` or `acs`.
         role: String,
     },
-    /// To [`Request::Status`].
+    /// Reply to [`Request::Status`].
     Status(Box<Status>),
-    /// To [`Request::Devices`] and [`Request::Watch`]: some rows. A row that does not fit is continued in the next
-    /// message, with the same instance number.
+    /// Reply to [`Request::Devices`] and [`Request::Watch`]: a part of the table. A row that does not fit into the
+    /// message is continued in the next one, with the same instance number.
     Devices {
-        /// Rows, by rising instance number.
+        /// Rows in ascending order of instance numbers.
         devices: Vec<Device>,
-        /// Others follow.
+        /// Another part follows.
         more: bool,
     },
-    /// To [`Request::Bindings`]: some bindings.
+    /// Reply to [`Request::Bindings`]: a part of the list.
     Bindings {
-        /// Bindings, this machine's own first.
+        /// NAT bindings. The agent's own binding is the first.
         bindings: Vec<NatBinding>,
-        /// Others follow.
+        /// Another part follows.
         more: bool,
     },
-    /// To [`Request::Get`]: some parameters.
+    /// Reply to [`Request::Get`]: a part of the list.
     Parameters {
-        /// Parameters, in the order of the request.
+        /// Parameters in the order of the request.
         parameters: Vec<Parameter>,
-        /// Others follow.
+        /// Another part follows.
         more: bool,
     },
-    /// To [`Request::Counters`].
+    /// Reply to [`Request::Counters`].
     Counters {
-        /// Every counter among the metrics.
+        /// All counters of the metrics.
         counters: Vec<Counter>,
     },
-    /// To [`Request::Get`] and [`Request::Set`]: a fault of TR-069.
+    /// Reply to [`Request::Get`] and [`Request::Set`] that failed: a fault of TR-069 A.5.
     Fault {
-        /// Its number.
+        /// Fault code, such as 9005.
         code: u16,
-        /// Its name.
+        /// Name of the fault code.
         name: String,
-        /// The path that caused it.
+        /// Path that caused the fault.
         path: String,
     },
-    /// To [`Request::Watch`]: something happened.
+    /// An event, sent after [`Request::Watch`] and [`Request::Subscribe`].
     Event(Event),
-    /// To [`Request::Watch`]: the client was too slow, and this many events are not coming.
+    /// Sent after [`Request::Watch`]: events were dropped because the client read too slowly.
     Lagged {
-        /// How many.
+        /// Number of dropped events.
         missed: u64,
     },
-    /// To [`Request::Knobs`].
+    /// Reply to [`Request::Knobs`].
     Knobs {
-        /// Every knob.
+        /// All keys that can be changed at run time.
         knobs: Vec<Knob>,
     },
-    /// To [`Request::Send`] and [`Request::SendTo`].
+    /// Reply to [`Request::Send`] and [`Request::SendTo`].
     Sent(Box<SentRequest>),
-    /// To [`Request::SendMany`]: it goes on.
+    /// Progress of [`Request::SendMany`]. Sent repeatedly.
     Progress(BulkProgress),
-    /// To [`Request::SendMany`]: all have left.
+    /// Last reply to [`Request::SendMany`].
     Summary(BulkSummary),
-    /// To [`Request::Associations`]: some devices.
+    /// Reply to [`Request::Associations`]: a part of the list.
     Associations {
-        /// Devices, in the order of their identities.
+        /// Devices, sorted by identity.
         associations: Vec<Association>,
-        /// Others follow.
+        /// Another part follows.
         more: bool,
     },
-    /// It is done.
+    /// The request succeeded, and there is no data to return.
     Done,
-    /// It is not done.
+    /// The request was refused or failed.
     Refused {
-        /// Why, as a class.
+        /// Class of the reason.
         refusal: Refusal,
-        /// Why, in words.
+        /// Reason as text for the user.
         reason: String,
     },
-    /// To [`Request::Cpes`]: some CPEs.
+    /// Reply to [`Request::Cpes`]: a part of the list.
     Cpes {
-        /// CPEs, in no order.
+        /// CPEs in no particular order.
         cpes: Vec<RegisteredCpe>,
-        /// Others follow.
+        /// Another part follows.
         more: bool,
     },
-    /// To [`Request::CpeCredentials`]: some CPEs.
+    /// Reply to [`Request::CpeCredentials`]: a part of the list.
     CpeCredentials {
-        /// CPEs, in no order.
+        /// CPEs in no particular order.
         cpes: Vec<NewCpe>,
-        /// Others follow.
+        /// Another part follows.
         more: bool,
     },
-    /// To [`Request::LintCpes`]: some findings.
+    /// Reply to [`Request::LintCpes`]: a part of the list.
     WeakCpes {
-        /// Findings, those of a CPE one after the other.
+        /// Findings, grouped by CPE.
         findings: Vec<WeakCpe>,
-        /// Others follow.
+        /// Another part follows.
         more: bool,
     },
 }
 
-/// A notification attribute (TR-069 A.3.2.4).
+/// Notification attribute of a parameter (TR-069 A.3.2.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Attribute {
-    /// A change is not told.
+    /// Changes are not reported.
     Off,
-    /// A change is told in the next session.
+    /// Changes are reported in the next session.
     Passive,
-    /// A change opens a session.
+    /// A change starts a session.
     Active,
 }
 
-/// Classes of refusals.
+/// Class of the reason for a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
-    /// Client and agent are of different versions.
+    /// Client and agent speak different versions of this protocol.
     Version,
-    /// The client's user may not.
+    /// The user of the client lacks the permission.
     NotPermitted,
     /// Too many clients, or too many of their kind.
     Busy,
-    /// A message that is none, or came out of order.
+    /// The message is malformed, or not allowed at this point.
     BadRequest,
     /// The agent did not answer in time.
     Deadline,
-    /// The agent could not do it.
+    /// The agent could not carry out the request.
     Failed,
 }
 
-/// One ManageableDevice row.
+/// A row of the ManageableDevice table (TR-111 Part 1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
-    /// Instance number.
+    /// Instance number of the row.
     pub instance: u32,
     /// Six upper-case hexadecimal digits.
     pub manufacturer_oui: String,
     /// 1 to 64 bytes.
     pub serial_number: String,
-    /// At most 64 bytes; empty where the device gives none.
+    /// At most 64 bytes; empty if the device sends none.
     pub product_class: String,
-    /// When the row came.
+    /// When the row was added.
     pub first_seen: String,
-    /// When the device last spoke.
+    /// When the last DHCP message or sign of life of the device was seen.
     pub last_seen: String,
-    /// Where the device is; at least one.
+    /// DHCP clients with this identity; at least one.
     pub bindings: Vec<Binding>,
 }
 
-/// One client that has the identity of a row.
+/// A DHCP client with the identity of a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
-    /// Hardware address, lower-case, colons between bytes.
+    /// Hardware address: lower-case hexadecimal bytes, separated by colons.
     pub mac: String,
-    /// Hardware address of the last ARP message from `ip`, at most a probe interval old: another one than `mac` where a
-    /// repeater stands in front of the client. `null` until one came.
+    /// Sender hardware address of the last ARP message from `ip`, at most one probe interval old. It differs from `mac`
+    /// if the client is behind a repeater. `null` until an ARP message was seen.
     pub answered_by: Option<String>,
-    /// Client identifier in hexadecimal digits.
+    /// DHCP client identifier (option 61) in hexadecimal digits.
     pub client_id: Option<String>,
     /// IPv4 address.
     pub ip: String,
     /// Name of the LAN interface.
     pub interface: String,
-    /// VLAN identifiers, outermost first.
+    /// VLAN identifiers, the outermost first.
     pub vlan: Vec<u16>,
-    /// `request` or `inform`.
+    /// DHCP message that created the binding: `request` or `inform`.
     pub source: String,
-    /// When the lease ends.
+    /// When the lease expires.
     pub lease_expires: Option<String>,
 }
 
-/// A NAT binding on which a CPE hears UDP Connection Requests.
+/// A NAT binding over which a CPE receives UDP Connection Requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "acs", derive(ToSchema))]
 pub struct NatBinding {
-    /// `STUNUsername`, where there is one.
+    /// `STUNUsername` of the CPE, if it has one.
     #[cfg_attr(feature = "acs", schema(required))]
     pub username: Option<String>,
     /// Public address and port.
     pub address: String,
-    /// Whether the last word of it was signed.
+    /// Whether the most recent message that confirmed the binding was signed.
     pub authenticated: bool,
-    /// Since when it is what it is.
+    /// When the address or its state last changed.
     #[cfg_attr(feature = "acs", schema(required))]
     pub changed: Option<String>,
-    /// When it was last heard of.
+    /// When a message last confirmed the binding.
     #[cfg_attr(feature = "acs", schema(required))]
     pub last_seen: Option<String>,
-    /// Seconds from one keep-alive to the next.
+    /// Keep-alive period in seconds.
     #[cfg_attr(feature = "acs", schema(required))]
     pub period_s: Option<u64>,
-    /// On a gateway: the device that it belongs to.
+    /// On a gateway: the LAN device that uses the binding.
     #[cfg_attr(feature = "acs", schema(required))]
     pub device: Option<String>,
-    /// On a gateway: seconds until the NAT forgets it.
+    /// On a gateway: timeout of the NAT's flow in seconds.
     #[cfg_attr(feature = "acs", schema(required))]
     pub timeout_s: Option<u64>,
-    /// On a gateway: whether that was made longer.
+    /// On a gateway: whether the agent extended the timeout.
     #[cfg_attr(feature = "acs", schema(required))]
     pub extended: Option<bool>,
-    /// Why it was not.
+    /// On a gateway: why the timeout was not extended.
     #[cfg_attr(feature = "acs", schema(required))]
     pub why: Option<String>,
-    /// On an ACS, from where it is known: `authenticated` (a signed Binding Request), `reported` (a notification) or
-    /// `tentative` (an unsigned one).
+    /// On an ACS: how the address was learned. `authenticated`: from a signed Binding Request, `reported`: from a
+    /// notification, `tentative`: from an unsigned Binding Request.
     #[cfg_attr(feature = "acs", schema(required))]
     pub way: Option<String>,
 }
 
-/// One parameter of the data model, as TR-069 has it.
+/// A parameter of the data model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parameter {
     /// Full path.
     pub name: String,
-    /// Value as CWMP text.
+    /// Value in the text form of CWMP.
     pub value: String,
-    /// `string`, `unsignedInt`, `int`, `boolean`, `dateTime`, or `object` for an object without a value.
+    /// `string`, `unsignedInt`, `int`, `boolean` or `dateTime`; `object` for an object, which has no value.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Whether `SetParameterValues` may write it.
+    /// Whether `SetParameterValues` may write the parameter.
     pub writable: bool,
-    /// `off`, `passive` or `active`.
+    /// Notification attribute: `off`, `passive` or `active`.
     pub notification: String,
 }
 
-/// A counter, as the metrics have it.
+/// A counter of the metrics.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counter {
     /// Name of the metric.
     pub name: String,
-    /// Names and values of its labels.
+    /// Names and values of the labels.
     pub labels: Vec<(String, String)>,
-    /// Its value.
+    /// Current value.
     pub value: u64,
 }
 
 /// The state of an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// `gateway`.
+    /// Role of the agent: `gateway`, `device` or `acs`.
     pub role: String,
     /// Version of the agent.
     pub version: String,
-    /// Its process.
+    /// Process id of the agent.
     pub pid: u32,
-    /// When it started.
+    /// When the agent started.
     pub started: String,
-    /// Seconds since.
+    /// Seconds since the start.
     pub uptime_s: u64,
-    /// Where programs are attached.
+    /// Interfaces with kernel programs.
     pub interfaces: Vec<Interface>,
     /// The ManageableDevice table.
     pub table: Table,
-    /// Rings between the programs and the agent.
+    /// Ring buffers from the kernel programs to the agent.
     pub rings: Vec<Ring>,
-    /// Last notification to the ACS.
+    /// When the ACS was last notified.
     pub last_notification: Option<String>,
-    /// Why the store was started empty, and everything is learned anew; nothing where it was not.
+    /// Why the agent discarded a damaged store and started with an empty one. `null` if it did not.
     #[serde(default)]
     pub store_relearned: Option<String>,
-    /// Directory of what is pinned.
+    /// Directory of the pinned programs and maps.
     pub pin_dir: PathBuf,
-    /// Address of the metrics.
+    /// Address of the metrics endpoint.
     pub metrics: Option<String>,
-    /// Who hears TCP Connection Requests: `external`, or `builtin` with its address.
+    /// Listener for TCP Connection Requests: `external`, or `builtin` followed by its address.
     pub tcp_connection_requests: String,
-    /// On a gateway: what happens to NAT timeouts of flows by which devices wait for Connection Requests.
+    /// On a gateway: whether the agent extends the NAT timeouts of flows over which devices wait for Connection
+    /// Requests.
     pub nat_timeouts: Option<String>,
-    /// On a gateway: alarms that stand.
+    /// On a gateway: active alarms.
     pub alarms: Vec<StandingAlarm>,
-    /// What only an ACS has.
+    /// State of the ACS role. `null` for other roles.
     pub acs: Option<AcsStatus>,
 }
 
-/// An interface with programs.
+/// An interface with kernel programs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
-    /// Its name.
+    /// Name of the interface.
     pub name: String,
     /// `lan` or `wan`.
     pub side: String,
-    /// `up`, `down` (no carrier), `detached` (the programs are not on it) or `gone`.
+    /// `up`, `down` (no carrier), `detached` (the programs are not attached), `gone` or `missing` (not there since the
+    /// start).
     pub state: String,
-    /// What is attached.
+    /// Attached programs.
     pub hooks: Vec<Hook>,
 }
 
-/// An attached program.
+/// An attached kernel program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
-    /// Its name.
+    /// Name of the program.
     pub program: String,
-    /// `native`, `generic` or `tc`.
+    /// How the program is attached: `native` or `generic` (XDP), or `tc`.
     pub mode: String,
-    /// At TC: programs and filters of others that run before it, and may end the chain.
+    /// At TC: foreign programs and filters that run before this program and may end the chain.
     pub in_front: Vec<String>,
-    /// At TC: those that run after it, and may still drop a frame that it saw.
+    /// At TC: foreign programs and filters that run after this program and may still drop a frame that it passed.
     pub behind: Vec<String>,
 }
 
-/// An alarm of a gateway that stands.
+/// An active alarm of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StandingAlarm {
-    /// What, as in the metric.
+    /// Name of the alarm, as in the metric.
     pub alarm: String,
-    /// The interface that it is about.
+    /// Interface that the alarm is about.
     pub interface: String,
-    /// Since when.
+    /// When the alarm was raised.
     pub since: String,
-    /// Why, in words.
+    /// Reason as text for the user.
     pub detail: String,
 }
 
-/// The size of the ManageableDevice table.
+/// Size of the ManageableDevice table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
-    /// Rows.
+    /// Number of rows.
     pub rows: u64,
-    /// Bindings of all rows.
+    /// Number of bindings of all rows.
     pub bindings: u64,
-    /// Rows that it takes.
+    /// Maximum number of rows.
     pub max_rows: u64,
-    /// Clients that changed too often, and wait for their next row.
+    /// Clients whose next change is delayed because they changed too often.
     #[serde(default)]
     pub waiting: u64,
 }
 
-/// A ring between the programs and the agent.
+/// A ring buffer from the kernel programs to the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ring {
-    /// `lan`.
+    /// Name of the ring: `lan`.
     pub name: String,
-    /// Events that it took.
+    /// Events written to the ring.
     pub events: u64,
-    /// Events that found it full.
+    /// Events lost because the ring was full.
     pub lost: u64,
 }
 
-/// A configuration key as `tr111 tune` shows it.
+/// A configuration key that can be changed at run time, as `tr111 tune` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Knob {
-    /// Its name.
+    /// Full name: `SECTION.NAME`.
     pub key: String,
-    /// Its value.
+    /// Current value.
     pub value: String,
-    /// Its preset.
+    /// Default value.
     pub default: Option<String>,
-    /// What it may hold.
+    /// Allowed values.
     pub range: String,
     /// Unit of a number.
     pub unit: Option<String>,
-    /// Where the value is from.
+    /// Source of the value: `default`, the file and line, a flag, or `tune`.
     pub origin: String,
-    /// What it does.
+    /// Description.
     pub help: String,
 }
 
-/// Something that happened.
+/// An event with its time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// When.
+    /// Time of the event.
     pub time: String,
-    /// What.
+    /// Kind and fields of the event.
     #[serde(flatten)]
     pub what: Happening,
 }
 
-/// What happened.
+/// Kind and fields of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Happening {
-    /// A row came, with its first binding.
+    /// A row was added, with its first binding.
     DeviceAdded(Change),
-    /// A row went, with its last binding.
+    /// A row was removed, with its last binding.
     DeviceRemoved(Removal),
-    /// A client gave an identity, has its address, and gets no row.
+    /// A client with an identity got an address, but no row was added for it.
     DeviceRefused(Refused),
-    /// A row has one binding more.
+    /// A binding was added to an existing row.
     DeviceBindingAdded(Change),
-    /// A row has one binding less, and others left.
+    /// A binding was removed from a row that still has others.
     DeviceBindingRemoved(Removal),
-    /// The ACS is to be told of something.
+    /// A notification for the ACS.
     Notification(Notification),
-    /// The agent is reached by another address.
+    /// The address for UDP Connection Requests changed.
     BindingChanged(BindingChange),
-    /// A Connection Request came; or an ACS sent one, from the address `from`.
+    /// A Connection Request was received or, on an ACS, sent.
     ConnectionRequest(ConnectionRequest),
-    /// Somebody should look at something.
+    /// A condition that needs an operator.
     Alarm(Alarm),
-    /// On an ACS: something else is held of a device and its gateway.
+    /// On an ACS: the association of a device with a gateway changed, or a device claimed another one.
     Association(Box<AssociationChange>),
 }
 
-/// Where Connection Requests reach the agent, or on an ACS one of its CPEs.
+/// Change of the address for UDP Connection Requests: of the agent or, on an ACS, of one of its CPEs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindingChange {
-    /// `UDPConnectionRequestAddress`; nothing while the agent has no address, or where a CPE reported an empty one.
+    /// `UDPConnectionRequestAddress`. `null` while the agent has no address, or if a CPE reported an empty one.
     pub address: Option<String>,
-    /// `NATDetected`, where it is known.
+    /// `NATDetected`, if known.
     pub nat_detected: Option<bool>,
     /// On an ACS: `STUNUsername` of the CPE.
     pub username: Option<String>,
-    /// On an ACS: whether a signed Binding Request told of it.
+    /// On an ACS: whether the address was learned from a signed Binding Request.
     pub authenticated: Option<bool>,
 }
 
-/// By which way a Connection Request came.
+/// Transport of a Connection Request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
-    /// TR-111 Part 2
+    /// UDP (TR-111 Part 2).
     Udp,
-    /// TR-069 3.2.2
+    /// TCP (TR-069 3.2.2).
     Tcp,
 }
 
-/// What became of a Connection Request.
+/// A Connection Request and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionRequest {
-    /// `accepted`, or why it was ignored or refused, as in the metric of this way.
+    /// `accepted`, or the reason why the request was ignored or refused, as in the metric of its transport.
     pub result: String,
-    /// Address and port that it came from, as far as one may believe that.
+    /// Source address and port. The source of a request that was not accepted may be forged. On an ACS: the local
+    /// address that the request was sent from.
     pub from: String,
-    /// Requests before it that were ignored and are not shown, because there were too many.
+    /// Number of earlier ignored requests that were not reported because of the rate limit.
     pub omitted: u64,
-    /// By which way.
+    /// Transport of the request.
     pub transport: Transport,
-    /// On an ACS, which sent it: `STUNUsername` of the CPE, where the registry has it.
+    /// On an ACS: `STUNUsername` of the CPE, if it is registered.
     pub username: Option<String>,
-    /// On an ACS: where it was sent.
+    /// On an ACS: destination of the request.
     pub to: Option<String>,
 }
 
-/// Who a device or a gateway is (TR-111 1.2.5).
+/// Identity of a device or a gateway (TR-111 1.2.5).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "acs", derive(ToSchema))]
 pub struct Identity {
@@ -587,80 +595,80 @@ pub struct Identity {
     pub manufacturer_oui: String,
     /// 1 to 64 bytes.
     pub serial_number: String,
-    /// At most 64 bytes; empty where there is none.
+    /// At most 64 bytes; empty if there is none.
     pub product_class: String,
 }
 
-/// What an ACS holds of a device and its gateway (TR-111 1.2.3).
+/// Association of a device with a gateway, as the ACS knows it (TR-111 1.2.3).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "acs", derive(ToSchema))]
 pub struct Association {
-    /// The device.
+    /// Identity of the device.
     pub device: Identity,
-    /// The gateway that it is associated with.
+    /// Gateway that the device is associated with. `null` if there is none.
     #[cfg_attr(feature = "acs", schema(required))]
     pub gateway: Option<Identity>,
-    /// Whether that gateway's table confirmed it.
+    /// Whether the gateway's ManageableDevice table contains the device.
     #[cfg_attr(feature = "acs", schema(required))]
     pub validated: Option<bool>,
-    /// Since when.
+    /// When the device was associated with the gateway.
     #[cfg_attr(feature = "acs", schema(required))]
     pub since: Option<String>,
-    /// What the device says otherwise.
+    /// Another gateway that the device reports and that is not confirmed.
     #[cfg_attr(feature = "acs", schema(required))]
     pub claim: Option<Claim>,
 }
 
-/// What a device says, and nothing confirms.
+/// A gateway that a device reports and that no ManageableDevice table confirms.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "acs", derive(ToSchema))]
 pub struct Claim {
-    /// The gateway that it names.
+    /// Gateway that the device reports.
     pub gateway: Identity,
-    /// `pending`, or `refused` where that gateway's table contradicts.
+    /// `pending`: the gateway's table is not known. `refused`: the table does not contain the device.
     pub state: String,
-    /// Since when it says so.
+    /// When the device first reported the gateway.
     pub since: String,
 }
 
-/// Something else is held of a device and its gateway.
+/// Change of the association of a device with a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssociationChange {
-    /// `validated`, `unvalidated`, `pending`, `refused`, `unchanged` (a claim was given up) or `withdrawn`.
+    /// `validated`, `unvalidated`, `pending`, `refused`, `unchanged` (the device withdrew its claim) or `withdrawn`.
     pub result: String,
-    /// Whether the device may have been forged.
+    /// Whether the report of the device may be forged.
     pub alarm: bool,
-    /// The device.
+    /// Identity of the device.
     pub device: Identity,
-    /// The gateway that it names.
+    /// Gateway that the device reports.
     pub gateway: Identity,
-    /// The gateway that it is associated with now.
+    /// Gateway that the device is associated with after the change.
     pub associated: Option<Identity>,
 }
 
-/// A device without a row.
+/// A device that gets no row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
-    /// `denied`, `table_full`, `mac_cap` or `row_cap`, as in the metric of identities.
+    /// `denied`, `table_full`, `mac_cap` or `row_cap`, as in the metric `tr111_device_identities_total`.
     pub result: String,
     /// Six upper-case hexadecimal digits.
     pub manufacturer_oui: String,
     /// 1 to 64 bytes.
     pub serial_number: String,
-    /// At most 64 bytes; empty where the device gives none.
+    /// At most 64 bytes; empty if the device sends none.
     pub product_class: String,
-    /// What would have been its binding.
+    /// The binding that the row would have had.
     pub bindings: Vec<Binding>,
 }
 
-/// What the ACS is to be told.
+/// A notification for the ACS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notification {
-    /// Grows by one; what `tr111 ack` takes.
+    /// Sequence number, one more than that of the previous notification. Argument of `tr111 ack`.
     pub sequence: u64,
-    /// `4 VALUE CHANGE`
+    /// Event code: `4 VALUE CHANGE`.
     pub kind: String,
-    /// What changed since the last notification.
+    /// Parameters that changed since the previous notification.
     pub parameters: Vec<ChangedParameter>,
 }
 
@@ -669,31 +677,31 @@ pub struct Notification {
 pub struct ChangedParameter {
     /// Full path.
     pub name: String,
-    /// Value as CWMP text.
+    /// Value in the text form of CWMP.
     pub value: String,
 }
 
-/// A row, and the binding by which it changed.
+/// A row and the binding that was added or removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// Instance number.
+    /// Instance number of the row.
     pub instance: u32,
     /// Six upper-case hexadecimal digits.
     pub manufacturer_oui: String,
     /// 1 to 64 bytes.
     pub serial_number: String,
-    /// At most 64 bytes; empty where the device gives none.
+    /// At most 64 bytes; empty if the device sends none.
     pub product_class: String,
-    /// The binding that came or went.
+    /// The binding that was added or removed.
     pub bindings: Vec<Binding>,
 }
 
-/// A change, and its reason.
+/// The removal of a row or of a binding, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removal {
     /// `released`, `expired`, `declined`, `refused`, `disconnected`, `identity_changed` or `denied`.
     pub reason: String,
-    /// What went.
+    /// The row and the binding that was removed.
     #[serde(flatten)]
     pub change: Change,
 }

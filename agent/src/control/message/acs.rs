@@ -1,4 +1,4 @@
-//! What only an ACS says.
+//! Messages of the ACS role.
 
 use std::{collections::BTreeMap, fmt, net::SocketAddrV4};
 
@@ -13,145 +13,146 @@ pub struct AcsStatus {
     pub listen: Vec<SocketAddrV4>,
     /// CPEs in the registry.
     pub cpes: u64,
-    /// Those whose binding was signed.
+    /// CPEs with an authenticated binding.
     pub authenticated: u64,
-    /// Records of the registry that cannot be read, and are left alone.
+    /// Records of the registry that cannot be read. They are kept unchanged.
     #[serde(default)]
     pub unreadable_records: u64,
-    /// Where they are kept.
+    /// Location of the registry.
     pub registry: String,
-    /// Why they cannot be kept at the moment; nothing where they are.
+    /// Why the registry cannot be written at the moment. `null` if it can.
     pub registry_failure: Option<String>,
-    /// Seconds by which the clock is ahead of the last known good time, where it is not believed; nothing where it is.
+    /// Seconds by which the system clock is ahead of the last known good time. `null` if the clock is accepted as
+    /// correct.
     pub clock_ahead_s: Option<u64>,
-    /// Why no CPE is known, though there is a registry: it cannot be read. Nothing where it can.
+    /// Why the registry cannot be read; no CPE is known then. `null` if it can.
     #[serde(default)]
     pub registry_unreadable: Option<String>,
 }
 
-/// Somebody should look at something.
+/// A condition that needs an operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alarm {
-    /// What, as in the metric.
+    /// Name of the alarm, as in the metric.
     pub alarm: String,
-    /// `STUNUsername` of the CPE that it is about.
+    /// `STUNUsername` of the CPE that the alarm is about.
     pub username: Option<String>,
-    /// Address and port that it came from, as far as one may believe that.
+    /// Source address and port of the message that caused the alarm. They may be forged.
     pub from: Option<String>,
-    /// On a gateway: the interface that it is about.
+    /// On a gateway: the interface that the alarm is about.
     pub interface: Option<String>,
-    /// On a gateway: why, in words.
+    /// On a gateway: reason as text for the user.
     pub detail: Option<String>,
-    /// On a gateway: it is over.
+    /// On a gateway: the condition has ended.
     pub cleared: bool,
 }
 
-/// A Connection Request that left.
+/// A UDP Connection Request that was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "acs", derive(ToSchema))]
 pub struct SentRequest {
-    /// `STUNUsername` of the CPE, where the registry has it.
+    /// `STUNUsername` of the CPE, if it is registered.
     #[cfg_attr(feature = "acs", schema(required))]
     pub username: Option<String>,
-    /// `HOST` or `HOST:PORT`, as it is known.
+    /// Destination as it was given or learned: `HOST` or `HOST:PORT`.
     pub to: String,
-    /// The address that that is.
+    /// Address and port that the datagram was sent to.
     #[cfg_attr(feature = "acs", schema(value_type = String))]
     pub address: SocketAddrV4,
-    /// The address of ours that it left from; 0.0.0.0: the one of the route.
+    /// Local address and port that the datagram was sent from. 0.0.0.0: the address was chosen by the routing table.
     #[cfg_attr(feature = "acs", schema(value_type = String))]
     pub from: SocketAddrV4,
-    /// From where `to` is known: `authenticated`, `reported` or `tentative`.
+    /// How the destination was learned: `authenticated`, `reported` or `tentative`.
     #[cfg_attr(feature = "acs", schema(required))]
     pub way: Option<String>,
-    /// `ts`
+    /// Value of `ts`.
     pub timestamp: u64,
-    /// `id`
+    /// Value of `id`.
     pub id: u64,
-    /// Copies that left.
+    /// Identical copies that were sent.
     pub copies: usize,
-    /// The datagram.
+    /// Content of the datagram.
     pub request: String,
 }
 
-/// How far a bulk of Connection Requests is.
+/// Progress of a bulk job of Connection Requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "acs", derive(ToSchema))]
 pub struct BulkProgress {
-    /// CPEs that are done with, one way or the other.
+    /// CPEs that were processed, whether a request was sent or not.
     pub done: u64,
-    /// All of them.
+    /// CPEs of the job.
     pub cpes: u64,
 }
 
-/// What became of a bulk of Connection Requests.
+/// Result of a bulk job of Connection Requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "acs", derive(ToSchema))]
 pub struct BulkSummary {
-    /// CPEs that were to be woken.
+    /// CPEs of the job.
     pub cpes: u64,
-    /// Those to which a request left.
+    /// CPEs to which a request was sent.
     pub sent: u64,
-    /// Datagrams that left, copies included.
+    /// Datagrams that were sent, copies included.
     pub datagrams: u64,
-    /// CPEs to which none left, by reason.
+    /// CPEs to which no request was sent, by reason.
     pub failed: BTreeMap<String, u64>,
-    /// How long it took, in milliseconds.
+    /// Duration in milliseconds.
     pub duration_ms: u64,
 }
 
-/// What an operator provisions of a CPE, passwords included: on its way to an ACS, and to a file.
+/// Credentials of a CPE, passwords included, as sent to an ACS and as exported to a file.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewCpe {
-    /// `STUNUsername`
+    /// `STUNUsername` of the CPE.
     pub stun_username: String,
-    /// `STUNPassword`; empty where it has none.
+    /// `STUNPassword`; empty if the CPE has none.
     pub stun_password: String,
-    /// `ConnectionRequestUsername`
+    /// `ConnectionRequestUsername` of the CPE.
     pub connection_request_username: String,
-    /// `ConnectionRequestPassword`
+    /// `ConnectionRequestPassword` of the CPE.
     pub connection_request_password: String,
 }
 
-/// Without the passwords.
+/// Omits the passwords.
 impl fmt::Debug for NewCpe {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("NewCpe").field("stun_username", &self.stun_username).finish_non_exhaustive()
     }
 }
 
-/// A CPE as everybody may see it.
+/// A CPE of the registry, without passwords.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegisteredCpe {
-    /// `STUNUsername`
+    /// `STUNUsername` of the CPE.
     pub stun_username: String,
-    /// `ConnectionRequestUsername`
+    /// `ConnectionRequestUsername` of the CPE.
     pub connection_request_username: String,
-    /// Where a Connection Request would go.
+    /// Destination of the next UDP Connection Request. `null` if none is known.
     pub address: Option<String>,
-    /// From where that is known: `authenticated`, `reported` or `tentative`.
+    /// How the destination was learned: `authenticated`, `reported` or `tentative`.
     pub way: Option<String>,
-    /// Since when.
+    /// When the destination last changed.
     pub changed: Option<String>,
-    /// When its binding was last heard of.
+    /// When a message last confirmed the binding.
     pub last_seen: Option<String>,
-    /// `NATDetected`, as the CPE told it.
+    /// `NATDetected`, as the CPE reported it.
     pub nat_detected: Option<bool>,
     /// `ts` of the last Connection Request.
     pub last_timestamp: Option<u64>,
-    /// The next Binding Request with CONNECTION-REQUEST-BINDING has to be signed.
+    /// Whether the next Binding Request with CONNECTION-REQUEST-BINDING must be signed.
     pub must_verify: bool,
 }
 
-/// Something weak in what was provisioned.
+/// A weakness in the credentials of a CPE.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WeakCpe {
-    /// `STUNUsername`
+    /// `STUNUsername` of the CPE.
     pub stun_username: String,
     /// `no_stun_password`, `weak_stun_password`, `duplicate_stun_password`, `no_connection_request_password`,
     /// `weak_connection_request_password`, `password_from_username`, `username_length` or `username_blank`.
     pub finding: String,
-    /// What that means.
+    /// Explanation as text for the user.
     pub meaning: String,
 }
