@@ -18,34 +18,34 @@ use crate::{api, registry::Location};
 
 const SECTION: &str = "acs";
 
-/// Everything that `tr111 run acs` needs.
+/// Configuration of `tr111 run acs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acs {
     /// Addresses of the STUN server.
     pub listen: Vec<SocketAddrV4>,
-    /// Threads that answer on each of them.
+    /// Threads of the STUN server per address.
     pub threads: NonZero<usize>,
     /// Interfaces with the line-rate path.
     pub xdp: Vec<String>,
-    /// Where CPEs are kept.
+    /// Location of the registry.
     pub registry: Location,
-    /// A registry that cannot be read is moved aside, and an empty one is made. `--start-empty`, which no file sets.
+    /// `--start-empty`: move a registry that cannot be read aside and create an empty one. Not a key of the file.
     pub start_empty: bool,
-    /// File with the password of a Redis.
+    /// File with the password of the Redis server.
     pub registry_password_file: Option<PathBuf>,
-    /// Files for TLS with a Redis.
+    /// Files for TLS with the Redis server.
     pub registry_tls: TlsFiles,
-    /// File with the key under which passwords of CPEs are kept.
+    /// File with the key that encrypts the passwords of CPEs. `None`: passwords are stored in clear.
     pub registry_encryption_key_file: Option<PathBuf>,
-    /// The HTTP interface.
+    /// The HTTP API; `None`: off.
     pub api: Option<api::Settings>,
-    /// The process.
+    /// `[agent]`
     pub agent: Agent,
 }
 
 impl From<&Values> for Acs {
     fn from(values: &Values) -> Self {
-        // Their form was checked when they were read.
+        // The form of the values was checked when they were read.
         let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 3478);
         let cores = || thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
         let threads = usize::try_from(values.integer(SECTION, "threads")).ok().and_then(NonZero::new);
@@ -73,7 +73,7 @@ impl From<&Values> for Acs {
     }
 }
 
-/// In place of a file: no token.
+/// Value of `api_token_file` for access without a token.
 const NO_TOKEN: &str = "none";
 
 fn api(values: &Values, state_dir: &Path) -> Option<api::Settings> {
@@ -93,12 +93,12 @@ fn api(values: &Values, state_dir: &Path) -> Option<api::Settings> {
     })
 }
 
-/// The knobs of the ACS.
+/// Settings of the ACS that can be changed at run time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcsKnobs {
-    /// The STUN server.
+    /// Settings of the STUN server.
     pub stun: Settings,
-    /// Requests a second that one address may send; 0: as many as it likes.
+    /// Binding Requests per second and source address; 0: no limit.
     pub source_pps: u32,
     /// CPEs that may be added until the registry has so many.
     pub max_cpes: u32,
@@ -121,7 +121,7 @@ impl From<&Values> for AcsKnobs {
                 "all" => Challenge::All,
                 _ => Challenge::Moved,
             },
-            // Its form was checked when it was read.
+            // The form of the value was checked when it was read.
             variants: text("mi_variants").parse().unwrap_or(Variants::FIELD),
             response_address: match text("response_address") {
                 "any" => ResponseAddress::Any,

@@ -1,4 +1,4 @@
-//! The CPE of TR-111 Part 2, which devices and gateways alike are.
+//! The configuration of the CPE of TR-111 Part 2, a part of both the device and the gateway role.
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
@@ -13,14 +13,14 @@ use tr111_core::{
 
 use super::Values;
 
-/// The knobs of the CPE.
+/// Settings of the CPE that can be changed at run time, except `keep_over_reboot`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cpe {
     /// `[connreq]`
     pub connreq: Settings,
-    /// `[stun]`, with a seed that says nothing yet.
+    /// `[stun]`. The seed is 0; the role that uses the settings sets it.
     pub stun: binding::Settings,
-    /// Remember the last accepted Connection Request over a reboot (T-58).
+    /// Remember the last accepted Connection Request across reboots (T-58).
     pub keep_over_reboot: bool,
 }
 
@@ -45,7 +45,7 @@ impl From<&Values> for Cpe {
                 longest_pause: seconds("longest_pause_s"),
                 look_higher: seconds("look_higher_s"),
                 damping: seconds("damping_s"),
-                // Its form was checked when it was read.
+                // The form of the value was checked when it was read.
                 variants: values.text("stun", "mi_variants").parse().unwrap_or(Variants::STRICT),
                 xor_mapped_address: values.boolean("stun", "xor_mapped_address"),
                 seed: [0; 2],
@@ -55,9 +55,9 @@ impl From<&Values> for Cpe {
     }
 }
 
-/// `connection_request_listen` of a role.
+/// `connection_request_listen` in the section of a role.
 pub(super) fn listen(values: &Values, section: &str) -> SocketAddrV4 {
-    // Its form was checked when it was read.
+    // The form of the value was checked when it was read.
     let preset = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 7547);
     values.text(section, "connection_request_listen").parse().unwrap_or(preset)
 }
@@ -66,7 +66,7 @@ pub(super) fn listen(values: &Values, section: &str) -> SocketAddrV4 {
 mod tests {
     use super::*;
 
-    /// What nobody sets is TR-111's letter, and the core's own default.
+    /// Defaults follow TR-111, and are the defaults of the core.
     #[test]
     fn the_presets_are_the_defaults_of_the_core() {
         let preset = Cpe::from(&Values::default());

@@ -6,38 +6,38 @@ use tr111_core::{identity::DeviceIdentity, model::Root};
 
 use super::{Agent, Error, ManagementServer, Values, cpe::listen};
 
-/// In place of an interface: whichever has the default route.
+/// Value of `interface` for the interface of the default route.
 const AUTO: &str = "auto";
 
 /// How the device speaks DHCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceMode {
-    /// INFORM beside a DHCP client that the box has already.
+    /// The device sends INFORM next to another DHCP client on the machine.
     Inform,
-    /// A full exchange of its own.
+    /// The device is the DHCP client.
     Dhcp,
-    /// Not at all.
+    /// The device sends no DHCP messages.
     Off,
 }
 
-/// Everything that `tr111 run device` needs.
+/// Configuration of `tr111 run device`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// Interface that faces the gateway; `None`: that of the default route (T-35).
+    /// Interface towards the gateway. `None`: the interface of the default route (T-35).
     pub interface: Option<String>,
     /// How the device speaks DHCP.
     pub mode: DeviceMode,
-    /// Time from an answer to the next INFORM.
+    /// Time from an ACK to the next INFORM.
     pub inform_interval: Duration,
-    /// `DeviceInfo` of the device.
+    /// Identity of the device, from its `DeviceInfo`.
     pub identity: DeviceIdentity,
     /// Root of the data model.
     pub data_model: Root,
-    /// Where UDP Connection Requests arrive.
+    /// Local address for UDP Connection Requests.
     pub connection_request_listen: SocketAddrV4,
     /// `[management_server]`
     pub management_server: ManagementServer,
-    /// The process.
+    /// `[agent]`
     pub agent: Agent,
 }
 
@@ -47,11 +47,11 @@ impl TryFrom<&Values> for Device {
     fn try_from(values: &Values) -> Result<Self, Error> {
         const SECTION: &str = "device";
         let missing = |name, flag| Error::Missing { name, section: SECTION, flag };
-        // Unset values read as empty texts; whatever is set was checked when it was read.
+        // An unset value reads as an empty string. The form of a set value was checked when it was read.
         let text = |name| values.text(SECTION, name);
         let given = |name, flag| Some(text(name)).filter(|text| !text.is_empty()).ok_or_else(|| missing(name, flag));
         let interface = Some(text("interface")).filter(|name| *name != AUTO).map(str::to_owned);
-        // There is no default route before there is a lease.
+        // The default route appears only after the device has a lease.
         if interface.is_none() && text("mode") == "dhcp" {
             return Err(missing("interface", "--interface IF"));
         }

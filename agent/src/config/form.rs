@@ -1,4 +1,4 @@
-//! Rules for the strings of the configuration. Each gives the canonical form, or says what was expected.
+//! Rules for the strings of the configuration. Each returns the canonical form, or a text that says what was expected.
 
 use std::net::{SocketAddr, SocketAddrV4};
 
@@ -26,27 +26,27 @@ fn bounded(text: &str, least: usize, most: usize) -> Judged {
     }
 }
 
-/// Anything without control characters.
+/// Any string without control characters.
 pub fn any(text: &str) -> Judged {
     bounded(text, 0, usize::MAX)
 }
 
-/// A string parameter of the data model.
+/// A string parameter of the data model, at most 256 bytes.
 pub fn parameter(text: &str) -> Judged {
     bounded(text, 0, PARAMETER_MAXIMUM)
 }
 
-/// A serial number.
+/// A serial number, 1 to 64 bytes.
 pub fn serial_number(text: &str) -> Judged {
     bounded(text, 1, TEXT_MAXIMUM)
 }
 
-/// A product class.
+/// A product class, at most 64 bytes.
 pub fn product_class(text: &str) -> Judged {
     bounded(text, 0, TEXT_MAXIMUM)
 }
 
-/// An OUI, in upper case.
+/// An OUI of six hexadecimal digits. The canonical form is upper case.
 pub fn oui(text: &str) -> Judged {
     match text.parse::<Oui>() {
         Ok(oui) => Ok(oui.to_string()),
@@ -63,12 +63,12 @@ pub fn interface(text: &str) -> Judged {
     Ok(text.to_owned())
 }
 
-/// A path.
+/// A file system path, 1 to 4096 bytes.
 pub fn path(text: &str) -> Judged {
     bounded(text, 1, 4096)
 }
 
-/// An address with a port.
+/// An IPv4 or IPv6 address with a port.
 pub fn address(text: &str) -> Judged {
     match text.parse::<SocketAddr>() {
         Ok(_) => Ok(text.to_owned()),
@@ -76,7 +76,7 @@ pub fn address(text: &str) -> Judged {
     }
 }
 
-/// An IPv4 address with a port: TR-111 Part 2 knows no other (T-64).
+/// An IPv4 address with a port other than 0. TR-111 Part 2 is IPv4 only (T-64).
 pub fn address_v4(text: &str) -> Judged {
     match text.parse::<SocketAddrV4>() {
         Ok(address) if address.port() != 0 => Ok(text.to_owned()),
@@ -84,7 +84,7 @@ pub fn address_v4(text: &str) -> Judged {
     }
 }
 
-/// Forms of MESSAGE-INTEGRITY.
+/// Forms of MESSAGE-INTEGRITY: letters separated by commas.
 pub fn mi_variants(text: &str) -> Judged {
     match text.parse::<Variants>() {
         Ok(_) => Ok(text.to_owned()),
@@ -92,12 +92,12 @@ pub fn mi_variants(text: &str) -> Judged {
     }
 }
 
-/// An address with a port, or nothing.
+/// An address with a port, or an empty string.
 pub fn address_or_off(text: &str) -> Judged {
     if text.is_empty() { Ok(text.to_owned()) } else { address(text) }
 }
 
-/// A mark and its mask: `VALUE/MASK`, decimal or hexadecimal.
+/// Parses a packet mark and its mask: `VALUE/MASK`, each decimal or hexadecimal.
 pub fn mark_and_mask(text: &str) -> Option<(u32, u32)> {
     let number = |digits: &str| match digits.strip_prefix("0x") {
         Some(hexadecimal) => u32::from_str_radix(hexadecimal, 16).ok(),
@@ -106,7 +106,7 @@ pub fn mark_and_mask(text: &str) -> Option<(u32, u32)> {
     text.split_once('/').and_then(|(value, mask)| Some((number(value)?, number(mask)?)))
 }
 
-/// A mark and its mask, which has to cover it.
+/// A packet mark and its mask. The mask must contain all bits of the mark and must not be 0.
 pub fn mark(text: &str) -> Judged {
     match mark_and_mask(text) {
         Some((value, mask)) if mask != 0 && value & !mask == 0 => Ok(text.to_owned()),
@@ -115,7 +115,7 @@ pub fn mark(text: &str) -> Judged {
     }
 }
 
-/// Who gets no row.
+/// An entry of `deny`: an identity or a MAC address.
 pub fn deny(text: &str) -> Judged {
     match text.parse::<Deny>() {
         Ok(deny) => Ok(deny.to_string()),
@@ -123,7 +123,7 @@ pub fn deny(text: &str) -> Judged {
     }
 }
 
-/// Where the registry of an ACS lives. What is wrong is not repeated: there may be a password in it.
+/// Location of the registry of an ACS. Errors do not quote the text, which may contain a password.
 pub fn registry(text: &str) -> Judged {
     match text {
         "embedded" => Ok(text.to_owned()),
@@ -134,13 +134,14 @@ pub fn registry(text: &str) -> Judged {
     }
 }
 
-/// A level, or directives of the log.
+/// A log level, or directives of the log.
 pub fn log(text: &str) -> Judged {
     if text.trim().is_empty() {
         return Err("must not be empty".to_owned());
     }
     match text.parse::<tracing_subscriber::filter::Targets>() {
-        // A directive without a level or `=` is the name of a target, so a misspelt level would silence everything.
+        // A directive without `=` that is not a level is the name of a target. A misspelt level would disable all
+        // logging.
         Ok(_) if is_misspelt_level(text) => {
             Err(format!("expected error, warn, info, debug, trace or off, not \"{}\"", text.escape_debug()))
         }

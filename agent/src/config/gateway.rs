@@ -1,4 +1,4 @@
-//! The configuration of the gateway role, as its parts take it.
+//! The configuration of the gateway role.
 
 use std::{
     net::{SocketAddr, SocketAddrV4},
@@ -17,7 +17,7 @@ use crate::dataplane::{TcOrder, XdpMode};
 
 const NANOSECONDS: u64 = 1_000_000_000;
 
-/// Nanoseconds in which one message is earned at so many a second; 0 without a limit.
+/// Nanoseconds per message at a rate in messages per second; 0 for no limit.
 fn interval(rate: u32) -> u64 {
     NANOSECONDS.checked_div(rate.into()).unwrap_or_default()
 }
@@ -25,40 +25,41 @@ fn interval(rate: u32) -> u64 {
 /// `[gateway.association]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Association {
-    /// Rows of the table.
+    /// Maximum rows of the ManageableDevice table.
     pub max_rows: u32,
-    /// Who gets no row.
+    /// Devices that get no row.
     pub deny: Vec<Deny>,
-    /// Identities that one MAC address may hold at a time.
+    /// Maximum identities per MAC address at a time.
     pub max_identities_per_mac: u32,
-    /// Bindings that one row may have at a time.
+    /// Maximum bindings per row at a time.
     pub max_bindings_per_row: u32,
-    /// How sub-options are read.
+    /// Numbering of the sub-options.
     pub dialect: Dialect,
-    /// Accept an OUI of three raw bytes, or with separators.
+    /// Accept an OUI that is three raw bytes or has separators.
     pub lenient_oui: bool,
-    /// Accepted enterprise numbers, 0 where there is none.
+    /// Accepted enterprise numbers. Unused entries are 0.
     pub enterprises: [u32; 4],
-    /// Count acknowledgements of servers that are not this gateway.
+    /// Accept ACKs from DHCP servers other than this gateway.
     pub accept_foreign_server: bool,
-    /// What a MAC address may bring to the agent.
+    /// Rate of DHCP messages per MAC address that reach the agent.
     pub budget: Rate,
-    /// What a relay may.
+    /// Rate of DHCP messages per relay that reach the agent.
     pub relay_budget: Rate,
-    /// How long after its end a lease still counts.
+    /// Time that a binding is kept after its lease expired.
     pub expiry_grace: Duration,
-    /// Age at which a binding that came by INFORM ends.
+    /// Maximum age of a binding that was created by an INFORM. `None`: no limit.
     pub inform_maximum_age: Option<Duration>,
-    /// How long a row outlives a NAK.
+    /// Time that a row is kept after a NAK.
     pub nak_grace: Duration,
-    /// Silence after which a device is probed, and how long one that does not answer is searched for.
+    /// Time of silence after which a device is probed; also how long signs of life of a device that does not answer are
+    /// checked for.
     pub probe_interval: Duration,
-    /// Unanswered probes after which the search begins.
+    /// Unanswered ARP probes after which other signs of life are checked.
     pub probe_count: u32,
 }
 
 impl Association {
-    /// What the kernel programs are told. `seed` is of their hash over client identifiers.
+    /// The settings of the kernel programs. `seed` seeds their hash over client identifiers.
     pub fn kernel(&self, seed: u64) -> Kernel {
         Kernel {
             seed,
@@ -73,25 +74,25 @@ impl Association {
     }
 }
 
-/// `[gateway.binding]` and `[gateway.police]`: what happens to Binding Requests and Connection Requests on their way.
+/// `[gateway.binding]` and `[gateway.police]`: NAT timeouts and rate limits of forwarded and received traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traffic {
-    /// NAT timeout of flows that carry Binding Requests for Connection Requests; `None`: theirs stays what it is.
+    /// NAT timeout of flows over which devices wait for Connection Requests. `None`: the timeouts are left unchanged.
     pub extended_timeout: Option<Duration>,
     /// Packet mark of such flows.
     pub mark: u32,
-    /// The bits of the mark that are ours.
+    /// The bits of the packet mark that the agent uses.
     pub mark_mask: u32,
-    /// UDP ports on which STUN servers are expected, 0 where there is none.
+    /// UDP ports of STUN servers. Unused entries are 0.
     pub stun_ports: [u16; PORTS],
-    /// Connection Requests a second that one source on the WAN may send; 0: as many as it likes.
+    /// UDP Connection Requests per second and source on the WAN; 0: no limit.
     pub wan_connreq_pps: u32,
-    /// DHCP messages a second that one client may send; 0: as many as it likes.
+    /// DHCP messages per second and client on the LAN; 0: no limit.
     pub lan_dhcp_pps: u32,
 }
 
 impl Traffic {
-    /// The programs' settings, completed.
+    /// Adds these settings to those of [`Association::kernel`].
     pub fn complete(&self, kernel: Kernel) -> Kernel {
         Kernel {
             stun_ports: self.stun_ports,
@@ -113,7 +114,7 @@ impl From<&Values> for Traffic {
             *slot = u16::try_from(port).unwrap_or(0);
         }
         let rate = |name| u32::try_from(values.integer(POLICE, name)).unwrap_or(u32::MAX);
-        // The form was checked when the value was read.
+        // The form of the value was checked when it was read.
         let (mark, mark_mask) = form::mark_and_mask(values.text(BINDING, "mark")).unwrap_or_default();
         Self {
             extended_timeout: Some(values.integer(BINDING, "extend_nat_timeout_s"))
@@ -131,23 +132,23 @@ impl From<&Values> for Traffic {
 /// `[agent]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agent {
-    /// Directory of the store.
+    /// Directory of the persistent state.
     pub state_dir: PathBuf,
-    /// Directory in a bpffs.
+    /// Directory in a bpffs for pinned programs and maps.
     pub pin_dir: PathBuf,
-    /// The control socket.
+    /// Path of the control socket.
     pub control: PathBuf,
-    /// Address of `/metrics`; `None`: off.
+    /// Address of `/metrics`, `/healthz` and `/readyz`; `None`: off.
     pub metrics: Option<SocketAddr>,
-    /// Directives of the log.
+    /// Log level, or directives of the log.
     pub log: String,
-    /// How LAN ingress attaches.
+    /// How programs attach at LAN ingress.
     pub xdp_mode: XdpMode,
-    /// Where TC programs run among those of others.
+    /// Position of the TC programs among other TC programs.
     pub tc_order: TcOrder,
-    /// Write the programs' diagnostics to the log.
+    /// Log the diagnostics of the kernel programs.
     pub log_programs: bool,
-    /// Take programs off the interfaces when the agent stops.
+    /// Detach the kernel programs when the agent stops.
     pub detach_on_exit: bool,
 }
 
@@ -158,7 +159,7 @@ impl From<&Values> for Agent {
             state_dir: text("state_dir").into(),
             pin_dir: text("pin_dir").into(),
             control: text("control").into(),
-            // Empty, or an address: its form was checked when it was read.
+            // Empty or an address: the form was checked when the value was read.
             metrics: text("metrics").parse().ok(),
             log: text("log").to_owned(),
             xdp_mode: match text("xdp_mode") {
@@ -177,7 +178,7 @@ impl From<&Values> for Agent {
 impl From<&Values> for Association {
     fn from(values: &Values) -> Self {
         const SECTION: &str = "gateway.association";
-        // Every range fits its type: the table of keys says so, and a test reads all ends of it.
+        // The range of each key fits its type here. A test reads both ends of each range.
         let count = |name| u32::try_from(values.integer(SECTION, name)).unwrap_or(u32::MAX);
         let seconds = |name| Duration::from_secs(values.integer(SECTION, name).unsigned_abs());
         let mut enterprises = [0; 4];
@@ -186,7 +187,7 @@ impl From<&Values> for Association {
         }
         Self {
             max_rows: count("max_rows"),
-            // Their form was checked when they were read.
+            // The form of the values was checked when they were read.
             deny: values.texts(SECTION, "deny").iter().filter_map(|deny| deny.parse().ok()).collect(),
             max_identities_per_mac: count("max_identities_per_mac"),
             max_bindings_per_row: count("max_bindings_per_row"),
@@ -199,7 +200,7 @@ impl From<&Values> for Association {
             enterprises,
             accept_foreign_server: values.boolean(SECTION, "accept_foreign_server"),
             budget: Rate::new(interval(count("mac_budget_pps")), count("mac_budget_burst")),
-            // What a relay saved up in a second it may send at once.
+            // The burst of a relay is what it may send in a second.
             relay_budget: Rate::new(interval(count("relay_budget_pps")), count("relay_budget_pps")),
             expiry_grace: seconds("expiry_grace_s"),
             inform_maximum_age: Some(seconds("inform_maximum_age_s")).filter(|age| !age.is_zero()),
@@ -210,43 +211,43 @@ impl From<&Values> for Association {
     }
 }
 
-/// Everything that `tr111 run gateway` needs.
+/// Configuration of `tr111 run gateway`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gateway {
-    /// Interfaces that face the devices, at least one.
+    /// LAN interfaces, at least one.
     pub lan: Vec<String>,
-    /// Watch the ports of those that are bridges.
+    /// Watch the ports of LAN interfaces that are bridges.
     pub bridge_ports: bool,
-    /// Interfaces that face the ACS.
+    /// WAN interfaces.
     pub wan: Vec<String>,
-    /// Binding Requests and Connection Requests on their way.
+    /// `[gateway.binding]` and `[gateway.police]`
     pub traffic: Traffic,
-    /// `DeviceInfo` of the gateway.
+    /// Identity of the gateway, from its `DeviceInfo`.
     pub identity: GatewayIdentity,
     /// Root of the data model.
     pub data_model: Root,
-    /// The association table.
+    /// `[gateway.association]`
     pub association: Association,
-    /// Where UDP Connection Requests arrive.
+    /// Local address for UDP Connection Requests.
     pub connection_request_listen: SocketAddrV4,
-    /// Values of the data model at the first start.
+    /// `[management_server]`: values of the data model at the first start.
     pub management_server: ManagementServer,
-    /// The process.
+    /// `[agent]`
     pub agent: Agent,
 }
 
-/// `[management_server]`, as far as the gateway serves it.
+/// `[management_server]`: values of the data model until the ACS or `tr111 set` writes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ManagementServer {
-    /// User of Connection Requests.
+    /// `ConnectionRequestUsername`
     pub connection_request_username: String,
-    /// File with their password.
+    /// File with `ConnectionRequestPassword`.
     pub connection_request_password_file: Option<PathBuf>,
-    /// This agent listens for TCP Connection Requests, and no other process on the box.
+    /// This agent listens for TCP Connection Requests. `false`: another process does.
     pub is_tcp_builtin: bool,
-    /// STUN as it is at the first start, without the password.
+    /// Parameters of STUN, without the password.
     pub stun: binding::Parameters,
-    /// File with its password.
+    /// File with `STUNPassword`.
     pub stun_password_file: Option<PathBuf>,
 }
 
@@ -258,7 +259,7 @@ impl TryFrom<&Values> for ManagementServer {
         const MAXIMUM: &str = "stun_maximum_keep_alive_period";
         let text = |name| values.text(SECTION, name).to_owned();
         let file = |name| Some(text(name)).filter(|file| !file.is_empty()).map(PathBuf::from);
-        // Every range fits its type: the table of keys says so.
+        // The range of each key fits its type here.
         let number = |name| values.integer(SECTION, name);
         let server = Self {
             connection_request_username: text("connection_request_username"),
@@ -281,7 +282,7 @@ impl TryFrom<&Values> for ManagementServer {
         if server.stun.has_consistent_periods() {
             return Ok(server);
         }
-        // T-45, as for the ACS.
+        // The same rule as for values that the ACS sets (T-45).
         let origin = key::find(SECTION, MAXIMUM).and_then(|key| values.get(key));
         Err(Error::WrongValue {
             origin: origin.map_or(Origin::Preset, |(_, origin)| origin.clone()),
@@ -304,7 +305,8 @@ impl TryFrom<&Values> for Gateway {
         if values.texts(SECTION, "lan").is_empty() {
             return Err(missing("lan", "--lan IF"));
         }
-        // Unset values read as empty texts, which are no OUI; whatever is set was checked when it was read.
+        // An unset value reads as an empty string, which is not an OUI. The form of a set value was checked when it was
+        // read.
         let text = |name| values.text(SECTION, name);
         let serial_number = Some(text("serial_number")).filter(|serial| !serial.is_empty());
         Ok(Self {

@@ -1,6 +1,7 @@
-//! Configuration: a TOML file, overridden by flags. [`key::KEYS`] lists what exists; [`Values`] holds what was said,
-//! and where; [`Gateway`] and [`Device`] are what
-//! a role works with.
+//! Configuration: a TOML file, overridden by flags.
+//!
+//! [`key::KEYS`] is the table of keys. [`Values`] holds the value of each key and the source of the value. [`Gateway`],
+//! [`Device`] and [`Acs`] are the configurations of the roles.
 
 #[cfg(feature = "acs")]
 mod acs;
@@ -26,34 +27,34 @@ pub use gateway::{Agent, Association, Gateway, ManagementServer, Traffic};
 pub use redis_address::{RedisAddress, TlsFiles};
 pub use values::{Origin, Values};
 
-/// Why a configuration is refused. Each is one line, with the place that has to be mended.
+/// An invalid configuration. The text is one line that starts with the place of the error, if there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
     #[error("{}: {source}", file.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         file: PathBuf,
-        /// Why.
+        /// Error of the system.
         source: io::Error,
     },
     /// The file is not TOML.
     #[error("{}:{line}: {reason}", file.display())]
     Syntax {
-        /// The file.
+        /// Path of the file.
         file: PathBuf,
-        /// Line, from 1.
+        /// Line number, from 1.
         line: usize,
-        /// What the parser says.
+        /// Message of the parser.
         reason: String,
     },
-    /// A key or a section that does not exist.
+    /// The key or the section does not exist.
     #[error("{0}")]
     UnknownKey(UnknownKey),
-    /// A value that its key does not take.
+    /// The value is not allowed for its key.
     #[error("{origin}: {name} in [{section}]: {reason}")]
     WrongValue {
-        /// Where it stands.
+        /// Source of the value.
         origin: Origin,
         /// Name of the key.
         name: &'static str,
@@ -62,31 +63,31 @@ pub enum Error {
         /// What was expected.
         reason: String,
     },
-    /// The role needs a value that nobody gave.
+    /// The role needs a key that has no value.
     #[error("{name} in [{section}] is missing: give {flag}, or set it in the file that --config names")]
     Missing {
         /// Name of the key.
         name: &'static str,
         /// Section of the key.
         section: &'static str,
-        /// The flag that sets it, with its value's name.
+        /// The flag that sets the key, with the name of its value.
         flag: &'static str,
     },
-    /// A knob that only a start can change.
+    /// The key cannot be changed at run time. The field is its full name.
     #[error("{0} takes effect only at a start: set it in the file and restart the agent")]
     NotLive(String),
 }
 
-/// A key that does not exist, and the one that was probably meant.
+/// An unknown key and the existing key that is most similar.
 #[derive(Debug)]
 pub struct UnknownKey {
-    /// Where it stands.
+    /// Place of the unknown key.
     pub origin: Origin,
-    /// Its name.
+    /// Name of the unknown key.
     pub name: String,
-    /// The section it stands in; empty at the top.
+    /// Section of the unknown key. Empty at the top level.
     pub section: String,
-    /// The nearest key, ready to print.
+    /// The most similar key or section, formatted for the message.
     pub nearest: String,
 }
 

@@ -1,49 +1,49 @@
-//! Where a Redis is, and how to get in.
+//! Address and credentials of a Redis server.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-/// What a URL begins with.
+/// Scheme of the URL without TLS.
 const SCHEME: &str = "redis://";
-/// The same with TLS.
+/// Scheme of the URL with TLS.
 const TLS_SCHEME: &str = "rediss://";
 const PORT: u16 = 6379;
 
-/// Where a Redis or Valkey is.
+/// Address and credentials of a Redis or Valkey server.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisAddress {
-    /// Name or address.
+    /// Host name or IP address.
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// Number of the database.
+    /// Database number.
     pub database: u16,
-    /// User, where Redis has users.
+    /// Username for Redis ACLs. `None`: the default user.
     pub username: Option<String>,
-    /// Password.
+    /// Password. `None`: no authentication.
     pub password: Option<String>,
-    /// TLS, where it is used.
+    /// Files for TLS. `None`: no TLS.
     pub tls: Option<TlsFiles>,
 }
 
-/// Files in PEM by which the two ends of a TLS connection know each other.
+/// PEM files of a TLS client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// Certificates of the authorities that are believed; those of the system where there is none.
+    /// Trusted CA certificates. `None`: those of the system.
     pub ca: Option<PathBuf>,
-    /// Our chain of certificates, where the other end asks for one.
+    /// Client certificate chain. `None`: no client authentication.
     pub certificate: Option<PathBuf>,
-    /// Its private key.
+    /// Private key of the client certificate.
     pub key: Option<PathBuf>,
 }
 
-/// A text is no address of a Redis.
+/// The text is not an address of a Redis server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadAddress {
-    /// It has another form.
+    /// The text is not a `redis://` or `rediss://` URL.
     #[error("write redis://HOST[:PORT][/DB], or rediss:// for TLS")]
     Form,
-    /// It has a password, which would be in every log and listing.
-    #[error("no password in it: name a file with the password as acs.registry_password_file")]
+    /// The URL contains a password. It would appear in logs and listings.
+    #[error("the URL must not contain a password: put it into a file and set acs.registry_password_file")]
     Password,
 }
 
@@ -63,7 +63,7 @@ impl FromStr for RedisAddress {
         };
         let (place, database) = rest.split_once('/').unwrap_or((rest, ""));
         let database = if database.is_empty() { Ok(0) } else { database.parse() };
-        // An IPv6 address stands in brackets.
+        // An IPv6 address is enclosed in brackets.
         let (host, port) = match place.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, port.parse()),
             _ => (place, Ok(PORT)),
@@ -79,13 +79,13 @@ impl FromStr for RedisAddress {
 }
 
 impl RedisAddress {
-    /// The same, with a password.
+    /// Sets the password.
     #[must_use]
     pub fn with_password(self, password: String) -> Self {
         Self { password: Some(password), ..self }
     }
 
-    /// The same with files for TLS. Without TLS they are not needed.
+    /// Sets the files for TLS. Without TLS they are ignored.
     #[must_use]
     pub fn with_tls_files(self, files: TlsFiles) -> Self {
         let tls = self.tls.map(|_| files);
@@ -93,7 +93,7 @@ impl RedisAddress {
     }
 }
 
-/// Without the password.
+/// Omits the username and the password.
 impl fmt::Display for RedisAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port, database, .. } = self;
@@ -106,7 +106,7 @@ impl fmt::Display for RedisAddress {
     }
 }
 
-/// Without the password.
+/// Omits the username and the password.
 impl fmt::Debug for RedisAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "RedisAddress({self})")

@@ -5,7 +5,7 @@ use tr111_common::config::Rate;
 use super::*;
 use crate::config::key::{Effect, Form, KEYS};
 
-/// The file of the documentation, all sections.
+/// A file with all sections.
 const CONTRACT: &str = r#"
 [gateway]
 lan = ["lan0"]              # interfaces facing the devices
@@ -122,7 +122,7 @@ fn a_wrong_value_says_what_was_expected() {
             "[gateway.association]\nmax_rows = \"many\"",
             "tr111.toml:2: max_rows in [gateway.association]: expected a whole number, not \"many\"",
         ),
-        ("[gateway]\nlan = [\"a\", \"a\"]", "tr111.toml:2: lan in [gateway]: \"a\" is there twice"),
+        ("[gateway]\nlan = [\"a\", \"a\"]", "tr111.toml:2: lan in [gateway]: \"a\" is listed twice"),
         (
             "[gateway]\nmanufacturer_oui = \"00:25:6D\"",
             "tr111.toml:2: manufacturer_oui in [gateway]: expected six hexadecimal digits such as \"00256D\", not \"00:25:6D\"",
@@ -199,7 +199,7 @@ fn a_budget_of_ten_messages_a_second_earns_one_in_100_ms() {
     assert_eq!(Association::from(&values).kernel(0).budget.interval, 0);
 }
 
-/// T-45: a configuration is held to what the ACS is held to: no minimum above the maximum.
+/// T-45: as for values that the ACS sets, the minimum must not be above the maximum.
 #[test]
 fn a_keep_alive_period_that_cannot_be_is_refused_with_its_place() {
     let mut values = Values::default();

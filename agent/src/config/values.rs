@@ -1,4 +1,5 @@
-//! Layers of values: presets, then the file, then flags, then what `tr111 tune` set. Each value knows where it is from.
+//! Values of the configuration keys. Later layers override earlier ones: defaults, the file, flags, `tr111 tune`. The
+//! source of each value is kept.
 
 use std::{
     collections::BTreeMap,
@@ -13,16 +14,16 @@ use super::{
     key::{self, Effect, Form, KEYS, Key, Value},
 };
 
-/// Where a value is from.
+/// Source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The table of keys.
+    /// The default in the table of keys.
     Preset,
-    /// A line of the file.
+    /// The configuration file: its path and the line number.
     File(PathBuf, usize),
     /// A command-line flag, such as `--oui`.
     Flag(&'static str),
-    /// `tr111 tune`.
+    /// Set by `tr111 tune`.
     Tune,
 }
 
@@ -37,7 +38,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A value of every key that has one.
+/// The values of all keys that have one.
 #[derive(Clone, Debug)]
 pub struct Values {
     by_key: BTreeMap<(&'static str, &'static str), (Value, Origin)>,
@@ -51,7 +52,8 @@ impl Default for Values {
 }
 
 impl Values {
-    /// Adds what `text`, the content of `file`, says.
+    /// Parses `text`, the content of `file`, and overrides the values of the keys in it. On an error nothing is
+    /// changed.
     pub fn read(&mut self, file: &Path, text: &str) -> Result<(), Error> {
         let line_of = |offset: usize| text.as_bytes()[..offset.min(text.len())].split(|&byte| byte == b'\n').count();
         let document = DeTable::parse(text).map_err(|error| Error::Syntax {
@@ -68,7 +70,7 @@ impl Values {
                 Err(error) => faults.push((span.start, error)),
             }
         });
-        // The first in the file, so that whoever repairs it goes from top to bottom.
+        // Report the error that comes first in the file.
         if let Some((_, error)) = faults.into_iter().min_by_key(|(offset, _)| *offset) {
             return Err(error);
         }
@@ -78,7 +80,7 @@ impl Values {
         Ok(())
     }
 
-    /// Overrides the key `path` (`section.name`) by `text`, as flags and `tr111 tune` do. Lists are split at commas.
+    /// Sets the key `path` (`section.name`) to `text`, as flags and `tr111 tune` do. Lists are split at commas.
     pub fn set(&mut self, path: &str, text: &str, origin: Origin) -> Result<&'static Key, Error> {
         let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
         let key = key::find(section, name).ok_or_else(|| unknown(section, name, &origin))?;
@@ -99,7 +101,7 @@ impl Values {
         Ok(key)
     }
 
-    /// Overrides a list.
+    /// Sets a key that is a list of strings.
     pub fn set_list(&mut self, path: &str, texts: &[String], origin: Origin) -> Result<(), Error> {
         let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
         let key = key::find(section, name).ok_or_else(|| unknown(section, name, &origin))?;
@@ -108,18 +110,18 @@ impl Values {
         Ok(())
     }
 
-    /// The value of a key, and where it is from; `None` where nobody set it and it has no preset.
+    /// The value of a key and its source. `None` if the key is not set and has no default.
     pub fn get(&self, key: &Key) -> Option<&(Value, Origin)> {
         self.by_key.get(&(key.section, key.name))
     }
 
-    /// The obsolete keys that somebody set, and where.
+    /// The obsolete keys that are set, and the source of each.
     pub fn obsolete(&self) -> impl Iterator<Item = (&'static Key, &Origin)> {
         let set = KEYS.iter().filter(|key| key.effect == Effect::Obsolete);
         set.filter_map(|key| Some((key, &self.get(key)?.1))).filter(|(_, origin)| **origin != Origin::Preset)
     }
 
-    /// Takes the value of a key from `other`.
+    /// Copies the value of a key from `other`.
     pub fn keep(&mut self, key: &Key, other: &Self) {
         let name = (key.section, key.name);
         match other.by_key.get(&name) {
@@ -132,7 +134,7 @@ impl Values {
         self.get(key::find(section, name)?).map(|(value, _)| value)
     }
 
-    /// A text; empty where unset.
+    /// The value of a string key. Empty if it is not set.
     pub fn text(&self, section: &str, name: &str) -> &str {
         match self.value(section, name) {
             Some(Value::Text(text)) => text,
@@ -140,7 +142,7 @@ impl Values {
         }
     }
 
-    /// A number; 0 where unset.
+    /// The value of a number key. 0 if it is not set.
     pub fn integer(&self, section: &str, name: &str) -> i64 {
         match self.value(section, name) {
             Some(Value::Integer(number)) => *number,
@@ -148,12 +150,12 @@ impl Values {
         }
     }
 
-    /// A flag; `false` where unset.
+    /// The value of a boolean key. `false` if it is not set.
     pub fn boolean(&self, section: &str, name: &str) -> bool {
         self.value(section, name) == Some(&Value::Boolean(true))
     }
 
-    /// A list of texts; empty where unset.
+    /// The value of a key that is a list of strings. Empty if it is not set.
     pub fn texts(&self, section: &str, name: &str) -> &[String] {
         match self.value(section, name) {
             Some(Value::Texts(texts)) => texts,
@@ -161,7 +163,7 @@ impl Values {
         }
     }
 
-    /// A list of numbers; empty where unset.
+    /// The value of a key that is a list of numbers. Empty if it is not set.
     pub fn integers(&self, section: &str, name: &str) -> &[i64] {
         match self.value(section, name) {
             Some(Value::Integers(numbers)) => numbers,
@@ -180,7 +182,7 @@ fn whole(text: &str) -> Result<i64, String> {
 
 type Span = std::ops::Range<usize>;
 
-/// Calls `each` with section, name, span and value of everything in a table that is not itself a section.
+/// Calls `each` with section, name, span and value of each entry in a table, except for tables that are sections.
 fn collect(table: &DeTable<'_>, section: &str, each: &mut impl FnMut(&str, &str, Span, &DeValue<'_>)) {
     for (name, value) in table {
         let path =
@@ -244,7 +246,7 @@ fn describe(value: &DeValue<'_>) -> String {
     }
 }
 
-/// Checks a value against the key's form, and gives it in its canonical form.
+/// Checks a value against the form of its key and returns the canonical form.
 fn admit(key: &Key, value: Value) -> Result<Value, String> {
     let in_range = |number: i64, least, most| {
         if (least..=most).contains(&number) {
@@ -266,7 +268,7 @@ fn admit(key: &Key, value: Value) -> Result<Value, String> {
         (Form::Texts(rule), Value::Texts(texts)) => {
             let texts: Vec<String> = texts.iter().map(|text| rule(text)).collect::<Result<_, _>>()?;
             match texts.iter().enumerate().find(|(index, text)| texts[..*index].contains(text)) {
-                Some((_, twice)) => Err(format!("\"{}\" is there twice", twice.escape_debug())),
+                Some((_, twice)) => Err(format!("\"{}\" is listed twice", twice.escape_debug())),
                 None => Ok(Value::Texts(texts)),
             }
         }
@@ -283,7 +285,7 @@ fn admit(key: &Key, value: Value) -> Result<Value, String> {
     }
 }
 
-/// The word among `words` that looks most like `text`, if it looks like it at all.
+/// The word among `words` that is most similar to `text`, if one is similar enough.
 fn nearest<'a>(text: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     words
         .map(|word| (strsim::damerau_levenshtein(text, word), word))
@@ -296,8 +298,8 @@ fn wrong_value(key: &Key, reason: String, origin: &Origin) -> Error {
     Error::WrongValue { origin: origin.clone(), name: key.name, section: key.section, reason }
 }
 
-/// Names what comes nearest: a key, where the same name in another section beats another name in the same one, or a
-/// section.
+/// An error that names the most similar key or section. The same name in another section is more similar than another
+/// name in the same section.
 fn unknown(section: &str, name: &str, origin: &Origin) -> Error {
     use strsim::damerau_levenshtein as distance;
 
