@@ -666,7 +666,7 @@ fn what_is_no_nbi_imports_nothing() -> Result<()> {
         (serve(&lab, endless)?, "16777216 bytes"),
         (serve(&lab, say(page(0..501)))?, "do not come in pages"),
         (serve(&lab, say(page(0..500)))?, "do not come in pages"),
-        (serve(&lab, say(page(0..500).replace("Content-Length: ", "Content-Length: 9")))?, "did not come whole"),
+        (serve(&lab, say(page(0..500).replace("Content-Length: ", "Content-Length: 9")))?, "is incomplete"),
         (
             serve(&lab, say(fixed("500 Internal Server Error", "MongoServerError: not primary\u{1b}[2J")))?,
             "MongoServerError",

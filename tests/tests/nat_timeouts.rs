@@ -313,7 +313,7 @@ fn a_second_gateway_leaves_the_table_to_the_first() -> Result<()> {
 
     let detach = |agent: &Agent<'_>| agent.print(&["detach", "--pin-dir", &agent.files().pins().display().to_string()]);
     let said = detach(&second)?;
-    assert!(said.contains("stays") && said.contains(&pid.to_string()), "{said}");
+    assert!(said.contains("kept") && said.contains(&pid.to_string()), "{said}");
     assert!(has("stun_300")?);
     nat.binding(5000)?;
     ensure!(nat.left(5000)? > 290, "{} s left", nat.left(5000)?);

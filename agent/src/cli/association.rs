@@ -12,10 +12,9 @@ use crate::control::{
     message::{Association, Reply, Request},
 };
 
-/// What `tr111 association` does.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Show which gateway each device is behind, and what confirms it
+    /// Show the gateway of each device, and whether the gateway's table confirms it
     List,
 }
 

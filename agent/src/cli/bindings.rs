@@ -13,10 +13,9 @@ use crate::control::{
     message::{Happening, NatBinding, Reply, Request},
 };
 
-/// Arguments of `tr111 bindings`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Go on with what changes, until the agent ends
+    /// Then print changes until the agent stops
     #[arg(long)]
     watch: bool,
 }
@@ -27,7 +26,7 @@ struct Listing {
 }
 
 pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
-    // Listening before the list is read: nothing falls between them.
+    // Subscribe before the list is read, so that no change in between is missed.
     let watcher = args.watch.then(|| watch::Watcher::start(reach)).transpose()?;
     let mut client = reach.connect()?;
     let bindings = receive(client.ask(&Request::Bindings)?, &mut client)?;
@@ -45,7 +44,7 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
     }
 }
 
-/// Puts together the bindings that come in several messages.
+/// Joins a list that arrives in several messages.
 fn receive(first: Reply, client: &mut Client) -> Result<Vec<NatBinding>, ClientError> {
     let mut all = Vec::new();
     let mut reply = first;
@@ -59,7 +58,7 @@ fn receive(first: Reply, client: &mut Client) -> Result<Vec<NatBinding>, ClientE
     }
 }
 
-/// The bindings, a line each.
+/// One line per binding.
 pub(super) fn table(bindings: &[NatBinding]) -> Table {
     let mut table =
         Table::new(&["ADDRESS", "USERNAME", "SIGNED", "DEVICE", "CHANGED", "SEEN", "PERIOD", "TIMEOUT", "EXTENDED"]);

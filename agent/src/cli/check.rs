@@ -25,12 +25,12 @@ use crate::{
     role::privileges,
 };
 
-/// Arguments of `tr111 check`: the flags of `tr111 run gateway`.
+/// Arguments of `tr111 check`. They include the flags of `tr111 run gateway`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     gateway: flags::Gateway,
-    /// File for all that the kernel's verifier says of programs that it refuses; writing that can take minutes
+    /// Write the verifier's full log of rejected programs to FILE; this can take minutes
     #[arg(long, value_name = "FILE")]
     verifier_log: Option<PathBuf>,
 }
@@ -69,7 +69,7 @@ pub(super) fn run(args: &Args, control: Option<&PathBuf>, json: bool) -> Outcome
         Err(error) => finding("configuration", Verdict::Warning, error.to_string(), ""),
     });
     findings.extend(values.obsolete().map(|(key, origin)| {
-        let detail = format!("{origin}: {} has no effect any more", key.path());
+        let detail = format!("{origin}: {} has no effect", key.path());
         finding("configuration", Verdict::Warning, detail, key.help)
     }));
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -105,16 +105,17 @@ fn finding(check: &str, verdict: Verdict, detail: impl Into<String>, hint: &str)
 
 fn capabilities() -> Finding {
     match privileges::missing() {
-        Some(missing) if missing.is_empty() => finding("capabilities", Verdict::Good, "all there", ""),
+        Some(missing) if missing.is_empty() => finding("capabilities", Verdict::Good, "complete", ""),
         Some(missing) => {
             let detail = format!("missing: {}", missing.join(", "));
             finding("capabilities", Verdict::Failure, detail, privileges::HINT)
         }
-        None => finding("capabilities", Verdict::Warning, "/proc/self/status does not tell", privileges::HINT),
+        None => finding("capabilities", Verdict::Warning, "cannot be read from /proc/self/status", privileges::HINT),
     }
 }
 
-/// Every program that is needed, verified but not attached. All that the verifier said of the refused goes to `log`.
+/// Loads each program that the roles need, without attaching it. The verifier's log of rejected programs is written to
+/// the file `log`.
 fn programs(log: Option<&Path>, without_acs: bool) -> Result<Vec<Finding>, Failure> {
     let depth = if log.is_some() { LogDepth::Instructions } else { LogDepth::Reasons };
     let (mut findings, mut said) = preflight::programs(Purpose::Gateway, depth);
@@ -126,9 +127,9 @@ fn programs(log: Option<&Path>, without_acs: bool) -> Result<Vec<Finding>, Failu
     let hint = match log {
         Some(file) => {
             fs::write(file, said).map_err(|error| Failure::failed(format_args!("{}: {error}", file.display())))?;
-            format!("all that the verifier said is in {}", file.display())
+            format!("the verifier's full log is in {}", file.display())
         }
-        None => "--verifier-log FILE writes all that the verifier says".to_owned(),
+        None => "--verifier-log FILE writes the verifier's full log".to_owned(),
     };
     for finding in findings.iter_mut().filter(|finding| finding.detail.starts_with("refused")) {
         finding.hint.clone_from(&hint);
@@ -142,7 +143,7 @@ fn bpffs(pin_dir: &Path) -> Finding {
         return finding("pin_dir", Verdict::Good, format!("{} is in a bpffs", pin_dir.display()), "");
     }
     let detail = format!("{} is not in a bpffs", pin_dir.display());
-    finding("pin_dir", Verdict::Warning, detail, "mount -t bpf bpf /sys/fs/bpf, or give a --pin-dir in one")
+    finding("pin_dir", Verdict::Warning, detail, "mount -t bpf bpf /sys/fs/bpf, or give a --pin-dir in a bpffs")
 }
 
 fn show(finding: Finding) -> Shown {

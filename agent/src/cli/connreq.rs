@@ -1,4 +1,4 @@
-//! `tr111 connreq`: what an ACS sends, by hand.
+//! `tr111 connreq`: sends UDP Connection Requests, through a running ACS or without one.
 
 mod bulk;
 
@@ -31,13 +31,12 @@ use crate::{
 
 const ANY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
 
-/// What to do with Connection Requests.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Send UDP Connection Requests: to CPEs of the ACS that runs, or one to any address
+    /// Send UDP Connection Requests: to CPEs of the running ACS, or one to any address
     ///
-    /// There is no answer. Through a NAT only what comes from the address and port of the CPE's STUN server arrives: a
-    /// running ACS sends from there. Without one, see --from.
+    /// A CPE does not answer a UDP Connection Request. A NAT usually passes only packets from the address and port of
+    /// the CPE's STUN server. The running ACS sends from that address and port. Without a running ACS, see --from.
     Send(SendArgs),
 }
 
@@ -45,34 +44,34 @@ pub(super) enum Command {
 #[derive(Debug, clap::Args)]
 #[command(group = ArgGroup::new("destination").required(true).args(["cpe", "all", "file", "to"]))]
 pub(super) struct SendArgs {
-    /// STUNUsername of a CPE that the running ACS knows
+    /// STUNUsername of a CPE in the registry of the running ACS
     #[arg(long, value_name = "STUNUSERNAME")]
     cpe: Option<String>,
-    /// Every CPE that the running ACS knows
+    /// All CPEs in the registry of the running ACS
     #[arg(long)]
     all: bool,
-    /// File with names (STUNUsername) of CPEs that the running ACS knows, one a line; "-" is stdin
+    /// File with the STUNUsername of CPEs in the registry of the running ACS, one per line; "-" is stdin
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// With --all and --file: CPEs a second
+    /// With --all and --file: CPEs per second
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
-    /// A CPE's UDPConnectionRequestAddress; without PORT it is 80
+    /// UDPConnectionRequestAddress of the CPE; PORT defaults to 80
     #[arg(long, value_name = "HOST[:PORT]", requires = "user", requires = "password_file")]
     to: Option<Authority>,
-    /// With --to: the CPE's ConnectionRequestUsername
+    /// With --to: ConnectionRequestUsername of the CPE
     #[arg(long, value_name = "USER", requires = "to")]
     user: Option<String>,
-    /// With --to: file with its ConnectionRequestPassword; "-" is stdin
+    /// With --to: file with the ConnectionRequestPassword of the CPE; "-" is stdin
     #[arg(long, value_name = "FILE", requires = "to")]
     password_file: Option<PathBuf>,
-    /// With --to: let the running ACS send it, from its STUN server's address
+    /// With --to: let the running ACS send the request from the address of its STUN server
     #[arg(long, requires = "to", conflicts_with = "from")]
     by_acs: bool,
-    /// Identical copies, against loss: they leave 0, 200 and 600 ms after the first
+    /// Identical copies against packet loss, sent after 0, 200 and 600 ms
     #[arg(long, value_name = "N", default_value_t = COPIES.len(), value_parser = copies())]
     copies: usize,
-    /// With --to: address and port to send from; one that another process has, such as a STUN server, cannot be had
+    /// With --to: source address and port; they must not be in use by another process, such as a STUN server
     #[arg(long, value_name = "IPV4:PORT", requires = "to")]
     from: Option<SocketAddrV4>,
 }
@@ -108,7 +107,7 @@ fn ask(reach: &Reach, request: &Request) -> Result<SentRequest, Failure> {
     }
 }
 
-/// The lines of a file, without empty ones.
+/// The non-empty lines of a file.
 fn names(file: &Path) -> Result<Vec<String>, Failure> {
     Ok(value_of(file)?.lines().map(str::to_owned).filter(|name| !name.is_empty()).collect())
 }
@@ -124,11 +123,12 @@ fn show(sent: &SentRequest, json: bool) -> Outcome {
     output::write(format!("{copies} {noun} to {to} ({address}): {}\n", printable(line)).as_bytes())
 }
 
-/// Sends without an ACS.
+/// Sends a request without a running ACS.
 fn send(to: Authority, user: &str, password: &str, copies: usize, from: SocketAddrV4) -> Result<SentRequest, Failure> {
     let secret = SharedSecret::new(password.as_bytes());
     let address = resolve(&to)?;
-    let [id, nonce @ ..] = random().map_err(|error| Failure::failed(format_args!("no randomness: {error}")))?;
+    let [id, nonce @ ..] =
+        random().map_err(|error| Failure::failed(format_args!("cannot get random bytes: {error}")))?;
     let timestamp = next_timestamp(Clock::unix(), None);
     let nonce = nonce.map(|word| format!("{word:08x}")).concat();
     let id = u64::from(id);
@@ -150,7 +150,7 @@ fn send(to: Authority, user: &str, password: &str, copies: usize, from: SocketAd
     Ok(SentRequest { username: None, to: shown, address, from, way: None, timestamp, id, copies, request })
 }
 
-/// Four words: the id, and a nonce of 96 bits.
+/// Four random words: one for the id, three for the nonce.
 fn random() -> std::io::Result<[u32; 4]> {
     let bytes = random::bytes::<16>()?;
     let (words, _) = bytes.as_chunks::<4>();

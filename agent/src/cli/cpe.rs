@@ -1,6 +1,6 @@
-//! `tr111 cpe`: what an operator provisions of the CPEs of an ACS.
+//! `tr111 cpe`: provisions the CPEs of an ACS.
 //!
-//! Passwords come from files and go to files: none is an argument, and none is printed.
+//! Passwords are read from files and written to files. No password is an argument, and none is printed.
 
 mod file;
 mod genieacs;
@@ -24,39 +24,38 @@ use crate::{
     random,
 };
 
-/// What to do with CPEs.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Add a CPE to the registry
     Add(AddArgs),
-    /// Show the CPEs, without their passwords
+    /// Show the CPEs of the registry, without their passwords
     List,
-    /// Take a CPE out of the registry
+    /// Remove a CPE from the registry
     Remove(NameArgs),
-    /// Add the CPEs of a file or of a `GenieACS`, all or none
+    /// Add the CPEs of a file or of a `GenieACS`; if one cannot be added, none is
     Import(ImportArgs),
-    /// Write the CPEs as CSV or JSON, to the terminal without passwords, to a file with them if asked
+    /// Write the CPEs as CSV or JSON: to stdout without passwords, or to a file with passwords
     Export(ExportArgs),
-    /// Have the next Binding Request of a CPE signed
+    /// Require a CPE to sign its next Binding Request
     Verify(NameArgs),
-    /// Forget the ts of the last Connection Request: the next one is the time
+    /// Forget the ts of the last Connection Request; the next one carries the current time
     ///
-    /// For CPEs that refuse every Connection Request, because the clock of the ACS was ahead when one was sent. A CPE that
-    /// accepted that one needs no reset: it takes the next ts, and refuses an earlier one.
+    /// Use this for a CPE that refuses all Connection Requests because the clock of the ACS was ahead when one was
+    /// sent. A CPE that accepted that request needs no reset: it accepts only a later ts, and the ACS continues from
+    /// the last one.
     ResetTimestamp(ResetArgs),
-    /// Show what is weak in what was provisioned: passwords, and usernames that are hard to send
+    /// Show weak passwords, and usernames that are hard to send
     Lint,
-    /// Write a password of 128 random bits into a new file
+    /// Write a random password of 128 bits to a new file
     Generate(GenerateArgs),
 }
 
-/// Arguments of `tr111 cpe add`.
 #[derive(Debug, clap::Args)]
 pub(super) struct AddArgs {
-    /// STUNUsername: unique among the CPEs of the ACS
+    /// STUNUsername, unique among the CPEs of the ACS
     #[arg(long, value_name = "U")]
     stun_username: String,
-    /// File with STUNPassword; without, no binding of the CPE can be authenticated
+    /// File with STUNPassword; "-" is stdin; without it the CPE's bindings cannot be authenticated
     #[arg(long, value_name = "FILE")]
     stun_password_file: Option<PathBuf>,
     /// ConnectionRequestUsername
@@ -67,7 +66,6 @@ pub(super) struct AddArgs {
     connection_request_password_file: PathBuf,
 }
 
-/// A CPE by its name.
 #[derive(Debug, clap::Args)]
 pub(super) struct NameArgs {
     /// STUNUsername of the CPE
@@ -75,22 +73,20 @@ pub(super) struct NameArgs {
     username: String,
 }
 
-/// Arguments of `tr111 cpe reset-timestamp`.
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 pub(super) struct ResetArgs {
     /// STUNUsername of the CPE
     #[arg(value_name = "STUNUSERNAME")]
     username: Option<String>,
-    /// Every CPE; and the clock of the ACS is right as it is now, whatever it was before
+    /// All CPEs; also accepts the current system clock of the ACS as correct
     #[arg(long)]
     all: bool,
 }
 
-/// Arguments of `tr111 cpe generate`.
 #[derive(Debug, clap::Args)]
 pub(super) struct GenerateArgs {
-    /// The file, which must not exist; only its owner may read it
+    /// File to create, readable by its owner only; it must not exist
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
@@ -140,7 +136,7 @@ fn add(args: AddArgs, reach: &Reach) -> Outcome {
     Ok(())
 }
 
-/// Puts together what comes in several messages.
+/// Joins a list that arrives in several messages.
 fn receive<T>(
     client: &mut Client,
     request: &Request,
@@ -211,7 +207,8 @@ fn lint(reach: &Reach, json: bool) -> Outcome {
 }
 
 fn generate(path: &Path) -> Outcome {
-    let bytes = random::bytes::<16>().map_err(|error| Failure::failed(format_args!("no randomness: {error}")))?;
+    let bytes =
+        random::bytes::<16>().map_err(|error| Failure::failed(format_args!("cannot get random bytes: {error}")))?;
     let text = bytes.map(|byte| format!("{byte:02x}")).concat();
     file::write_secret(path, format!("{text}\n").as_bytes())
 }

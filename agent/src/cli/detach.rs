@@ -16,27 +16,26 @@ use crate::{
     nat::{self, TableError},
 };
 
-/// Arguments of `tr111 detach`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Directory in a bpffs that the agent works with [default: the running agent's, else /sys/fs/bpf/tr111]
+    /// Pin directory of the agent [default: that of the running agent, else /sys/fs/bpf/tr111]
     #[arg(long, value_name = "DIR")]
     pin_dir: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
 struct Detached {
-    /// Process of the agent that ended.
+    /// Process id of the agent that was stopped.
     agent: Option<u32>,
-    /// Interfaces that have no programs any more.
+    /// Interfaces from which programs were detached.
     interfaces: Vec<String>,
-    /// What was pinned.
+    /// Pins that were removed.
     pins: Vec<PathBuf>,
-    /// Where agents of other network namespaces pin, which stays.
+    /// Pin directories of agents in other network namespaces. They are kept.
     other_namespaces: Vec<PathBuf>,
-    /// The table of nft was there, and is no more.
+    /// Whether the nft table was removed.
     nft_table: bool,
-    /// The gateway that has the table of nft, which stays.
+    /// Another gateway that owns the nft table. The table is kept.
     nft_table_owner: Option<String>,
 }
 
@@ -56,7 +55,7 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
         pin_dir = Some(status.pin_dir);
     }
     let pin_dir = pin_dir.unwrap_or_else(|| Agent::from(&Values::default()).pin_dir);
-    // An agent that was stopped took its own off.
+    // A stopped agent has detached its own filters.
     if detached.agent.is_none() && !dataplane::has_tcx() {
         detached.interfaces.extend(take_filters_off(&pin_dir, args.pin_dir.is_some())?);
     }
@@ -69,14 +68,14 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
             detached.nft_table_owner = Some(owner.to_string());
             false
         }
-        Err(error) => return Err(Failure::with_hint(error, "`nft delete table inet tr111` as root does it by hand")),
+        Err(error) => return Err(Failure::with_hint(error, "remove it as root with `nft delete table inet tr111`")),
     };
     if json { output::write_json(&detached) } else { output::write(describe(&detached).as_bytes()) }
 }
 
-/// Takes off the filters of kernels before 6.6, which no pin holds: those of the interfaces that `pin_dir` names. Without
-/// such a directory nothing says whose a filter is: it takes off those of all interfaces, unless the user named the
-/// directory, because another gateway may have its own elsewhere.
+/// Removes the TC filters of kernels before Linux 6.6, which have no pins, from the interfaces that `pin_dir` lists. If
+/// the directory does not exist, the owner of a filter is unknown: filters are then removed from all interfaces, except
+/// if the user named the directory, because the filters may belong to another gateway with another directory.
 fn take_filters_off(pin_dir: &Path, is_named: bool) -> Result<Vec<String>, Failure> {
     let interfaces: Vec<String> = if let Some(interfaces) = dataplane::pinned_interfaces(pin_dir) {
         interfaces
@@ -96,7 +95,7 @@ fn take_filters_off(pin_dir: &Path, is_named: bool) -> Result<Vec<String>, Failu
     Ok(taken)
 }
 
-/// Ends the agent on the control socket, unless it works with another directory than the one that was named.
+/// Stops the agent on the control socket, unless the user named another pin directory than the agent's.
 fn stop_agent(args: &Args, reach: &Reach) -> Result<Option<Status>, Failure> {
     let mut client = match Client::connect(&reach.control) {
         Err(ClientError::NoAgent { .. }) => return Ok(None),
@@ -112,7 +111,7 @@ fn stop_agent(args: &Args, reach: &Reach) -> Result<Option<Status>, Failure> {
     }
 }
 
-/// Removes what agents of this network namespace pinned below `directory`, and of namespaces that have ended.
+/// Removes the pins below `directory` of agents in this network namespace and in namespaces that no longer exist.
 fn unpin(directory: &Path) -> Result<Unpinned, Failure> {
     dataplane::unpin(directory).map_err(|error| {
         let hint = match error {
@@ -128,8 +127,8 @@ fn describe(detached: &Detached) -> String {
     let mut lines = Vec::new();
     let interfaces = detached.interfaces.join(", ");
     match detached.agent {
-        Some(pid) => lines.push(format!("agent {pid} ended, programs are off {interfaces}")),
-        None if !interfaces.is_empty() => lines.push(format!("programs are off {interfaces}")),
+        Some(pid) => lines.push(format!("agent {pid} stopped, programs detached from {interfaces}")),
+        None if !interfaces.is_empty() => lines.push(format!("programs detached from {interfaces}")),
         None => {}
     }
     if !detached.pins.is_empty() {
@@ -138,17 +137,17 @@ fn describe(detached: &Detached) -> String {
     for directory in &detached.other_namespaces {
         let directory = directory.display();
         lines.push(format!(
-            "{directory} stays: it belongs to another network namespace, where `tr111 detach` removes it"
+            "{directory} kept: it belongs to another network namespace; run `tr111 detach` there to remove it"
         ));
     }
     if detached.nft_table {
         lines.push("nft table inet tr111 removed".to_owned());
     }
     if let Some(owner) = &detached.nft_table_owner {
-        lines.push(format!("nft table inet tr111 stays: it belongs to another gateway, {owner}"));
+        lines.push(format!("nft table inet tr111 kept: it belongs to another gateway, {owner}"));
     }
     if lines.is_empty() {
-        lines.push("nothing to take off: no agent works here and nothing is pinned".to_owned());
+        lines.push("nothing to detach: no agent is running and no programs are pinned".to_owned());
     }
     lines.join("\n") + "\n"
 }

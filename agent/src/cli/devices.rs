@@ -20,10 +20,9 @@ use crate::{
     os::clock,
 };
 
-/// Arguments of `tr111 devices`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Go on with what changes, until the agent ends
+    /// Then print changes until the agent stops
     #[arg(long)]
     watch: bool,
 }
@@ -46,7 +45,7 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
     table(&devices).print()
 }
 
-/// Puts together the rows that come in several messages.
+/// Joins rows that arrive in several messages.
 pub(super) fn receive(first: Reply, client: &mut Client) -> Result<Vec<Device>, ClientError> {
     let mut rows: Vec<Device> = Vec::new();
     let mut reply = first;
@@ -79,7 +78,7 @@ fn follow(client: &mut Client, json: bool) -> Outcome {
     client.be_patient()?;
     loop {
         match client.next_reply().map_err(watch::gone)? {
-            // Rows that came between the subscription and the listing are in both.
+            // A row that was added between the subscription and the listing is in both.
             Reply::Event(Event { what: Happening::DeviceAdded(change), .. }) if !known.insert(change.instance) => {}
             Reply::Event(event) => {
                 if let Happening::DeviceRemoved(removal) = &event.what {
@@ -89,8 +88,8 @@ fn follow(client: &mut Client, json: bool) -> Outcome {
             }
             Reply::Lagged { missed } => {
                 return Err(Failure::with_hint(
-                    format_args!("missed {missed} changes, so what was shown is not the table any more"),
-                    "start again, with a reader that keeps up",
+                    format_args!("output read too slowly, {missed} changes were lost and the rows shown are outdated"),
+                    "start again, and read the output faster",
                 ));
             }
             _ => return Err(ClientError::OutOfTurn.into()),
@@ -98,7 +97,7 @@ fn follow(client: &mut Client, json: bool) -> Outcome {
     }
 }
 
-/// The rows, a line for each binding.
+/// One line per binding.
 pub(super) fn table(devices: &[Device]) -> Table {
     let now = clock::now();
     let mut table =
@@ -125,7 +124,7 @@ pub(super) fn table(devices: &[Device]) -> Table {
     table
 }
 
-/// Interface and VLANs of a binding.
+/// Interface and VLAN identifiers of a binding, separated by dots.
 pub(super) fn place(binding: &Binding) -> String {
     let mut place = printable(&binding.interface).into_owned();
     for vlan in &binding.vlan {
@@ -143,7 +142,7 @@ fn until(end: &str, now: SystemTime) -> String {
     }
 }
 
-/// How long ago a time was.
+/// The age of an RFC 3339 time, such as `5s ago`.
 pub(super) fn since(time: &str) -> String {
     ago(time, clock::now())
 }
@@ -155,7 +154,7 @@ fn ago(time: &str, now: SystemTime) -> String {
     }
 }
 
-/// A duration to the second.
+/// A duration as text, in whole seconds.
 pub(super) fn seconds(duration: Duration) -> String {
     humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
 }

@@ -1,37 +1,32 @@
-//! How a command fails: one line on stderr with a hint, status 1 for failed and 2 for used wrongly.
+//! Failure of a command: one line on stderr with a hint. The exit status is 1 for a failure and 2 for a usage error.
 
 use std::{fmt, io, process::ExitCode};
 
 use crate::{config, control::ClientError};
 
-/// Why a command did not do what it should.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// It failed.
     Failed {
-        /// What happened.
         message: String,
-        /// What helps.
+        /// What the user can do.
         hint: Option<String>,
     },
-    /// It was used wrongly.
+    /// The command line is wrong.
     Usage(String),
-    /// Whoever read the output has had enough, as `head` does.
+    /// The reader of the output closed the pipe, as `head` does. Not an error.
     BrokenPipe,
 }
 
 impl Failure {
-    /// It failed, and nothing is known that helps.
     pub(super) fn failed(message: impl fmt::Display) -> Self {
         Self::Failed { message: message.to_string(), hint: None }
     }
 
-    /// It failed, and this helps.
     pub(super) fn with_hint(message: impl fmt::Display, hint: impl fmt::Display) -> Self {
         Self::Failed { message: message.to_string(), hint: Some(hint.to_string()) }
     }
 
-    /// Prints it, and gives the status.
+    /// Prints the failure and returns the exit status.
     pub(super) fn report(&self) -> ExitCode {
         match self {
             Self::BrokenPipe => ExitCode::SUCCESS,
@@ -60,10 +55,12 @@ impl fmt::Display for Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let hint = match &error {
-            ClientError::NoAgent { .. } => "start it with \"tr111 run gateway\", or name its socket with --control",
-            ClientError::NotPermitted { .. } => "be root, or a member of the group tr111",
+            ClientError::NoAgent { .. } => {
+                "start one, for example with \"tr111 run gateway\", or name its socket with --control"
+            }
+            ClientError::NotPermitted { .. } => "run this as root or as a member of the group tr111",
             ClientError::Closed => "see the agent's log for the reason",
-            ClientError::Silent => "try again, or see the agent's log",
+            ClientError::Silent => "try again, or see the agent's log for the reason",
             _ => return Self::failed(error),
         };
         Self::with_hint(error, hint)

@@ -1,28 +1,28 @@
-//! The flags of `tr111 run gateway`, which `tr111 check` takes too, of `tr111 run device` and of `tr111 run acs`: each overrides a key of
-//! the file.
+//! The flags of `tr111 run gateway` (also of `tr111 check`), `tr111 run device` and `tr111 run acs`. Each flag
+//! overrides a key of the configuration file.
 
 use std::{fs, path::PathBuf};
 
 use crate::config::{Error, Origin, Values};
 
-/// Flags of the roles that an ACS manages.
+/// Flags of the roles gateway and device.
 #[derive(Clone, Debug, Default, clap::Args)]
 struct Common {
     #[command(flatten)]
     process: Process,
-    /// Manufacturer OUI of this box, six hexadecimal digits
+    /// Manufacturer OUI of this gateway or device, six hexadecimal digits
     #[arg(long, value_name = "HEX6")]
     oui: Option<String>,
-    /// Serial number of this box
+    /// Serial number of this gateway or device
     #[arg(long, value_name = "S")]
     serial: Option<String>,
-    /// Product class of this box
+    /// Product class of this gateway or device
     #[arg(long, value_name = "C")]
     product_class: Option<String>,
 }
 
 impl Common {
-    /// Presets, the file, and these flags, which set the identity in `section`.
+    /// Defaults, overridden by the file and by these flags. The identity is set in `section`.
     fn layers(&self, section: &str, control: Option<&PathBuf>) -> Result<Values, Error> {
         let mut values = self.process.layers(control)?;
         set(
@@ -37,13 +37,13 @@ impl Common {
     }
 }
 
-/// Flags of every process.
+/// Flags of all roles.
 #[derive(Clone, Debug, Default, clap::Args)]
 struct Process {
     /// Configuration file (TOML); flags override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Directory of the store
+    /// Directory of the persistent state
     #[arg(long, value_name = "DIR")]
     state_dir: Option<String>,
     /// Address of /metrics, /healthz and /readyz; empty: off
@@ -52,7 +52,7 @@ struct Process {
 }
 
 impl Process {
-    /// Presets, the file, and these flags. Reads the file again each time, for SIGHUP.
+    /// Defaults, overridden by the file and by these flags. Each call reads the file again, for SIGHUP.
     fn layers(&self, control: Option<&PathBuf>) -> Result<Values, Error> {
         let mut values = Values::default();
         if let Some(file) = &self.config {
@@ -72,7 +72,7 @@ impl Process {
     }
 }
 
-/// Sets what was given: key, flag, text.
+/// Sets the keys whose flags were given. Each item has the key, the flag and its value.
 fn set<'a>(
     values: &mut Values,
     flags: impl IntoIterator<Item = (&'a str, &'static str, &'a Option<String>)>,
@@ -85,30 +85,29 @@ fn set<'a>(
     Ok(())
 }
 
-/// Flags of the gateway.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Gateway {
     #[command(flatten)]
     common: Common,
-    /// Interface that faces the devices; repeat it for several. Of a bridge, the bridge itself
+    /// LAN interface; repeat for several; for a bridge, name the bridge, not its ports
     #[arg(long, value_name = "IF")]
     lan: Vec<String>,
-    /// Interface that faces the ACS; repeat it for several
+    /// WAN interface; repeat for several
     #[arg(long, value_name = "IF")]
     wan: Vec<String>,
-    /// Directory in a bpffs for what outlives the agent
+    /// Directory in a bpffs for pinned programs and maps
     #[arg(long, value_name = "DIR")]
     pin_dir: Option<String>,
-    /// How LAN ingress attaches: auto, native, generic or tc
+    /// How programs attach at LAN ingress: auto, native, generic or tc
     #[arg(long, value_name = "MODE")]
     xdp_mode: Option<String>,
-    /// Take programs off the interfaces when the agent stops
+    /// Detach the kernel programs when the agent stops
     #[arg(long)]
     detach_on_exit: bool,
 }
 
 impl Gateway {
-    /// The layers: presets, the file, these flags. Reads the file again each time, for SIGHUP.
+    /// Defaults, overridden by the file and by these flags. Each call reads the file again, for SIGHUP.
     pub(crate) fn layers(&self, control: Option<&PathBuf>) -> Result<Values, Error> {
         let mut values = self.common.layers("gateway", control)?;
         let detach_on_exit = self.detach_on_exit.then(|| "true".to_owned());
@@ -128,29 +127,28 @@ impl Gateway {
         Ok(values)
     }
 
-    /// There is a file, so it should be complete.
+    /// Whether `--config` was given.
     pub(crate) fn names_a_file(&self) -> bool {
         self.common.process.config.is_some()
     }
 }
 
-/// Flags of the device.
 #[cfg(feature = "device")]
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Device {
     #[command(flatten)]
     common: Common,
-    /// Interface that faces the gateway; auto: whichever has the default route, not in mode dhcp
+    /// Interface towards the gateway; auto: the interface of the default route, not allowed in mode dhcp
     #[arg(long, value_name = "IF")]
     interface: Option<String>,
-    /// How DHCP is spoken: inform (beside an existing DHCP client), dhcp (a full exchange) or off
+    /// DHCP mode: inform (next to another DHCP client), dhcp (act as the DHCP client) or off
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
 }
 
 #[cfg(feature = "device")]
 impl Device {
-    /// The layers: presets, the file, these flags. Reads the file again each time, for SIGHUP.
+    /// Defaults, overridden by the file and by these flags. Each call reads the file again, for SIGHUP.
     pub(crate) fn layers(&self, control: Option<&PathBuf>) -> Result<Values, Error> {
         let mut values = self.common.layers("device", control)?;
         set(
@@ -161,23 +159,22 @@ impl Device {
     }
 }
 
-/// Flags of the ACS.
 #[cfg(feature = "acs")]
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Acs {
     #[command(flatten)]
     process: Process,
-    /// Address of the STUN server; repeat it for several
+    /// Address of the STUN server; repeat for several
     #[arg(long, value_name = "IPV4:PORT")]
     listen: Vec<String>,
-    /// Where the file of the registry cannot be read: move it aside, and start without CPEs
+    /// If the registry file cannot be read, move it aside and start with an empty registry
     #[arg(long)]
     pub(crate) start_empty: bool,
 }
 
 #[cfg(feature = "acs")]
 impl Acs {
-    /// The layers: presets, the file, these flags. Reads the file again each time, for SIGHUP.
+    /// Defaults, overridden by the file and by these flags. Each call reads the file again, for SIGHUP.
     pub(crate) fn layers(&self, control: Option<&PathBuf>) -> Result<Values, Error> {
         let mut values = self.process.layers(control)?;
         if !self.listen.is_empty() {

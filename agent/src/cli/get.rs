@@ -17,10 +17,9 @@ use crate::control::{
     message::{Attribute, Parameter, Reply, Request},
 };
 
-/// Arguments of `tr111 get`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Full path of a parameter, or a partial path that ends in a dot, such as InternetGatewayDevice.ManagementServer.
+    /// Full path of a parameter, or a partial path that ends in a dot (InternetGatewayDevice.ManagementServer.)
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<String>,
 }
@@ -60,16 +59,15 @@ pub(super) fn run(args: Args, reach: &Reach, json: bool) -> Outcome {
     output::write(text.as_bytes())
 }
 
-/// Arguments of `tr111 set`.
 #[derive(Debug, clap::Args)]
 pub(super) struct SetArgs {
-    /// Full paths, each with its new value
+    /// Full path of a parameter and its new value; repeat for several
     #[arg(required = true, num_args = 1.., value_name = "PATH VALUE")]
     writes: Vec<String>,
-    /// Take the value of the one PATH from FILE, or from stdin with "-"; passwords are set only so
+    /// Read the value of a single PATH from FILE, "-" is stdin; required for passwords
     #[arg(long, value_name = "FILE")]
     value_file: Option<PathBuf>,
-    /// The ACS sets it: it is not notified of what it knows
+    /// The ACS is the writer, and gets no notification of the change
     #[arg(long)]
     by_acs: bool,
 }
@@ -101,20 +99,19 @@ pub(super) fn set(args: &SetArgs, reach: &Reach) -> Outcome {
     Ok(())
 }
 
-/// The content of a file, without the end of its last line.
+/// The content of a file, or of stdin for `-`, without the newline at the end.
 pub(super) fn value_of(file: &Path) -> Result<String, Failure> {
     let text = if file == Path::new("-") { io::read_to_string(io::stdin()) } else { fs::read_to_string(file) };
     let text = text.map_err(|error| Failure::failed(format_args!("{}: {error}", file.display())))?;
     Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
 }
 
-/// Arguments of `tr111 notify`.
 #[derive(Debug, clap::Args)]
 pub(super) struct NotifyArgs {
     /// Full path of a parameter, or a partial path that ends in a dot
     #[arg(value_name = "PATH")]
     path: String,
-    /// off, passive or active
+    /// Notification attribute: off, passive or active
     #[arg(value_name = "off|passive|active", value_parser = attribute)]
     attribute: Attribute,
 }
@@ -132,10 +129,9 @@ pub(super) fn notify(args: NotifyArgs, reach: &Reach) -> Outcome {
     conclude(reach.connect()?.ask(&Request::Notify { path: args.path, attribute: args.attribute })?)
 }
 
-/// Arguments of `tr111 ack`.
 #[derive(Debug, clap::Args)]
 pub(super) struct AckArgs {
-    /// Sequence number of the last notification that the ACS has
+    /// Sequence number of the last notification that the ACS received
     #[arg(value_name = "SEQUENCE")]
     sequence: u64,
 }
@@ -152,7 +148,6 @@ fn conclude(reply: Reply) -> Outcome {
     }
 }
 
-/// A fault of TR-069 as a failure.
 fn fault(code: u16, name: &str, path: &str) -> Failure {
     Failure::failed(format_args!("fault {code} ({name}): {}", printable(path)))
 }

@@ -1,10 +1,9 @@
-//! The man page: clap's command tree and the table of configuration keys, in roff.
+//! The man page in roff, generated from clap's command tree and the table of configuration keys.
 
 use clap::{Arg, Command};
 
 use crate::config::key::{Effect, KEYS};
 
-/// The page.
 pub(super) fn page(mut command: Command) -> Vec<u8> {
     command.build();
     let mut page = Vec::new();
@@ -20,8 +19,8 @@ pub(super) fn page(mut command: Command) -> Vec<u8> {
     command.get_arguments().for_each(|argument| option(argument, &mut text));
     configuration(&mut text);
     text.push_str(".SH FILES\n.TP\n/run/tr111/control.sock\nThe control socket.\n");
-    text.push_str(".SH ENVIRONMENT\n.TP\nTR111_CONTROL\nThe control socket, as \\-\\-control.\n");
-    text.push_str(".SH EXIT STATUS\n0 done, 1 failed, 2 used wrongly.\n");
+    text.push_str(".SH ENVIRONMENT\n.TP\nTR111_CONTROL\nPath of the control socket; \\-\\-control overrides it.\n");
+    text.push_str(".SH EXIT STATUS\n0 success, 1 failure, 2 usage error.\n");
     page.extend_from_slice(text.as_bytes());
     page
 }
@@ -63,8 +62,8 @@ fn value_name(argument: &Arg) -> String {
 fn configuration(text: &mut String) {
     text.push_str(".SH CONFIGURATION\n");
     paragraph(
-        "A TOML file, named by --config. Flags override it. An unknown key or a wrong value is an error. Keys marked \
-         live change at run time, by tr111 tune or with SIGHUP.",
+        "The option --config names a TOML file. Flags override it. An unknown key or an invalid value is an error. \
+         Keys marked live can be changed at run time: with tr111 tune, or in the file followed by SIGHUP.",
         text,
     );
     let mut section = "";
@@ -91,7 +90,7 @@ fn paragraph(words: &str, text: &mut String) {
     }
 }
 
-/// Text as roff reads it: no escapes, no requests, hyphens that can be copied.
+/// Escapes text for roff: no escape sequences, no requests, and hyphens that can be copied.
 fn escape(text: &str) -> String {
     let escaped = text.replace('\\', "\\e").replace('-', "\\-");
     if escaped.starts_with(['.', '\'']) { format!("\\&{escaped}") } else { escaped }

@@ -1,4 +1,4 @@
-//! The command line: what `tr111` understands, and how each command ends.
+//! The command line `tr111`: arguments and dispatch. One module per command.
 
 #[cfg(feature = "acs")]
 mod association;
@@ -33,10 +33,10 @@ use crate::sim;
 
 type Outcome = Result<(), Failure>;
 
-/// TR-111 on Linux: the gateway that knows its LAN devices by their DHCP identities.
+/// TR-111 for Linux: discovery of TR-069 devices on the LAN, STUN, and UDP Connection Requests.
 ///
-/// `tr111 run gateway` watches DHCP on the LAN interfaces and keeps the ManageableDevice table of TR-111 Part 1. The
-/// other commands ask the running agent by its control socket.
+/// `tr111 run gateway` watches DHCP on the LAN interfaces and maintains the ManageableDevice table of TR-111 Part 1.
+/// The other commands talk to the running agent over its control socket.
 #[derive(Debug, Parser)]
 #[command(name = "tr111", version, arg_required_else_help = true, max_term_width = 120)]
 struct Cli {
@@ -55,14 +55,14 @@ enum Command {
     /// Run an agent in the foreground
     #[command(subcommand, arg_required_else_help = true)]
     Run(Role),
-    /// Take programs and pins off, whether or not an agent runs; an agent that runs ends
+    /// Remove kernel programs, pins and the nft table; a running agent is stopped first
     #[cfg(feature = "gateway")]
     Detach(detach::Args),
-    /// Show the ManageableDevice rows
+    /// Show the rows of the ManageableDevice table
     Devices(devices::Args),
-    /// Show the NAT bindings by which Connection Requests come
+    /// Show the NAT bindings for UDP Connection Requests
     Bindings(bindings::Args),
-    /// On an ACS: which gateway each device is behind
+    /// Show the gateway of each device, on an ACS
     #[cfg(feature = "acs")]
     #[command(subcommand, arg_required_else_help = true)]
     Association(association::Command),
@@ -70,20 +70,20 @@ enum Command {
     Status,
     /// Read parameters of the data model
     Get(get::Args),
-    /// Set parameters of the data model, all or none
+    /// Write parameters of the data model; if one cannot be written, none is
     Set(get::SetArgs),
     /// Set the notification attribute of parameters
     Notify(get::NotifyArgs),
-    /// Acknowledge notifications: the ACS has them
+    /// Acknowledge notifications up to a sequence number; they are not sent again
     ///
-    /// A CWMP client acknowledges at the session's start, as soon as the ACS has answered the Inform. A Connection
-    /// Request that is accepted after that raises one more `6 CONNECTION REQUEST`, for one more session.
+    /// A CWMP client acknowledges at the start of a session, as soon as the ACS has answered the Inform. A Connection
+    /// Request that is accepted later raises another `6 CONNECTION REQUEST` notification, for another session.
     Ack(get::AckArgs),
-    /// Tell what happens, as it happens
+    /// Print events as they happen
     Watch(watch::Args),
-    /// Show rows, rates and losses live, on the whole terminal
+    /// Show rows, rates and losses live, full screen
     Top(top::Args),
-    /// Show or change runtime knobs
+    /// Show or change configuration keys at run time
     Tune(tune::Args),
     /// Check kernel, capabilities and interfaces, and show the effective configuration
     Check(check::Args),
@@ -101,7 +101,7 @@ enum Command {
     Sim(Sim),
     /// Print a completion script
     Completions {
-        /// The shell
+        /// Shell to generate the script for
         shell: clap_complete::Shell,
     },
     /// Print the man page
@@ -110,19 +110,19 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Role {
-    /// The gateway: watches DHCP on LAN interfaces and keeps the ManageableDevice table
+    /// Gateway: watch DHCP on LAN interfaces and maintain the ManageableDevice table
     ///
-    /// SIGTERM stops it, SIGHUP reloads the file.
+    /// SIGTERM stops the agent. SIGHUP reloads the configuration file.
     #[cfg(feature = "gateway")]
     Gateway(flags::Gateway),
-    /// The device: tells the gateway by DHCP who it is, and learns who the gateway is
+    /// Device: send the device identity in DHCP, and learn the identity of the gateway
     ///
-    /// SIGTERM stops it; in mode dhcp it gives its address back first.
+    /// SIGTERM stops the agent. In mode dhcp it releases its address first.
     #[cfg(feature = "device")]
     Device(flags::Device),
-    /// The ACS side: STUN server, registry of bindings, and sender of Connection Requests
+    /// ACS side: STUN server, registry of CPEs and their bindings, sender of Connection Requests
     ///
-    /// SIGTERM stops it, SIGHUP reloads the file.
+    /// SIGTERM stops the agent. SIGHUP reloads the configuration file.
     #[cfg(feature = "acs")]
     Acs(flags::Acs),
 }
@@ -133,7 +133,7 @@ enum Sim {
     Devices(sim::Args),
 }
 
-/// The command `tr111`.
+/// Runs the command `tr111` with the arguments of the process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.run() {
@@ -184,7 +184,7 @@ impl Cli {
     }
 }
 
-/// Where the agent is.
+/// Path to the running agent.
 struct Reach {
     control: PathBuf,
 }

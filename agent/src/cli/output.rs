@@ -1,4 +1,4 @@
-//! What people see: aligned tables, and text from the network made harmless for terminals (SEC-9).
+//! Output for people: aligned tables. Text from the network is escaped for the terminal (SEC-9).
 
 use std::{
     borrow::Cow,
@@ -11,7 +11,7 @@ use tr111_core::connreq;
 use super::Outcome;
 use crate::control::message::Identity;
 
-/// Writes bytes to stdout.
+/// Writes bytes to stdout and flushes it.
 pub(super) fn write(bytes: &[u8]) -> Outcome {
     let mut stdout = io::stdout().lock();
     stdout.write_all(bytes)?;
@@ -25,8 +25,8 @@ pub(super) fn write_json<V: Serialize>(value: &V) -> Outcome {
     write(&line)
 }
 
-/// Text from the network, such that it cannot steer a terminal or turn the direction of the line: whatever is not
-/// plainly printable is shown as `\u{...}`, and a backslash as two.
+/// Escapes text from the network, so that it can neither control the terminal nor change the writing direction.
+/// Characters that are not plainly printable become `\u{...}`, and a backslash is doubled.
 pub(super) fn printable(text: &str) -> Cow<'_, str> {
     let is_plain = |character: char| match character {
         '\\' => false,
@@ -43,12 +43,12 @@ pub(super) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Warns of a ConnectionRequestUsername that only an ACS that encodes it can send (T-51).
+/// Warns if a ConnectionRequestUsername can be sent only by an ACS that encodes it (T-51).
 pub(super) fn warn_of_username(username: &str) {
     if let Some(character) = connreq::must_be_encoded(username) {
         eprintln!(
-            "warning: ConnectionRequestUsername contains {character:?}: Connection Requests of an ACS that does not encode \
-             it are refused"
+            "warning: ConnectionRequestUsername contains {character:?}; Connection Requests from an ACS that does not \
+             encode this character are refused"
         );
     }
 }
@@ -60,17 +60,15 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// With the headings of its columns.
+    /// A table without rows, with the headings of its columns.
     pub(super) fn new(headings: &[&str]) -> Self {
         Self { rows: vec![headings.iter().map(|&heading| heading.to_owned()).collect()] }
     }
 
-    /// Adds a row.
     pub(super) fn push<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(cells.into());
     }
 
-    /// The text.
     pub(super) fn render(&self) -> String {
         let columns = self.rows.first().map_or(0, Vec::len);
         let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -89,18 +87,17 @@ impl Table {
         text
     }
 
-    /// Prints it.
     pub(super) fn print(&self) -> Outcome {
         write(self.render().as_bytes())
     }
 }
 
-/// A cell that may be empty.
+/// A table cell: `-` for an empty text.
 pub(super) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { printable(text).into_owned() }
 }
 
-/// An identity as TR-069 writes it.
+/// An identity in the form of TR-069: `OUI-ProductClass-SerialNumber`.
 pub(super) fn identity_name(identity: &Identity) -> String {
     let Identity { manufacturer_oui, product_class, serial_number } = identity;
     let parts = [manufacturer_oui, product_class, serial_number].into_iter().filter(|part| !part.is_empty());

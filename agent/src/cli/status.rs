@@ -19,7 +19,7 @@ pub(super) fn run(reach: &Reach, json: bool) -> Outcome {
     if json { output::write_json(&status) } else { output::write(describe(&status).as_bytes()) }
 }
 
-/// The state, a line each.
+/// The state of the agent, one line per item.
 pub(super) fn describe(status: &Status) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
@@ -40,10 +40,11 @@ pub(super) fn describe(status: &Status) -> String {
     if let Some(acs) = &status.acs {
         let listen = acs.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         line("STUN server", listen);
-        line("CPEs", format!("{}, {} with a signed binding", acs.cpes, acs.authenticated));
+        line("CPEs", format!("{}, {} with an authenticated binding", acs.cpes, acs.authenticated));
         let failure = acs.registry_failure.as_deref();
-        let failure = failure.map(|reason| format!(", NOT KEPT at the moment: {}", printable(reason)));
-        let unreadable = acs.registry_unreadable.as_deref().map(|reason| format!(", NOT READ: {}", printable(reason)));
+        let failure = failure.map(|reason| format!(", CANNOT BE WRITTEN: {}", printable(reason)));
+        let unreadable =
+            acs.registry_unreadable.as_deref().map(|reason| format!(", CANNOT BE READ: {}", printable(reason)));
         let records = Some(acs.unreadable_records).filter(|&records| records > 0);
         let records = records.map(|records| format!(", {records} records CANNOT BE READ"));
         let trouble = [unreadable, records, failure].into_iter().flatten().collect::<String>();
@@ -57,11 +58,11 @@ pub(super) fn describe(status: &Status) -> String {
         line("store", format!("started empty, everything is learned anew: {}", printable(reason)));
     }
     let table = &status.table;
-    // Devices and ACSs have none.
+    // Only a gateway has a table.
     if table.max_rows > 0 {
         let waiting = match table.waiting {
             0 => String::new(),
-            waiting => format!(", {waiting} clients that changed too often wait for their next row"),
+            waiting => format!(", {waiting} clients delayed because they changed too often"),
         };
         let Table { rows, bindings, max_rows, .. } = table;
         line("table", format!("{rows} of at most {max_rows} rows, {bindings} bindings{waiting}"));
@@ -76,7 +77,7 @@ pub(super) fn describe(status: &Status) -> String {
     text
 }
 
-/// A program, how it is attached, and what is around it.
+/// The name of a program, how it is attached, and the foreign programs before and after it.
 fn describe_hook(hook: &Hook) -> String {
     let around = |words: &str, names: &[String]| {
         let names = names.iter().map(|name| printable(name).into_owned()).collect::<Vec<_>>();
@@ -86,7 +87,7 @@ fn describe_hook(hook: &Hook) -> String {
     format!("{} {}{in_front}{behind}", hook.program, hook.mode)
 }
 
-/// What only agents that an ACS manages have.
+/// The lines of gateways and devices, which an ACS manages.
 fn tell_of_cpe(status: &Status, line: &mut impl FnMut(&str, String)) {
     if let Some(timeouts) = &status.nat_timeouts {
         line("NAT timeouts", timeouts.clone());
@@ -95,7 +96,7 @@ fn tell_of_cpe(status: &Status, line: &mut impl FnMut(&str, String)) {
     line(
         "TCP requests",
         match status.tcp_connection_requests.as_str() {
-            "external" => "another process hears TCP Connection Requests (external)".to_owned(),
+            "external" => "another process listens for TCP Connection Requests (external)".to_owned(),
             builtin => builtin.to_owned(),
         },
     );
@@ -156,7 +157,7 @@ mod tests {
         assert!(describe(&status).contains("lan0 (lan): up, lan_ingress native in front of cil_from_netdev"));
         assert!(describe(&status).contains("displaced on lan0 since 2026-01-01T00:00:00Z: a reason"));
         assert!(
-            describe(&status).contains("1 of at most 65536 rows, 1 bindings, 3 clients that changed too often wait")
+            describe(&status).contains("1 of at most 65536 rows, 1 bindings, 3 clients delayed because they changed")
         );
         assert!(describe(&status).contains("1m 30s ago"));
     }

@@ -14,10 +14,9 @@ use crate::{
     },
 };
 
-/// Arguments of `tr111 tune`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Knobs to change until the agent ends; without any, all are shown with value, default, range and unit
+    /// Key and new value, until the agent stops; without any, all keys are shown with value, default, range and unit
     #[arg(value_name = "KEY=VALUE")]
     settings: Vec<String>,
 }
@@ -36,12 +35,12 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
         let Some((key, value)) = setting.split_once('=') else {
             return Err(Failure::Usage(format!("\"{}\" is not KEY=VALUE", setting.escape_debug())));
         };
-        // What is wrong in itself is told as wrong use; the agent judges again.
+        // A wrong key or value is a usage error here. The agent checks again.
         let known = Values::default().set(key, value, Origin::Tune)?;
         match known.effect {
             Effect::Live => {}
             Effect::Start => return Err(Error::NotLive(known.path()).into()),
-            Effect::Obsolete => eprintln!("warning: {} has no effect any more: {}", known.path(), known.help),
+            Effect::Obsolete => eprintln!("warning: {} has no effect: {}", known.path(), known.help),
         }
         settings.push((key.to_owned(), value.to_owned()));
     }

@@ -15,19 +15,18 @@ use crate::control::{
     },
 };
 
-/// Pause before an agent that is not there is looked for again.
+/// Pause between attempts to connect to an agent that is not running.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Arguments of `tr111 watch`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// When the agent goes, wait for it to come back
+    /// When the agent stops, wait until it runs again
     #[arg(long)]
     follow: bool,
-    /// Only notifications: those that nobody acknowledged, then those to come, in order and none left out
+    /// Print notifications only: unacknowledged ones first, then new ones, in order and without gaps
     #[arg(long)]
     notifications: bool,
-    /// With --notifications: from this sequence number on
+    /// With --notifications: lowest sequence number to print
     #[arg(long, value_name = "SEQUENCE", requires = "notifications", default_value_t = 0)]
     from: u64,
 }
@@ -57,17 +56,17 @@ pub(super) fn run(args: &Args, reach: &Reach, json: bool) -> Outcome {
     }
 }
 
-/// The end of a command that watched.
+/// The failure of a command that waited for events.
 pub(super) fn gone(error: ClientError) -> Failure {
     match error {
         ClientError::Closed => {
-            Failure::with_hint("the agent is gone", "\"tr111 watch --follow\" waits for it to come back")
+            Failure::with_hint("the agent closed the connection", "\"tr111 watch --follow\" waits until it runs again")
         }
         error => error.into(),
     }
 }
 
-/// Hears what happens from now on.
+/// A subscription to events.
 pub(super) struct Watcher(Client);
 
 impl Watcher {
@@ -85,7 +84,7 @@ impl Watcher {
         loop {
             match self.0.next_reply().map_err(gone)? {
                 Reply::Event(event) => return Ok(event),
-                Reply::Lagged { missed } => eprintln!("warning: too slow, {missed} events were not delivered"),
+                Reply::Lagged { missed } => eprintln!("warning: output read too slowly, {missed} events were lost"),
                 _ => return Err(ClientError::OutOfTurn.into()),
             }
         }
@@ -103,7 +102,7 @@ impl From<ClientError> for Ended {
     }
 }
 
-/// `next` becomes the sequence number after the last notification that was shown.
+/// Prints events until the connection ends. `next` is set to the sequence number after the last printed notification.
 fn watch(
     reach: &Reach,
     json: bool,
@@ -126,7 +125,7 @@ fn watch(
                     *next = notification.sequence.saturating_add(1);
                 }
             }
-            Reply::Lagged { missed } => eprintln!("warning: too slow, {missed} events were not delivered"),
+            Reply::Lagged { missed } => eprintln!("warning: output read too slowly, {missed} events were lost"),
             _ => return Err(ClientError::OutOfTurn.into()),
         }
     }
@@ -159,14 +158,14 @@ fn describe(event: &Event) -> String {
             let nat = nat_detected.map(|behind| if behind { "behind a NAT" } else { "no NAT" });
             let signed = authenticated.map(|signed| if signed { "signed" } else { "not signed" });
             let remarks = [nat, signed].into_iter().flatten().collect::<Vec<_>>().join(", ");
-            return format!("{}  {who}reached by Connection Requests at {address} ({remarks})", event.time);
+            return format!("{}  {who}binding changed: {address} ({remarks})", event.time);
         }
         Happening::ConnectionRequest(ConnectionRequest { transport, result, from, omitted, username, to }) => {
             if let Some(to) = to {
                 let who = printable(username.as_deref().unwrap_or("an address"));
                 return format!("{}  Connection Request to {who} at {to}, from {from}: {result}", event.time);
             }
-            let omitted = if *omitted > 0 { format!(" ({omitted} before it are not shown)") } else { String::new() };
+            let omitted = if *omitted > 0 { format!(" ({omitted} earlier ones not shown)") } else { String::new() };
             let transport = match transport {
                 Transport::Udp => "UDP",
                 Transport::Tcp => "TCP",
@@ -178,7 +177,7 @@ fn describe(event: &Event) -> String {
             let from = from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
             let on = interface.as_ref().map(|name| format!(" on {}", printable(name))).unwrap_or_default();
             let detail = detail.as_ref().map(|detail| format!(": {}", printable(detail))).unwrap_or_default();
-            let what = if *cleared { "alarm is over" } else { "alarm" };
+            let what = if *cleared { "alarm cleared" } else { "alarm" };
             return format!("{}  {what}: {alarm}{of}{from}{on}{detail}", event.time);
         }
         Happening::Association(change) => return format!("{}  {}", event.time, association(change)),
@@ -202,7 +201,7 @@ fn association(change: &AssociationChange) -> String {
     format!("{alarm}{} behind {}: {result} (associated: {associated})", identity_name(device), identity_name(gateway))
 }
 
-/// An identity as TR-069 writes it, and where the device is.
+/// The identity of a device and its bindings.
 fn device([manufacturer_oui, product_class, serial_number]: [&String; 3], bindings: &[Binding]) -> String {
     let mut line = manufacturer_oui.clone();
     for part in [product_class, serial_number] {

@@ -275,7 +275,7 @@ pub const KEYS: &[Key] = &[
     key(CONNREQ, "accept_relative", Boolean, Preset::Boolean(false), Live)
         .help("accept UDP Connection Requests whose URI has neither scheme nor authority"),
     key(CONNREQ, "raw_fallback", Boolean, Preset::Boolean(false), Obsolete)
-        .help("no effect: usernames that an ACS did not encode are always accepted if the signature matches"),
+        .help("usernames that an ACS did not encode are always accepted if the signature matches"),
     key(CONNREQ, "ts_unit", Choice(&["seconds", "any"]), Preset::Text("seconds"), Live)
         .help("unit of ts in UDP Connection Requests; any: seconds or milliseconds"),
     key(CONNREQ, "allow_empty_password", Boolean, Preset::Boolean(false), Live)
@@ -327,7 +327,7 @@ pub const KEYS: &[Key] = &[
         .help("addresses of the STUN server; also the source addresses of UDP Connection Requests"),
     key(ACS, "threads", Integer(0, 256), Preset::Integer(0), Start).help("threads per address; 0: one per core"),
     key(ACS, "approach", Choice(&["stun", "notification", "both"]), Preset::Text("both"), Live)
-        .help("how bindings are learned: from STUN, from notifications of the CPEs, or both (TR-111 2.2.2.1)"),
+        .help("how bindings are learned: from STUN, from notifications of the CPEs, or both"),
     key(ACS, "challenge", Choice(&["change", "moved", "binding", "all"]), Preset::Text("moved"), Live).help(
         "unsigned Binding Requests that get a 401 if the CPE has a STUNPassword: change: with BINDING-CHANGE; \
              moved: also from a new address; binding: all with CONNECTION-REQUEST-BINDING; all: all, of any sender",

@@ -1,4 +1,4 @@
-//! `tr111 connreq send --all` and `--file`: many CPEs at a given rate.
+//! `tr111 connreq send --all` and `--file`: Connection Requests to many CPEs at a given rate.
 
 use std::{
     fmt::Write as _,
@@ -15,9 +15,9 @@ use crate::{
     },
 };
 
-/// Names in one request: they stay below the cap of a message.
+/// Maximum names per request, so that the message stays below its maximum length.
 const NAMES: usize = 2_000;
-/// Characters of the bar.
+/// Width of the progress bar in characters.
 const BAR: usize = 40;
 
 pub(super) fn run(usernames: Option<&[String]>, rate: u32, copies: usize, reach: &Reach, json: bool) -> Outcome {
@@ -66,13 +66,13 @@ fn describe(summary: &BulkSummary) -> String {
     text
 }
 
-/// A line on a terminal.
+/// A progress bar on the terminal.
 struct Bar {
     is_shown: bool,
 }
 
 impl Bar {
-    /// A terminal that is gone is no reason to stop.
+    /// Errors are ignored: a closed terminal does not stop the job.
     fn show(&self, BulkProgress { done, cpes }: BulkProgress) {
         if self.is_shown {
             let filled = (BAR as u64 * done.min(cpes)).checked_div(cpes).unwrap_or_default() as usize;

@@ -1,4 +1,4 @@
-//! CPEs in files: CSV with a line of headings, or JSON. Those of a `GenieACS` are imported by the same rules.
+//! Import and export of CPEs: CSV with a header line, or JSON. CPEs of a `GenieACS` are imported by the same rules.
 
 use std::{
     collections::HashMap,
@@ -26,52 +26,50 @@ use crate::{
     },
 };
 
-/// Longest string of TR-111 Table 6, in bytes.
+/// Maximum length of the string parameters in TR-111 Table 6, in bytes.
 const TEXT: usize = 256;
 
-/// How CPEs stand in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
-    /// A line of headings, then a line for each CPE
+    /// A header line, then one line per CPE
     Csv,
     /// {"cpes": [...]}
     Json,
 }
 
-/// Arguments of `tr111 cpe import`.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct ImportArgs {
-    /// The file; "-" is stdin
+    /// File to import; "-" is stdin
     #[arg(value_name = "FILE", required_unless_present = "genieacs", conflicts_with = "genieacs")]
     file: Option<PathBuf>,
-    /// How it is written [default: by its name; csv from stdin]
+    /// Format of the file [default: by the extension of FILE; csv for stdin]
     #[arg(long, value_name = "csv|json", conflicts_with = "genieacs")]
     format: Option<Format>,
     #[arg(
         long,
         value_name = "URL",
-        help = "Import the CPEs of the GenieACS whose NBI is here, such as http://127.0.0.1 (port 7557 if there is none)"
+        help = "Import the CPEs of a GenieACS; URL is that of its NBI, such as http://127.0.0.1 (default port 7557)"
     )]
     genieacs: Option<Nbi>,
-    /// CA certificates (PEM) that an https URL is checked against
+    /// PEM file with the trusted CA certificates, for an https URL
     #[arg(long, value_name = "FILE", requires = "genieacs", conflicts_with = "file")]
     ca_file: Option<PathBuf>,
-    /// Give CPEs that are there the credentials of the import, instead of refusing all of it; what was learned of them stays
+    /// Replace the credentials of existing CPEs and keep their bindings; without it, an existing CPE makes the import
+    /// fail
     #[arg(long)]
     upsert: bool,
-    /// Import CPEs with an empty password as well: without STUNPassword no binding is authenticated, without
-    /// ConnectionRequestPassword the CPE cannot be woken
+    /// Accept empty passwords: without STUNPassword the CPE's bindings cannot be authenticated, without
+    /// ConnectionRequestPassword no Connection Request can be sent to the CPE
     #[arg(long)]
     allow_empty: bool,
 }
 
-/// Arguments of `tr111 cpe export`.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct ExportArgs {
-    /// How to write it [default: by the name of --with-secrets; else csv]
+    /// Format of the output [default: by the extension of the file of --with-secrets; else csv]
     #[arg(long, value_name = "csv|json")]
     format: Option<Format>,
-    /// Write into this new file, with the passwords, so that `tr111 cpe import` can read it; only its owner may read it
+    /// Write to a new FILE with passwords, readable by its owner only, as input for tr111 cpe import
     #[arg(long, value_name = "FILE")]
     with_secrets: Option<PathBuf>,
 }
@@ -87,7 +85,7 @@ struct Imported {
     imported: usize,
 }
 
-/// What is there without passwords, for people and scripts; `import` refuses it.
+/// A CPE without passwords. `import` refuses files with these.
 #[derive(Serialize)]
 struct Public<'a> {
     stun_username: &'a str,
@@ -99,14 +97,13 @@ struct PublicDocument<'a> {
     cpes: Vec<Public<'a>>,
 }
 
-/// CPEs, and where in the file each stands.
+/// CPEs, and the place of each in the file for error texts.
 #[derive(Default)]
 pub(super) struct Entries {
     pub(super) cpes: Vec<NewCpe>,
     pub(super) places: Vec<String>,
 }
 
-/// Where CPEs are imported from.
 enum Source<'a> {
     File(&'a Path, Option<Format>),
     GenieAcs(&'a Nbi, Option<&'a Path>),
@@ -136,8 +133,8 @@ pub(super) fn import(args: &ImportArgs, reach: &Reach, json: bool) -> Outcome {
     let source = match (&args.genieacs, &args.file) {
         (Some(nbi), _) => Source::GenieAcs(nbi, args.ca_file.as_deref()),
         (None, Some(file)) => Source::File(file, args.format),
-        // clap asks for one of them.
-        (None, None) => return Err(Failure::Usage("name a file, or a GenieACS by --genieacs".to_owned())),
+        // clap requires one of the two.
+        (None, None) => return Err(Failure::Usage("name a file, or a GenieACS with --genieacs".to_owned())),
     };
     let name = source.name();
     let failed = |message: String| Failure::failed(format_args!("{name}: {message}; nothing was imported"));
@@ -147,7 +144,7 @@ pub(super) fn import(args: &ImportArgs, reach: &Reach, json: bool) -> Outcome {
     let mut client = reach.connect()?;
     if let Err(error) = send(&mut client, &cpes, args.upsert) {
         return Err(match error {
-            // The ACS names the CPE that it refuses; where that stands in the file is known here.
+            // The reason starts with the name of the refused CPE. Add its place in the file.
             ClientError::Refused { reason, .. } => {
                 let refused = reason.split_once(": ").map(|(name, _)| name);
                 let place = refused.and_then(|name| cpes.iter().position(|cpe| cpe.stun_username == name));
@@ -163,11 +160,11 @@ pub(super) fn import(args: &ImportArgs, reach: &Reach, json: bool) -> Outcome {
     output::write(format!("{imported} CPEs imported\n").as_bytes())
 }
 
-/// In messages, the last of which has the ACS add all of them.
+/// Sends the CPEs in several messages. The ACS adds all of them with the last message.
 fn send(client: &mut Client, cpes: &[NewCpe], upsert: bool) -> Result<(), ClientError> {
     for (cpes, more) in frame::parts(cpes.iter().cloned()) {
         if !more {
-            // A million of them take the disk a while.
+            // The ACS needs time to write a million CPEs to disk.
             client.be_patient()?;
         }
         match client.ask(&Request::AddCpes { cpes, more, upsert })? {
@@ -204,16 +201,16 @@ fn read(bytes: &[u8], format: Format) -> Result<Entries, String> {
         }
         Format::Csv => {
             let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::None).from_reader(bytes);
-            // Text of the file is not repeated: there are passwords in it.
+            // Errors do not quote the file, which contains passwords.
             let wrong = |error: &csv::Error| {
                 let line = error.position().map_or(1, csv::Position::line);
                 let why = match error.kind() {
                     csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                        format!("{len} fields, where the headings have {expected_len}")
+                        format!("{len} fields, but the header line has {expected_len}")
                     }
                     csv::ErrorKind::Utf8 { .. } => "not UTF-8".to_owned(),
                     csv::ErrorKind::Deserialize { err, .. } => err.kind().to_string(),
-                    _ => "no CSV".to_owned(),
+                    _ => "not CSV".to_owned(),
                 };
                 format!("line {line}: {why}")
             };
@@ -230,7 +227,8 @@ fn read(bytes: &[u8], format: Format) -> Result<Entries, String> {
     }
 }
 
-/// What the ACS would refuse, and empty passwords unless they are allowed, with the place of the first.
+/// Checks for what the ACS would refuse, and for empty passwords unless they are allowed. The error names the place of
+/// the first.
 fn check(cpes: &[NewCpe], places: &[String], allow_empty: bool) -> Result<(), String> {
     let mut known: HashMap<&str, &str> = HashMap::with_capacity(cpes.len());
     let mut empty: Option<(&str, &str)> = None;
@@ -244,7 +242,7 @@ fn check(cpes: &[NewCpe], places: &[String], allow_empty: bool) -> Result<(), St
         ];
         for (name, text) in texts {
             if text.len() > TEXT || text.chars().any(char::is_control) {
-                return Err(format!("{place}: {name} has to have at most {TEXT} bytes, without control characters"));
+                return Err(format!("{place}: {name} must have at most {TEXT} bytes and no control characters"));
             }
         }
         if cpe.stun_username.is_empty() {
@@ -252,7 +250,7 @@ fn check(cpes: &[NewCpe], places: &[String], allow_empty: bool) -> Result<(), St
         }
         if let Some(before) = known.insert(&cpe.stun_username, place) {
             let name = printable(&cpe.stun_username);
-            return Err(format!("{place}: {name} stands at {before} as well, and a STUNUsername belongs to one CPE"));
+            return Err(format!("{place}: STUNUsername {name} is also at {before}, and must be unique"));
         }
         let passwords =
             [("stun_password", &cpe.stun_password), ("connection_request_password", &cpe.connection_request_password)];
@@ -317,7 +315,7 @@ fn rows<T: Serialize>(cpes: &[T]) -> Result<Vec<u8>, Failure> {
     writer.into_inner().map_err(Failure::failed)
 }
 
-/// Makes a file that only its owner may read. One that exists stays as it is.
+/// Creates a file that only its owner can read. Fails if the file exists.
 pub(super) fn write_secret(path: &Path, bytes: &[u8]) -> Outcome {
     let failed = |error: io::Error| Failure::failed(format_args!("{}: {error}", path.display()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;

@@ -1,7 +1,9 @@
-//! CPEs of a `GenieACS`, by its north-bound interface (NBI): `GET /devices/` with `query`, `projection`, `sort` and `limit`.
+//! Reads the credentials of CPEs from the north-bound interface (NBI) of a `GenieACS`: `GET /devices/` with `query`,
+//! `projection`, `sort` and `limit`.
 //!
-//! `GenieACS` keeps what it set in a CPE, passwords included, under the name of the parameter in the document of the device,
-//! as `_value`. Devices come in pages in the order of their `_id`, which is the `DeviceID.ID` of a provision.
+//! `GenieACS` stores each parameter that it set in a CPE, passwords included, as `_value` below the name of the
+//! parameter in the document of the device. Devices are read in pages, sorted by `_id`, which is the `DeviceID.ID` of a
+//! provision.
 
 use std::{fmt, io, path::Path, str::FromStr, sync::Arc, time::Duration};
 
@@ -29,22 +31,21 @@ use tokio_rustls::TlsConnector;
 use super::file::Entries;
 use crate::{api::escape, cli::output::printable, control::message::NewCpe};
 
-/// Devices of one page.
+/// Devices per page.
 const PAGE: usize = 500;
-/// Most bytes of one page; a device with its credentials has about 1 KB.
+/// Maximum bytes of a page. A device with its credentials has about 1 KB.
 const BYTES: usize = 16 << 20;
-/// Most devices, as many as an ACS takes at once.
+/// Maximum devices; an ACS accepts as many in one request.
 const MOST: usize = 4_000_000;
-/// How long connecting may take, TLS included.
+/// Time limit for connecting, TLS handshake included.
 const CONNECT: Duration = Duration::from_secs(10);
-/// How long a page may take: `MongoDB` may have to sort a million devices for it.
+/// Time limit for a page. `MongoDB` may have to sort a million devices for the first one.
 const ANSWER: Duration = Duration::from_mins(1);
-/// Port of the NBI where the URL has none.
+/// Default port of the NBI.
 const PORT: u16 = 7557;
-/// Most characters of an error's text that are shown.
+/// Maximum characters of an error response that are shown.
 const SHOWN: usize = 200;
 
-/// Roots of the two data models.
 const ROOTS: [&str; 2] = ["InternetGatewayDevice", "Device"];
 const MANAGEMENT_SERVER: &str = "ManagementServer";
 const STUN_USERNAME: &str = "STUNUsername";
@@ -53,12 +54,12 @@ const USERNAME: &str = "ConnectionRequestUsername";
 const PASSWORD: &str = "ConnectionRequestPassword";
 const PARAMETERS: [&str; 4] = [STUN_USERNAME, STUN_PASSWORD, USERNAME, PASSWORD];
 
-/// Where an NBI is: `http://HOST[:PORT]` or `https://HOST[:PORT]`, with or without a path below which it is.
+/// URL of an NBI: `http://HOST[:PORT]` or `https://HOST[:PORT]`, with an optional path prefix.
 #[derive(Clone, Debug)]
 pub(in crate::cli) struct Nbi {
     is_tls: bool,
     authority: Authority,
-    /// Without the slash at its end.
+    /// Without the trailing slash.
     path: String,
 }
 
@@ -75,7 +76,7 @@ impl FromStr for Nbi {
         };
         let authority = parts.authority.ok_or("name the host")?;
         if authority.as_str().contains('@') {
-            return Err("an NBI takes no user and no password");
+            return Err("leave out the user and the password");
         }
         let path = parts.path_and_query.ok_or("name the host")?;
         if path.query().is_some() {
@@ -93,13 +94,13 @@ impl fmt::Display for Nbi {
 }
 
 impl Nbi {
-    /// The host as the resolver and TLS have it: an IPv6 address without brackets.
+    /// The host for the resolver and for TLS: an IPv6 address has no brackets.
     fn host(&self) -> &str {
         let host = self.authority.host();
         host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
     }
 
-    /// The path of the page of devices behind `after`.
+    /// Path and query of the page of devices whose `_id` is greater than `after`.
     fn page(&self, after: Option<&str>) -> String {
         let names = ROOTS
             .iter()
@@ -115,46 +116,36 @@ impl Nbi {
     }
 }
 
-/// Why the devices of a `GenieACS` are not known.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// The network, or this machine.
     #[error("{0}")]
     System(#[from] io::Error),
-    /// It does not answer in time.
     #[error("no answer within {} s", .0.as_secs())]
     Late(Duration),
-    /// What comes is no HTTP.
+    /// The response is not HTTP.
     #[error("no answer of an NBI: {0}")]
     Http(#[from] hyper::Error),
-    /// The body ended early or is too long.
-    #[error("a page of {PAGE} devices did not come whole, or has more than {BYTES} bytes: {0}")]
+    #[error("a page of {PAGE} devices is incomplete, or has more than {BYTES} bytes: {0}")]
     Body(axum::Error),
-    /// It says no.
-    #[error("it answers {status}: {text}")]
+    #[error("the NBI answers {status}: {text}")]
     Refused { status: StatusCode, text: String },
-    /// What comes is no list of devices.
-    #[error("what it answers is no list of devices: {0}")]
+    #[error("the answer is no list of devices: {0}")]
     Form(String),
-    /// The same devices would be read again and again.
-    #[error("its devices do not come in pages: {0}")]
+    /// The NBI ignores `sort`, `query` or `limit`. Without this error the same devices would be read repeatedly.
+    #[error("the devices do not come in pages: {0}")]
     Order(String),
-    /// More than an ACS takes at once.
-    #[error("it has more than {MOST} devices")]
+    #[error("there are more than {MOST} devices")]
     TooMany,
-    /// Nothing vouches for the other side.
-    #[error("for https, name the CA certificates by --ca-file")]
+    #[error("for https, name a file with CA certificates with --ca-file")]
     NoCa,
-    /// They would not be used.
-    #[error("--ca-file is for https, and the URL says http")]
+    #[error("--ca-file is for https, but the URL is http")]
     NotTls,
-    /// The certificates cannot be read.
     #[error("{file}: {reason}")]
     Ca { file: String, reason: String },
 }
 
-/// Reads the credentials of all devices. A CPE without STUNUsername, which is reached by notifications only, gets its
-/// `DeviceID.ID` as name (STUN-46).
+/// Reads the credentials of all devices. A CPE without STUNUsername gets its `DeviceID.ID` as STUNUsername: its address
+/// can be learned from notifications only (STUN-46).
 pub(super) fn fetch(nbi: &Nbi, ca_file: Option<&Path>) -> Result<Entries, Error> {
     let tls = match (nbi.is_tls, ca_file) {
         (true, Some(ca_file)) => Some(connector(ca_file)?),
@@ -169,12 +160,12 @@ pub(super) fn fetch(nbi: &Nbi, ca_file: Option<&Path>) -> Result<Entries, Error>
         loop {
             let page = parse(&get(nbi, tls.as_ref(), last.as_deref()).await?)?;
             if page.len() > PAGE {
-                return Err(Error::Order(format!("{} where {PAGE} were asked for", page.len())));
+                return Err(Error::Order(format!("a page has {} devices instead of {PAGE}", page.len())));
             }
             let is_last = page.len() < PAGE;
             for (id, cpe) in page {
                 if last.as_ref().is_some_and(|last| *last >= id) {
-                    return Err(Error::Order(format!("{} is not behind the device before it", printable(&id))));
+                    return Err(Error::Order(format!("{} is not greater than the _id before it", printable(&id))));
                 }
                 if read.cpes.len() == MOST {
                     return Err(Error::TooMany);
@@ -206,7 +197,7 @@ fn connector(ca_file: &Path) -> Result<TlsConnector, Error> {
     Ok(TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth())))
 }
 
-/// Asks for a page on a connection of its own.
+/// Requests a page on a new connection.
 async fn get(nbi: &Nbi, tls: Option<&TlsConnector>, after: Option<&str>) -> Result<Vec<u8>, Error> {
     let address = (nbi.host(), nbi.authority.port_u16().unwrap_or(PORT));
     let connect = async {
@@ -233,7 +224,7 @@ async fn converse(
 ) -> Result<Vec<u8>, Error> {
     let answer = async {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // It ends with the connection, and what went wrong is told to whoever waits for the answer.
+        // The task ends with the connection. Its errors are returned by `send_request` and the body.
         let connection = tokio::spawn(connection);
         let request = Request::get(nbi.page(after)).header(header::HOST, nbi.authority.as_str());
         let request = request.header(header::CONNECTION, "close").body(Body::empty()).map_err(io::Error::other)?;
@@ -254,7 +245,7 @@ async fn whole(response: Response<Incoming>) -> Result<Vec<u8>, Error> {
     Ok(body.into())
 }
 
-/// Devices by their `_id`. Text of the answer is not repeated in errors: there are passwords in it.
+/// The `_id` and the credentials of each device. Errors do not quote the answer, which contains passwords.
 fn parse(body: &[u8]) -> Result<Vec<(String, NewCpe)>, Error> {
     let wrong = |error: serde_json::Error| {
         Error::Form(format!("not JSON as expected at line {} column {}", error.line(), error.column()))
@@ -277,7 +268,7 @@ fn parse(body: &[u8]) -> Result<Vec<(String, NewCpe)>, Error> {
         .collect()
 }
 
-/// The value of a parameter of ManagementServer; empty where `GenieACS` has none.
+/// The value of a parameter of ManagementServer. Empty if `GenieACS` has none.
 fn value(device: &Value, parameter: &str) -> String {
     let values = ROOTS.iter().map(|root| match &device[root][MANAGEMENT_SERVER][parameter]["_value"] {
         Value::String(text) => text.clone(),
@@ -309,8 +300,8 @@ mod tests {
         }
     }
 
-    /// A device as the NBI has it: values below `_value`, numbers where somebody wrote a number, nothing where nothing was
-    /// read. The other root counts where the first has nothing.
+    /// A device as the NBI returns it: each parameter has a string, a number or no `_value`. If the first root has no
+    /// value, that of the other root is used.
     #[test]
     fn finds_credentials_in_a_device() {
         let device = json!([

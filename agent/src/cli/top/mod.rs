@@ -1,4 +1,4 @@
-//! `tr111 top`: the state of an agent on the whole terminal, once a second.
+//! `tr111 top`: the state of an agent, full screen, once a second.
 
 mod screen;
 mod view;
@@ -24,35 +24,32 @@ use crate::control::{
     message::{Counter, Device, NatBinding, Reply, Request, Status},
 };
 
-/// The rows of a large table are asked for so seldom that they take the agent at most this part of its time.
+/// A large table is read so rarely that reading it takes at most one part in `SHARE` of the time.
 const SHARE: u32 = 20;
 
-/// Arguments of `tr111 top`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Seconds from one look to the next
+    /// Seconds between updates
     #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=30))]
     interval: u64,
 }
 
-/// What an agent says at one time.
+/// The state of the agent at one time.
 #[derive(Clone, Debug)]
 struct Snapshot {
     at: Instant,
     status: Status,
     counters: Vec<Counter>,
-    /// Of many, the first.
+    /// The first bindings of the list.
     bindings: Vec<NatBinding>,
-    /// There are more.
     has_more_bindings: bool,
-    /// `None`: what was seen of them before still has to do.
+    /// `None`: the rows were not read this time. The previous ones are shown.
     devices: Option<Vec<Device>>,
 }
 
 pub(super) fn run(args: &Args, reach: Reach, json: bool) -> Outcome {
     if json || !stdin().is_terminal() || !stdout().is_terminal() {
-        let message =
-            "top draws on a terminal; status, devices and bindings print, also with --json, and /metrics counts";
+        let message = "top needs a terminal and prints no JSON; use status, devices, bindings or /metrics instead";
         return Err(Failure::Usage(message.to_owned()));
     }
     let mut looker = Looker::new(reach)?;
@@ -61,7 +58,8 @@ pub(super) fn run(args: &Args, reach: Reach, json: bool) -> Outcome {
     let (snapshots, mut news) = mpsc::channel(1);
     let interval = Duration::from_secs(args.interval);
     let (presses, mut keys) = mpsc::channel(1);
-    // Both block, each on its own, so that an agent that does not answer holds up no key. They end with the process.
+    // Two blocking threads, so that an agent that does not answer does not delay key presses. They end with the
+    // process.
     thread::Builder::new().name("looker".into()).spawn(move || {
         loop {
             thread::sleep(interval);
@@ -99,11 +97,11 @@ pub(super) fn run(args: &Args, reach: Reach, json: bool) -> Outcome {
     })
 }
 
-/// Asks an agent, and connects again where it was gone.
+/// Reads the state of the agent. Connects again after an error.
 struct Looker {
     reach: Reach,
     client: Option<Client>,
-    /// When the rows may be asked for again.
+    /// Earliest time of the next reading of the rows.
     rows_at: Instant,
 }
 
@@ -118,7 +116,8 @@ impl Looker {
             None => self.reach.connect()?,
         };
         let snapshot = self.ask(&mut client)?;
-        // What an ACS with a million CPEs has to say further is for nobody: a new conversation is cheaper.
+        // The remaining bindings of an ACS with a million CPEs are not needed: a new connection is cheaper than reading
+        // them.
         self.client = Some(client).filter(|_| !snapshot.has_more_bindings);
         Ok(snapshot)
     }

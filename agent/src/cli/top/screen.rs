@@ -1,4 +1,4 @@
-//! The terminal while something is drawn on all of it. However that ends, it is afterwards what it was before.
+//! The terminal in full-screen mode. Its previous state is restored when [`Screen`] is dropped.
 
 use std::{
     io::{self, Read as _, Write as _, stdin, stdout},
@@ -7,13 +7,12 @@ use std::{
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
-/// The other page of the terminal, without a cursor, and with lines that end at its edge.
+/// Switches to the alternate screen, hides the cursor, and turns line wrapping off.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
 const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
-/// Size of a terminal that does not tell its own.
+/// Lines and columns if the terminal does not report its size.
 const SIZE: (u16, u16) = (24, 80);
 
-/// What somebody pressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
     Quit,
@@ -25,7 +24,7 @@ pub(super) enum Key {
 }
 
 impl Key {
-    /// Waits for the next keys; `Quit` where nobody can press one any more.
+    /// Waits for the next key presses. Returns `Quit` when the terminal is closed.
     pub(super) fn wait() -> Vec<Self> {
         let mut bytes = [0; 64];
         match stdin().lock().read(&mut bytes) {
@@ -34,7 +33,7 @@ impl Key {
         }
     }
 
-    /// The keys that send these bytes.
+    /// Decodes the bytes that the terminal sent.
     fn all(mut bytes: &[u8]) -> Vec<Self> {
         let mut keys = Vec::new();
         while !bytes.is_empty() {
@@ -45,7 +44,7 @@ impl Key {
         keys
     }
 
-    /// The terminal makes no signal of Ctrl-C meanwhile.
+    /// Decodes one key. In raw mode the terminal sends no signal for Ctrl-C, so it is a key as well.
     fn of(key: &[u8]) -> Self {
         match key {
             [b'q' | b'Q' | 0x03] => Self::Quit,
@@ -58,7 +57,7 @@ impl Key {
     }
 }
 
-/// How many bytes the first key sends: one, or a control sequence up to its last byte (ECMA-48 5.4).
+/// Number of bytes of the first key: one, or a control sequence up to its final byte (ECMA-48 5.4).
 fn length(bytes: &[u8]) -> usize {
     match bytes {
         [0x1b, b'O', _, ..] => 3,
@@ -70,24 +69,24 @@ fn length(bytes: &[u8]) -> usize {
     }
 }
 
-/// Leaves the terminal as it was when it is dropped.
+/// Full-screen mode. Dropping it restores the terminal.
 pub(super) struct Screen {
     before: Termios,
 }
 
 impl Screen {
-    /// Takes the terminal.
+    /// Switches the terminal to full-screen mode.
     pub(super) fn enter() -> io::Result<Self> {
         let before = tcgetattr(stdin())?;
         let mut raw = before.clone();
         raw.make_raw();
-        // From here on, dropping it repairs everything.
+        // From here on, dropping `screen` restores the terminal.
         let screen = Self { before };
         tcsetattr(stdin(), OptionalActions::Flush, &raw)?;
         write(ENTER)?;
         let tell = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
-            // What is told is to be read on the page that stays.
+            // Leave the alternate screen first, so that the panic message stays visible.
             let _ = write(LEAVE);
             tell(panic);
         }));
@@ -97,13 +96,13 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // A terminal that is gone needs no repair.
+        // A closed terminal needs no restoration.
         let _ = write(LEAVE);
         let _ = tcsetattr(stdin(), OptionalActions::Flush, &self.before);
     }
 }
 
-/// Lines and columns.
+/// Lines and columns of the terminal.
 pub(super) fn size() -> (u16, u16) {
     match tcgetwinsize(stdout()) {
         Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row, size.ws_col),
@@ -111,7 +110,7 @@ pub(super) fn size() -> (u16, u16) {
     }
 }
 
-/// Draws lines from the top, over what was there.
+/// Draws lines from the top and clears the rest of the screen.
 pub(super) fn draw(page: &[String]) -> io::Result<()> {
     let lines: Vec<_> = page.iter().map(|line| format!("{line}\x1b[K")).collect();
     write(&format!("\x1b[H{}\x1b[J", lines.join("\r\n")))

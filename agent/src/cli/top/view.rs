@@ -1,4 +1,4 @@
-//! What is drawn: pure text, from what the agent said.
+//! The content of the screen as text, without terminal access.
 
 use std::{collections::HashMap, time::Instant};
 
@@ -12,31 +12,31 @@ use crate::{
     control::message::{Counter, Device},
 };
 
-/// Most rows of the table: those that were seen last.
+/// Maximum rows that are shown: the most recently seen ones.
 const ROWS: usize = 200;
-/// Most counters, by their rate.
+/// Maximum counters that are shown: those with the highest rates.
 const RATES: usize = 12;
-/// What the name of a counter has that should not move.
+/// Parts of the names of counters that count losses.
 const LOSSES: [&str; 4] = ["_lost_", "_failures_", "_errors_", "_damaged_"];
 
-/// A counter and how fast it moves.
+/// A counter and its rate.
 struct Rate<'a> {
     counter: &'a Counter,
     per_second: f64,
 }
 
-/// What was seen last, and how far the reader scrolled.
+/// The last snapshot and the scroll position.
 pub(super) struct View {
     now: Snapshot,
-    /// Values and time of the look before.
+    /// Time and counter values of the previous snapshot.
     before: Option<(Instant, HashMap<Id, u64>)>,
     devices: Vec<Device>,
-    /// What is wrong with the agent now.
+    /// Why the agent could not be read the last time.
     trouble: Option<String>,
     top: usize,
 }
 
-/// A counter's name and labels.
+/// Name and labels of a counter.
 type Id = (String, Vec<(String, String)>);
 
 impl View {
@@ -46,7 +46,7 @@ impl View {
         view
     }
 
-    /// Takes what the agent says now, or why it says nothing.
+    /// Takes a new snapshot, or the reason why there is none.
     pub(super) fn take(&mut self, look: Result<Snapshot, Failure>) {
         match look {
             Ok(snapshot) => {
@@ -60,7 +60,7 @@ impl View {
         }
     }
 
-    /// The rows, if there are news of them: those that spoke last in front.
+    /// Sorts new rows: the most recently seen first.
     fn sort(&mut self) {
         if let Some(mut devices) = self.now.devices.take() {
             devices.sort_by(|one, other| other.last_seen.cmp(&one.last_seen).then(one.instance.cmp(&other.instance)));
@@ -69,12 +69,12 @@ impl View {
         }
     }
 
-    /// Moves by so many lines.
+    /// Scrolls down by `lines`, or up if `lines` is negative.
     pub(super) fn scroll(&mut self, lines: isize) {
         self.top = self.top.saturating_add_signed(lines);
     }
 
-    /// The page for a terminal of this size.
+    /// The lines to draw on a terminal of this size.
     pub(super) fn page(&mut self, lines: u16, columns: u16) -> Vec<String> {
         let body = self.body();
         let room = usize::from(lines).saturating_sub(1);
@@ -103,10 +103,10 @@ impl View {
             let more = if *has_more_bindings { " and more" } else { "" };
             parts.push(format!("BINDINGS ({}{more})\n{}", bindings.len(), bindings::table(bindings).render()));
         }
-        // Devices and ACSs have no table.
+        // Only a gateway has a table.
         if status.table.max_rows > 0 {
             let rows = devices::table(&self.devices).render();
-            parts.push(format!("DEVICES ({}, those in front that spoke last)\n{rows}", status.table.rows));
+            parts.push(format!("DEVICES ({}, most recently seen first)\n{rows}", status.table.rows));
         }
         parts.join("\n").lines().map(str::to_owned).collect()
     }
@@ -115,7 +115,7 @@ impl View {
         let rate = |counter: &Counter| {
             let (then, values) = self.before.as_ref()?;
             let id = (counter.name.clone(), counter.labels.clone());
-            // An agent that started again counts from 0.
+            // After a restart of the agent, counters start from 0.
             let more = counter.value.checked_sub(*values.get(&id)?)?;
             let seconds = self.now.at.saturating_duration_since(*then).as_secs_f64();
             Some(f64::from(u32::try_from(more).unwrap_or(u32::MAX)) / seconds.max(f64::EPSILON))
@@ -125,7 +125,8 @@ impl View {
     }
 }
 
-/// The fastest of them, those that stand still by their value, and none that never moved.
+/// The counters with the highest rates. Counters with the same rate are sorted by value, and counters at 0 are left
+/// out.
 fn table(rates: &mut [Rate<'_>]) -> String {
     rates.sort_by(|one, other| {
         other.per_second.total_cmp(&one.per_second).then(other.counter.value.cmp(&one.counter.value))
