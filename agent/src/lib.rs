@@ -1,7 +1,7 @@
 //! The tr111 agent: everything around the sans-IO cores of `tr111-core`.
 //!
-//! Features choose the roles: `gateway`, `device`, `acs`, and `sim` for the simulator. All of them are on by default.
-// What roles share is compiled whole for each of them, and the linker leaves out what is unused.
+//! Features select the roles `gateway`, `device` and `acs`, and the simulator `sim`. All are enabled by default.
+// Code that roles share is always compiled. The linker removes what is unused.
 #![cfg_attr(
     not(all(feature = "gateway", feature = "device", feature = "acs", feature = "sim")),
     allow(dead_code, reason = "shared by roles of which not all are here")

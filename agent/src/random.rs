@@ -1,20 +1,20 @@
-//! Randomness of the system, for what nobody may guess.
+//! Random numbers of the system, for values that must not be predictable.
 
 use std::io;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// Random bytes, by the system call: a root without `/dev` has them too.
+/// Random bytes from `getrandom(2)`, which needs no `/dev`.
 ///
 /// # Errors
-/// A signal, or a filter that forbids the call.
+/// The call was interrupted by a signal, or a seccomp filter forbids it.
 pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     fill(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Random numbers.
+/// Random 64-bit numbers.
 ///
 /// # Errors
 /// As [`bytes`].

@@ -1,4 +1,4 @@
-//! The client's end of the control socket. Blocking: a command does one thing at a time.
+//! The client side of the control socket. It blocks, because a command does one thing at a time.
 
 use std::{
     io::{self, Read, Write},
@@ -12,67 +12,67 @@ use super::{
     message::{self, Refusal, Reply, Request},
 };
 
-/// Where the agent listens unless somebody says otherwise.
+/// Default path of the control socket.
 pub const DEFAULT_PATH: &str = "/run/tr111/control.sock";
 
-/// How long the agent may take over an answer; a little longer than it gives itself.
+/// Time limit for a reply. Longer than the agent's own limit, [`super::Limits::answer`].
 const ANSWER: Duration = Duration::from_secs(15);
 
-/// Why the agent could not be asked.
+/// Failure of a request to the agent.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens.
+    /// No agent listens on the socket.
     #[error("no agent answers on {} (not running?)", path.display())]
     NoAgent {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
     },
-    /// This user may not connect.
+    /// This user lacks the permission to connect.
     #[error("permission denied on {}", path.display())]
     NotPermitted {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
     },
-    /// The system refuses.
+    /// A system call failed.
     #[error("cannot talk to the agent: {0}")]
     System(#[from] io::Error),
-    /// The agent went away in the middle.
+    /// The agent closed the connection before it replied.
     #[error("the agent closed the connection")]
     Closed,
-    /// It did not answer in time.
+    /// The agent did not reply in time.
     #[error("the agent does not answer")]
     Silent,
-    /// What it says is no message.
+    /// A reply is malformed, or a request is too long.
     #[error("the agent sent {0}")]
     Frame(#[from] FrameError),
-    /// It says no.
+    /// The agent refused the request.
     #[error("{reason}")]
     Refused {
-        /// Why, as a class.
+        /// Class of the reason.
         refusal: Refusal,
-        /// Why, in words.
+        /// Reason as text for the user.
         reason: String,
     },
-    /// It answers something else.
-    #[error("the agent answered out of turn")]
+    /// The reply does not match the request.
+    #[error("the agent sent an unexpected reply")]
     OutOfTurn,
 }
 
 impl ClientError {
-    /// The agent is not there, or is not any more: trying again may help.
+    /// Whether the agent is not running or has stopped, so that a later attempt may succeed.
     pub fn is_absence(&self) -> bool {
         matches!(self, Self::NoAgent { .. } | Self::Closed | Self::Silent | Self::System(_))
     }
 }
 
-/// An open conversation.
+/// An open connection to the agent.
 #[derive(Debug)]
 pub struct Client {
     socket: UnixStream,
 }
 
 impl Client {
-    /// Connects, and agrees on the version.
+    /// Connects and checks that the agent speaks the same [`message::VERSION`].
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let socket = UnixStream::connect(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
@@ -90,17 +90,18 @@ impl Client {
         }
     }
 
-    /// Asks, and takes the first message of the answer.
+    /// Sends a request and returns the first reply.
     pub fn ask(&mut self, request: &Request) -> Result<Reply, ClientError> {
         let sent = self.socket.write_all(&frame::encode(request)?);
-        // An agent that refuses the client says why and closes, perhaps before it reads: its words come first.
+        // An agent that refuses the client sends the reason and closes, possibly before it reads the request. The
+        // reason is more useful than the error of the write.
         match (self.next_reply(), sent) {
             (Err(ClientError::Closed), Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
             (reply, _) => reply,
         }
     }
 
-    /// The next message of an answer that has several.
+    /// Returns the next reply to a request that has several.
     pub fn next_reply(&mut self) -> Result<Reply, ClientError> {
         let mut header = [0; frame::LENGTH_BYTES];
         self.read(&mut header)?;
@@ -112,7 +113,7 @@ impl Client {
         }
     }
 
-    /// From now on waits for messages as long as it takes.
+    /// Removes the time limit for replies.
     pub fn be_patient(&mut self) -> Result<(), ClientError> {
         Ok(self.socket.set_read_timeout(None)?)
     }

@@ -1,33 +1,33 @@
-//! Framing: the length of a message in four bytes, network order, then the message in JSON. Lists are cut into messages
-//! by the bytes that their items take.
+//! Framing: the length of the message in bytes as four bytes in network byte order, then the message in JSON. Long
+//! lists are split into several messages by the size of their items.
 
 use std::io::{self, Write};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Longest message, in bytes. A message never needs more: lists are cut into several.
+/// Maximum length of a message in bytes.
 pub const MAXIMUM: usize = 1 << 20;
-/// Bytes of the length.
+/// Bytes of the length field.
 pub const LENGTH_BYTES: usize = 4;
 
-/// Bytes that the items of a list may take in a message, so that what stands around them fits as well.
+/// Maximum bytes for the items of a list in a message. The rest is for the other fields.
 pub const ITEMS: usize = MAXIMUM - 4_096;
 
-/// Why a frame is refused.
+/// An invalid frame.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// The length says more than [`MAXIMUM`], or nothing.
+    /// The length is 0 or above [`MAXIMUM`].
     #[error("a frame of {length} bytes is outside 1 to {MAXIMUM}")]
     Length {
-        /// What it says.
+        /// The length in bytes.
         length: usize,
     },
-    /// The bytes are not the JSON of a message.
-    #[error("a frame that is no message: {0}")]
+    /// The content is not the JSON of a message.
+    #[error("a frame that is not a message: {0}")]
     Json(#[from] serde_json::Error),
 }
 
-/// A message as it goes over the socket.
+/// Encodes a message with its length field. Fails if the message is longer than [`MAXIMUM`].
 pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, FrameError> {
     let mut frame = vec![0; LENGTH_BYTES];
     serde_json::to_writer(&mut frame, message)?;
@@ -39,7 +39,7 @@ pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, FrameError> {
     Ok(frame)
 }
 
-/// The length that a frame announces, checked before anything is reserved for it.
+/// Decodes and checks the length field, before memory is reserved for the message.
 pub fn length(header: [u8; LENGTH_BYTES]) -> Result<usize, FrameError> {
     match u32::from_be_bytes(header) as usize {
         length @ 1..=MAXIMUM => Ok(length),
@@ -47,20 +47,20 @@ pub fn length(header: [u8; LENGTH_BYTES]) -> Result<usize, FrameError> {
     }
 }
 
-/// The message in the bytes behind the length.
+/// Decodes the bytes after the length field.
 pub fn decode<M: DeserializeOwned>(body: &[u8]) -> Result<M, FrameError> {
     Ok(serde_json::from_slice(body)?)
 }
 
-/// Bytes that an item takes in a list, its comma included.
+/// Bytes of an item in a list, its comma included.
 pub fn size<T: Serialize>(item: &T) -> usize {
     let mut bytes = Bytes(1);
-    // Plain data of our own always serialises.
+    // The messages of this protocol always serialise.
     let _ = serde_json::to_writer(&mut bytes, item);
     bytes.0
 }
 
-/// Counts what is written.
+/// Counts the bytes that are written.
 struct Bytes(usize);
 
 impl Write for Bytes {
@@ -74,7 +74,8 @@ impl Write for Bytes {
     }
 }
 
-/// Cuts a list into parts that fit a message each, and says of each whether others follow. There is always a first one.
+/// Splits a list into parts that fit into a message each. The flag of a part says whether another part follows. An
+/// empty list has one empty part.
 pub fn parts<I: IntoIterator<Item: Serialize>>(items: I) -> impl Iterator<Item = (Vec<I::Item>, bool)> {
     let mut items = items.into_iter();
     let mut next = items.next();
@@ -90,7 +91,8 @@ pub fn parts<I: IntoIterator<Item: Serialize>>(items: I) -> impl Iterator<Item =
                 next = Some(item);
                 break;
             }
-            // Only an item that is too long by itself takes more than there is, and its message is refused.
+            // An item that is longer than `ITEMS` is alone in its part. `encode` refuses it if it is longer than
+            // `MAXIMUM`.
             room = room.saturating_sub(size);
             part.push(item);
             next = items.next();
@@ -131,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_list_is_cut_by_bytes_into_messages_that_fit() {
-        // A control character takes six bytes.
+        // A control character takes six bytes in JSON.
         let items: Vec<String> = (0..2_000).map(|number| "\u{1}".repeat(number)).collect();
         let parts: Vec<_> = parts(items.clone()).collect();
         let longest = parts.iter().map(|(part, _)| serde_json::to_vec(part).expect("strings").len()).max();

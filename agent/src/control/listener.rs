@@ -1,4 +1,4 @@
-//! Making the control socket.
+//! Creation of the control socket.
 
 use std::{
     fs::{self, DirBuilder},
@@ -18,51 +18,51 @@ use tokio::net::UnixListener;
 
 use super::peer;
 
-/// Why the control socket cannot be made.
+/// The control socket cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Somebody answers there.
+    /// A process listens on the path already.
     #[error("an agent already answers on {}; stop it, or give this one another --control", path.display())]
     Busy {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
     },
-    /// Something else is there.
-    #[error("{} exists and is no socket; remove it, or give another --control", path.display())]
+    /// The path exists and is not a socket.
+    #[error("{} exists and is not a socket; remove it, or give another --control", path.display())]
     NotASocket {
         /// The path.
         path: PathBuf,
     },
-    /// The system refuses.
+    /// A system call failed.
     #[error("cannot {what} {}: {source}", path.display())]
     System {
-        /// What was tried.
+        /// The failed action.
         what: &'static str,
-        /// With what.
+        /// The path that the action was applied to.
         path: PathBuf,
-        /// Why not.
+        /// Error of the system.
         source: io::Error,
     },
 }
 
-/// The control socket, removed again when this is dropped.
+/// The control socket. Dropping the listener removes it.
 #[derive(Debug)]
 pub struct Listener {
     pub(super) socket: UnixListener,
     path: PathBuf,
-    /// Device and inode, so that never another agent's socket is removed.
+    /// Device and inode of the socket, so that the socket of another agent is never removed.
     file: (u64, u64),
 }
 
 impl Listener {
-    /// Listens on `path`. Nobody but root, this user and the group can connect at any moment: the mode is narrow
-    /// before the socket exists.
+    /// Listens on `path` and creates its directory. The umask is set before the socket is created, so that at no time
+    /// can anybody but root, this user and the group connect.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
         let failed = |what| move |source| BindError::System { what, path: path.to_owned(), source };
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             let builder = DirBuilder::new().recursive(true).mode(0o755).create(directory);
             builder.map_err(|source| BindError::System {
-                what: "make the directory",
+                what: "create the directory",
                 path: directory.to_owned(),
                 source,
             })?;
@@ -73,12 +73,12 @@ impl Listener {
         umask(before);
         let socket = bound.map_err(failed("listen on"))?;
         if let Some(group) = peer::group() {
-            // Without the right to give files away, the socket stays with this user alone.
+            // A process that may not change the group of a file keeps the socket for its own user and group.
             if let Err(error) = chown(path, None, Some(group)) {
-                tracing::warn!(%error, group = peer::GROUP, "the control socket stays with this user's group");
+                tracing::warn!(%error, group = peer::GROUP, "cannot change the group of the control socket");
             }
         }
-        let metadata = fs::symlink_metadata(path).map_err(failed("look at"))?;
+        let metadata = fs::symlink_metadata(path).map_err(failed("read the metadata of"))?;
         Ok(Self { socket, path: path.to_owned(), file: (metadata.dev(), metadata.ino()) })
     }
 }
@@ -87,23 +87,23 @@ impl Drop for Listener {
     fn drop(&mut self) {
         let same = fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.file);
         if same && let Err(error) = fs::remove_file(&self.path) {
-            tracing::debug!(%error, path = %self.path.display(), "the control socket stays behind");
+            tracing::debug!(%error, path = %self.path.display(), "cannot remove the control socket");
         }
     }
 }
 
-/// Removes a socket on which nobody listens.
+/// Removes a stale socket, on which no process listens.
 fn clear(path: &Path) -> Result<(), BindError> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Ok(metadata) if metadata.file_type().is_socket() => {}
         Ok(_) => return Err(BindError::NotASocket { path: path.to_owned() }),
-        Err(source) => return Err(BindError::System { what: "look at", path: path.to_owned(), source }),
+        Err(source) => return Err(BindError::System { what: "read the metadata of", path: path.to_owned(), source }),
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
             .map_err(|source| BindError::System { what: "remove the stale socket", path: path.to_owned(), source }),
-        Err(source) => Err(BindError::System { what: "ask who is on", path: path.to_owned(), source }),
+        Err(source) => Err(BindError::System { what: "connect to", path: path.to_owned(), source }),
         Ok(_) => Err(BindError::Busy { path: path.to_owned() }),
     }
 }

@@ -1,8 +1,8 @@
-//! The control socket, between the agent and `tr111`'s other commands: length-prefixed JSON over a Unix socket.
+//! The control socket between the agent and the other `tr111` commands: length-prefixed JSON over a Unix socket.
 //!
-//! Who may connect: root, the agent's own user, and members of the group `tr111`. The socket's mode says so, and the
-//! agent checks the peer's credentials again. Every message is below [`frame::MAXIMUM`], every step has a deadline, and
-//! a client that does not read never holds up the agent.
+//! Root, the user of the agent and members of the group `tr111` may connect. The mode of the socket permits nobody
+//! else, and the agent also checks the credentials of the peer. A message has at most [`frame::MAXIMUM`] bytes, and
+//! every step has a time limit. A client that does not read its replies never blocks the agent.
 
 mod client;
 pub mod frame;

@@ -1,29 +1,29 @@
-//! Who is at the other end of a connection.
+//! Permissions of the peer of a connection.
 
 use std::ffi::CString;
 
 use nix::unistd::{Gid, Group, Uid, User, geteuid, getgrouplist};
 
-/// Members of this group may use the control socket.
+/// Name of the group whose members may use the control socket.
 pub(crate) const GROUP: &str = "tr111";
 
-/// What a peer may do.
+/// Permission of a peer. Each level includes the ones before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Permission {
-    /// Nothing.
+    /// No access.
     None,
-    /// Read and tune.
+    /// Read and change the state of the agent.
     Use,
-    /// Also stop the agent.
+    /// Also stop the agent and read passwords.
     Own,
 }
 
-/// The group, where it exists.
+/// The group [`GROUP`], if it exists.
 pub(crate) fn group() -> Option<Gid> {
     Group::from_name(GROUP).ok().flatten().map(|group| group.gid)
 }
 
-/// What the peer with user `uid` and group `gid` may do.
+/// Permission of a peer with the user id `uid` and the group id `gid`.
 pub(super) fn permission(uid: u32, gid: u32) -> Permission {
     let uid = Uid::from_raw(uid);
     judge(uid.is_root() || uid == geteuid(), gid, group(), || supplementary(uid, gid))

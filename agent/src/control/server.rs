@@ -1,4 +1,4 @@
-//! The agent's end of the control socket.
+//! The agent side of the control socket.
 
 #[cfg(feature = "acs")]
 mod acs;
@@ -27,18 +27,18 @@ use crate::{
     telemetry::Telemetry,
 };
 
-/// What clients get at most.
+/// Limits for clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Clients at a time.
+    /// Maximum clients at a time.
     pub clients: usize,
-    /// How long a client may take to say hello.
+    /// Time limit for [`Request::Hello`].
     pub hello: Duration,
-    /// How long a conversation may rest.
+    /// Longest time between two requests.
     pub idle: Duration,
-    /// How long the agent may take over an answer.
+    /// Time limit for the owner task to answer a request.
     pub answer: Duration,
-    /// How long a client may take to read a message.
+    /// Time limit for a client to read a message.
     pub write: Duration,
 }
 
@@ -54,46 +54,46 @@ impl Default for Limits {
     }
 }
 
-/// What answers the clients.
+/// What the server needs to answer clients.
 #[derive(Clone, Debug)]
 pub struct Service {
     /// Role of the agent.
     pub role: &'static str,
-    /// Questions to the task that owns the table.
+    /// Requests to the owner task of the role.
     pub asks: mpsc::Sender<Ask>,
-    /// What only an ACS answers.
+    /// Handle to the ACS, for requests that only an ACS answers. `None` in other roles.
     #[cfg(feature = "acs")]
     pub acs: Option<Acs>,
-    /// What happens.
+    /// Source of events.
     pub events: broadcast::Sender<Arc<Event>>,
-    /// What is counted, the clients among it.
+    /// Counters, including that of connected clients.
     pub telemetry: Arc<Telemetry>,
-    /// What clients get at most.
+    /// Limits for clients.
     pub limits: Limits,
 }
 
-/// Why a conversation ended early. Only worth a debug line: clients come and go.
+/// Why a connection ended early. Logged at debug level.
 #[derive(Debug, thiserror::Error)]
 enum Ended {
     #[error("{0}")]
     System(#[from] io::Error),
     #[error("{0}")]
     Frame(#[from] FrameError),
-    #[error("too slow")]
+    #[error("the client is too slow")]
     Slow,
-    #[error("the agent stops")]
+    #[error("the agent is stopping")]
     Stopping,
 }
 
-/// Serves clients until the agent ends.
+/// Serves clients until the agent stops.
 pub async fn serve(listener: Listener, service: Service) {
     let places = Arc::new(Semaphore::new(service.limits.clients));
     loop {
         let stream = match listener.socket.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "a control client could not be accepted");
-                // Out of file descriptors, most likely: one may be free again soon.
+                tracing::warn!(%error, "cannot accept a control client");
+                // Most likely the process has no free file descriptor. Wait for one.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
@@ -117,7 +117,7 @@ pub async fn serve(listener: Listener, service: Service) {
                 Err(_) => connection.refuse(Refusal::Busy, "the agent has too many clients; try again later").await,
             };
             if let Err(error) = ended {
-                tracing::debug!(%error, "a control client left");
+                tracing::debug!(%error, "the connection to a control client ended");
             }
         });
     }
@@ -126,7 +126,7 @@ pub async fn serve(listener: Listener, service: Service) {
 struct Connection<'a> {
     stream: UnixStream,
     service: &'a Service,
-    /// CPEs that are to be added with those that come.
+    /// CPEs of a [`Request::AddCpes`] whose last message has not arrived.
     #[cfg(feature = "acs")]
     import: Option<Import>,
 }
@@ -148,7 +148,7 @@ impl Connection<'_> {
                     format!("the agent speaks protocol {agent}, this tr111 speaks {version}; use the same version");
                 return self.refuse(Refusal::Version, &reason).await;
             }
-            Some(_) => return self.refuse(Refusal::BadRequest, "say hello first").await,
+            Some(_) => return self.refuse(Refusal::BadRequest, "the first request must be hello").await,
             None => return Ok(()),
         }
         self.write(&Reply::Hello { version: message::VERSION, role: self.service.role.to_owned() }).await?;
@@ -161,7 +161,9 @@ impl Connection<'_> {
                 continue;
             }
             match request {
-                Request::Hello { .. } => return self.refuse(Refusal::BadRequest, "hello was said").await,
+                Request::Hello { .. } => {
+                    return self.refuse(Refusal::BadRequest, "hello must be the first request").await;
+                }
                 Request::Devices => self.devices().await?,
                 Request::Watch { devices } => return self.watch(devices).await,
                 Request::Get { paths } => match self.ask(|reply| Ask::Get { paths, reply }).await? {
@@ -208,7 +210,7 @@ impl Connection<'_> {
                     let done = self.ask(|reply| Ask::Tune { settings, reply }).await?;
                     self.conclude(done).await?;
                 }
-                // No other role holds anything of it.
+                // Other roles than the ACS have no associations.
                 Request::Associations => {
                     self.write(&Reply::Associations { associations: Vec::new(), more: false }).await?;
                 }
@@ -222,7 +224,7 @@ impl Connection<'_> {
                 | Request::Cpes
                 | Request::CpeCredentials
                 | Request::LintCpes => {
-                    let reason = format!("this agent is a {}, and no ACS", self.service.role);
+                    let reason = format!("this agent runs as {}; only an ACS can do this", self.service.role);
                     self.refuse(Refusal::BadRequest, &reason).await?;
                 }
                 Request::Detach { .. } if permission < Permission::Own => {
@@ -232,7 +234,8 @@ impl Connection<'_> {
                     let (written, answered) = oneshot::channel();
                     let done = self.ask(|reply| Ask::Detach { pin_dir, reply, answered }).await?;
                     self.conclude(done).await?;
-                    // An agent that stops no longer listens, or waits for this.
+                    // The agent waits for this before it stops. If it has stopped already, the send fails, which is
+                    // harmless.
                     let _ = written.send(());
                 }
             }
@@ -256,8 +259,8 @@ impl Connection<'_> {
         }
     }
 
-    /// Gives notifications in order until the client goes: those that nobody acknowledged, from the first on that it
-    /// wants, and those to come. What it does not read waits in the queue of the core, so nothing is missed.
+    /// Sends notifications in order until the client disconnects: unacknowledged ones from `from_sequence` on, then new
+    /// ones. Notifications stay in the queue of the core until they are acknowledged, so a slow client misses none.
     async fn subscribe(&mut self, from_sequence: u64) -> Result<(), Ended> {
         let mut events = self.service.events.subscribe();
         self.write(&Reply::Done).await?;
@@ -287,14 +290,15 @@ impl Connection<'_> {
                         Err(broadcast::error::RecvError::Lagged(_)) => break,
                         Err(broadcast::error::RecvError::Closed) => return Err(Ended::Stopping),
                     },
-                    // A subscriber acknowledges by another conversation: whatever comes, it is the end.
+                    // A subscriber acknowledges on another connection. Any input here, or its end, ends the
+                    // subscription.
                     _ = self.stream.read(&mut byte) => return Ok(()),
                 }
             }
         }
     }
 
-    /// Sends all rows, asking for some at a time, so that a large table holds up nobody.
+    /// Sends all rows. They are read in pages, so that a large table does not block the owner task.
     async fn devices(&mut self) -> Result<(), Ended> {
         let mut after = 0;
         loop {
@@ -313,7 +317,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Sends a list in as many messages as it takes. `more`: others follow behind it.
+    /// Sends a list in as many messages as it needs. `more`: another list follows.
     async fn write_list<T: Serialize>(
         &mut self,
         items: impl IntoIterator<Item = T>,
@@ -326,10 +330,10 @@ impl Connection<'_> {
         Ok(())
     }
 
-    /// Tells what happens until the client goes. A slow client misses events and is told how many; one that does not
-    /// read at all is dropped.
+    /// Sends events until the client disconnects. A slow client loses events and is told how many. A client that does
+    /// not read at all is disconnected.
     async fn watch(&mut self, devices: bool) -> Result<(), Ended> {
-        // Subscribed before the rows are read: nothing falls between them and the first event.
+        // Subscribe before the rows are read, so that no event in between is missed.
         let mut events = self.service.events.subscribe();
         if devices {
             self.devices().await?;
@@ -344,7 +348,7 @@ impl Connection<'_> {
                     Err(broadcast::error::RecvError::Lagged(missed)) => Reply::Lagged { missed },
                     Err(broadcast::error::RecvError::Closed) => return Err(Ended::Stopping),
                 },
-                // A watcher has nothing more to say: whatever comes, it is the end.
+                // A watcher sends no further requests. Any input here, or its end, ends the subscription.
                 _ = self.stream.read(&mut byte) => return Ok(()),
             };
             self.write(&reply).await?;
@@ -371,7 +375,7 @@ impl Connection<'_> {
         self.write(&Reply::Refused { refusal, reason: reason.to_owned() }).await
     }
 
-    /// The next request; `None` when the client has left.
+    /// The next request. `None` when the client has closed the connection.
     async fn read(&mut self, deadline: Duration) -> Result<Option<Request>, Ended> {
         let stream = &mut self.stream;
         let read = async {
@@ -396,8 +400,8 @@ impl Connection<'_> {
     async fn write(&mut self, reply: &Reply) -> Result<(), Ended> {
         let frame = match frame::encode(reply) {
             Err(error @ FrameError::Length { .. }) => {
-                // The client is told why the conversation ends.
-                let reason = format!("the answer would be {error}");
+                // Tell the client why the connection is closed.
+                let reason = format!("the reply is too long: {error}");
                 let refused = frame::encode(&Reply::Refused { refusal: Refusal::Failed, reason })?;
                 let _ = timeout(self.service.limits.write, self.stream.write_all(&refused)).await;
                 return Err(error.into());
@@ -424,7 +428,7 @@ impl From<Fault> for Reply {
     }
 }
 
-/// Cuts rows into messages. A row with many bindings is continued in the next.
+/// Splits rows into messages. A row that does not fit is continued in the next message.
 fn cut(devices: Vec<Device>) -> Vec<Vec<Device>> {
     let mut messages = Vec::new();
     let mut message = Vec::new();
@@ -455,7 +459,7 @@ fn cut(devices: Vec<Device>) -> Vec<Vec<Device>> {
     messages
 }
 
-/// How many of the first bindings fit, and their bytes.
+/// Number of leading bindings that fit into `room` bytes, and their size in bytes.
 fn fitting(bindings: &[Binding], room: usize) -> (usize, usize) {
     let mut bytes = 0;
     for (count, binding) in bindings.iter().enumerate() {
@@ -472,7 +476,7 @@ fn fitting(bindings: &[Binding], room: usize) -> (usize, usize) {
 mod tests {
     use super::*;
 
-    /// A row of which each binding has a client identifier of so many bytes.
+    /// A row whose bindings have client identifiers of `client_id` bytes.
     fn row(instance: u32, bindings: usize, client_id: usize) -> Device {
         let binding = Binding {
             mac: "ff:".repeat(16),
@@ -497,7 +501,7 @@ mod tests {
 
     #[test]
     fn rows_of_any_size_are_cut_into_frames_below_the_cap_and_nothing_is_lost() {
-        // The longest of today, and what earlier versions kept of longer client identifiers.
+        // The longest rows of this version, and rows of earlier versions with longer client identifiers.
         let devices = [
             vec![row(1, 1, 255), row(2, 5_000, 255), row(3, 1, 0), row(4, 997, 255), row(5, 2, 1_000)],
             (6..600).map(|instance| row(instance, 1, 1_100)).collect(),

@@ -1,4 +1,4 @@
-//! Conversations over a real socket, with a task in place of the table's owner.
+//! Tests over a real socket, with a stub in place of the owner task.
 
 use std::{
     io::{Read, Write},
@@ -25,7 +25,7 @@ struct Agent {
     _directory: tempfile::TempDir,
 }
 
-/// An agent that has `rows` rows, gives ten at a time, and never answers about its knobs.
+/// An agent with `rows` rows, in pages of ten. It never answers [`Ask::Knobs`].
 fn start(rows: u32, limits: Limits) -> Agent {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("control.sock");
@@ -67,7 +67,7 @@ fn added(instance: u32) -> Arc<Event> {
     Arc::new(Event { time: "2026-01-01T00:00:00Z".to_owned(), what: Happening::DeviceAdded(change) })
 }
 
-/// Runs a client beside the agent: clients block.
+/// Runs a client, which blocks, in a thread of its own.
 async fn beside<T: Send + 'static>(client: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(client).await.expect("the client ends")
 }
@@ -187,7 +187,7 @@ async fn a_watcher_gets_rows_then_events_and_is_told_how_many_it_missed() {
         replies
     });
     tokio::task::spawn_blocking(move || starts.recv().expect("the watcher watches")).await.expect("no panic");
-    // More than the channel holds, without a turn for the connection in between.
+    // More events than the channel holds, sent before the connection task can run.
     for instance in 0..EVENTS as u32 + 3 {
         agent.events.send(added(instance)).expect("a receiver");
     }

@@ -1,4 +1,4 @@
-//! What clients ask of an ACS.
+//! Requests that only an ACS answers.
 
 use std::{collections::HashMap, hash::BuildHasher, hash::RandomState};
 
@@ -14,10 +14,10 @@ use crate::{
     service::acs::{Acs, Bulk, Error, NotAdded, Selection, describe},
 };
 
-/// Most items that are taken out of the registry at a time; their messages are cut by bytes.
+/// Maximum items that are read from the registry at a time.
 const PAGE: usize = 1_000;
 
-/// Whether an ACS answers a request itself, rather than the owner of its role.
+/// Whether a request is answered here instead of by the owner task of the role.
 pub(super) fn is_for(request: &Request) -> bool {
     matches!(
         request,
@@ -37,7 +37,7 @@ pub(super) fn is_for(request: &Request) -> bool {
 }
 
 impl Connection<'_> {
-    /// Answers a request that [`is_for`] an ACS.
+    /// Answers a request for which [`is_for`] is true.
     pub(super) async fn answer_for(&mut self, acs: Acs, request: Request, permission: Permission) -> Result<(), Ended> {
         if let Err(error) = acs.readable() {
             return self.refuse(Refusal::Failed, &error.to_string()).await;
@@ -64,15 +64,15 @@ impl Connection<'_> {
             }
             Request::CpeCredentials => self.cpe_credentials(&acs).await,
             Request::LintCpes => self.lint_cpes(&acs).await,
-            _ => self.refuse(Refusal::BadRequest, "no request for an ACS").await,
+            _ => self.refuse(Refusal::BadRequest, "an ACS does not answer this request").await,
         }
     }
 
-    /// Sends the bindings of a registry, asking for some at a time.
+    /// Sends the bindings of all registered CPEs. They are read in pages.
     async fn registered_bindings(&mut self, acs: &Acs) -> Result<(), Ended> {
         let mut from = Some(0);
         while let Some(first) = from {
-            // Each CPE has up to three.
+            // Each CPE has up to three bindings.
             let page = acs.bindings(first, PAGE / 3);
             from = page.next;
             self.write_list(page.items, from.is_some(), |bindings, more| Reply::Bindings { bindings, more }).await?;
@@ -99,7 +99,7 @@ impl Connection<'_> {
         self.refuse(Refusal::Failed, "it ended early, by a fault of the agent; its log says more").await
     }
 
-    /// Sends what an ACS holds of devices and gateways, some at a time.
+    /// Sends all associations. They are read in pages.
     async fn associations(&mut self, acs: &Acs) -> Result<(), Ended> {
         let mut last = None;
         loop {
@@ -215,7 +215,7 @@ impl Connection<'_> {
     }
 }
 
-/// Values of STUNPassword that several CPEs have, by a hash that nobody can foresee: a million of them take some megabytes.
+/// Finds STUNPasswords that several CPEs share. Only keyed hashes are stored: a million passwords take some megabytes.
 struct Shared {
     hasher: RandomState,
     counts: HashMap<u64, bool>,
