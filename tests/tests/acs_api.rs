@@ -412,7 +412,7 @@ fn without_a_token_only_loopback_is_served() -> Result<()> {
     };
     let short = lab.write("short", "secret\n")?;
     let open = format!("api = \"0.0.0.0:8111\"\n{NO_TOKEN}\n");
-    refused(&open, "let acs.api_token_file name a token, or listen on 127.0.0.1")?;
+    refused(&open, "name a token with acs.api_token_file, or listen on 127.0.0.1")?;
     refused(&format!("api_token_file = \"{short}\"\n"), "a token has at least 16 bytes")?;
     refused(&format!("api_certificate_file = \"{short}\"\n"), "go together: set both, or none")?;
     Ok(())
@@ -504,7 +504,7 @@ fn sighup_takes_another_token_and_another_certificate() -> Result<()> {
     story.agent.process().signal(Signal::SIGHUP)?;
     wait_until("both refusals", SOON, || {
         let log = story.agent.log();
-        Ok(["the token of the HTTP interface stays", "the certificate of the HTTP interface stays"]
+        Ok(["cannot renew the token of the HTTP API", "cannot renew the certificate of the HTTP API"]
             .iter()
             .all(|said| log.contains(said)))
     })?;

@@ -1,4 +1,4 @@
-//! Who may ask.
+//! Access control.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -15,38 +15,38 @@ use tokio::sync::watch;
 use super::{document, problem::Problem};
 use crate::http::Visit;
 
-/// Who may ask. Every copy is the same, and follows a token that is changed.
+/// The access rule in force. Clones share it, so a changed token applies to all of them.
 #[derive(Clone, Debug)]
 pub(super) struct Access(Arc<watch::Sender<Gate>>);
 
-/// What lets somebody in.
+/// An access rule.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Gate {
-    /// The token.
+    /// Requests must carry this token.
     Token(Box<[u8]>),
-    /// To be on this machine.
+    /// Requests must come over the loopback interface. There is no token.
     Loopback,
-    /// Nothing: there should be a token, and there is none.
+    /// All requests are refused, because the token could not be created.
     Closed,
 }
 
-/// Who asks for something that is answered.
+/// The sender of an accepted request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asker {
-    /// Whoever may ask for everything.
+    /// A client with access to all resources.
     Known,
-    /// Anybody, for what is public.
+    /// Any client, for the public OpenAPI document.
     Stranger,
 }
 
-/// What a request is let in by, for answers that outlast it.
+/// The access rule of a request, for responses that continue after it.
 #[derive(Clone, Debug)]
 pub(super) struct Session(watch::Receiver<Gate>);
 
 impl Session {
-    /// Waits until that lets nobody in any more.
+    /// Waits until the access rule changes.
     pub(super) async fn end(mut self) {
-        // Without the listener it is the end, too.
+        // An error means that the listener has ended, which ends the session as well.
         drop(self.0.changed().await);
     }
 }
@@ -56,7 +56,7 @@ impl Access {
         Self(Arc::new(watch::Sender::new(gate)))
     }
 
-    /// Lets nobody in by an old token any more; whether it is another one.
+    /// Replaces the access rule. Returns whether the new rule differs from the old one.
     pub(super) fn change(&self, gate: Gate) -> bool {
         self.0.send_if_modified(|current| {
             let is_other = *current != gate;
@@ -67,10 +67,10 @@ impl Access {
 
     fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Result<Asker, Problem> {
         if is_foreign(headers) {
-            return Err(Problem::forbidden("pages of another origin are not answered"));
+            return Err(Problem::forbidden("requests from web pages of another origin are refused"));
         }
         match &*self.0.borrow() {
-            // The document tells nothing that is not public.
+            // The OpenAPI document is public.
             Gate::Token(_) | Gate::Closed if uri.path() == document::PATH => Ok(Asker::Stranger),
             Gate::Token(token) => {
                 let given = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
@@ -80,24 +80,24 @@ impl Access {
                 is_right.then_some(Asker::Known).ok_or_else(|| Problem::unauthorized("the token is wrong"))
             }
             Gate::Closed => Err(Problem::unauthorized("the server has no token; its log says why")),
-            // A page in a browser here may ask by a name of its own that leads here (DNS rebinding).
+            // A web page in a local browser may use a host name that resolves to this machine (DNS rebinding).
             Gate::Loopback => {
                 let is_ours = host(headers).is_some_and(names_loopback);
-                let reason = "without a token, only requests for localhost or its address are answered";
+                let reason = "without a token, the Host header must be localhost or a loopback address";
                 is_ours.then_some(Asker::Known).ok_or_else(|| Problem::forbidden(reason))
             }
         }
     }
 }
 
-/// Lets through who may ask.
+/// Refuses requests without access.
 pub(super) async fn check(
     State(access): State<Access>,
     Extension(visit): Extension<Visit>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    // Before it is judged: no change is missed.
+    // Subscribe before the check, so that no change in between is missed.
     let session = Session(access.0.subscribe());
     let judged = access.judge(request.uri(), request.headers());
     visit.set_trusted(judged.as_ref().is_ok_and(|asker| *asker == Asker::Known));
@@ -114,7 +114,7 @@ fn host(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::HOST).and_then(|value| value.to_str().ok())
 }
 
-/// Whether a browser sends the request for a page of another origin (RFC 6454 7). Whatever is no browser names none.
+/// Whether a browser sends the request for a web page of another origin (RFC 6454 7). Other clients send no `Origin`.
 fn is_foreign(headers: &HeaderMap) -> bool {
     let ours = |origin: &HeaderValue| {
         let (_, authority) = origin.to_str().ok()?.split_once("://")?;
@@ -136,7 +136,7 @@ fn names_loopback(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Without the token.
+/// Omits the token.
 impl std::fmt::Debug for Gate {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {

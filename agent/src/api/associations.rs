@@ -1,4 +1,4 @@
-//! Which gateway each device is behind.
+//! Associations of devices with gateways (TR-111 1.2.3).
 
 use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
@@ -18,13 +18,13 @@ use crate::{
     service::acs::describe,
 };
 
-/// What a device reports.
+/// GatewayInfo as a device reported it.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct GatewayInfoReport {
-    /// The device itself, as its DeviceInfo has it.
+    /// Identity of the device, from its DeviceInfo.
     device: DeviceName,
-    /// Its GatewayInfo. `null`, or three empty texts: it is behind no gateway that it knows.
+    /// GatewayInfo of the device. `null`, or three empty strings: the device knows no gateway.
     #[serde(deserialize_with = "Option::deserialize")]
     #[schema(required)]
     gateway: Option<GatewayInfo>,
@@ -40,13 +40,13 @@ pub(super) struct DeviceName {
     /// 1 to 64 bytes of UTF-8.
     #[schema(min_length = 1, max_length = 64, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     serial_number: String,
-    /// At most 64 bytes of UTF-8; empty where there is none.
+    /// At most 64 bytes of UTF-8; empty if there is none.
     #[serde(default)]
     #[schema(max_length = 64, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     product_class: String,
 }
 
-/// A Gateway Identity as GatewayInfo has it: all of it empty where no gateway is known.
+/// GatewayInfo. All strings are empty if the device knows no gateway.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct GatewayInfo {
@@ -62,31 +62,33 @@ pub(super) struct GatewayInfo {
     product_class: String,
 }
 
-/// What became of the report of a device.
+/// Result of the report of a device.
 #[derive(Serialize, ToSchema)]
 pub(super) struct GatewayInfoResult {
-    /// `unchanged`, `validated`, `unvalidated` (validation is off), `pending` (read the gateway's ManageableDevice table and
-    /// report it), `refused` (that table contradicts) or `withdrawn`.
+    /// `unchanged`; `validated` (the gateway's table contains the device); `unvalidated` (validation is off); `pending`
+    /// (the gateway's ManageableDevice table is not known: read it and report it); `refused` (the gateway's table does
+    /// not contain the device); `withdrawn` (the device reports no gateway).
     result: &'static str,
-    /// What is held of the device now; `null` where that is nothing.
+    /// Association of the device after the report. `null` if nothing is known of the device.
     #[schema(required)]
     association: Option<Association>,
 }
 
-/// What a gateway reports: its whole ManageableDevice table.
+/// The complete ManageableDevice table of a gateway.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ManageableDeviceReport {
-    /// The gateway itself, as its DeviceInfo has it.
+    /// Identity of the gateway, from its DeviceInfo.
     gateway: DeviceName,
-    /// ManageableDeviceNumberOfEntries, as it was read with the table.
+    /// ManageableDeviceNumberOfEntries, read together with the table.
     #[schema(maximum = 65536)]
     number_of_entries: usize,
-    /// The rows, as many.
+    /// Rows of the table.
     #[schema(max_items = 65536)]
     devices: Vec<Row>,
-    /// Whether Active notification is set on ManageableDeviceNumberOfEntries, so that every change is reported: then the
-    /// table counts until the next report. Otherwise it decides what is pending now, and is not kept.
+    /// Whether Active notification is set on ManageableDeviceNumberOfEntries, so that every change will be reported. If
+    /// `true`, the table is used until the next report. If `false`, it decides pending reports of devices and is then
+    /// discarded.
     #[serde(default = "yes")]
     #[schema(default = true)]
     active_notification: bool,
@@ -96,7 +98,7 @@ fn yes() -> bool {
     true
 }
 
-/// A row of the table, as the gateway has it. One that cannot be of any device is passed over.
+/// A row of the ManageableDevice table. A row that is not a valid Device Identity is ignored.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Row {
@@ -104,68 +106,68 @@ pub(super) struct Row {
     manufacturer_oui: String,
     /// 1 to 64 bytes of UTF-8.
     serial_number: String,
-    /// At most 64 bytes of UTF-8; empty where there is none.
+    /// At most 64 bytes of UTF-8; empty if there is none.
     #[serde(default)]
     product_class: String,
 }
 
-/// What became of the report of a gateway.
+/// Result of the report of a gateway.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ManageableDeviceResult {
-    /// Rows that were taken.
+    /// Number of accepted rows.
     rows: usize,
-    /// Rows that cannot be of any device, and were passed over.
+    /// Number of ignored rows, which are not a valid Device Identity.
     ignored: usize,
-    /// What became of devices by it.
+    /// Associations that the report changed.
     changed: Vec<Association>,
 }
 
-/// Some devices.
+/// A page of associations.
 #[derive(Serialize, ToSchema)]
 pub(super) struct AssociationPage {
-    /// Some devices, in the order of their identities.
+    /// Associations, sorted by device identity.
     associations: Vec<Association>,
-    /// `after` of the next page; `null` on the last.
+    /// Value of `after` for the next page; `null` on the last page.
     #[schema(required)]
     next: Option<String>,
 }
 
-/// Devices whose word is contradicted.
+/// Devices whose reported gateway was refused.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Alarms {
-    /// Devices whose claim is refused, the oldest first; at most 1000.
+    /// Devices whose reported gateway was refused, the oldest report first; at most 1000.
     alarms: Vec<Association>,
-    /// How many there are.
+    /// Number of such devices, which may be more than are listed.
     count: u64,
 }
 
-/// Which part of a list.
+/// Position and size of a page.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Part {
-    /// `next` of the page before.
+    /// Value of `next` of the previous page.
     after: Option<String>,
-    /// Most devices of the page.
+    /// Maximum devices per page.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
 }
 
-/// What makes an identity of two texts whole.
+/// The part of an identity that is not in the path.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Class {
-    /// Product class of the device; left out where it has none.
+    /// Product class of the device. Omit it if the device has none.
     #[serde(default)]
     product_class: String,
 }
 
-/// A device reports its gateway
+/// Report the gateway of a device
 ///
-/// To be told whenever an Inform or a read has GatewayInfo (TR-111 1.2.3). What the device says is compared with what is
-/// on file; another gateway than that is validated against the gateway's own table first (ACS-1 to ACS-4).
+/// Send this whenever an Inform or a `GetParameterValues` response contains GatewayInfo (TR-111 1.2.3). If the reported
+/// gateway differs from the known one, it is validated against the gateway's ManageableDevice table (ACS-1 to ACS-4).
 #[utoipa::path(
     post, path = "/v1/reports/gateway-info", tag = "associations", request_body = GatewayInfoReport,
-    responses((status = 200, description = "What became of it.", body = GatewayInfoResult), Always, WithBody)
+    responses((status = 200, description = "Result of the report.", body = GatewayInfoResult), Always, WithBody)
 )]
 pub(super) async fn report_gateway_info(
     State(api): State<Api>,
@@ -196,13 +198,13 @@ pub(super) async fn report_gateway_info(
     }))
 }
 
-/// A gateway reports its table
+/// Report the table of a gateway
 ///
-/// Either whenever its number of entries changes, with Active notification on ManageableDeviceNumberOfEntries, or after it
-/// was read because something is pending (ACS-5).
+/// Send this whenever ManageableDeviceNumberOfEntries changes, if Active notification is set on it, or after the table
+/// was read because a report of a device is pending (ACS-5).
 #[utoipa::path(
     post, path = "/v1/reports/manageable-devices", tag = "associations", request_body = ManageableDeviceReport,
-    responses((status = 200, description = "What became of it.", body = ManageableDeviceResult), Always, WithBody)
+    responses((status = 200, description = "Result of the report.", body = ManageableDeviceResult), Always, WithBody)
 )]
 pub(super) async fn report_manageable_devices(
     State(api): State<Api>,
@@ -219,10 +221,10 @@ pub(super) async fn report_manageable_devices(
     Ok(json(&ManageableDeviceResult { rows: total - ignored, ignored, changed }))
 }
 
-/// Devices and their gateways, in pages
+/// List devices and their gateways
 #[utoipa::path(
     get, path = "/v1/associations", tag = "associations", params(Part),
-    responses((status = 200, description = "A page.", body = AssociationPage), Always)
+    responses((status = 200, description = "A page of associations.", body = AssociationPage), Always)
 )]
 pub(super) async fn list(State(api): State<Api>, InQuery(part): InQuery<Part>) -> Result<Response, Problem> {
     let after = part.after.as_deref().map(parse_cursor).transpose()?;
@@ -232,31 +234,31 @@ pub(super) async fn list(State(api): State<Api>, InQuery(part): InQuery<Part>) -
     Ok(json(&AssociationPage { associations: records.iter().map(describe::association).collect(), next }))
 }
 
-/// One device and its gateway
+/// Read a device and its gateway
 #[utoipa::path(
     get, path = "/v1/associations/{manufacturer_oui}/{serial_number}", tag = "associations",
     params(
         ("manufacturer_oui" = String, Path, description = "Six hexadecimal digits."),
         ("serial_number" = String, Path, description = "Serial number of the device."), Class
     ),
-    responses((status = 200, description = "It.", body = Association), Always, Named)
+    responses((status = 200, description = "The association.", body = Association), Always, Named)
 )]
 pub(super) async fn read(
     State(api): State<Api>,
     InPath((oui, serial)): InPath<(String, String)>,
     InQuery(class): InQuery<Class>,
 ) -> Result<Response, Problem> {
-    let unknown = || Problem::not_found("no device of this identity reported");
-    // What is no identity was never reported.
+    let unknown = || Problem::not_found("nothing is known of a device with this identity");
+    // An invalid identity cannot have been reported.
     let device = identity("device", &oui, &serial, &class.product_class).map_err(|_| unknown())?;
     let record = api.acs.association(&device).ok_or_else(unknown)?;
     Ok(json(&describe::association(&record)))
 }
 
-/// Devices whose word their gateway contradicts
+/// List devices whose reported gateway was refused
 #[utoipa::path(
     get, path = "/v1/alarms", tag = "associations",
-    responses((status = 200, description = "They.", body = Alarms), Always)
+    responses((status = 200, description = "The devices.", body = Alarms), Always)
 )]
 pub(super) async fn alarms(State(api): State<Api>) -> Response {
     let (records, count) = api.acs.alarms(1_000);
@@ -281,14 +283,14 @@ fn gateway(DeviceIdentity { manufacturer_oui, serial_number, product_class }: De
     GatewayIdentity { manufacturer_oui, serial_number, product_class }
 }
 
-/// Where a page ends, as text that only [`parse_cursor`] reads.
+/// The end of a page as an opaque text for [`parse_cursor`].
 fn cursor(last: &DeviceIdentity) -> String {
     let Identity { manufacturer_oui, serial_number, product_class } = describe::identity(last);
     serde_json::json!([manufacturer_oui, serial_number, product_class]).to_string()
 }
 
 fn parse_cursor(text: &str) -> Result<DeviceIdentity, Problem> {
-    let wrong = || Problem::bad_request("after is not the next of another page");
+    let wrong = || Problem::bad_request("after must be the value of next in the previous page");
     let [oui, serial, class]: [String; 3] = serde_json::from_str(text).map_err(|_| wrong())?;
     identity("after", &oui, &serial, &class).map_err(|_| wrong())
 }

@@ -1,4 +1,4 @@
-//! Connection Requests, one or very many.
+//! UDP Connection Requests, to one CPE or in bulk.
 
 use std::{
     collections::BTreeMap,
@@ -25,32 +25,32 @@ use crate::{
     service::acs::{Bulk, Selection},
 };
 
-/// Most jobs that run at a time.
+/// Maximum jobs that run at a time.
 const RUNNING: usize = 4;
-/// Most jobs that are remembered; of those that ended, the oldest is forgotten for a new one.
+/// Maximum jobs that are remembered. A new job replaces the oldest one that has ended.
 const REMEMBERED: usize = 64;
 
-/// How often it is sent.
+/// Number of copies.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Often {
-    /// Identical copies, spaced (UCR-22).
+    /// Identical copies of the request, sent 0, 200 and 600 ms after the first (UCR-22).
     #[param(minimum = 1, maximum = 3, default = 3)]
     copies: Option<usize>,
 }
 
-/// Who is to be woken.
+/// An order to send Connection Requests to many CPEs.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BulkOrder {
-    /// `STUNUsername`s; `null`: every CPE.
+    /// STUNUsername of each CPE. `null`: all CPEs.
     #[serde(deserialize_with = "Option::deserialize")]
     #[schema(required)]
     cpes: Option<Vec<String>>,
-    /// CPEs a second.
+    /// CPEs per second.
     #[schema(minimum = 1, maximum = 1_000_000)]
     rate: u32,
-    /// Identical copies to each, spaced (UCR-22).
+    /// Identical copies of each request, sent 0, 200 and 600 ms after the first (UCR-22).
     #[serde(default = "every_copy")]
     #[schema(minimum = 1, maximum = 3, default = 3)]
     copies: usize,
@@ -60,28 +60,28 @@ fn every_copy() -> usize {
     COPIES.len()
 }
 
-/// A bulk of Connection Requests.
+/// A job that sends Connection Requests to many CPEs.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct Job {
-    /// Its number.
+    /// Number of the job.
     id: u64,
-    /// `running`, `finished`, or `failed` where the agent could not go on.
+    /// `running`, `finished`, or `failed` if the agent could not continue.
     state: &'static str,
-    /// How far it is.
+    /// Progress of the job.
     progress: BulkProgress,
-    /// What became of it; `null` until it is finished.
+    /// Result of the job; `null` until it is finished.
     #[schema(required)]
     summary: Option<BulkSummary>,
 }
 
-/// Bulks of Connection Requests.
+/// Jobs that send Connection Requests to many CPEs.
 #[derive(Serialize, ToSchema)]
 pub(super) struct JobList {
-    /// Those that run and the latest that ended.
+    /// Running jobs and the most recently ended ones.
     jobs: Vec<Job>,
 }
 
-/// All jobs; every copy is the same.
+/// All jobs. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Jobs(Arc<Mutex<Known>>);
 
@@ -94,7 +94,7 @@ struct Known {
 #[derive(Debug)]
 struct Tracked {
     job: Job,
-    /// Dropped, it ends the job. Nothing once that ended.
+    /// Dropping the sender cancels the job. `None` after the job has ended.
     cancel: Option<oneshot::Sender<()>>,
 }
 
@@ -103,11 +103,11 @@ impl Jobs {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Follows a job that `start` starts, unless there are too many.
+    /// Starts a job with `start` and tracks it, unless [`RUNNING`] jobs are running.
     fn follow(&self, cpes: u64, start: impl FnOnce() -> mpsc::Receiver<Bulk>) -> Result<Job, Problem> {
         let mut known = self.lock();
         if known.jobs.values().filter(|tracked| tracked.cancel.is_some()).count() >= RUNNING {
-            return Err(Problem::too_many_requests("four jobs run already; wait, or cancel one"));
+            return Err(Problem::too_many_requests("four jobs are running; wait, or cancel one"));
         }
         if known.jobs.len() >= REMEMBERED {
             let oldest = known.jobs.iter().find(|(_, tracked)| tracked.cancel.is_none()).map(|(id, _)| *id);
@@ -124,7 +124,7 @@ impl Jobs {
 
     async fn track(self, id: u64, mut steps: mpsc::Receiver<Bulk>, mut cancelled: oneshot::Receiver<()>) {
         loop {
-            // Who cancels drops the sender, and with this function the bulk's receiver goes, which ends the bulk.
+            // `cancel` drops the sender. This function then returns and drops `steps`, which cancels the bulk.
             let step = tokio::select! {
                 step = steps.recv() => step,
                 _ = &mut cancelled => None,
@@ -150,14 +150,14 @@ impl Jobs {
     }
 }
 
-/// Wake a CPE
+/// Send a Connection Request to a CPE
 ///
-/// Sends a UDP Connection Request from the address and port of the STUN server to where the CPE is known to be, and
-/// answers when the last copy has left.
+/// Sends a UDP Connection Request from the address and port of the STUN server to the address of the CPE. The response
+/// is sent after the last copy.
 #[utoipa::path(
     post, path = "/v1/cpes/{name}/connection-requests", tag = "connection requests",
     params(("name" = String, Path, description = "STUNUsername."), Often),
-    responses((status = 200, description = "It left.", body = SentRequest), Always, Named, Conflicting)
+    responses((status = 200, description = "The request was sent.", body = SentRequest), Always, Named, Conflicting)
 )]
 pub(super) async fn send(
     State(api): State<Api>,
@@ -168,13 +168,16 @@ pub(super) async fn send(
     Ok(json(&api.acs.send(&name, copies).await?))
 }
 
-/// Wake many CPEs
+/// Send Connection Requests to many CPEs
 ///
-/// Starts a job, which goes on by itself; its path is in `Location`.
+/// Starts a job that runs in the background. `Location` has its path.
 #[utoipa::path(
     post, path = "/v1/connection-requests", tag = "connection requests", request_body = BulkOrder,
     responses(
-        (status = 202, description = "It has begun.", body = Job, headers(("Location" = String, description = "Its path."))),
+        (
+            status = 202, description = "The job was started.", body = Job,
+            headers(("Location" = String, description = "Path of the job."))
+        ),
         Always, WithBody, TooMany
     )
 )]
@@ -182,7 +185,7 @@ pub(super) async fn start(State(api): State<Api>, Body(order): Body<BulkOrder>) 
     let BulkOrder { cpes, rate, copies: often } = order;
     let often = copies(often).map_err(Problem::unprocessable)?;
     if !(1..=1_000_000).contains(&rate) {
-        return Err(Problem::unprocessable("rate is 1 to 1000000"));
+        return Err(Problem::unprocessable("rate must be 1 to 1000000"));
     }
     let (count, selection) = match cpes {
         Some(names) => (names.len() as u64, Selection::Names(names)),
@@ -193,33 +196,33 @@ pub(super) async fn start(State(api): State<Api>, Body(order): Body<BulkOrder>) 
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], json(&job)).into_response())
 }
 
-/// Jobs that wake many CPEs
+/// List jobs
 #[utoipa::path(
     get, path = "/v1/connection-requests", tag = "connection requests",
-    responses((status = 200, description = "They.", body = JobList), Always)
+    responses((status = 200, description = "The jobs.", body = JobList), Always)
 )]
 pub(super) async fn jobs(State(api): State<Api>) -> Response {
     json(&JobList { jobs: api.jobs.lock().jobs.values().map(|tracked| tracked.job.clone()).collect() })
 }
 
-/// One of them
+/// Read a job
 #[utoipa::path(
     get, path = "/v1/connection-requests/{id}", tag = "connection requests",
-    params(("id" = u64, Path, description = "Its number.")),
-    responses((status = 200, description = "It.", body = Job), Always, Named)
+    params(("id" = u64, Path, description = "Number of the job.")),
+    responses((status = 200, description = "The job.", body = Job), Always, Named)
 )]
 pub(super) async fn job(State(api): State<Api>, InPath(id): InPath<u64>) -> Result<Response, Problem> {
     let job = api.jobs.lock().jobs.get(&id).map(|tracked| tracked.job.clone());
     Ok(json(&job.ok_or_else(no_job)?))
 }
 
-/// Cancel and forget one of them
+/// Cancel and forget a job
 ///
-/// CPEs whose first copy has left get the others.
+/// Remaining copies of requests whose first copy was sent are still sent.
 #[utoipa::path(
     delete, path = "/v1/connection-requests/{id}", tag = "connection requests",
-    params(("id" = u64, Path, description = "Its number.")),
-    responses((status = 204, description = "It is gone."), Always, Named)
+    params(("id" = u64, Path, description = "Number of the job.")),
+    responses((status = 204, description = "The job was cancelled and forgotten."), Always, Named)
 )]
 pub(super) async fn cancel(State(api): State<Api>, InPath(id): InPath<u64>) -> Result<StatusCode, Problem> {
     api.jobs.lock().jobs.remove(&id).ok_or_else(no_job)?;
@@ -227,10 +230,10 @@ pub(super) async fn cancel(State(api): State<Api>, InPath(id): InPath<u64>) -> R
 }
 
 fn no_job() -> Problem {
-    Problem::not_found("there is no job of this number, or it was forgotten")
+    Problem::not_found("no job has this number, or it was forgotten")
 }
 
 fn copies(asked: usize) -> Result<usize, String> {
     let most = COPIES.len();
-    if (1..=most).contains(&asked) { Ok(asked) } else { Err(format!("copies is 1 to {most}, not {asked}")) }
+    if (1..=most).contains(&asked) { Ok(asked) } else { Err(format!("copies must be 1 to {most}, not {asked}")) }
 }

@@ -1,4 +1,4 @@
-//! CPEs and where they are.
+//! CPEs, their credentials and their bindings.
 
 use axum::{
     extract::State,
@@ -20,31 +20,32 @@ use super::{
 };
 use crate::{control::message::NatBinding, service::acs::describe};
 
-/// Most bytes of a string of TR-111 Table 6.
+/// Maximum bytes of the string parameters in TR-111 Table 6.
 const TEXT: usize = 256;
 
-/// A CPE that is provisioned.
+/// Credentials of a new CPE.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewCpe {
-    /// STUNUsername, unique (STUN-21). A CPE that is only reached by notifications has none, and any name serves (STUN-46).
+    /// STUNUsername, unique among the CPEs (STUN-21). For a CPE without STUNUsername, whose address is learned from
+    /// notifications only, any unique name (STUN-46).
     #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     stun_username: String,
-    /// STUNPassword.
+    /// STUNPassword. Without it, bindings of the CPE cannot be authenticated.
     #[serde(default)]
     #[schema(write_only, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     stun_password: String,
-    /// ConnectionRequestUsername.
+    /// ConnectionRequestUsername. Without it, no Connection Request can be sent to the CPE.
     #[serde(default)]
     #[schema(max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     connection_request_username: String,
-    /// ConnectionRequestPassword.
+    /// ConnectionRequestPassword. Without it, no Connection Request can be sent to the CPE.
     #[serde(default)]
     #[schema(write_only, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     connection_request_password: String,
 }
 
-/// What a CPE and its ACS share. What is left out is empty.
+/// Credentials that a CPE and its ACS share. An omitted value is empty.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Credentials {
@@ -73,38 +74,39 @@ impl From<Credentials> for acs::Credentials {
     }
 }
 
-/// A CPE, without its secrets.
+/// A CPE, without its passwords.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Cpe {
     /// STUNUsername.
     stun_username: String,
-    /// Whether it has a STUNPassword.
+    /// Whether the CPE has a STUNPassword.
     has_stun_password: bool,
     /// ConnectionRequestUsername.
     connection_request_username: String,
-    /// Whether it has a ConnectionRequestPassword.
+    /// Whether the CPE has a ConnectionRequestPassword.
     has_connection_request_password: bool,
-    /// Where Connection Requests go.
+    /// Destination of UDP Connection Requests. `null` if none is known.
     #[schema(required)]
     destination: Option<Destination>,
-    /// NATDetected, where the CPE told it.
+    /// NATDetected, as the CPE reported it; `null` if it did not.
     #[schema(required)]
     nat_detected: Option<bool>,
-    /// Whether its next Binding Request has to be signed.
+    /// Whether the next Binding Request of the CPE must be signed.
     must_verify: bool,
-    /// `ts` of the last Connection Request to it.
+    /// `ts` of the last Connection Request to the CPE.
     #[schema(required)]
     last_timestamp: Option<u64>,
-    /// All that is known of where it is.
+    /// All known bindings of the CPE.
     bindings: Vec<NatBinding>,
 }
 
-/// Where Connection Requests go.
+/// Destination of UDP Connection Requests.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Destination {
-    /// Host and port; port 80 is left out.
+    /// Host and port. Port 80 is omitted.
     address: String,
-    /// From where it is known: `authenticated`, `reported` or `tentative`.
+    /// How the address was learned. `authenticated`: from a signed Binding Request, `reported`: from a notification,
+    /// `tentative`: from an unsigned Binding Request.
     way: &'static str,
 }
 
@@ -128,54 +130,57 @@ impl Cpe {
     }
 }
 
-/// Some CPEs.
+/// A page of CPEs.
 #[derive(Serialize, ToSchema)]
 pub(super) struct CpePage {
-    /// Some CPEs.
+    /// CPEs in no particular order.
     cpes: Vec<Cpe>,
-    /// `from` of the next page; `null` on the last.
+    /// Value of `from` for the next page; `null` on the last page.
     #[schema(required, value_type = Option<u64>)]
     next: Option<u32>,
 }
 
-/// Some bindings.
+/// A page of bindings.
 #[derive(Serialize, ToSchema)]
 pub(super) struct BindingPage {
-    /// Some bindings.
+    /// Bindings, grouped by CPE.
     bindings: Vec<NatBinding>,
-    /// `from` of the next page; `null` on the last.
+    /// Value of `from` for the next page; `null` on the last page.
     #[schema(required, value_type = Option<u64>)]
     next: Option<u32>,
 }
 
-/// Which part of a list.
+/// Position and size of a page.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Part {
-    /// `next` of the page before.
+    /// Value of `next` of the previous page.
     #[serde(default)]
     #[param(value_type = u64, maximum = 4_294_967_295_u64, default = 0)]
     from: u32,
-    /// Most CPEs of the page.
+    /// Maximum CPEs per page.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
 }
 
-/// What a CPE told its ACS in an Inform.
+/// Parameters that a CPE reported to its ACS.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Told {
-    /// UDPConnectionRequestAddress: host, or host and port. Without a port, it is 80 (STUN-43). An empty one takes back what
-    /// was told before.
+    /// UDPConnectionRequestAddress: host, or host and port. The default port is 80 (STUN-43). An empty string removes
+    /// the reported address.
     #[schema(max_length = 256, pattern = r"^([-._A-Za-z0-9]+(:[1-9][0-9]{0,4})?)?$")]
     udp_connection_request_address: String,
-    /// NATDetected, where it was told.
+    /// NATDetected; `null` or omitted if the CPE did not report it.
     #[serde(default)]
     nat_detected: Option<bool>,
 }
 
-/// CPEs, in pages
-#[utoipa::path(get, path = "/v1/cpes", tag = "cpes", params(Part), responses((status = 200, description = "A page.", body = CpePage), Always))]
+/// List CPEs
+#[utoipa::path(
+    get, path = "/v1/cpes", tag = "cpes", params(Part),
+    responses((status = 200, description = "A page of CPEs.", body = CpePage), Always)
+)]
 pub(super) async fn list(State(api): State<Api>, InQuery(part): InQuery<Part>) -> Result<Response, Problem> {
     let page = api.acs.list(part.from, limit(part.limit)?);
     let approach = api.acs.approach();
@@ -183,11 +188,14 @@ pub(super) async fn list(State(api): State<Api>, InQuery(part): InQuery<Part>) -
     Ok(json(&CpePage { cpes, next: page.next }))
 }
 
-/// Provision a CPE
+/// Add a CPE
 #[utoipa::path(
     post, path = "/v1/cpes", tag = "cpes", request_body = NewCpe,
     responses(
-        (status = 201, description = "It is there.", body = Cpe, headers(("Location" = String, description = "Its path."))),
+        (
+            status = 201, description = "The CPE was added.", body = Cpe,
+            headers(("Location" = String, description = "Path of the CPE."))
+        ),
         Always, WithBody, Conflicting
     )
 )]
@@ -199,18 +207,18 @@ pub(super) async fn create(State(api): State<Api>, Body(new): Body<NewCpe>) -> R
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], one(&api, &name)?).into_response())
 }
 
-/// One CPE
+/// Read a CPE
 #[utoipa::path(
     get, path = "/v1/cpes/{name}", tag = "cpes", params(("name" = String, Path, description = "STUNUsername.")),
-    responses((status = 200, description = "It.", body = Cpe), Always, Named)
+    responses((status = 200, description = "The CPE.", body = Cpe), Always, Named)
 )]
 pub(super) async fn read(State(api): State<Api>, InPath(name): InPath<String>) -> Result<Response, Problem> {
     one(&api, &name)
 }
 
-/// Give a CPE other credentials
+/// Replace the credentials of a CPE
 ///
-/// What was learned of the CPE stays.
+/// The known bindings of the CPE are kept.
 #[utoipa::path(
     put, path = "/v1/cpes/{name}", tag = "cpes", params(("name" = String, Path, description = "STUNUsername.")), request_body = Credentials,
     responses((status = 200, description = "The CPE.", body = Cpe), Always, Named, WithBody)
@@ -224,19 +232,20 @@ pub(super) async fn replace(
     one(&api, &name)
 }
 
-/// Forget a CPE
+/// Remove a CPE
 #[utoipa::path(
     delete, path = "/v1/cpes/{name}", tag = "cpes", params(("name" = String, Path, description = "STUNUsername.")),
-    responses((status = 204, description = "It is gone."), Always, Named)
+    responses((status = 204, description = "The CPE was removed."), Always, Named)
 )]
 pub(super) async fn remove(State(api): State<Api>, InPath(name): InPath<String>) -> Result<StatusCode, Problem> {
     api.acs.remove(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Tell what a CPE told its ACS
+/// Report the address of a CPE
 ///
-/// UDPConnectionRequestAddress and NATDetected, whenever an Inform or a read has them (STUN-41, STUN-44).
+/// Send this whenever an Inform or a `GetParameterValues` response contains UDPConnectionRequestAddress or NATDetected
+/// (STUN-41, STUN-44).
 #[utoipa::path(
     put, path = "/v1/cpes/{name}/report", tag = "cpes", params(("name" = String, Path, description = "STUNUsername.")), request_body = Told,
     responses((status = 200, description = "The CPE.", body = Cpe), Always, Named, WithBody)
@@ -258,22 +267,25 @@ pub(super) async fn report(
     one(&api, &name)
 }
 
-/// Have a CPE sign
+/// Require a CPE to sign
 ///
-/// Its next Binding Request is answered with 401 unless it is signed (STUN-30).
+/// The next Binding Request of the CPE is answered with 401 if it is not signed (STUN-30).
 #[utoipa::path(
     post, path = "/v1/cpes/{name}/verify", tag = "cpes", params(("name" = String, Path, description = "STUNUsername.")),
-    responses((status = 204, description = "It will be asked."), Always, Named)
+    responses((status = 204, description = "The next Binding Request must be signed."), Always, Named)
 )]
 pub(super) async fn verify(State(api): State<Api>, InPath(name): InPath<String>) -> Result<StatusCode, Problem> {
     api.acs.verify(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Bindings, in pages
+/// List bindings
 ///
-/// Of each CPE all that is known of where it is, signed or not. A page has the bindings of at most `limit` CPEs.
-#[utoipa::path(get, path = "/v1/bindings", tag = "cpes", params(Part), responses((status = 200, description = "A page.", body = BindingPage), Always))]
+/// All known bindings of each CPE, signed or not. A page has the bindings of at most `limit` CPEs.
+#[utoipa::path(
+    get, path = "/v1/bindings", tag = "cpes", params(Part),
+    responses((status = 200, description = "A page of bindings.", body = BindingPage), Always)
+)]
 pub(super) async fn bindings(State(api): State<Api>, InQuery(part): InQuery<Part>) -> Result<Response, Problem> {
     let page = api.acs.bindings(part.from, limit(part.limit)?);
     Ok(json(&BindingPage { bindings: page.items, next: page.next }))
@@ -284,7 +296,7 @@ fn one(api: &Api, name: &str) -> Result<Response, Problem> {
     Ok(json(&Cpe::describe(&cpe, api.acs.approach())))
 }
 
-/// Text as a segment of a path or as a value of a query: everything is escaped but what is unreserved (RFC 3986 2.3).
+/// Percent-encodes text for a path segment or a query value: all bytes except for unreserved characters (RFC 3986 2.3).
 pub(crate) fn escape(segment: &str) -> String {
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let escape = |byte: u8| if unreserved(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };

@@ -1,4 +1,4 @@
-//! The OpenAPI document, made of the functions that answer: a route that is not in it does not exist.
+//! The OpenAPI document, generated from the route functions. A route that is not in the document does not exist.
 
 use axum::{extract::State, http::header, response::IntoResponse};
 use utoipa::{
@@ -9,10 +9,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Api, associations, connection_requests, cpes, events};
 
-/// Where the document is.
+/// Path of the document.
 pub(super) const PATH: &str = "/v1/openapi.json";
 
-/// What is not said where it is done.
+/// The parts of the document that do not belong to a route.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -22,15 +22,15 @@ pub(super) const PATH: &str = "/v1/openapi.json";
     ),
     security(("token" = [])),
     tags(
-        (name = "cpes", description = "What an operator provisions, and what is known of each CPE"),
-        (name = "connection requests", description = "Waking CPEs (TR-111 2.2.2.3)"),
-        (name = "associations", description = "Which gateway each device is behind (TR-111 1.2.3)"),
-        (name = "events", description = "What happens"),
+        (name = "cpes", description = "CPEs, their credentials and their NAT bindings"),
+        (name = "connection requests", description = "UDP Connection Requests to CPEs (TR-111 2.2.2.3)"),
+        (name = "associations", description = "Associations of devices with gateways (TR-111 1.2.3)"),
+        (name = "events", description = "Event stream"),
     )
 )]
 struct Document;
 
-/// Every route, with what the document says of it.
+/// All routes and their parts of the document.
 pub(super) fn routes() -> OpenApiRouter<Api> {
     let mut base = Document::openapi();
     let token = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
@@ -53,8 +53,11 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(document))
 }
 
-/// This document
-#[utoipa::path(get, path = PATH, security(()), responses((status = 200, description = "The document.", content_type = "application/json", body = serde_json::Value)))]
+/// Read this document
+#[utoipa::path(
+    get, path = PATH, security(()),
+    responses((status = 200, description = "The document.", content_type = "application/json", body = serde_json::Value))
+)]
 async fn document(State(api): State<Api>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], api.document)
 }

@@ -1,4 +1,4 @@
-//! What happens, as it happens.
+//! The event stream.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -21,17 +21,23 @@ use super::{
 };
 use crate::http::Visit;
 
-/// How often something is sent to a client to whom nothing happens.
+/// Interval of keep-alive comments while there are no events.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Events as they happen
+/// Stream events
 ///
-/// Server-sent events: each has in `data` an object as `tr111 watch --json` prints it, with `time` and `event`. A client
-/// that is too slow misses some, and gets one of the name `lagged` whose `data` is how many. There are 32 streams at a
-/// time, 16 of them of one address.
+/// Server-sent events. The `data` of each is the JSON object that `tr111 watch --json` prints, with `time` and `event`.
+/// A client that reads too slowly loses events and gets an event named `lagged`, whose `data` is the number of lost
+/// events. At most 32 streams are open at a time, at most 16 of them from one address.
 #[utoipa::path(
     get, path = "/v1/events", tag = "events",
-    responses((status = 200, description = "Events, until the client goes or the token is changed.", body = String, content_type = "text/event-stream"), Always)
+    responses(
+        (
+            status = 200, description = "Events, until the client disconnects or the token changes.", body = String,
+            content_type = "text/event-stream"
+        ),
+        Always
+    )
 )]
 pub(super) async fn events(
     State(api): State<Api>,
@@ -39,7 +45,7 @@ pub(super) async fn events(
     Extension(session): Extension<Session>,
 ) -> Result<impl IntoResponse, Problem> {
     visit.stream().map_err(|full| Problem::unavailable(full.to_string()))?;
-    // Whoever has a token that is no longer in force hears nothing more.
+    // End the stream when the token changes.
     let ended = Box::pin(session.end());
     let events = stream::unfold((api.acs.events(), ended), async |(mut events, mut ended)| {
         let event = tokio::select! {
@@ -47,7 +53,7 @@ pub(super) async fn events(
             event = events.recv() => event,
         };
         let event = match event {
-            // Plain data of our own always serialises.
+            // Events always serialise.
             Ok(event) => Event::default().data(serde_json::to_string(&*event).unwrap_or_default()),
             Err(RecvError::Lagged(missed)) => Event::default().event("lagged").data(missed.to_string()),
             Err(RecvError::Closed) => return None,
@@ -55,6 +61,6 @@ pub(super) async fn events(
         Some((Ok::<_, Infallible>(event), (events, ended)))
     });
     let events = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
-    // Its connection has the place of a stream, and is good for nothing else afterwards.
+    // The connection counts as a stream, so it is not reused for other requests.
     Ok(([(header::CONNECTION, "close")], events))
 }

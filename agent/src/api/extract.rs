@@ -1,4 +1,4 @@
-//! From requests to values, and back.
+//! Parsing of requests and writing of responses.
 
 use axum::{
     body::Bytes,
@@ -12,14 +12,14 @@ use super::{BODY, problem::Problem};
 
 const JSON: &str = "application/json";
 
-/// The body of an answer.
+/// A response with a JSON body.
 pub(super) fn json(value: &impl Serialize) -> Response {
-    // Plain data of our own always serialises.
+    // The types of this API always serialise.
     let body = serde_json::to_vec(value).unwrap_or_default();
     ([(header::CONTENT_TYPE, JSON)], body).into_response()
 }
 
-/// The body of a request.
+/// The JSON body of a request.
 #[derive(Debug)]
 pub(super) struct Body<T>(pub T);
 
@@ -32,13 +32,13 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
         }
         let body = Bytes::from_request(request, state).await.map_err(|rejection: BytesRejection| {
             match rejection.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(format!("at most {BODY} bytes are taken")),
-                _ => Problem::bad_request("the body did not come as a whole"),
+                StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(format!("the body has more than {BODY} bytes")),
+                _ => Problem::bad_request("the body is incomplete"),
             }
         })?;
         let body = serde_json::from_slice(&body).map_err(|error| match error.classify() {
             serde_json::error::Category::Data => Problem::unprocessable(error.to_string()),
-            _ => Problem::bad_request(format!("the body is no JSON: {error}")),
+            _ => Problem::bad_request(format!("the body is not JSON: {error}")),
         })?;
         Ok(Self(body))
     }
@@ -49,7 +49,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     media_type.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(JSON))
 }
 
-/// What the path names.
+/// Parameters in the path.
 #[derive(Debug)]
 pub(super) struct InPath<T>(pub T);
 
@@ -62,7 +62,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<
     }
 }
 
-/// What follows the question mark.
+/// Parameters in the query.
 #[derive(Debug)]
 pub(super) struct InQuery<T>(pub T);
 
@@ -75,10 +75,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for InQuery<T> {
     }
 }
 
-/// How much of a list.
+/// Checks the size of a page; the default is 100.
 pub(super) fn limit(asked: Option<usize>) -> Result<usize, Problem> {
     match asked.unwrap_or(100) {
         limit @ 1..=1_000 => Ok(limit),
-        limit => Err(Problem::bad_request(format!("limit is 1 to 1000, not {limit}"))),
+        limit => Err(Problem::bad_request(format!("limit must be 1 to 1000, not {limit}"))),
     }
 }

@@ -1,4 +1,4 @@
-//! The address of the HTTP interface, and what clients may take of it.
+//! The listener of the HTTP API: address, TLS and limits for clients.
 
 use std::{
     io,
@@ -37,7 +37,7 @@ use crate::{
     telemetry::Connections,
 };
 
-/// What clients get at most. An ACS on this machine may open a connection for each request, and many at once.
+/// Limits for clients. An ACS on this machine may open one connection per request, and many at once.
 const LIMITS: Limits = Limits {
     connections: 512,
     per_source: 256,
@@ -49,75 +49,77 @@ const LIMITS: Limits = Limits {
     stall: Duration::from_secs(30),
     header_bytes: 16 << 10,
 };
-/// Requests that are worked on at a time, each of which may have a large body; others wait.
+/// Maximum requests that are processed at a time, because each may have a large body. Further requests wait.
 pub(super) const AT_WORK: usize = 64;
-/// How long a request may take, its body included.
+/// Time limit for a request, its body included.
 const REQUEST: Duration = Duration::from_secs(15);
 
-/// Where and how to listen.
+/// Settings of the HTTP API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The address.
+    /// Local address.
     pub address: SocketAddr,
-    /// Where the token is.
+    /// Location of the token.
     pub token: Token,
-    /// The chain of certificates, in PEM.
+    /// PEM file with the certificate chain. `None`: no TLS.
     pub certificate_file: Option<PathBuf>,
-    /// The private key, in PEM.
+    /// PEM file with the private key.
     pub key_file: Option<PathBuf>,
 }
 
-/// Why there is no HTTP interface.
+/// The HTTP API cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another process has the port.
+    /// Another process uses the address.
     #[error("the address {address} of acs.api is in use by another process")]
     Busy {
-        /// The address.
+        /// Local address.
         address: SocketAddr,
     },
-    /// The system refuses.
-    #[error("cannot listen on {address}, which is acs.api: {source}")]
+    /// A system call failed.
+    #[error("cannot listen on {address} for acs.api: {source}")]
     System {
-        /// The address.
+        /// Local address.
         address: SocketAddr,
-        /// Why.
+        /// Error of the system.
         source: io::Error,
     },
-    /// Anybody on the network could ask.
-    #[error("acs.api is {address}, which others reach: let acs.api_token_file name a token, or listen on 127.0.0.1")]
+    /// The address is not a loopback address, and there is no token.
+    #[error(
+        "acs.api {address} is not a loopback address: name a token with acs.api_token_file, or listen on 127.0.0.1"
+    )]
     Open {
-        /// The address.
+        /// Local address.
         address: SocketAddr,
     },
-    /// The token.
+    /// The token is missing or invalid.
     #[error("acs.api_token_file {}: {source}", file.display())]
     Token {
-        /// The file.
+        /// Path of the file.
         file: PathBuf,
-        /// Why.
+        /// Reason.
         source: BadToken,
     },
-    /// The directory of the token.
+    /// The directory of the token cannot be used.
     #[error("{0}")]
     Directory(#[from] store::Error),
-    /// One file of the two.
+    /// Only one of the two files is set.
     #[error("acs.api_certificate_file and acs.api_key_file go together: set both, or none")]
     Half,
-    /// The certificate or the key cannot be read.
+    /// The certificate or the private key cannot be read.
     #[error("{}: {source}", file.display())]
     Pem {
-        /// The file.
+        /// Path of the file.
         file: PathBuf,
-        /// Why.
+        /// Reason.
         source: rustls::pki_types::pem::Error,
     },
-    /// They do not serve.
+    /// The certificate and the private key cannot be used.
     #[error("acs.api_certificate_file and acs.api_key_file: {0}")]
     Tls(#[from] rustls::Error),
 }
 
-/// An address that does not answer yet.
+/// A bound address. Requests are answered from [`Listening::serve`] on.
 pub struct Listening {
     listener: TcpListener,
     access: Access,
@@ -126,7 +128,7 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Takes the address.
+    /// Reads token and certificate, and binds the address.
     pub async fn bind(settings: &Settings) -> Result<Self, Error> {
         let address = settings.address;
         let access = Access::new(gate(settings)?);
@@ -136,7 +138,7 @@ impl Listening {
             _ => return Err(Error::Half),
         };
         if tls.is_none() && !address.ip().is_loopback() {
-            tracing::warn!(%address, "the token of the HTTP interface travels in the clear; set acs.api_certificate_file");
+            tracing::warn!(%address, "the token of the HTTP API is sent in the clear; set acs.api_certificate_file");
         }
         let listener = TcpListener::bind(address).await.map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => Error::Busy { address },
@@ -145,7 +147,7 @@ impl Listening {
         Ok(Self { listener, access, tls, settings: settings.clone() })
     }
 
-    /// What reads token and certificates again, and puts them into force.
+    /// A handle that reads token and certificate again.
     pub fn renewal(&self) -> Renewal {
         let certificate = self.tls.as_ref().map(|tls| Arc::clone(&tls.certificate));
         Renewal { settings: self.settings.clone(), access: self.access.clone(), certificate }
@@ -157,7 +159,7 @@ impl Listening {
         self.listener.local_addr().ok().map(|address| format!("{scheme}://{address}"))
     }
 
-    /// Answers until the agent ends.
+    /// Answers requests until the agent stops.
     pub async fn serve(self, acs: Acs, counts: Connections) {
         let Self { listener, access, tls, .. } = self;
         let transport = tls.map_or(Transport::Plain, |tls| Transport::Tls(tls.acceptor));
@@ -175,13 +177,13 @@ impl Listening {
     }
 }
 
-/// What lets clients in, by the token as it is now.
+/// The access rule for the current token.
 fn gate(settings: &Settings) -> Result<Gate, Error> {
     let file = match &settings.token {
         Token::Made(file) => {
             if let Err(error) = token::make(file)? {
-                // A full disk stops no STUN server.
-                tracing::error!(file = %file.display(), %error, "nobody may use the HTTP interface: its token cannot be made");
+                // Not fatal: the STUN server works on a full disk as well.
+                tracing::error!(file = %file.display(), %error, "cannot create the API token; requests are refused");
                 return Ok(Gate::Closed);
             }
             file
@@ -193,7 +195,7 @@ fn gate(settings: &Settings) -> Result<Gate, Error> {
     token::read(file).map(Gate::Token).map_err(|source| Error::Token { file: file.clone(), source })
 }
 
-/// Token and certificates, which their owner may change while the agent runs.
+/// Reads token and certificate again, because they may change while the agent runs.
 pub struct Renewal {
     settings: Settings,
     access: Access,
@@ -201,30 +203,30 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// Reads them again, each by itself. What cannot be read, or does not serve, stays as it was.
+    /// Reads token and certificate again, independently of each other. One that cannot be read or used is not replaced.
     pub fn renew(&self) {
         match gate(&self.settings) {
             Ok(gate) => {
                 if self.access.change(gate) {
-                    tracing::info!("another token of the HTTP interface is in force");
+                    tracing::info!("token of the HTTP API changed");
                 }
             }
-            Err(error) => tracing::error!(%error, "the token of the HTTP interface stays as it was"),
+            Err(error) => tracing::error!(%error, "cannot renew the token of the HTTP API; the old one is kept"),
         }
         let Some(certificate) = &self.certificate else { return };
         let (Some(chain), Some(key)) = (&self.settings.certificate_file, &self.settings.key_file) else { return };
         match certified(chain, key) {
             Ok(key) => {
                 if certificate.change(key) {
-                    tracing::info!("another certificate of the HTTP interface is in force");
+                    tracing::info!("certificate of the HTTP API changed");
                 }
             }
-            Err(error) => tracing::error!(%error, "the certificate of the HTTP interface stays as it was"),
+            Err(error) => tracing::error!(%error, "cannot renew the certificate of the HTTP API; the old one is kept"),
         }
     }
 }
 
-/// TLS with a certificate that may be changed.
+/// TLS with a replaceable certificate.
 struct Tls {
     acceptor: TlsAcceptor,
     certificate: Arc<Certificate>,
@@ -241,12 +243,12 @@ impl Tls {
     }
 }
 
-/// The certificate that clients are shown.
+/// The certificate that is sent to clients.
 #[derive(Debug)]
 struct Certificate(RwLock<Arc<CertifiedKey>>);
 
 impl Certificate {
-    /// Shows another one from the next handshake on; whether it is another one.
+    /// Replaces the certificate from the next handshake on. Returns whether the new one differs from the old one.
     fn change(&self, key: CertifiedKey) -> bool {
         let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let is_other = current.cert != key.cert;
@@ -261,7 +263,7 @@ impl ResolvesServerCert for Certificate {
     }
 }
 
-/// A certificate with the key that belongs to it.
+/// Reads a certificate chain and its private key.
 fn certified(certificate_file: &Path, key_file: &Path) -> Result<CertifiedKey, Error> {
     let unread = |file: &Path| {
         let file = file.to_owned();
@@ -276,10 +278,10 @@ fn certified(certificate_file: &Path, key_file: &Path) -> Result<CertifiedKey, E
     Ok(CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider())?)
 }
 
-/// Answers a request when its turn comes, and in time, or says that it came too slowly.
+/// Limits the requests that are processed at a time, and answers 408 if a request takes longer than [`REQUEST`].
 pub(super) async fn in_time(State(turns): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
     let turn = turns.acquire().await;
-    let late = |_| Problem::request_timeout("the request did not come in time").into_response();
+    let late = |_| Problem::request_timeout("the request was not received in time").into_response();
     let response = timeout(REQUEST, next.run(request)).await.unwrap_or_else(late);
     drop(turn);
     response

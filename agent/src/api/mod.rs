@@ -1,12 +1,12 @@
-//! The HTTP interface of the ACS: JSON for the ACS beside which it runs.
+//! The HTTP API of `tr111 run acs`: JSON for the ACS that runs next to it.
 //!
 //! | module | does |
 //! | --- | --- |
-//! | `listener` | the address, TLS, and what clients may take: connections, bytes and time (`crate::http`) |
-//! | `access`, `token` | who may ask: the holder of the token, or without one whoever is on this machine |
-//! | `extract`, `problem` | what comes in, and what goes wrong (RFC 9457) |
-//! | `cpes`, `connection_requests`, `associations`, `events` | what may be asked |
-//! | `document` | the OpenAPI document, made of the same functions as the routes |
+//! | `listener` | address, TLS, and limits on connections, bytes and time (`crate::http`) |
+//! | `access`, `token` | access control: by the token, or without a token by the loopback address |
+//! | `extract`, `problem` | parsing of requests, and errors as problem details (RFC 9457) |
+//! | `cpes`, `connection_requests`, `associations`, `events` | the routes |
+//! | `document` | the OpenAPI document, generated from the routes |
 
 mod access;
 mod associations;
@@ -37,10 +37,10 @@ pub use token::{FILE as TOKEN_FILE, Token};
 use self::{access::Access, connection_requests::Jobs, problem::Problem};
 use crate::service::acs::Acs;
 
-/// Most bytes of a request's body: a table of 65,536 rows fits.
+/// Maximum bytes of a request's body. A table of 65,536 rows fits.
 const BODY: usize = 16 << 20;
 
-/// What every request works with.
+/// State that all routes share.
 #[derive(Clone, Debug)]
 struct Api {
     acs: Acs,
@@ -49,15 +49,15 @@ struct Api {
     document: axum::body::Bytes,
 }
 
-/// Everything that may be asked.
+/// All routes.
 fn router(acs: Acs, access: Access) -> Router {
     let (routes, document) = document::routes().split_for_parts();
-    // Plain data of our own always serialises.
+    // The document always serialises.
     let document = document.to_json().unwrap_or_default().into();
     routes
-        .fallback(async |uri: Uri| Problem::not_found(format!("there is nothing at {}", uri.path())))
+        .fallback(async |uri: Uri| Problem::not_found(format!("there is no resource {}", uri.path())))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| {
-            Problem::method_not_allowed(format!("{} cannot be asked with {method}", uri.path()))
+            Problem::method_not_allowed(format!("{} does not support the method {method}", uri.path()))
         })
         .layer(DefaultBodyLimit::max(BODY))
         .layer(middleware::from_fn_with_state(Arc::new(Semaphore::new(listener::AT_WORK)), listener::in_time))
@@ -66,7 +66,7 @@ fn router(acs: Acs, access: Access) -> Router {
         .with_state(Api { acs, jobs: Jobs::default(), document })
 }
 
-/// Refuses everything but the document while the registry cannot be read.
+/// Refuses all requests except for the OpenAPI document while the registry cannot be read.
 async fn readable(State(acs): State<Acs>, request: Request, next: Next) -> Response {
     match acs.readable() {
         Err(error) if request.uri().path() != document::PATH => Problem::from(error).into_response(),

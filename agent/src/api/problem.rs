@@ -1,4 +1,4 @@
-//! What goes wrong, as problem details (RFC 9457).
+//! Errors as problem details (RFC 9457).
 
 use std::collections::BTreeMap;
 
@@ -15,20 +15,19 @@ use utoipa::{
 use super::extract;
 use crate::service::acs;
 
-/// The media type of a problem.
 const MEDIA_TYPE: &str = "application/problem+json";
 
-/// Why something was not done (RFC 9457).
+/// Problem details (RFC 9457).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct Problem {
-    /// Always `about:blank`: the status says what kind it is.
+    /// Always `about:blank`: the status is the kind of the problem.
     #[serde(rename = "type")]
     kind: &'static str,
-    /// The status in words.
+    /// Reason phrase of the status.
     title: &'static str,
-    /// The status.
+    /// HTTP status code.
     status: u16,
-    /// What is wrong with this request.
+    /// Explanation for this request.
     detail: String,
 }
 
@@ -120,7 +119,7 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Problems of these statuses, for the document.
+/// Responses with these statuses, for the OpenAPI document.
 fn responses<const N: usize>(statuses: [(StatusCode, &str); N]) -> BTreeMap<String, RefOr<response::Response>> {
     let describe = |(status, description): (StatusCode, &str)| {
         let content = Content::builder().schema(Some(Problem::schema())).build();
@@ -130,63 +129,63 @@ fn responses<const N: usize>(statuses: [(StatusCode, &str); N]) -> BTreeMap<Stri
     statuses.into_iter().map(describe).collect()
 }
 
-/// What may go wrong with every request.
+/// Errors of all requests.
 pub(super) struct Always;
 
 impl IntoResponses for Always {
     fn responses() -> BTreeMap<String, RefOr<response::Response>> {
         responses([
-            (StatusCode::BAD_REQUEST, "The request is not understood."),
+            (StatusCode::BAD_REQUEST, "The request is malformed."),
             (StatusCode::UNAUTHORIZED, "The token is missing or wrong."),
             (
                 StatusCode::FORBIDDEN,
-                "A page of another origin asks; or no token is asked for, so the request has to be for this very machine.",
+                "A web page of another origin sent the request, or without a token its Host is not a loopback name.",
             ),
-            (StatusCode::REQUEST_TIMEOUT, "The request came too slowly."),
+            (StatusCode::REQUEST_TIMEOUT, "The request was not received in time."),
             (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "The store does not answer or cannot be read, or there are too many event streams.",
+                "The registry does not answer or cannot be read, or there are too many event streams.",
             ),
         ])
     }
 }
 
-/// What may go wrong with every body.
+/// Errors of requests with a body.
 pub(super) struct WithBody;
 
 impl IntoResponses for WithBody {
     fn responses() -> BTreeMap<String, RefOr<response::Response>> {
         responses([
             (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large."),
-            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body is not said to be JSON."),
-            (StatusCode::UNPROCESSABLE_ENTITY, "The body is JSON and does not hold what it should."),
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The Content-Type of the body is not application/json."),
+            (StatusCode::UNPROCESSABLE_ENTITY, "The body is JSON, but has an invalid form or value."),
         ])
     }
 }
 
-/// What may go wrong with something that has a name.
+/// Errors of requests for one named resource.
 pub(super) struct Named;
 
 impl IntoResponses for Named {
     fn responses() -> BTreeMap<String, RefOr<response::Response>> {
-        responses([(StatusCode::NOT_FOUND, "Nobody has this name.")])
+        responses([(StatusCode::NOT_FOUND, "There is no such resource.")])
     }
 }
 
-/// What may contradict what is known.
+/// Errors of requests that depend on the state of a CPE.
 pub(super) struct Conflicting;
 
 impl IntoResponses for Conflicting {
     fn responses() -> BTreeMap<String, RefOr<response::Response>> {
-        responses([(StatusCode::CONFLICT, "What is known contradicts, or is not enough.")])
+        responses([(StatusCode::CONFLICT, "The state of the CPE does not allow the request, or the name is taken.")])
     }
 }
 
-/// What may be more than is done at a time.
+/// Errors of requests that start jobs.
 pub(super) struct TooMany;
 
 impl IntoResponses for TooMany {
     fn responses() -> BTreeMap<String, RefOr<response::Response>> {
-        responses([(StatusCode::TOO_MANY_REQUESTS, "Too much is done already.")])
+        responses([(StatusCode::TOO_MANY_REQUESTS, "The maximum number of jobs is running.")])
     }
 }

@@ -1,4 +1,4 @@
-//! The token of the HTTP interface: where it is, and its first one.
+//! The token of the HTTP API: its file, and the creation of the first token.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -14,40 +14,40 @@ use crate::{
     random, store,
 };
 
-/// Name of the file in `state_dir`.
+/// Name of the token file in `state_dir`.
 pub const FILE: &str = "api.token";
-/// Fewest bytes of a token: 16 random ones are out of reach for guessing.
+/// Minimum bytes of a token. 16 random bytes cannot be guessed.
 const LEAST: usize = 16;
 
-/// Where the token is.
+/// Location of the token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Token {
-    /// In this file of `state_dir`, which is made at the first start.
+    /// A file in `state_dir`, created at the first start.
     Made(PathBuf),
-    /// In a file of the operator's.
+    /// A file of the operator.
     Named(PathBuf),
-    /// There is none: whoever is on this machine may ask.
+    /// No token: every local user has access.
     None,
 }
 
-/// Why a token does not serve.
+/// The token cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BadToken {
     /// The file cannot be read.
     #[error("{0}")]
     Unreadable(#[from] io::Error),
-    /// Anybody guesses it.
-    #[error("a token has at least {LEAST} bytes; make one with: openssl rand -hex 32")]
+    /// The token is so short that it could be guessed.
+    #[error("a token has at least {LEAST} bytes; create one with: openssl rand -hex 32")]
     Short,
-    /// No header carries it.
-    #[error("a token is one line of printable ASCII characters without blanks")]
+    /// The token contains characters that an HTTP header cannot carry.
+    #[error("a token is one line of printable ASCII characters without spaces")]
     Unprintable,
 }
 
-/// The token in a file.
+/// Reads the token in a file.
 pub(super) fn read(file: &Path) -> Result<Box<[u8]>, BadToken> {
     let text = fs::read(file)?;
-    // Editors end the last line.
+    // Editors add a newline at the end.
     let token = text.trim_ascii_end();
     if token.len() < LEAST {
         return Err(BadToken::Short);
@@ -56,15 +56,15 @@ pub(super) fn read(file: &Path) -> Result<Box<[u8]>, BadToken> {
         return Err(BadToken::Unprintable);
     }
     if fs::metadata(file)?.mode() & 0o004 != 0 {
-        tracing::warn!(file = %file.display(), "every user of this machine may read the token of the HTTP interface");
+        tracing::warn!(file = %file.display(), "every user of this machine can read the token of the HTTP API");
     }
     Ok(token.into())
 }
 
-/// Makes the first token, unless there is one. Its directory is made as well, unless it exists.
+/// Creates the token and its directory, unless they exist. The inner result is that of writing the file.
 ///
 /// # Errors
-/// Others may write into the directory.
+/// Other users may write to the directory.
 pub(super) fn make(file: &Path) -> Result<io::Result<()>, store::Error> {
     make_for(file, group())
 }
@@ -77,7 +77,7 @@ fn make_for(file: &Path, group: Option<Gid>) -> Result<io::Result<()>, store::Er
     }
     let made = write(file, group);
     if made.is_ok() {
-        tracing::info!(file = %file.display(), "token of the HTTP interface made");
+        tracing::info!(file = %file.display(), "token of the HTTP API created");
         if let Some(group) = group {
             let_in(directory, group, is_ours);
         }
@@ -85,7 +85,7 @@ fn make_for(file: &Path, group: Option<Gid>) -> Result<io::Result<()>, store::Er
     Ok(made)
 }
 
-/// Writes a token that nobody knows, all of it or nothing.
+/// Writes a random token. The file is complete, or it does not exist.
 fn write(file: &Path, group: Option<Gid>) -> io::Result<()> {
     let token = random::bytes::<32>()?.map(|byte| format!("{byte:02x}")).concat();
     let new = file.with_extension("token.new");
@@ -96,10 +96,10 @@ fn write(file: &Path, group: Option<Gid>) -> io::Result<()> {
     let mut open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     writeln!(open, "{token}")?;
     if let Some(group) = group {
-        // The group first: the mode is never wider than what it is meant for.
+        // Set the group before the mode, so that no other group can read the file at any time.
         let given = fchown(&open, None, Some(group.as_raw()));
         if let Err(error) = given.and_then(|()| open.set_permissions(Permissions::from_mode(0o640))) {
-            tracing::warn!(%error, group = GROUP, "only this user may read the token of the HTTP interface");
+            tracing::warn!(%error, group = GROUP, "cannot make the token of the HTTP API readable for the group");
         }
     }
     open.sync_all()?;
@@ -107,7 +107,8 @@ fn write(file: &Path, group: Option<Gid>) -> io::Result<()> {
     file.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
-/// Lets members of the group reach the file in a directory of ours, and list nothing. Another directory stays as it is.
+/// Lets members of the group enter the directory but not list it, if `is_ours`: the agent created the directory.
+/// Another directory is not changed.
 fn let_in(directory: &Path, group: Gid, is_ours: bool) {
     let group = group.as_raw();
     let reach = || -> io::Result<bool> {
@@ -121,8 +122,8 @@ fn let_in(directory: &Path, group: Gid, is_ours: bool) {
     if !reach().unwrap_or(false) {
         let directory = directory.display();
         tracing::warn!(
-            "members of the group {GROUP} cannot reach the token of the HTTP interface: \
-             `chgrp {GROUP} {directory} && chmod g+x {directory}` lets them"
+            "members of the group {GROUP} cannot read the token of the HTTP API; to permit it: \
+            `chgrp {GROUP} {directory} && chmod g+x {directory}`"
         );
     }
 }
@@ -158,7 +159,7 @@ mod tests {
         let file = directory.path().join("state").join(FILE);
         make_for(&file, Some(getegid())).expect("a directory").expect("written");
         assert_eq!((mode(&file), mode(file.parent().expect("a parent"))), (0o640, 0o710));
-        // An existing directory keeps its mode, and an existing token, too.
+        // An existing directory and an existing token keep their modes.
         let kept = directory.path().join("kept");
         fs::create_dir(&kept).expect("a directory");
         fs::set_permissions(&kept, Permissions::from_mode(0o700)).expect("mine");
