@@ -1,6 +1,8 @@
-//! The registry in a file of this machine, beside the store of the other roles: each group is on the disk before anybody is
-//! told, and a full disk is tried again. A file that cannot be read at the start is left as it is, because passwords cannot be
-//! learned anew. One that is damaged while the agent runs is moved aside and written again from memory.
+//! The registry in a local file in `state_dir`.
+//!
+//! A group of changes is synced to disk before the result is returned. Writes to a full disk are tried again. A file
+//! that cannot be read at the start is not changed, because passwords cannot be learned again. A file that becomes
+//! damaged while the agent runs is moved aside and rewritten from memory.
 
 use std::{
     fs::{self, File},
@@ -27,49 +29,50 @@ use crate::store::{self, DeferredFile};
 
 /// Name of the file in `state_dir`.
 pub const FILE: &str = "registry.redb";
-/// Layout of the tables.
+/// Version of the table layout.
 const SCHEMA: u64 = 2;
-/// The layout before: records of version 1, and one number below which nobody was given a `ts`.
+/// Version 1 of the table layout: records of version 1, and one last `ts` for all CPEs.
 const FIRST_SCHEMA: u64 = 1;
 
-/// Name to everything else of a CPE.
+/// Name of a CPE to its record.
 const CPES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("cpes");
-/// Associations, of which only their owner knows more.
+/// Associations. Only their owner knows the format of keys and values.
 const ASSOCIATIONS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("associations");
-/// Name of a CPE to the last `ts` that was given to it (T-54).
+/// Name of a CPE to the last reserved `ts` (T-54).
 const TIMESTAMPS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("timestamps");
-/// Signed requests that were accepted, in two generations.
+/// Accepted signed requests, in two generations.
 const SIGNED_RECENT: TableDefinition<'_, u64, ()> = TableDefinition::new("signed_recent");
 const SIGNED_OLDER: TableDefinition<'_, u64, ()> = TableDefinition::new("signed_older");
-/// Name to number.
+/// Named numbers.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-/// Layout of the tables.
+/// Name of the version of the table layout.
 const META_SCHEMA: &str = "schema";
-/// The last time that was known to be good ([`Change::GoodTime`]).
+/// Name of the last time at which the clock was known to be correct ([`Change::GoodTime`]).
 const META_GOOD_TIME: &str = "good_time";
-/// In [`FIRST_SCHEMA`], the highest `ts` that was ever given.
+/// Name of the highest `ts` of all CPEs, in [`FIRST_SCHEMA`] only.
 const META_TIMESTAMP: &str = "timestamp";
 
-/// The open file.
+/// The registry in a file.
 #[derive(Debug)]
 pub struct Embedded {
     path: PathBuf,
-    /// `None` after a failure: the database takes nothing more until it is opened again.
+    /// `None` after a failure. The database must then be opened again.
     database: Option<Database>,
-    /// What a file holds that cannot be written, until it is read.
+    /// Copy of a file that cannot be written, until [`BindingStore::load`] has read it.
     read_only: Option<Database>,
-    /// The file, which stays as it is until all of it is read.
+    /// Handle to the file. The file is not changed until [`BindingStore::load`] has read it.
     deferred: Option<DeferredFile>,
-    /// Signed requests of one generation.
+    /// Maximum signed requests of a generation.
     generation: u64,
     encryption: Encryption,
 }
 
 impl Embedded {
-    /// Opens the file in `directory`, which is made if need be. Passwords are kept as `encryption` says.
+    /// Opens the file in `directory`, and creates both if they do not exist. `encryption` applies to the passwords of
+    /// CPEs.
     ///
     /// # Errors
-    /// It cannot be had, or cannot be read ([`store::Error::is_unreadable`]): the file is as it was then.
+    /// The file cannot be opened, or it cannot be read ([`store::Error::is_unreadable`]). It is not changed then.
     pub fn open(directory: &Path, encryption: Encryption) -> Result<Self, store::Error> {
         store::create(directory)?;
         let path = directory.join(FILE);
@@ -77,12 +80,12 @@ impl Embedded {
             Ok(Opened { database, file }) => {
                 Ok(Self { deferred: Some(file), ..Self::new(path, Some(database), encryption) })
             }
-            // A full disk, or one that became read-only: what it holds counts all the same.
+            // The disk is full or read-only. Use the content of the file nevertheless.
             Err(error @ (store::Error::System { .. } | store::Error::Database { .. })) if path.exists() => {
                 let copy = panic::catch_unwind(|| store::copy_in_memory(&path)).ok().flatten();
                 let Some(copy) = copy else { return Err(error) };
                 layout(&path, &copy)?;
-                tracing::error!(%error, "the registry cannot be written: the agent goes on and tries again");
+                tracing::error!(%error, "cannot write the registry; the agent continues and tries again");
                 Ok(Self { read_only: Some(copy), ..Self::new(path, None, encryption) })
             }
             Err(error) => Err(error),
@@ -94,12 +97,12 @@ impl Embedded {
         Self { path, database, read_only: None, deferred: None, generation, encryption }
     }
 
-    /// The file.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Lets the database do something; afterwards it is to be opened again if that failed.
+    /// Runs an operation on the database. After a failure the next operation opens the database again.
     fn with<T>(&mut self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, Failure> {
         let database = match self.database.take() {
             Some(database) => database,
@@ -126,7 +129,11 @@ impl Embedded {
             }
             Err(error @ store::Error::Damaged { .. }) => {
                 let aside = store::move_aside(&self.path).map_err(unavailable)?;
-                tracing::error!(%error, "the registry is written anew from memory; the old file is now {}", aside.display());
+                tracing::error!(
+                    %error,
+                    moved_to = %aside.display(),
+                    "the registry is damaged; it was moved aside and is rewritten from memory"
+                );
                 let opened = open(&self.path).and_then(|opened| opened.release(&self.path));
                 self.database = Some(opened.map_err(unavailable)?);
                 Err(Failure::Emptied)
@@ -144,16 +151,16 @@ impl BindingStore for Embedded {
         if is_in_clear && self.encryption.is_on() && self.deferred.is_some() {
             match store::guard(&self.path, || encrypt(&self.path, database, &self.encryption)) {
                 Ok(encrypted) => {
-                    tracing::info!("the passwords of the registry are encrypted from now on");
+                    tracing::info!("encrypted the passwords in the registry");
                     (self.database, self.deferred) = (Some(encrypted), None);
                     return Ok(());
                 }
-                Err(error) => tracing::error!(%error, "passwords of the registry stay in clear until they are written"),
+                Err(error) => tracing::error!(%error, "cannot encrypt the passwords in the registry"),
             }
         }
         if let Some(Err(error)) = self.deferred.take().map(|file| file.release()) {
             self.database = None;
-            tracing::error!(%error, "the registry cannot be written: the agent goes on and tries again");
+            tracing::error!(%error, "cannot write the registry; the agent continues and tries again");
         }
         Ok(())
     }
@@ -177,26 +184,26 @@ impl BindingStore for Embedded {
     }
 }
 
-/// A database of a layout that this program knows.
+/// A database with a supported layout.
 struct Opened {
     database: Database,
-    /// Its file, which is as it was.
+    /// Handle to the file. The file was not changed.
     file: DeferredFile,
 }
 
 impl Opened {
-    /// The database, whose file may change from now on.
+    /// Permits changes of the file and returns the database.
     fn release(self, path: &Path) -> Result<Database, store::Error> {
         self.file.release().map_err(|error| store::classify(path, error))?;
         Ok(self.database)
     }
 }
 
-/// Opens the file, which is made if need be.
+/// Opens the file, and creates it if it does not exist.
 fn open(path: &Path) -> Result<Opened, store::Error> {
     match fs::metadata(path) {
-        // A new file comes into being with its tables, so this one was cut.
-        Ok(metadata) if metadata.len() == 0 => return Err(damaged(path, "it is empty")),
+        // A new file is created together with its tables, so this file was truncated.
+        Ok(metadata) if metadata.len() == 0 => return Err(damaged(path, "the file is empty")),
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => create(path)?,
         Err(error) => return Err(store::classify(path, error)),
@@ -211,15 +218,15 @@ fn open(path: &Path) -> Result<Opened, store::Error> {
     })
 }
 
-/// The layout of the tables, if this program knows it; nothing where there are none.
+/// Version of the table layout. `None` if there are no tables. Fails if this program does not support the version.
 fn layout(path: &Path, database: &Database) -> Result<Option<u64>, store::Error> {
     let classify = |error| store::classify(path, error);
     match number(database, META_SCHEMA).map_err(classify)? {
         known @ Some(SCHEMA | FIRST_SCHEMA) => Ok(known),
         Some(other) => Err(store::other_layout(path, other, SCHEMA)),
-        // An earlier version made it and had nothing to write.
+        // An earlier version of the agent created the file and wrote nothing.
         None if is_bare(database).map_err(classify)? => Ok(None),
-        None => Err(damaged(path, "it names no layout")),
+        None => Err(damaged(path, "the version of the layout is missing")),
     }
 }
 
@@ -227,19 +234,19 @@ fn damaged(path: &Path, reason: &str) -> store::Error {
     store::Error::Damaged { path: path.to_owned(), reason: reason.to_owned() }
 }
 
-/// Makes the file with its tables, in one step. Another process that does the same at the same time is no error.
+/// Creates the file with its tables, atomically. If another process creates it at the same time, that is not an error.
 fn create(path: &Path) -> Result<(), store::Error> {
     make(path, put_in_place, |database| write(database, &[], &Encryption::default()).map(drop)).map(drop)
 }
 
-/// Makes the file anew with everything that is in `database`, and its passwords encrypted: in the old file they would stay in
-/// pages that are free.
+/// Replaces the file by a new one with the content of `database` and encrypted passwords. In the old file, plain
+/// passwords would remain in free pages.
 fn encrypt(path: &Path, database: &Database, encryption: &Encryption) -> Result<Database, store::Error> {
     let replace = |new: &Path, path: &Path| fs::rename(new, path);
     make(path, replace, |new| {
         let (from, to) = (database.begin_read()?, new.begin_write()?);
         copy(&from, &to, CPES, |name, bytes| {
-            // All of them were read a moment ago.
+            // The records were just read, so decoding does not fail.
             let record = record::decode(name, bytes, encryption).ok();
             record.map_or_else(|| bytes.to_vec(), |record| record::encode(&record, encryption))
         })?;
@@ -296,7 +303,7 @@ fn copy_signed(
     Ok(result?)
 }
 
-/// Makes a database beside the file at `path`, has it filled and put in place by `put`.
+/// Creates a database next to the file at `path`, fills it with `fill` and moves it to `path` with `put`.
 fn make(
     path: &Path,
     put: impl FnOnce(&Path, &Path) -> io::Result<()>,
@@ -305,7 +312,7 @@ fn make(
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".new-{}", std::process::id()));
     let new = PathBuf::from(name);
-    // What a process of the same number left when it was killed here.
+    // A killed process with the same process id may have left this file.
     let _ = fs::remove_file(&new);
     let made = store::guard(&new, || {
         let database = store::database(&new)?;
@@ -318,24 +325,24 @@ fn make(
     made
 }
 
-/// Gives the file `new` the name `path`, if no file has it.
+/// Links the file `new` to `path`, unless `path` exists.
 fn put_in_place(new: &Path, path: &Path) -> io::Result<()> {
     match fs::hard_link(new, path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        // A file system without links.
+        // The file system has no hard links.
         Err(_) => fs::rename(new, path),
         Ok(()) => Ok(()),
     }
 }
 
-/// Whether there is no table at all.
+/// Whether the database has no tables.
 fn is_bare(database: &Database) -> Result<bool, redb::Error> {
     Ok(database.begin_read()?.list_tables()?.next().is_none())
 }
 
-/// Brings a file of [`FIRST_SCHEMA`] to [`SCHEMA`], all of it or nothing.
+/// Upgrades a file from [`FIRST_SCHEMA`] to [`SCHEMA`], in one transaction.
 fn upgrade(database: &Database) -> Result<Result<(), RecordError>, redb::Error> {
-    // What was written before had no encryption.
+    // Records of the first layout are not encrypted.
     let plain = Encryption::default();
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
@@ -359,7 +366,7 @@ fn upgrade(database: &Database) -> Result<Result<(), RecordError>, redb::Error> 
     Ok(Ok(()))
 }
 
-/// A number of [`META`].
+/// Reads a number from [`META`].
 fn number(database: &Database, name: &str) -> Result<Option<u64>, redb::Error> {
     match database.begin_read()?.open_table(META) {
         Ok(table) => Ok(table.get(name)?.map(|value| value.value())),
@@ -368,10 +375,10 @@ fn number(database: &Database, name: &str) -> Result<Option<u64>, redb::Error> {
     }
 }
 
-/// Takes a key and a value.
+/// Callback for a key and its value.
 type Each<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), RecordError> + 'a;
 
-/// Reads everything, and says whether there are passwords in clear.
+/// Reports the complete content. Returns whether there are unencrypted passwords.
 fn read(
     path: &Path,
     database: &Database,
@@ -388,7 +395,7 @@ fn read(
     let rows = |table, each: &mut Each<'_>| {
         let table = match transaction.open_table(table) {
             Ok(table) => table,
-            // Tables that are not there yet read as empty.
+            // A missing table reads as empty.
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
             Err(error) => return Err(classify(error.into())),
         };
@@ -442,10 +449,10 @@ fn read_signed(
     Ok(())
 }
 
-/// Writes requests into the recent generation. Where it is full, it becomes the older one.
+/// Adds requests to the recent generation. A full recent generation replaces the older one.
 fn remember(database: &Database, requests: &[Fingerprint], generation: u64) -> Result<Vec<bool>, redb::Error> {
     let mut transaction = database.begin_write()?;
-    // fsync before an answer leaves.
+    // fsync before a response is sent.
     transaction.set_durability(Durability::Immediate)?;
     let mut known = Vec::with_capacity(requests.len());
     let is_full = {
@@ -468,7 +475,7 @@ type Outcomes = Vec<Result<(), Taken>>;
 
 fn write(database: &Database, groups: &[&[Change]], encryption: &Encryption) -> Result<Outcomes, redb::Error> {
     let mut transaction = database.begin_write()?;
-    // fsync before `commit` returns: power loss costs nothing that was told.
+    // fsync before `commit` returns, so that a power loss does not lose acknowledged changes.
     transaction.set_durability(Durability::Immediate)?;
     let mut outcomes = Outcomes::with_capacity(groups.len());
     {
@@ -482,7 +489,7 @@ fn write(database: &Database, groups: &[&[Change]], encryption: &Encryption) -> 
     Ok(outcomes)
 }
 
-/// Gives each CPE a `ts` that is greater than its last one.
+/// Reserves for each CPE a `ts` that is greater than its last one.
 fn reserve(database: &Database, wanted: &[Wanted], now: UnixTime) -> Result<Vec<u64>, redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
@@ -502,7 +509,7 @@ fn reserve(database: &Database, wanted: &[Wanted], now: UnixTime) -> Result<Vec<
 
 type Table<'a> = redb::Table<'a, &'static [u8], &'static [u8]>;
 
-/// The tables, to be written.
+/// The tables, open for writing.
 struct Tables<'a> {
     cpes: Table<'a>,
     associations: Table<'a>,
@@ -522,7 +529,7 @@ impl<'a> Tables<'a> {
         })
     }
 
-    /// A group that is refused takes back what it wrote.
+    /// Writes a group of changes. A refused group is rolled back.
     fn write_group(&mut self, group: &[Change]) -> Result<Result<(), Taken>, redb::Error> {
         let mut written: Vec<(&Short, Option<Vec<u8>>)> = Vec::new();
         for change in group {
@@ -531,10 +538,10 @@ impl<'a> Tables<'a> {
                 continue;
             };
             let before = self.cpes.get(&**name)?.map(|bytes| bytes.value().to_vec());
-            // What cannot be read was refused when the file was opened; what came since was written by this program.
+            // All records can be decoded: they were read at the start, or this process wrote them.
             let known = before.as_deref().and_then(|bytes| record::decode(name, bytes, self.encryption).ok());
             let is_new = before.is_none();
-            // Nobody else writes, so nothing has to be numbered.
+            // There is one writer only, so writes need no revision numbers.
             let after = match record::apply(change, known, Stamp::default()) {
                 Ok(after) => after,
                 Err(taken) => {
@@ -559,7 +566,7 @@ impl<'a> Tables<'a> {
         Ok(Ok(()))
     }
 
-    /// A change that is about no record of a CPE.
+    /// Writes a change that does not concern the record of a CPE.
     fn write_other(&mut self, change: &Change) -> Result<(), redb::Error> {
         match change {
             Change::Association(key, Some(value)) => drop(self.associations.insert(&**key, &**value)?),
@@ -572,7 +579,7 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    /// Writes a CPE that was not there, and the `ts` that somebody knows of it.
+    /// Writes a new CPE, and its last `ts` if known.
     fn create(&mut self, record: &Record) -> Result<(), redb::Error> {
         let cpe = &record.cpe;
         self.put(&cpe.name, Some(&record::encode(record, self.encryption)))?;
@@ -582,7 +589,7 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    /// Writes the record of a CPE. Where there is none, its `ts` goes too.
+    /// Writes the record of a CPE. `None` removes the record and the last `ts`.
     fn put(&mut self, name: &Short, record: Option<&[u8]>) -> Result<(), redb::Error> {
         if let Some(record) = record {
             self.cpes.insert(&**name, record)?;
@@ -598,8 +605,8 @@ impl<'a> Tables<'a> {
 mod tests {
     use super::*;
 
-    /// A file of the layout before: CPEs with their last `ts`, and one number for all. The number was the `ts` of the future
-    /// that one CPE was sent once.
+    /// Creates a file of the first layout: CPEs with their last `ts`, and the highest `ts` of all CPEs, which is far in
+    /// the future.
     fn first(path: &Path) {
         let database = store::database(path).expect("a database");
         let transaction = database.begin_write().expect("a transaction");
@@ -617,7 +624,8 @@ mod tests {
         transaction.commit().expect("written");
     }
 
-    /// T-54: a file of the version before is read, with the `ts` of each CPE, and the one of all is forgotten.
+    /// T-54: a file of the first layout is read with the last `ts` of each CPE. The highest `ts` of all CPEs is
+    /// dropped.
     #[test]
     fn a_file_of_the_first_layout_is_upgraded() {
         let directory = tempfile::tempdir().expect("a directory");
@@ -647,14 +655,14 @@ mod tests {
         entries.any(|name| name.to_string_lossy().contains(".damaged-"))
     }
 
-    /// A file that is damaged or lost while the agent runs is made anew, and the owner of the CPEs is told.
+    /// A file that is damaged or removed while the agent runs is created again, and the failure says so.
     #[test]
     fn a_file_that_is_lost_while_it_is_in_use_is_made_anew() {
         let directory = tempfile::tempdir().expect("a directory");
         let mut store = Embedded::open(directory.path(), Encryption::default()).expect("opens");
         store.load(&mut |_| {}).expect("reads");
         for is_damaged in [false, true] {
-            // As after a write that failed: the database has to be opened again.
+            // As after a failed write, the database must be opened again.
             store.database = None;
             if is_damaged {
                 fs::write(store.path(), b"no database".repeat(1_000)).expect("writable");
@@ -667,7 +675,7 @@ mod tests {
         }
     }
 
-    /// T-67: signed requests are remembered over a restart, the last generation at least, and two at most.
+    /// T-67: signed requests are remembered across a restart: at least the last generation, at most two.
     #[test]
     fn signed_requests_are_remembered_in_bounded_space() {
         let directory = tempfile::tempdir().expect("a directory");
@@ -698,7 +706,7 @@ mod tests {
         }
     }
 
-    /// Two agents do not share the file, before it is read and after.
+    /// Two agents cannot open the file at the same time, neither before it is read nor after.
     #[test]
     fn a_second_agent_is_told_that_the_file_is_in_use() {
         let directory = tempfile::tempdir().expect("a directory");
@@ -710,7 +718,7 @@ mod tests {
         }
     }
 
-    /// A file of a newer version that appears while the agent runs is not touched.
+    /// A file of a newer version that appears while the agent runs is not changed.
     #[test]
     fn a_file_of_a_newer_version_is_not_written() {
         let directory = tempfile::tempdir().expect("a directory");

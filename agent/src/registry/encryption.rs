@@ -1,9 +1,10 @@
-//! Passwords of CPEs at rest.
+//! Encryption of the passwords of CPEs at rest.
 //!
-//! Where a key is given, the passwords of a record are encrypted by ChaCha20-Poly1305 (RFC 8439) under a key that HKDF
-//! (RFC 5869) makes of it. The name of the CPE is authenticated with them, so that nobody can give a CPE the passwords of
-//! another one. The nonce is an HMAC over name and passwords, under another key: equal passwords of one CPE are equal bytes,
-//! so a record that did not change is not written again, and no nonce meets two texts.
+//! If a key is configured, the passwords of a record are encrypted with ChaCha20-Poly1305 (RFC 8439) under a key that
+//! is derived from it by HKDF (RFC 5869). The name of the CPE is additional authenticated data, so that the passwords
+//! of one CPE cannot be moved to another. The nonce is an HMAC over the name and the passwords under a second derived
+//! key. So equal passwords of a CPE have equal ciphertexts, an unchanged record is not written again, and no nonce is
+//! used for two plaintexts.
 
 use std::{fmt, fs, io, path::Path, sync::Arc};
 
@@ -13,12 +14,12 @@ use ring::{
     hmac::{self, HMAC_SHA256},
 };
 
-/// Bytes of a key.
+/// Bytes of the configured key.
 const KEY: usize = 32;
 /// Bytes of [`Encryption::id`].
 const ID: usize = 16;
 
-/// How passwords are kept: in clear, which is the default, or encrypted. Cheap to clone.
+/// Whether and under which key passwords are encrypted. The default is no encryption. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Encryption(Option<Arc<Keys>>);
 
@@ -28,17 +29,17 @@ struct Keys {
     id: [u8; ID],
 }
 
-/// Why a key does not serve.
+/// The key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BadKey {
     /// The file cannot be read.
     #[error("{0}")]
     Unreadable(#[from] io::Error),
-    /// It holds something else.
-    #[error("a key is one line of 64 hexadecimal digits; make one with: openssl rand -hex 32")]
+    /// The file does not contain 64 hexadecimal digits.
+    #[error("a key is one line of 64 hexadecimal digits; create one with: openssl rand -hex 32")]
     Form,
-    /// The cryptographic library refuses.
-    #[error("no key can be made of it")]
+    /// The cryptographic library refuses the key.
+    #[error("the cryptographic library refuses the key")]
     Refused,
 }
 
@@ -48,24 +49,24 @@ impl From<ring::error::Unspecified> for BadKey {
     }
 }
 
-/// Why passwords cannot be read.
+/// The passwords of a record cannot be decrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Sealed {
-    /// No key was given.
-    #[error("its passwords are encrypted, and acs.registry_encryption_key_file names no key")]
+    /// No key is configured.
+    #[error("passwords are encrypted, but acs.registry_encryption_key_file is not set")]
     NoKey,
-    /// Another key was given, or somebody changed them.
+    /// The passwords are encrypted under another key, or were modified.
     #[error(
-        "its passwords are encrypted under another key than that of acs.registry_encryption_key_file, or were changed"
+        "passwords are encrypted under another key than that of acs.registry_encryption_key_file, or were modified"
     )]
     WrongKey,
 }
 
 impl Encryption {
-    /// Under the key in a file: 64 hexadecimal digits.
+    /// Encryption under the key in a file, which contains 64 hexadecimal digits.
     pub fn read(file: &Path) -> Result<Self, BadKey> {
         let text = fs::read(file)?;
-        // Editors end the last line.
+        // Editors add a newline at the end.
         let key = hexadecimal(text.trim_ascii_end()).ok_or(BadKey::Form)?;
         let secret = hkdf::Salt::new(HKDF_SHA256, b"tr111 registry").extract(&key);
         let passwords: UnboundKey = secret.expand(&[b"passwords"], &CHACHA20_POLY1305)?.into();
@@ -80,12 +81,12 @@ impl Encryption {
         self.0.is_some()
     }
 
-    /// Text that only this key has, and that tells nothing of it.
+    /// Identifier of the key. It does not disclose the key.
     pub(super) fn id(&self) -> Option<[u8; ID]> {
         self.0.as_ref().map(|keys| keys.id)
     }
 
-    /// Encrypts the `passwords` of the CPE `name`, if there is a key.
+    /// Encrypts the `passwords` of the CPE `name`. `None` without a key.
     pub(super) fn seal(&self, name: &[u8], passwords: &[u8]) -> Option<Vec<u8>> {
         let keys = self.0.as_ref()?;
         let mut nonce = hmac::Context::with_key(&keys.nonces);
@@ -100,12 +101,12 @@ impl Encryption {
             Aad::from(name),
             &mut sealed[NONCE_LEN..],
         );
-        // It fails for texts of many gigabytes only.
+        // Encryption fails only for plaintexts of many gigabytes.
         sealed.extend(tag.ok()?.as_ref());
         Some(sealed)
     }
 
-    /// What [`Encryption::seal`] encrypted.
+    /// Decrypts the result of [`Encryption::seal`].
     pub(super) fn open(&self, name: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Sealed> {
         let keys = self.0.as_ref().ok_or(Sealed::NoKey)?;
         let (nonce, text) = sealed.split_first_chunk().ok_or(Sealed::WrongKey)?;
@@ -139,7 +140,7 @@ fn hexadecimal(text: &[u8]) -> Option<[u8; KEY]> {
     Some(key)
 }
 
-/// Without the key.
+/// Omits the key.
 impl fmt::Debug for Encryption {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Encryption({})", if self.is_on() { "on" } else { "off" })
@@ -156,7 +157,7 @@ mod tests {
         Encryption::read(file.path())
     }
 
-    /// Passwords come back under their key and name alone, and show in nothing that is kept.
+    /// Passwords can be decrypted only with their key and name. The ciphertext does not contain the plaintext.
     #[test]
     fn passwords_are_read_with_their_key_only() {
         let one = key(&format!("{}\n", "0f".repeat(32))).expect("a key");
@@ -177,7 +178,7 @@ mod tests {
         assert_eq!((Encryption::default().seal(b"a", b"b"), Encryption::default().id()), (None, None));
     }
 
-    /// Equal passwords of one CPE are equal bytes; of two CPEs they are not.
+    /// Equal passwords have equal ciphertexts for one CPE, and different ones for two CPEs.
     #[test]
     fn what_did_not_change_is_the_same() {
         let one = key(&"Aa".repeat(32)).expect("a key");

@@ -1,5 +1,4 @@
-//! Between whoever has the CPEs in memory and the store: a thread that writes what it is given, as much at a time as has
-//! come while it wrote.
+//! A thread that writes changes to the store. Changes that arrive during a write are written together in the next one.
 
 use std::{
     collections::VecDeque,
@@ -27,32 +26,32 @@ use crate::essential;
 /// Pause before a store that failed is tried again; doubles up to [`LONGEST_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-/// Batches of news that wait for their reader. A reader that is slower holds up the follower and nobody else.
+/// Capacity of the channel of news, in batches. A slow reader blocks the follower only.
 const NEWS: usize = 64;
 
-/// Whether the store works.
+/// Whether the store can be written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Health {
-    /// It does.
+    /// The store can be written.
     #[default]
     Working,
-    /// It does not: what is learned waits in memory, and a crash would lose it.
+    /// The store cannot be written. Changes learned from CPEs wait in memory, and a crash would lose them.
     Failing {
-        /// Why.
+        /// Reason.
         reason: String,
     },
 }
 
-/// Why something is not kept.
+/// A change was not written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// STUN-21.
+    /// The name of a new CPE is taken (STUN-21).
     #[error(transparent)]
     Taken(#[from] Taken),
-    /// The store holds something under this name that cannot be read, and that is not written over.
+    /// The record of the CPE cannot be read. It is not overwritten.
     #[error("the record of {} cannot be read: {}", String::from_utf8_lossy(&.0.name).escape_debug(), .0.reason)]
     Unreadable(Unreadable),
-    /// The store is away.
+    /// The store is unavailable.
     #[error("the registry cannot be written: {0}")]
     Unavailable(String),
     /// The store is slower than what is asked of it.
@@ -60,27 +59,27 @@ pub enum Refused {
     Busy,
 }
 
-/// A registry as it was found.
+/// The content of a store, and the journal for it.
 #[derive(Debug)]
 pub struct Opened {
-    /// What takes changes.
+    /// Handle for changes.
     pub journal: Journal,
-    /// Every CPE.
+    /// All CPEs.
     pub registry: Registry,
-    /// Every association, by its key.
+    /// Keys and values of all associations.
     pub associations: Vec<(Short, Box<[u8]>)>,
-    /// The last time that was known to be good.
+    /// The last time at which the clock was known to be correct.
     pub good_time: Option<UnixTime>,
-    /// Records that cannot be read, which are left alone.
+    /// Records that cannot be read. They are not changed.
     pub unreadable: Vec<Unreadable>,
-    /// Signed requests that were accepted, in the order of [`tr111_core::acs::Server::remember`].
+    /// Accepted signed requests, in the order that [`tr111_core::acs::Server::remember`] needs.
     pub signed: Vec<Fingerprint>,
-    /// What others change from now on, and what was lost; for [`follow`].
+    /// Later changes of other servers, and losses of the store. Input of [`follow`].
     pub news: mpsc::Receiver<Vec<News>>,
 }
 
-/// Takes changes to the store. All copies are the same one; with the last one the thread ends, after it wrote what it
-/// has.
+/// Handle to the thread that writes changes. Cheap to clone. Dropping the last clone writes the remaining changes and
+/// ends the thread.
 #[derive(Clone, Debug)]
 pub struct Journal(Arc<Threads>);
 
@@ -93,13 +92,13 @@ struct Threads {
 }
 
 impl Journal {
-    /// Opens the store at `location` and reads all of it. Passwords are kept as `encryption` says. Names are hashed under a
-    /// random `seed`. Blocks.
+    /// Opens the store at `location` and reads its complete content. Blocks. `encryption` applies to the passwords of
+    /// CPEs. `seed` is a random seed for the hash over names.
     pub fn open(location: &Location, encryption: Encryption, seed: u64) -> Result<Opened, Error> {
         Self::start(location.open(encryption)?, seed)
     }
 
-    /// The same with a store that is open.
+    /// Starts a journal for an open store.
     pub fn start(mut store: Box<dyn BindingStore>, seed: u64) -> Result<Opened, Error> {
         let mut registry = Registry::new(seed);
         let (mut associations, mut signed, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
@@ -131,7 +130,7 @@ impl Journal {
         Ok(Opened { journal, registry, associations, good_time, unreadable, signed, news })
     }
 
-    /// Comes back when `changes` are kept: all of them, or none.
+    /// Writes `changes`: all of them or none. Returns after they are persistent.
     ///
     /// # Errors
     /// The store is away, or slow and too much waits for it, or another server added a CPE of the same name.
@@ -139,13 +138,14 @@ impl Journal {
         self.ask(|done| Job::Commit(changes, done)).await
     }
 
-    /// Hands in what was learned, to be kept as soon as that can be. Of what waits, only the latest of each CPE does.
+    /// Queues changes for the next write and does not wait for it. Of several queued states of a CPE only the latest is
+    /// written.
     pub fn keep(&self, changes: Vec<Change>) {
         self.0.jobs.keep(changes);
     }
 
-    /// Remembers signed requests that are accepted, and says of each whether it was remembered before. They are kept when
-    /// this comes back (T-67).
+    /// Remembers accepted signed requests, and returns for each whether it was remembered before. Returns after they
+    /// are persistent (T-67).
     ///
     /// # Errors
     /// The store is away, or slow and too much waits for it. They are remembered as soon as that can be.
@@ -158,8 +158,8 @@ impl Journal {
         self.0.jobs.remember_later(requests);
     }
 
-    /// Reserves a `ts` for each CPE, in their order. They are kept when this comes back, so that nobody sends them again
-    /// (T-54).
+    /// Reserves a `ts` for each CPE, in order. Returns after the values are persistent, so that no server sends them
+    /// again (T-54).
     ///
     /// # Errors
     /// The store is away, or slow and too much waits for it: another server may send at the same time.
@@ -167,7 +167,7 @@ impl Journal {
         self.ask(|done| Job::Reserve((wanted, now, done))).await
     }
 
-    /// Whether the store works.
+    /// Whether the store can be written.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.0.health.clone()
     }
@@ -215,7 +215,7 @@ fn listen(mut follower: Box<dyn Follower>, jobs: &Queue, tell: &mpsc::Sender<Vec
     }
 }
 
-/// Gives news to their reader, who may be slow, and may be ending and wait for this thread.
+/// Sends news to their reader. Gives up when the journal ends, because the reader may be waiting for this thread.
 fn hand_over(news: Vec<News>, tell: &mpsc::Sender<Vec<News>>, is_ending: &AtomicBool) {
     let mut waiting = news;
     while let Err(mpsc::error::TrySendError::Full(news)) = tell.try_send(waiting) {
@@ -227,10 +227,10 @@ fn hand_over(news: Vec<News>, tell: &mpsc::Sender<Vec<News>>, is_ending: &Atomic
     }
 }
 
-/// What waits for a store that works.
+/// Changes that wait until the store can be written.
 #[derive(Debug, Default)]
 struct Kept {
-    /// Signed requests, at most a generation of them: the first ones are forgotten for others.
+    /// Signed requests, at most [`GENERATION`]. New ones replace the oldest.
     signed: VecDeque<Fingerprint>,
     changes: Latest,
 }
@@ -248,7 +248,7 @@ impl Kept {
 
 struct Writer {
     store: Box<dyn BindingStore>,
-    /// What failed before, and nobody waits for.
+    /// Changes of failed writes whose sender does not wait for the result.
     kept: Kept,
     failing: Option<Failing>,
     health: watch::Sender<Health>,
@@ -258,7 +258,7 @@ struct Writer {
 
 struct Failing {
     reason: String,
-    /// When the store is tried again.
+    /// Time of the next attempt.
     retry: Instant,
     pause: Duration,
 }
@@ -274,7 +274,8 @@ impl Writer {
         }
     }
 
-    /// Does what is in a batch, and what was kept. Signed requests are first, because their CPEs wait for an answer.
+    /// Does the jobs of a batch and writes kept changes. Signed requests are first, because their CPEs wait for a
+    /// response.
     fn work(&mut self, batch: Batch) {
         // It is time to find out whether the store works again.
         let is_trial = batch.is_empty();
@@ -292,8 +293,8 @@ impl Writer {
         }
     }
 
-    /// Has the store do something, again where it lost everything and the owner was told. After a failure the store is left
-    /// alone for some time.
+    /// Runs an operation of the store. If the store lost its content, reports that and runs the operation again. After
+    /// a failure the store is not used until [`Failing::retry`].
     fn attempt<T>(
         &mut self,
         mut work: impl FnMut(&mut dyn BindingStore, &Kept) -> Result<T, Failure>,
@@ -324,7 +325,7 @@ impl Writer {
         }
     }
 
-    /// Remembers the signed requests that were kept.
+    /// Remembers the kept signed requests.
     fn catch_up(&mut self) {
         while !self.kept.signed.is_empty() {
             let some: Vec<_> = self.kept.signed.iter().take(GROUP).copied().collect();
@@ -335,7 +336,7 @@ impl Writer {
         }
     }
 
-    /// Writes what was kept, then `groups`.
+    /// Writes the kept changes, then `groups`.
     fn write(&mut self, groups: Vec<Group>) {
         let outcomes = self.attempt(|store, kept| {
             let mut written = vec![kept.changes.as_slice()];
@@ -364,7 +365,7 @@ impl Writer {
         }
     }
 
-    /// Reserves all at once, so that many who ask at a time wait for the disk once.
+    /// Reserves the timestamps of all jobs in one operation, so that they wait for one disk write.
     fn reserve(&mut self, reserves: Vec<Reserve>) {
         let Some(now) = reserves.iter().map(|(_, now, _)| *now).max() else { return };
         let wanted: Vec<Wanted> = reserves.iter().flat_map(|(wanted, ..)| wanted).cloned().collect();
@@ -375,7 +376,7 @@ impl Writer {
         }
     }
 
-    /// Keeps what nobody waits for, and tells the others.
+    /// Reports a failure to the callers that wait. Keeps the changes of the others.
     fn fail(&mut self, batch: Batch, reason: &str) {
         for (requests, done) in batch.signed {
             let _ = done.send(Err(Refused::Unavailable(reason.to_owned())));
@@ -392,13 +393,13 @@ impl Writer {
         }
     }
 
-    /// The file was lost: the owner of the CPEs hands them in again.
+    /// Reports that the content of the store was lost. The owner of the registry then writes all CPEs again.
     fn tell_emptied(&self) {
         let whole = News::Whole(Whole { is_lossy: true, ..Whole::default() });
         hand_over(vec![whole], &self.tell, &self.is_ending);
     }
 
-    /// Says once that the store fails, and once that it works again.
+    /// Logs when the store begins to fail and when it works again.
     fn judge(&mut self, failure: Option<&Failure>) {
         match (failure.map(ToString::to_string), &self.failing) {
             (None, None) => {}
@@ -412,7 +413,7 @@ impl Writer {
                 if failing.is_none() {
                     tracing::error!(
                         reason,
-                        "the registry cannot be written: CPEs are served on and it is tried again, but a restart would lose what is learned now"
+                        "cannot write the registry; CPEs are served, but a restart would lose unwritten changes"
                     );
                 }
                 self.health.send_replace(Health::Failing { reason: reason.clone() });

@@ -1,12 +1,12 @@
-//! Where the CPEs of an ACS are kept: in a file of this machine, or in a Redis or Valkey that several servers share.
+//! Persistence of the CPEs of an ACS: in a local file, or in a Redis or Valkey that several servers share.
 //!
-//! Whoever serves CPEs has all of them in memory ([`tr111_core::acs::Registry`]) and asks nobody. A [`BindingStore`] is what
-//! outlives the process; a thread of a [`Journal`] drives it:
+//! A server has all CPEs in memory ([`tr111_core::acs::Registry`]) and never reads the store while it answers a CPE. A
+//! [`BindingStore`] makes changes persistent. The thread of a [`Journal`] drives it:
 //!
 //! ```text
 //!    owner of the Registry ──Change──▶ Journal ──groups──▶ BindingStore
 //!             ▲                                                │
-//!             └───────────────────News─────────────────────────┘   what other servers changed, or what was lost
+//!             └───────────────────News─────────────────────────┘   changes of other servers, losses of the store
 //! ```
 //!
 //! * What an operator asks for is answered when the store has it ([`Journal::commit`]).
@@ -43,127 +43,130 @@ use crate::{
     store,
 };
 
-/// What a store tells: what it holds, and what others changed.
+/// What a store reports: its content, and changes of other servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// A CPE.
+    /// A CPE. Another server changed its binding last.
     Cpe(Cpe),
-    /// A CPE whose binding this server changed last: what it learned since is not in it.
+    /// A CPE whose binding this server changed last. Changes that this server has not written yet are not included.
     Own(Cpe),
-    /// A CPE as a store has it that lost something: what is known here may be newer.
+    /// A CPE in a store that lost changes. The state in memory may be newer.
     Found {
-        /// It.
+        /// The CPE as the store has it.
         cpe: Cpe,
-        /// This server changed its binding last.
+        /// Whether this server changed its binding last.
         is_own: bool,
     },
-    /// There is no CPE of this name.
+    /// The CPE with this name was removed.
     Removed(Short),
-    /// An association, or that there is none under this key.
+    /// The key and the value of an association. `None`: the association was removed.
     Association(Short, Option<Box<[u8]>>),
-    /// The last `ts` of the CPE of this name; nothing where it was forgotten.
+    /// Name and last `ts` of a CPE. `None`: the `ts` was reset.
     Timestamp(Short, Option<u64>),
-    /// The last `ts` of every CPE was forgotten.
+    /// The last `ts` of all CPEs was reset.
     TimestampsReset,
-    /// The last time that was known to be good.
+    /// The last time at which the clock was known to be correct.
     GoodTime(UnixTime),
-    /// A signed request that was accepted. A store that asks for each one ([`BindingStore::remember`]) tells none.
+    /// An accepted signed request. A shared store reports none, because [`BindingStore::remember`] checks each request
+    /// there.
     Signed(Fingerprint),
-    /// A record cannot be read. What is known here of whom it is about stays.
+    /// A record cannot be read. The state of its CPE in memory is kept.
     Unreadable(Unreadable),
-    /// Some changes were missed. What there is was told before this; nothing else is there.
+    /// The end of a complete listing, after changes were missed. The store holds what was reported before this, and
+    /// nothing else.
     Whole(Whole),
 }
 
-/// A record of a store that this program does not read: of another version, under another key, or damaged.
+/// A record that cannot be read: it has another version, is encrypted under another key, or is damaged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
-    /// Name of its CPE.
+    /// Name of the CPE.
     pub name: Short,
-    /// Why.
+    /// Reason.
     pub reason: String,
 }
 
-/// What there is in a store of which changes were missed.
+/// Content of a store after changes were missed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Whole {
     /// Names of all CPEs.
     pub names: HashSet<Short>,
     /// Keys of all associations.
     pub associations: HashSet<Short>,
-    /// The store lost something: what is missing was not taken away by anybody, unless it is named in `removed`, and is
-    /// to be put back.
+    /// The store lost changes. A CPE that is in memory and not in `names` must be written again, unless it is in
+    /// `removed`.
     pub is_lossy: bool,
-    /// Names of CPEs that were taken away.
+    /// Names of CPEs that a server removed.
     pub removed: HashSet<Short>,
 }
 
-/// A CPE that is about to be sent a Connection Request.
+/// A CPE that needs a `ts` for a Connection Request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Its name.
+    /// Name of the CPE.
     pub name: Short,
-    /// [`tr111_core::acs::State::last_timestamp`], as far as this server knows.
+    /// Last `ts` that this server knows of ([`tr111_core::acs::State::last_timestamp`]).
     pub last: Option<u64>,
 }
 
 impl Wanted {
-    /// The `ts` that this server knows of, for a store that may have lost it. One that is far ahead counts only where the
-    /// store has it: this server may not have heard yet that it was reset.
+    /// The last `ts` that this server knows of, in case the store lost it. A value far in the future is ignored,
+    /// because this server may not know yet that it was reset. The store's own value is not affected.
     fn last(&self, UnixTime(now): UnixTime) -> Option<u64> {
         self.last.filter(|last| *last <= now.saturating_add(AHEAD.as_secs()))
     }
 }
 
-/// Another CPE has one of the names (STUN-21).
+/// The name of a CPE is taken by another one (STUN-21).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("another CPE has the name {}", String::from_utf8_lossy(name).escape_debug())]
 pub struct Taken {
-    /// The first of them.
+    /// The first taken name.
     pub name: Short,
 }
 
-/// Why nothing was written.
+/// Nothing was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// The store cannot be had at the moment.
+    /// The store is unavailable at the moment.
     #[error("{0}")]
     Unavailable(String),
-    /// Everything that was written before is lost, and there is a new store; what failed may be handed in again.
-    #[error("the registry was lost and is written anew")]
+    /// The content of the store was lost and a new store was created. The failed operation may be repeated.
+    #[error("the registry was lost and is rewritten from memory")]
     Emptied,
 }
 
-/// Why there is no registry.
+/// The registry cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file cannot be had.
+    /// The file cannot be opened or read.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// Redis cannot be had.
+    /// Redis is unavailable.
     #[error("registry {0}")]
     Redis(Failure),
-    /// What Redis holds is kept from this program.
+    /// The passwords in Redis cannot be decrypted.
     #[error("registry {address}: {reason}")]
     Closed {
-        /// Where it is, without a password.
+        /// Address of Redis, without a password.
         address: String,
-        /// Why.
+        /// Reason.
         reason: Sealed,
     },
-    /// There are files for TLS, and no TLS.
+    /// Files for TLS are set, but the registry is not reached by TLS. The field is its location.
     #[error(
-        "acs.registry_ca_file, acs.registry_certificate_file and acs.registry_key_file are for rediss://, and acs.registry is {0}"
+        "acs.registry_ca_file, acs.registry_certificate_file and acs.registry_key_file need rediss://, \
+         but acs.registry is {0}"
     )]
     NoTls(String),
-    /// No thread.
+    /// A thread could not be started, or random bytes are unavailable.
     #[error("registry: {0}")]
     System(#[from] std::io::Error),
 }
 
 impl Error {
-    /// The store is there, and this program cannot make out what it holds. Nothing was changed, and no later attempt mends
-    /// that.
+    /// Whether the store exists but this program cannot read its content. Nothing was changed, and another attempt will
+    /// fail as well.
     pub fn is_unreadable(&self) -> bool {
         match self {
             Self::Store(error) => error.is_unreadable(),
@@ -173,50 +176,50 @@ impl Error {
     }
 }
 
-/// What outlives the process. Every function blocks; a [`Journal`] calls them from a thread of its own.
+/// A persistent store. All functions block. A [`Journal`] calls them from its own thread.
 pub trait BindingStore: Send + fmt::Debug {
-    /// Tells everything that it holds, as [`News::Cpe`], [`News::Association`], [`News::Timestamp`], [`News::GoodTime`] and
-    /// [`News::Signed`]; a CPE before its timestamp.
+    /// Reports the complete content as [`News::Cpe`], [`News::Own`], [`News::Unreadable`], [`News::Association`],
+    /// [`News::Timestamp`], [`News::GoodTime`] and [`News::Signed`]. A CPE comes before its timestamp.
     fn load(&mut self, each: &mut dyn FnMut(News)) -> Result<(), Error>;
 
-    /// Writes groups, in their order; each as a whole or, where it would add a CPE of a name that another one has, not at
-    /// all. What it says to have written survives a crash.
+    /// Writes groups of changes in order. A group that adds a CPE whose name is taken is not written at all; the others
+    /// are written completely. Written changes survive a crash.
     fn commit(&mut self, groups: &[&[Change]]) -> Result<Vec<Result<(), Taken>>, Failure>;
 
-    /// Remembers signed requests that are accepted, and says of each whether it was remembered before. What it says to
-    /// remember survives a crash. As many are remembered as [`tr111_core::acs::GENERATION`] says.
+    /// Remembers accepted signed requests, and returns for each whether it was remembered before. Remembered requests
+    /// survive a crash. At least the last [`tr111_core::acs::GENERATION`] requests are remembered.
     fn remember(&mut self, requests: &[Fingerprint]) -> Result<Vec<bool>, Failure>;
 
-    /// A `ts` for each, that no server used for that CPE before (T-54): the time, or one more than the last one of that
-    /// CPE.
+    /// Reserves a `ts` for each CPE that no server used for the CPE before (T-54): the current time, or the last `ts`
+    /// of the CPE plus 1 if that is later.
     fn reserve(&mut self, wanted: &[Wanted], now: UnixTime) -> Result<Vec<u64>, Failure>;
 
-    /// Records that could not be read, and were left alone, since this was asked last.
+    /// Records that could not be read since the last call. They were not changed.
     fn unreadable(&mut self) -> Vec<Unreadable> {
         Vec::new()
     }
 
-    /// What tells of others' changes from [`BindingStore::load`] on; nothing where there are no others.
+    /// The source of other servers' changes since [`BindingStore::load`]. `None` for a store that is not shared.
     fn follower(&mut self) -> Option<Box<dyn Follower>>;
 }
 
-/// Tells what others changed.
+/// Source of other servers' changes.
 pub trait Follower: Send + fmt::Debug {
-    /// Waits for changes, at most for about a second.
+    /// Waits for changes, for about a second at most.
     fn follow(&mut self) -> Result<Vec<News>, Failure>;
 }
 
-/// Where a registry is.
+/// Location of a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
-    /// In a file of this directory.
+    /// A file in this directory.
     Embedded(PathBuf),
-    /// In a Redis or Valkey.
+    /// A Redis or Valkey server.
     Redis(RedisAddress),
 }
 
 impl Location {
-    /// The same with the password of a Redis.
+    /// Sets the password of a Redis server.
     #[must_use]
     pub fn with_password(self, password: String) -> Self {
         match self {
@@ -225,10 +228,10 @@ impl Location {
         }
     }
 
-    /// The same with files for TLS.
+    /// Sets the files for TLS.
     ///
     /// # Errors
-    /// There are some, and this is no place that is reached by TLS: what was to be secret would travel in clear.
+    /// Files are given, but the location is not reached by TLS, so the data would be sent unencrypted.
     pub fn with_tls_files(self, files: TlsFiles) -> Result<Self, Error> {
         match self {
             Self::Redis(address) if address.tls.is_some() => Ok(Self::Redis(address.with_tls_files(files))),
@@ -237,22 +240,22 @@ impl Location {
         }
     }
 
-    /// Moves what cannot be read aside, so that [`Location::open`] finds nothing.
+    /// Moves an unreadable file aside, so that [`Location::open`] creates an empty one.
     pub fn move_aside(&self) -> Result<(), Error> {
         match self {
             Self::Embedded(directory) => {
                 let aside = store::move_aside(&directory.join(FILE))?;
-                tracing::warn!("the registry starts empty; the old file is now {}", aside.display());
+                tracing::warn!(moved_to = %aside.display(), "the registry starts empty; the old file was moved aside");
                 Ok(())
             }
             Self::Redis(address) => {
-                let reason = format!("{address}: --start-empty is for the file of an embedded registry");
+                let reason = format!("{address}: --start-empty works only for an embedded registry");
                 Err(Error::Redis(Failure::Unavailable(reason)))
             }
         }
     }
 
-    /// Opens the store that is there. Passwords are kept as `encryption` says.
+    /// Opens the store. `encryption` applies to the passwords of CPEs.
     pub fn open(&self, encryption: Encryption) -> Result<Box<dyn BindingStore>, Error> {
         Ok(match self {
             Self::Embedded(directory) => Box::new(Embedded::open(directory, encryption)?),
@@ -261,7 +264,7 @@ impl Location {
     }
 }
 
-/// For people, without a password.
+/// For messages. Omits the password.
 impl fmt::Display for Location {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -271,9 +274,10 @@ impl fmt::Display for Location {
     }
 }
 
-/// Brings what a store told into the registry; gives what the store lacks, to be handed in again.
+/// Applies the news of a store to the registry in memory. Returns the changes that the store lost, which must be
+/// written again.
 ///
-/// News of associations, of the time and of signed requests are not for it and are left alone.
+/// News of associations, the time and signed requests are ignored.
 pub fn follow(registry: &mut Registry, news: News) -> Vec<Change> {
     match news {
         News::Cpe(cpe) => learn(registry, cpe, State::follow),
@@ -312,7 +316,7 @@ pub fn follow(registry: &mut Registry, news: News) -> Vec<Change> {
     Vec::new()
 }
 
-/// Brings times that are later than `now`, by a clock that was ahead, back to it.
+/// Sets times in the future, written while the clock was ahead, back to `now`.
 pub fn heal(registry: &mut Registry, now: UnixTime) {
     let is_wrong = |cpe: &Cpe| cpe.state.clone().heal(now);
     let wrong: Vec<u32> = registry.iter_from(0).filter(|(_, cpe)| is_wrong(cpe)).map(|(number, _)| number).collect();
@@ -321,7 +325,7 @@ pub fn heal(registry: &mut Registry, now: UnixTime) {
     }
 }
 
-/// Forgets the last `ts` of every CPE.
+/// Resets the last `ts` of all CPEs.
 pub fn reset_timestamps(registry: &mut Registry) {
     let sent: Vec<u32> =
         registry.iter_from(0).filter(|(_, cpe)| cpe.state.last_timestamp.is_some()).map(|(number, _)| number).collect();
@@ -330,11 +334,11 @@ pub fn reset_timestamps(registry: &mut Registry) {
     }
 }
 
-/// Takes a CPE of a store, and its state by `follow` where the CPE is known.
+/// Adds a CPE from a store. If the CPE is known, merges its state with `follow`.
 fn learn(registry: &mut Registry, cpe: Cpe, follow: impl FnOnce(&mut State, &State)) {
     registry.set_unreadable(&cpe.name, false);
     let Some(number) = registry.number(&cpe.name) else {
-        // Its name is free, as was just seen.
+        // This cannot fail: the name is free.
         let _ = registry.add(cpe);
         return;
     };
@@ -342,7 +346,7 @@ fn learn(registry: &mut Registry, cpe: Cpe, follow: impl FnOnce(&mut State, &Sta
     registry.set_credentials(number, cpe.credentials);
 }
 
-/// What `known` has of a CPE and `found` has not, to be handed in again.
+/// Changes that bring `found`, the state in the store, up to `known`, the state in memory.
 fn missing(name: Short, known: &State, found: &State) -> Vec<Change> {
     let mut missing = Vec::new();
     if let Some(told) = known.report_missing_in(found) {

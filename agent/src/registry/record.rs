@@ -1,8 +1,8 @@
-//! A CPE as bytes: compact and versioned, the same in every store. Timestamps of Connection Requests have a place of their
-//! own there: they change with each request.
+//! Encoding of a CPE: compact, versioned, and the same in all stores. The last `ts` of a CPE is not part of the record,
+//! because it changes with each Connection Request.
 //!
-//! A record without encryption begins with its version. One whose passwords are encrypted begins with [`SEALED`], has the
-//! encrypted passwords, and then a record without passwords.
+//! An unencrypted record starts with its version. An encrypted record starts with [`SEALED`], followed by the encrypted
+//! passwords and a record without passwords.
 
 use std::net::SocketAddrV4;
 
@@ -20,23 +20,23 @@ use super::{
 };
 use crate::store::{self, DecodeError};
 
-/// Goes first in a record. [`decode`] reads those of version 1 as well.
+/// First byte of a record: its version. [`decode`] also reads version 1.
 const VERSION: u8 = 2;
-/// First byte of a record whose passwords are encrypted. No version has this number.
+/// First byte of a record with encrypted passwords. No version has this number.
 const SEALED: u8 = 0xee;
 
-/// Why a record cannot be read.
+/// A record cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RecordError {
-    /// Its bytes.
+    /// The encoding is invalid.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// Its passwords.
+    /// The passwords cannot be decrypted.
     #[error(transparent)]
     Sealed(#[from] Sealed),
 }
 
-/// Everything but the name, which is the key.
+/// A CPE without its name, which is the key of the record.
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredCpe<'a> {
     stun_password: &'a [u8],
@@ -54,7 +54,7 @@ struct StoredCpe<'a> {
     base: u64,
 }
 
-/// The same in version 1.
+/// A CPE in a record of version 1.
 #[derive(Debug, Deserialize)]
 struct FirstStoredCpe<'a> {
     stun_password: &'a [u8],
@@ -78,7 +78,7 @@ struct StoredSeen {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredReport<'a> {
-    /// Empty, with port 0, where the CPE reported an empty address.
+    /// Empty, with port 0, if the CPE reported an empty address.
     host: &'a str,
     port: u16,
     nat_detected: Option<bool>,
@@ -91,7 +91,7 @@ type Passwords<'a> = (&'a [u8], &'a [u8]);
 pub(super) fn encode(record: &Record, encryption: &Encryption) -> Vec<u8> {
     let cpe = &record.cpe;
     let passwords: Passwords<'_> = (&cpe.credentials.stun_password, &cpe.credentials.connection_request_password);
-    // Plain data into memory always serialises.
+    // Serialisation into memory does not fail.
     let sealed = encryption.seal(&cpe.name, &postcard::to_stdvec(&passwords).unwrap_or_default());
     let Some(sealed) = sealed else { return encode_with(passwords, record) };
     let mut bytes = postcard::to_extend(sealed.as_slice(), vec![SEALED]).unwrap_or_default();
@@ -129,7 +129,7 @@ fn encode_with(
         server: author.server,
         base: author.base,
     };
-    // Plain data into memory always serialises.
+    // Serialisation into memory does not fail.
     postcard::to_extend(&stored, vec![VERSION]).unwrap_or_default()
 }
 
@@ -138,7 +138,7 @@ pub(super) fn is_sealed(bytes: &[u8]) -> bool {
     bytes.first() == Some(&SEALED)
 }
 
-/// What [`encode`] made. `last_timestamp` is there only where version 1 wrote it.
+/// Decodes a record. `last_timestamp` is set only for records of version 1.
 pub(super) fn decode(name: &[u8], bytes: &[u8], encryption: &Encryption) -> Result<Record, RecordError> {
     let [SEALED, rest @ ..] = bytes else { return Ok(decode_without(name, bytes)?) };
     let (sealed, rest): (&[u8], &[u8]) = postcard::take_from_bytes(rest).map_err(DecodeError::from)?;
@@ -192,7 +192,7 @@ fn decode_without(name: &[u8], bytes: &[u8]) -> Result<Record, DecodeError> {
 }
 
 impl<'a> From<FirstStoredCpe<'a>> for StoredCpe<'a> {
-    /// Its order was that of its times.
+    /// In version 1 the later of binding and report is the more recent one.
     fn from(first: FirstStoredCpe<'a>) -> Self {
         let since = first.authenticated.as_ref().map(|seen| seen.since);
         Self {
@@ -212,7 +212,7 @@ impl<'a> From<FirstStoredCpe<'a>> for StoredCpe<'a> {
     }
 }
 
-/// The record of `before` as it is after a change. `last_timestamp` is that of a CPE that was not there.
+/// Applies a change to the record `before`. Only a new record has `last_timestamp`.
 pub(super) fn apply(change: &Change, before: Option<Record>, stamp: Stamp) -> Result<Option<Record>, Taken> {
     Ok(match (change, before) {
         (Change::Added(cpe), Some(_)) => return Err(Taken { name: cpe.name.clone() }),

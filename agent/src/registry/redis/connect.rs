@@ -1,7 +1,7 @@
-//! A connection to a Redis.
+//! A connection to a Redis server.
 //!
-//! It asks nothing of Redis but what it is told to, so a user of Redis needs no more rights than that. Certificates are read
-//! for each connection, so that renewed ones are used without a restart.
+//! The connection sends no commands of its own except for AUTH and SELECT, so the Redis user needs no further
+//! permissions. Certificates are read for each connection, so that renewed ones are used without a restart.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -19,42 +19,42 @@ use rustls::{
 
 use crate::config::{RedisAddress, TlsFiles};
 
-/// How long a connection may take to come.
+/// Time limit for the TCP connection.
 const CONNECT: Duration = Duration::from_secs(2);
-/// How long an answer may take: longer than what [`super::script`] does for the largest batch.
+/// Time limit for a reply. The scripts of [`super::script`] take less for the largest batch.
 const ANSWER: Duration = Duration::from_secs(5);
-/// Where Debian, Alpine and OpenWrt keep the certificates of all authorities.
+/// CA certificates of the system on Debian, Alpine and OpenWrt.
 const SYSTEM_CA: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Why there is no answer.
+/// A command failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
-    /// Nobody hears.
+    /// A system call failed.
     #[error("{0}")]
     System(#[from] io::Error),
-    /// It refuses, or its answer is none.
+    /// Redis returned an error or an invalid reply.
     #[error("{0}")]
     Redis(#[from] RedisError),
     /// A certificate or a key cannot be read.
     #[error("{}: {source}", file.display())]
     Pem {
-        /// The file.
+        /// Path of the file.
         file: PathBuf,
-        /// Why.
+        /// Reason.
         source: pem::Error,
     },
-    /// One file of the two.
+    /// Only one of the two files is set.
     #[error("acs.registry_certificate_file and acs.registry_key_file go together: set both, or none")]
     Half,
-    /// The host has no name that a certificate can have.
+    /// The host is not a valid name for a certificate.
     #[error("{0}")]
     Name(#[from] InvalidDnsNameError),
-    /// The certificates do not serve.
+    /// The certificates cannot be used.
     #[error("{0}")]
     Tls(#[from] rustls::Error),
 }
 
-/// A connection over which one command at a time is asked.
+/// A connection that sends one command at a time.
 pub(super) struct Connection {
     stream: Stream,
     parser: Parser,
@@ -66,7 +66,7 @@ enum Stream {
 }
 
 impl Connection {
-    /// Connects, and logs in.
+    /// Connects, authenticates and selects the database.
     pub(super) fn open(address: &RedisAddress) -> Result<Self, ConnectError> {
         let stream = connect(&address.host, address.port)?;
         stream.set_nodelay(true)?;
@@ -90,7 +90,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Asks a command, and waits for the answer.
+    /// Sends a command and waits for the reply.
     pub(super) fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, ConnectError> {
         self.stream.write_all(&command.get_packed_command())?;
         self.stream.flush()?;
@@ -99,7 +99,7 @@ impl Connection {
     }
 }
 
-/// Connects to the first address of a host that answers.
+/// Connects to the first address of a host that accepts the connection.
 fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     let mut last = io::Error::new(ErrorKind::NotFound, "the host has no address");
     for address in (host, port).to_socket_addrs()? {
@@ -111,10 +111,10 @@ fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// The client's side of TLS to a host.
+/// TLS client for a host.
 fn client(host: &str, TlsFiles { ca, certificate, key }: &TlsFiles) -> Result<ClientConnection, ConnectError> {
     let mut authorities = RootCertStore::empty();
-    // Some of a system's are of a kind that nobody uses.
+    // Unsupported certificates among those of the system are skipped.
     authorities.add_parsable_certificates(certificates(ca.as_deref().unwrap_or(Path::new(SYSTEM_CA)))?);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;

@@ -1,4 +1,4 @@
-//! Hears what other servers change.
+//! Reads the changes of other servers.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,22 +11,22 @@ use crate::{
     registry::{Whole, record},
 };
 
-/// Names that are read at a time.
+/// Names per page.
 const PAGE: usize = 1_000;
-/// How long a server waits for news before it looks whether everything is still there, in milliseconds.
+/// Milliseconds to wait for changes before the position of the stream is checked again.
 const WAIT: usize = 500;
 
-/// How far somebody read, and of which life of which Redis.
+/// Position in the stream of changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     epoch: String,
     sequence: u64,
-    /// That of change number `sequence`; nothing where the stream does not have it any more.
+    /// Token of change number `sequence`. `None` if the stream no longer contains the change.
     token: Option<Vec<u8>>,
 }
 
 impl Mark {
-    /// Where Redis is now.
+    /// The current end of the stream.
     pub(super) fn read(link: &mut Link, encryption: &Encryption) -> Result<Self, Failure> {
         let _: Option<String> = link.ask(cmd("SET").arg(script::EPOCH).arg(epoch()?).arg("NX"))?;
         if let Some(id) = encryption.id() {
@@ -36,19 +36,19 @@ impl Mark {
         Ok(Self { epoch: epoch.unwrap_or_default(), sequence, token: token(link, sequence)? })
     }
 
-    /// Whether what was read up to here is what Redis has up to here, where it is `now`. A Redis that was restarted may
-    /// have lost changes and given their numbers to others since.
+    /// Whether the stream, which ends at `now`, still contains the changes up to this position. A restarted Redis may
+    /// have lost changes and used their numbers for other ones.
     fn is_kept(&self, now: &Self, link: &mut Link) -> Result<bool, Failure> {
         if self.epoch != now.epoch || self.sequence > now.sequence {
             return Ok(false);
         }
         let there = token(link, self.sequence)?;
-        // Where the stream is shorter, the numbers say so later.
+        // If the stream was trimmed, the gap in the numbers is detected later.
         Ok(there.is_none() || self.token.is_none() || there == self.token)
     }
 }
 
-/// The token of a change; nothing where the stream does not have it.
+/// The token of a change. `None` if the stream does not contain the change.
 fn token(link: &mut Link, sequence: u64) -> Result<Option<Vec<u8>>, Failure> {
     let id = format!("{sequence}-0");
     let entries: Vec<Entry> = link.ask(cmd("XRANGE").arg(script::CHANGES).arg(&id).arg(&id))?;
@@ -62,23 +62,23 @@ fn position(link: &mut Link) -> Result<(Option<String>, u64), Failure> {
     Ok((epoch, sequence.unwrap_or(0)))
 }
 
-/// Reads everything, a page at a time.
+/// Reads the complete content page by page.
 #[derive(Debug)]
 pub(super) struct Scan {
-    /// Who reads.
+    /// Number of this server.
     server: u32,
     encryption: Encryption,
-    /// The next page: of CPEs, then of associations, then of timestamps. Nothing when all is read.
+    /// The next page. CPEs come first, then associations, then timestamps. `None` at the end.
     at: Option<Page>,
     begun: bool,
     associations: HashSet<Short>,
-    /// Names of CPEs of the last page whose passwords are to be encrypted, with a change that changes nothing else.
+    /// CPEs of the last page with unencrypted passwords, as changes that do nothing but encrypt them.
     in_clear: Vec<Change>,
 }
 
 /// Fields of a hash, and their values.
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
-/// Fields of a hash that were asked for, and their values where they are there.
+/// Requested fields of a hash, and their values if they exist.
 type Found = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
 #[derive(Clone, Copy, Debug)]
@@ -89,18 +89,19 @@ enum Page {
 }
 
 impl Scan {
-    /// From the beginning, for the server of this number.
+    /// Starts at the beginning. `server` is the number of this server.
     pub(super) fn new(server: u32, encryption: Encryption) -> Self {
         let associations = HashSet::new();
         Self { server, encryption, at: None, begun: false, associations, in_clear: Vec::new() }
     }
 
-    /// Changes that have the passwords of the last page encrypted.
+    /// Changes that encrypt the passwords of the last page.
     pub(super) fn in_clear(&mut self) -> impl Iterator<Item = Change> {
         self.in_clear.drain(..)
     }
 
-    /// The next page; nothing when all is read. What changes meanwhile may be in it or not, and a CPE may come twice.
+    /// The next page, or `None` at the end. Changes during the scan may be included or not, and a CPE may be reported
+    /// twice.
     pub(super) fn step(&mut self, link: &mut Link) -> Result<Option<Vec<News>>, Failure> {
         let is_first = !std::mem::replace(&mut self.begun, true);
         if is_first {
@@ -115,7 +116,7 @@ impl Scan {
         let (next, pairs): (u64, Pairs) = link.ask(cmd("HSCAN").arg(hash).arg(cursor).arg("COUNT").arg(PAGE))?;
         let is_last = next == 0;
         let mut news = Vec::with_capacity(pairs.len());
-        // Those that are not there were forgotten.
+        // Timestamps that are not in the hash were reset.
         news.extend(is_first.then_some(News::TimestampsReset));
         for (name, value) in pairs {
             match page {
@@ -157,12 +158,12 @@ fn cpe(server: u32, name: &[u8], value: &[u8], encryption: &Encryption) -> News 
     match record::decode(name, value, encryption) {
         Ok(record) if record.author.server == server => News::Own(record.cpe),
         Ok(record) => News::Cpe(record.cpe),
-        // A program of another version, or another program, wrote into the same database.
+        // Another version of this program, or another program, wrote to the same database.
         Err(error) => News::Unreadable(Unreadable { name: Short::from(name), reason: error.to_string() }),
     }
 }
 
-/// Reads everything again.
+/// State of a repeated scan.
 #[derive(Debug)]
 struct Again {
     scan: Scan,
@@ -170,19 +171,19 @@ struct Again {
     mark: Mark,
 }
 
-/// The connection over which this server hears of others.
+/// The connection over which this server reads the changes of others.
 #[derive(Debug)]
 pub(super) struct RedisFollower {
     link: Link,
-    /// Who follows.
+    /// Number of this server.
     server: u32,
     encryption: Encryption,
-    /// Nothing where it is not known how far was read.
+    /// Position up to which changes were read. `None` if it is unknown.
     mark: Option<Mark>,
     again: Option<Again>,
 }
 
-/// One entry of the stream: its number, its kind, and the name.
+/// An entry of the stream: its id and its fields.
 type Entry = (String, HashMap<Vec<u8>, Vec<u8>>);
 
 impl RedisFollower {
@@ -190,14 +191,14 @@ impl RedisFollower {
         Self { link: Link::new(address), server, encryption, mark, again: None }
     }
 
-    /// Where Redis is now.
+    /// The current end of the stream.
     fn read_mark(&mut self) -> Result<Mark, Failure> {
         Mark::read(&mut self.link, &self.encryption)
     }
 
-    /// Whether what was read still is what there is, after the connection was lost.
+    /// After a lost connection, checks whether all changes up to the position are still there. Otherwise starts a scan.
     fn resume(&mut self) -> Result<(), Failure> {
-        // Half of everything is nothing.
+        // An interrupted scan starts again.
         self.again = None;
         let now = self.read_mark()?;
         match &self.mark {
@@ -209,12 +210,12 @@ impl RedisFollower {
     }
 
     fn start_again(&mut self, mark: Mark, is_lossy: bool) {
-        tracing::warn!(is_lossy, "changes of the registry were missed: all of it is read again");
+        tracing::warn!(is_lossy, "missed changes of the registry; reading all of it again");
         let whole = Whole { is_lossy, ..Whole::default() };
         self.again = Some(Again { scan: Scan::new(self.server, self.encryption.clone()), whole, mark });
     }
 
-    /// The next page of everything.
+    /// Reads the next page of a scan.
     fn step(&mut self, mut again: Again) -> Result<Vec<News>, Failure> {
         let Some(mut news) = again.scan.step(&mut self.link)? else {
             if again.whole.is_lossy {
@@ -224,7 +225,7 @@ impl RedisFollower {
             return Ok(vec![News::Whole(again.whole)]);
         };
         if again.whole.is_lossy {
-            // What is known here is newer.
+            // The timestamps in memory are newer.
             news.retain(|news| !matches!(news, News::Timestamp(..) | News::TimestampsReset));
         }
         for news in &mut news {
@@ -245,7 +246,7 @@ impl RedisFollower {
         Ok(news)
     }
 
-    /// Names in the stream that are not there: somebody took them away.
+    /// Names in the stream that are not in `names`: these CPEs were removed.
     fn removed(&mut self, names: &HashSet<Short>) -> Result<HashSet<Short>, Failure> {
         let mut removed = HashSet::new();
         let mut from = "-".to_owned();
@@ -259,7 +260,7 @@ impl RedisFollower {
         }
     }
 
-    /// What changed since, read as it is now.
+    /// The current values of all names that changed since the position.
     fn changes(&mut self) -> Result<Vec<News>, Failure> {
         let Some(mark) = self.mark.clone() else { return Ok(Vec::new()) };
         let (epoch, sequence) = position(&mut self.link)?;
@@ -289,7 +290,7 @@ impl RedisFollower {
             timestamps.extend(fields.remove(script::TIMESTAMP.as_bytes()));
         }
         if missed {
-            // The stream is shorter than the absence was.
+            // The stream was trimmed and no longer contains all changes.
             let now = self.read_mark()?;
             self.start_again(now, false);
             return Ok(Vec::new());

@@ -1,10 +1,11 @@
 //! The registry in a Redis or Valkey, for several servers behind one address.
 //!
-//! Each server has everything in memory. Who changes something reads what Redis has of it, takes a number from Redis, applies
-//! the change to it (T-65, [`tr111_core::acs::Record`]), and writes if that still is what is there: one script, so that
-//! nobody comes in between. Every write gets the next number of the stream and puts its name into it; the others read the
-//! stream and, of each name in it, the value as it is then. So it does not matter in which order news arrive, only that none
-//! is missed; where numbers are missing, because the stream is shorter than the absence was, everything is read again.
+//! Each server has all CPEs in memory. To change a CPE, a server reads its record from Redis, takes a revision number
+//! from Redis, applies the change to the record (T-65, [`tr111_core::acs::Record`]), and writes the record if it has
+//! not changed in between. A script compares and writes atomically. Each write appends the name of the CPE to a stream
+//! under the next sequence number. The other servers read the stream, and then the current record of each name in it.
+//! So the order of changes does not matter, but none may be missed. If sequence numbers are missing, because the stream
+//! was trimmed while a server was absent, the server reads all records again.
 
 mod connect;
 mod follower;
@@ -26,31 +27,31 @@ use self::{
 use super::{BindingStore, Encryption, Error, Failure, Follower, News, Sealed, Taken, Unreadable, Wanted, record};
 use crate::{config::RedisAddress, random};
 
-/// Names in one question and one script. A script holds up every client of Redis for as long as it runs: some milliseconds.
+/// Names per command and script. A script blocks all clients of Redis while it runs, which is some milliseconds.
 const BATCH: usize = 512;
-/// How often a change is tried again because another server changed the same CPE in between.
+/// Maximum attempts to write a change while other servers change the same CPE.
 const TRIES: usize = 32;
 
-/// The connection over which this server writes.
+/// The registry in Redis, with the connection for writing.
 #[derive(Debug)]
 pub struct Redis {
     address: RedisAddress,
     connection: Link,
-    /// Number of this server among those that share the Redis: that of a process, not 0.
+    /// Random number of this server process, not 0.
     server: u32,
     encryption: Encryption,
-    /// Records that could not be read when they were to be changed.
+    /// Records that could not be changed because they cannot be read.
     unreadable: Vec<Unreadable>,
-    /// How far [`BindingStore::load`] read.
+    /// Position of the stream at the time of [`BindingStore::load`].
     mark: Option<Mark>,
 }
 
 impl Redis {
-    /// Connects to the Redis at `address`. Passwords are kept as `encryption` says.
+    /// Connects to the Redis at `address`. `encryption` applies to the passwords of CPEs.
     ///
     /// # Errors
-    /// It cannot be had, or its passwords are encrypted under another key. Later it may be away as long as it likes; at the
-    /// start, an agent that knows nobody would turn everybody away.
+    /// Redis is unavailable, or its passwords are encrypted under another key. Only at the start must Redis be
+    /// available: an agent without its CPEs would refuse all of them.
     pub fn open(address: RedisAddress, encryption: Encryption) -> Result<Self, Error> {
         let mut connection = Link::new(address.clone());
         connection.ask::<String>(&cmd("PING")).map_err(Error::Redis)?;
@@ -62,12 +63,12 @@ impl Redis {
         Ok(Self { address, connection, server, encryption, unreadable: Vec::new(), mark: None })
     }
 
-    /// Writes changes, all of which may be written.
+    /// Writes a group of changes. If a name is taken, the CPEs that were already added are removed again.
     fn write(&mut self, changes: &[&Change]) -> Result<Result<(), Taken>, Failure> {
         let mut added: Vec<&Short> = Vec::new();
         for batch in changes.chunks(BATCH) {
             if let Err(taken) = self.write_batch(batch, &mut added)? {
-                // Another server was faster, after it was looked: what was added of this group goes again.
+                // Another server added the name after the check. Remove the CPEs that this group has added.
                 let undo: Vec<Change> = added.iter().map(|name| Change::Removed((*name).clone())).collect();
                 for batch in undo.iter().collect::<Vec<_>>().chunks(BATCH) {
                     let _ = self.write_batch(batch, &mut Vec::new())?;
@@ -78,7 +79,7 @@ impl Redis {
         Ok(Ok(()))
     }
 
-    /// The same with a few of them; what was added is put into `added`, also where the others are refused.
+    /// Writes at most [`BATCH`] changes. `added` gets the names of added CPEs, even if the batch is refused.
     fn write_batch<'a>(
         &mut self,
         changes: &[&'a Change],
@@ -123,7 +124,7 @@ impl Redis {
                     continue;
                 };
                 match (change, unreadable.remove(name)) {
-                    // What cannot be read may be taken away, too.
+                    // A record that cannot be read may be removed.
                     (_, None) | (Change::Removed(_), Some(_)) => {}
                     (Change::Added(_), Some(_)) => return Ok(Err(Taken { name: name.clone() })),
                     (_, Some(error)) => {
@@ -145,12 +146,12 @@ impl Redis {
                 if bytes != before {
                     put(script::CPE, name, before, &bytes);
                 }
-                // Of a CPE that was lost, another server may have put back less.
+                // Another server may have restored a lost CPE with an older `ts`.
                 let last = after.as_ref().and_then(|record| record.cpe.state.last_timestamp);
                 if let Some(last) = last.filter(|_| before.is_empty()) {
                     put(script::TIMESTAMP, name, &[], last.to_string().as_bytes());
                 }
-                // Another CPE has its name now.
+                // The CPE was removed and its name is used by a new one.
                 if after.is_some() && gone.contains(name) {
                     put(script::TIMESTAMP, name, &[], &[]);
                 }
@@ -172,11 +173,11 @@ impl Redis {
                 return Ok(Ok(()));
             }
         }
-        Err(Failure::Unavailable("other servers change the same CPEs all the time".to_owned()))
+        Err(Failure::Unavailable("other servers keep changing the same CPEs".to_owned()))
     }
 
-    /// Numbers a write: after what Redis has now is read, so that it is greater than all that was given for that. One that
-    /// is known here may be greater, where Redis lost what it wrote last.
+    /// Takes a revision number for a write. It is taken after the records are read, so that it is greater than the
+    /// revisions of these records. It is also greater than `highest`, in case Redis lost its last writes.
     fn stamp(&mut self, highest: Option<u64>) -> Result<Stamp, Failure> {
         let next = |connection: &mut Link, by: u64| connection.ask(cmd("INCRBY").arg(script::REVISION).arg(by));
         let mut revision: u64 = next(&mut self.connection, 1)?;
@@ -186,7 +187,8 @@ impl Redis {
         Ok(Stamp { server: self.server, revision })
     }
 
-    /// Reads everything, and encrypts the passwords that are in clear and should not be. Gives how far was read.
+    /// Reports the complete content, and encrypts unencrypted passwords if encryption is on. Returns the position of
+    /// the stream at the beginning.
     fn read(&mut self, each: &mut dyn FnMut(News)) -> Result<Mark, Failure> {
         let mark = Mark::read(&mut self.connection, &self.encryption)?;
         let mut scan = follower::Scan::new(self.server, self.encryption.clone());
@@ -201,7 +203,7 @@ impl Redis {
         Ok(mark)
     }
 
-    /// What Redis has of CPEs.
+    /// The records of CPEs in Redis.
     fn values(&mut self, names: &[&Short]) -> Result<HashMap<Short, Vec<u8>>, Failure> {
         if names.is_empty() {
             return Ok(HashMap::new());
@@ -216,7 +218,7 @@ impl Redis {
         Ok(known.collect())
     }
 
-    /// The first name of those to be added that is there already.
+    /// The first CPE to be added whose name is taken.
     fn taken(&mut self, changes: &[Change]) -> Result<Option<Taken>, Failure> {
         let (mut added, mut gone) = (Vec::new(), HashSet::new());
         for change in changes {
@@ -245,10 +247,10 @@ impl BindingStore for Redis {
     fn commit(&mut self, groups: &[&[Change]]) -> Result<Vec<Result<(), Taken>>, Failure> {
         let mut outcomes = vec![Ok(()); groups.len()];
         if groups.iter().all(|group| group.is_empty()) {
-            // Somebody wants to know whether it would work.
+            // The caller checks whether Redis is available.
             self.connection.ask::<String>(&cmd("PING"))?;
         }
-        // What cannot be refused is written together.
+        // Groups that cannot be refused are written together.
         let mut gathered: Vec<&Change> = Vec::new();
         for (group, outcome) in groups.iter().zip(&mut outcomes) {
             if !group.iter().any(|change| matches!(change, Change::Added(_))) {
@@ -304,7 +306,7 @@ impl BindingStore for Redis {
     }
 }
 
-/// Writes a change that is about no record of a CPE.
+/// Adds a change that does not concern the record of a CPE to the arguments of the script.
 fn put_other(change: &Change, put: &mut impl FnMut(&str, &[u8], &[u8], &[u8])) {
     match change {
         Change::Association(key, value) => put(script::ASSOCIATION, key, &[], value.as_deref().unwrap_or_default()),
@@ -321,7 +323,7 @@ fn eval(script: &str, keys: &[&str]) -> Cmd {
     eval
 }
 
-/// A connection that is made when it is needed, and made again after whatever went wrong.
+/// A connection that is opened when it is needed, and opened again after an error.
 struct Link {
     address: RedisAddress,
     connection: Option<Connection>,
@@ -355,7 +357,7 @@ impl std::fmt::Debug for Link {
     }
 }
 
-/// Why the passwords that Redis holds cannot be read; `None` where they can, or where there are none.
+/// Why the passwords in Redis cannot be decrypted. `None` if they can, or if there are none.
 fn foreign_key(link: &mut Link, encryption: &Encryption) -> Result<Option<Sealed>, Failure> {
     let (id,): (Option<Vec<u8>>,) = link.ask(cmd("MGET").arg(script::KEY))?;
     Ok(match (id, encryption.id()) {
@@ -365,13 +367,14 @@ fn foreign_key(link: &mut Link, encryption: &Encryption) -> Result<Option<Sealed
     })
 }
 
-/// Bytes that no other write has.
+/// Random bytes that identify a write.
 fn token() -> Result<[u8; 8], Failure> {
-    random::bytes().map_err(|error| Failure::Unavailable(format!("/dev/urandom: {error}")))
+    random::bytes().map_err(|error| Failure::Unavailable(format!("cannot get random bytes: {error}")))
 }
 
-/// Text that no other server comes upon.
+/// Random text that identifies a life of the database.
 fn epoch() -> Result<String, Failure> {
-    let words = random::words::<2>().map_err(|error| Failure::Unavailable(format!("no randomness: {error}")))?;
+    let words = random::words::<2>();
+    let words = words.map_err(|error| Failure::Unavailable(format!("cannot get random bytes: {error}")))?;
     Ok(words.map(|word| format!("{word:016x}")).concat())
 }

@@ -1,44 +1,46 @@
-//! What Redis does in one step, so that no other server comes in between; and the names of what is there.
+//! Names of the Redis keys, and the scripts that Redis runs atomically.
 
-/// Hash of CPEs: name to everything else.
+/// Hash of CPEs: name to record.
 pub(super) const CPES: &str = "{tr111}:cpes";
 /// Hash of associations.
 pub(super) const ASSOCIATIONS: &str = "{tr111}:associations";
-/// Hash of the last `ts` that was reserved for a CPE.
+/// Hash of timestamps: name of a CPE to the last reserved `ts`.
 pub(super) const TIMESTAMPS: &str = "{tr111}:timestamps";
-/// The last time that was known to be good ([`tr111_core::acs::Change::GoodTime`]).
+/// The last time at which the clock was known to be correct ([`tr111_core::acs::Change::GoodTime`]).
 pub(super) const GOOD_TIME: &str = "{tr111}:good_time";
-/// The number that was given to a binding last ([`tr111_core::acs::Stamp::revision`]).
+/// The last revision number of a binding ([`tr111_core::acs::Stamp::revision`]).
 pub(super) const REVISION: &str = "{tr111}:revision";
-/// Number of the last change.
+/// Sequence number of the last change.
 pub(super) const SEQUENCE: &str = "{tr111}:sequence";
-/// Stream of names that changed, under the numbers of the changes. What they are now is in the hashes.
+/// Stream of changed names. The id of an entry is the sequence number of the change. The current values are in the
+/// hashes.
 pub(super) const CHANGES: &str = "{tr111}:changes";
-/// Sets of signed requests that were accepted, in two generations.
+/// Sets of accepted signed requests, in two generations.
 pub(super) const SIGNED_RECENT: &str = "{tr111}:signed";
 pub(super) const SIGNED_OLDER: &str = "{tr111}:signed_older";
-/// Random text that is gone when everything was lost.
+/// Random text. It is missing or different after the database was lost.
 pub(super) const EPOCH: &str = "{tr111}:epoch";
-/// Which key the passwords are encrypted under.
+/// Identifier of the key that encrypts the passwords.
 pub(super) const KEY: &str = "{tr111}:key";
 
-/// Kind of a name in [`CHANGES`].
+/// Field of an entry in [`CHANGES`]: the name of a changed CPE.
 pub(super) const CPE: &str = "c";
-/// Kind of a key in [`CHANGES`].
+/// Field of an entry in [`CHANGES`]: the key of a changed association.
 pub(super) const ASSOCIATION: &str = "a";
-/// Kind of a name in [`CHANGES`] whose last `ts` was forgotten; an empty name stands for all.
+/// Field of an entry in [`CHANGES`]: the name of a CPE whose last `ts` was reset. An empty name means all CPEs.
 pub(super) const TIMESTAMP: &str = "t";
-/// Kind of [`GOOD_TIME`], which is in no stream.
+/// Kind of a change of [`GOOD_TIME`]. It is not written to the stream.
 pub(super) const TIME: &str = "g";
-/// Random bytes of each entry of [`CHANGES`]: after a loss, another change has the same number.
+/// Field of each entry in [`CHANGES`]: random bytes. They tell changes with the same sequence number apart, after a
+/// loss.
 pub(super) const TOKEN: &str = "x";
 
-/// Names that [`CHANGES`] remembers. A server that missed more reads everything again.
+/// Maximum entries of [`CHANGES`], approximately. A server that missed more reads all records again.
 pub(super) const REMEMBERED: usize = 1 << 18;
 
-/// Writes values that still are what the writer took them for. First how many names are remembered, then a [`TOKEN`], then
-/// for each: kind, name, value before, value after; an empty one is none. Gives the names of those that another server
-/// changed in between. A timestamp only rises or is forgotten.
+/// Writes values that have not changed since the writer read them. Arguments: [`REMEMBERED`], a [`TOKEN`], then for
+/// each change kind, name, value before and value after; an empty value means none. Returns the names of CPEs that
+/// another server changed in between. A timestamp is only increased or removed.
 pub(super) const WRITE: &str = "
 local missed = {}
 local function put(hash, name, value)
@@ -73,8 +75,8 @@ for at = 3, #ARGV, 4 do
 end
 return missed";
 
-/// Reserves a `ts` for each CPE (T-54). First the time, then for each: name, and the last one that the asking server knows
-/// of and believes, or -1.
+/// Reserves a `ts` for each CPE (T-54). Arguments: the current time, then for each CPE its name and the last `ts` that
+/// the calling server knows of, or -1.
 pub(super) const RESERVE: &str = "
 local reserved = {}
 for at = 2, #ARGV, 2 do
@@ -86,8 +88,8 @@ for at = 2, #ARGV, 2 do
 end
 return reserved";
 
-/// Remembers signed requests (T-67), and gives 1 for each that was remembered before, else 0. First the size of a generation,
-/// then the requests. A generation that is full becomes the older one.
+/// Remembers signed requests (T-67). Returns 1 for each that was remembered before, else 0. Arguments: the size of a
+/// generation, then the requests. A full recent generation replaces the older one.
 pub(super) const REMEMBER: &str = "
 local known = {}
 for at = 2, #ARGV do
