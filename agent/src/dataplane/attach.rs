@@ -1,4 +1,4 @@
-//! Attaching to interfaces: native XDP, else TC (design decision: nothing that works is given up for the faster hook).
+//! Attaching programs to interfaces: native XDP where possible, else TC. Generic XDP only on request.
 
 use std::{fmt, fs, path::Path};
 
@@ -19,27 +19,28 @@ use super::{
     kernel,
 };
 
-/// How `lan_ingress` is to attach.
+/// Requested hook of an ingress program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum XdpMode {
-    /// Native, else TC.
+    /// Native XDP, or TC if native XDP is not possible.
     #[default]
     Auto,
-    /// Native or not at all.
+    /// Native XDP. Fails if it is not possible.
     Native,
-    /// Generic: copies every frame; only on request.
+    /// Generic XDP, which copies every frame.
     Generic,
     /// TC.
     Tc,
 }
 
-/// Where TC programs run among those of others.
+/// Position of the agent's TC programs among foreign TC programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TcOrder {
-    /// Before all of them. The place is taken again when somebody else takes it.
+    /// Before all foreign programs. The order is restored if another program is attached in front.
     #[default]
     First,
-    /// At egress behind those that are there at the start, to see what goes out on the wire. Nothing is moved.
+    /// At egress after the programs that are attached at the start, to see what is sent on the wire. The order is not
+    /// restored.
     Last,
 }
 
@@ -55,16 +56,16 @@ impl TcOrder {
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// XDP in the driver.
+    /// Native XDP, in the driver.
     Native,
-    /// XDP in the stack.
+    /// Generic XDP, in the network stack.
     Generic,
     /// TC.
     Tc,
 }
 
 impl Mode {
-    /// The word for people and for JSON.
+    /// Name in messages and in JSON.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -80,21 +81,21 @@ impl fmt::Display for Mode {
     }
 }
 
-/// Which way an interface faces.
+/// Role of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The devices.
+    /// LAN interface of a gateway.
     Lan,
-    /// The ACS.
+    /// WAN interface of a gateway.
     Wan,
-    /// CPEs, where this machine is their STUN server.
+    /// Interface of an ACS on which CPEs reach the STUN server.
     Cpes,
-    /// The devices, as a port of a LAN bridge.
+    /// Port of a LAN bridge of a gateway.
     Port,
 }
 
 impl Side {
-    /// The word for people and for JSON.
+    /// Name in messages and in JSON.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Lan => "lan",
@@ -108,22 +109,22 @@ impl Side {
 /// A program on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProgramMode {
-    /// Name of its hook.
+    /// Name of the hook.
     pub program: &'static str,
-    /// How it is attached.
+    /// How the program is attached.
     pub mode: Mode,
 }
 
-/// What is attached to one interface.
+/// The programs that are attached to an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
     /// Name of the interface.
     pub interface: String,
-    /// Its kernel index.
+    /// Kernel index of the interface.
     pub ifindex: u32,
-    /// Which way it faces.
+    /// Role of the interface.
     pub side: Side,
-    /// Its programs.
+    /// Attached programs.
     pub programs: Vec<ProgramMode>,
 }
 
@@ -138,24 +139,26 @@ pub(super) fn ifindex(interface: &str) -> Result<u32, Error> {
     nix::net::if_::if_nametoindex(interface).map_err(|_| Error::NoInterface(interface.to_owned()))
 }
 
-/// An interface as it is now: it may go, and its name come back with another index.
+/// An interface with its current index. An interface that is removed and created again has the same name and another
+/// index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place<'a> {
     /// Name of the interface.
     pub(super) interface: &'a str,
-    /// Its kernel index.
+    /// Kernel index of the interface.
     pub(super) ifindex: u32,
 }
 
 impl<'a> Place<'a> {
-    /// The interface of that name in this network namespace.
+    /// Looks the interface up in this network namespace.
     pub(super) fn find(interface: &'a str) -> Result<Self, Error> {
         Ok(Self { interface, ifindex: ifindex(interface)? })
     }
 }
 
-/// Refuses an interface where a program of another agent is attached. What this agent's pins hold is its own. Kernels
-/// before 6.6 cannot be asked, and there the control socket tells.
+/// Refuses an interface to which a program of another agent is attached. Programs that are pinned in `pins` are this
+/// agent's own. Before Linux 6.6 the attached programs cannot be listed, and only the control socket shows another
+/// agent.
 pub(super) fn refuse_second_agent(interface: &str, pins: Option<&Pins>) -> Result<(), Error> {
     let place = Place::find(interface)?;
     let Ok((_, programs)) = SchedClassifier::query_tcx(interface, TcAttachType::Egress) else { return Ok(()) };
@@ -167,54 +170,54 @@ pub(super) fn refuse_second_agent(interface: &str, pins: Option<&Pins>) -> Resul
     Ok(())
 }
 
-/// How `lan_ingress` has to attach to see a frame on the same segment as its reply. TC it is, unless the operator says
-/// otherwise, where XDP may see another: below VLAN devices, because drivers take the tag out of a frame before XDP runs and
-/// TC finds it in metadata; and on a bond, because XDP runs on the interfaces that it is made of.
+/// The hook at which `lan_ingress` sees a request on the same segment as the reply. In mode `auto` this is TC if XDP
+/// might see another segment: below VLAN devices, because drivers remove the tag from a frame before XDP runs, and TC
+/// finds it in metadata; and on a bond, because XDP runs on the interfaces of the bond.
 fn on_its_segment(interface: &str, wanted: XdpMode) -> XdpMode {
     let reason = match wanted {
-        XdpMode::Auto if has_vlan_devices(interface) => "there are VLAN devices on it",
-        XdpMode::Auto if is_bond(interface) => "it is a bond",
+        XdpMode::Auto if has_vlan_devices(interface) => "the interface has VLAN devices",
+        XdpMode::Auto if is_bond(interface) => "the interface is a bond",
         _ => return wanted,
     };
-    info!(interface, "{reason}: TC ingress in place of XDP");
+    info!(interface, reason, "TC ingress is used instead of XDP");
     XdpMode::Tc
 }
 
-/// Whether the kernel has VLAN devices on an interface. Without the module, or without `/proc`, there are none.
+/// Whether an interface has VLAN devices. `false` without the kernel module or without `/proc`.
 fn has_vlan_devices(interface: &str) -> bool {
     // `lan0.10        | 10  | lan0`
     let devices = fs::read_to_string("/proc/thread-self/net/vlan/config").unwrap_or_default();
     devices.lines().any(|line| line.rsplit_once('|').is_some_and(|(_, below)| below.trim() == interface))
 }
 
-/// Whether an interface is a bond. As above.
+/// Whether an interface is a bond. `false` without the kernel module or without `/proc`.
 fn is_bond(interface: &str) -> bool {
     Path::new("/proc/thread-self/net/bonding").join(interface).exists()
 }
 
-/// A link that ends with the agent, because it is not pinned.
+/// A link that is not pinned and ends with the agent.
 #[derive(Debug)]
 pub(super) struct Held {
-    /// Where it is attached.
+    /// Name of the interface.
     pub(super) interface: String,
     program: &'static str,
     _link: HeldLink,
 }
 
-/// A TC program of this agent at an interface.
+/// An attached TC program of this agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seat {
     /// Name of the interface.
     pub(super) interface: String,
-    /// Its kernel index.
+    /// Kernel index of the interface.
     pub(super) ifindex: u32,
     /// Name of the program.
     pub(super) program: &'static str,
-    /// Which frames it sees.
+    /// Direction of the frames that the program sees.
     pub(super) direction: Direction,
     /// Kernel id of the program.
     pub(super) id: u32,
-    /// Kernel id of the copy in whose place it was attached: the kernel takes a moment to take that off.
+    /// Kernel id of the copy that the program replaced. The kernel detaches that copy with a delay.
     pub(super) previous: Option<u32>,
 }
 
@@ -230,7 +233,7 @@ enum HeldLink {
     Tc(#[expect(dead_code, reason = "held for its drop")] SchedClassifierLink),
 }
 
-/// The names of an ingress program: one classifier, for either hook.
+/// Names of an ingress program, which is compiled for both hooks.
 struct IngressNames {
     xdp: &'static str,
     tc: &'static str,
@@ -239,19 +242,17 @@ struct IngressNames {
 const LAN: IngressNames = IngressNames { xdp: program::LAN_INGRESS, tc: program::LAN_INGRESS_TC };
 const WAN: IngressNames = IngressNames { xdp: program::WAN_INGRESS, tc: program::WAN_INGRESS_TC };
 
-/// Where programs are attached from.
+/// Attaches programs to interfaces.
 pub(super) struct Attacher<'a> {
-    /// The programs.
     loaded: &'a mut Loaded,
-    /// Where links are pinned.
+    /// Directory of pinned links. `None`: links are not pinned.
     pins: Option<&'a Pins>,
-    /// Links that are not.
+    /// Links that are not pinned.
     held: &'a mut Vec<Held>,
-    /// Where TC programs run among those of others.
     order: TcOrder,
-    /// What was pinned here and now, and not found: its place, program and mode.
+    /// Links that this attacher pinned, except for adopted ones.
     pinned: Vec<(Place<'a>, &'static str, Mode)>,
-    /// TC programs that are attached now.
+    /// TC programs that this attacher attached.
     pub(super) seats: Vec<Seat>,
 }
 
@@ -260,7 +261,8 @@ impl<'a> Attacher<'a> {
         Self { loaded, pins, held, order, pinned: Vec::new(), seats: Vec::new() }
     }
 
-    /// Attaches to every interface, or to none: what an earlier agent left stays, and what is new goes again.
+    /// Attaches to all interfaces or to none. On an error new links are removed, and links of an earlier agent are
+    /// kept.
     pub(super) fn all(
         &mut self,
         interfaces: impl IntoIterator<Item = (&'a str, Side)>,
@@ -275,12 +277,12 @@ impl<'a> Attacher<'a> {
         attached
     }
 
-    /// Attaches the programs of a side to an interface, or gives the links that are there the new programs.
+    /// Attaches the programs of a side to an interface. Links of an earlier agent get the new programs.
     pub(super) fn interface(&mut self, interface: &'a str, side: Side, wanted: XdpMode) -> Result<Attachment, Error> {
         let place = Place::find(interface)?;
         let programs = match side {
             Side::Lan => {
-                // Egress first: a request that is seen must find its reply watched.
+                // Egress first, so that the reply to each observed request is observed as well.
                 self.classifier(place, program::LAN_EGRESS)?;
                 self.classifier(place, program::LAN_BINDING)?;
                 let mode = self.ingress(place, &LAN, on_its_segment(interface, wanted))?;
@@ -335,14 +337,15 @@ impl<'a> Attacher<'a> {
         Ok(Mode::Tc)
     }
 
-    /// Attaches what answers requests in place, for which TC is no substitute: without it the socket answers alone.
+    /// Attaches the program that answers requests at XDP. TC cannot replace it: without XDP, the socket answers all
+    /// requests.
     fn line_rate(&mut self, place: Place<'a>, wanted: XdpMode) -> Result<Option<Mode>, Error> {
         let Place { interface, .. } = place;
         let mode = match wanted {
             XdpMode::Auto | XdpMode::Native => Mode::Native,
             XdpMode::Generic => Mode::Generic,
             XdpMode::Tc => {
-                warn!(interface, "answers cannot be given at TC: the socket gives them alone");
+                warn!(interface, "the line-rate path needs XDP; the socket answers all requests");
                 return Ok(None);
             }
         };
@@ -350,7 +353,7 @@ impl<'a> Attacher<'a> {
             Ok(()) => Ok(Some(mode)),
             Err(XdpFailure::Other(error)) => Err(error),
             Err(XdpFailure::Impossible(reason)) if wanted == XdpMode::Auto => {
-                warn!(interface, reason, "native XDP is not possible: the socket gives all answers alone");
+                warn!(interface, reason, "native XDP is not possible; the socket answers all requests");
                 Ok(None)
             }
             Err(XdpFailure::Impossible(reason)) => {
@@ -359,7 +362,7 @@ impl<'a> Attacher<'a> {
         }
     }
 
-    /// Takes off what an earlier agent attached in a mode that is no longer wanted.
+    /// Detaches programs that an earlier agent attached in a mode that is not wanted.
     fn leave_other_modes(&self, place: Place<'_>, names: &IngressNames, wanted: XdpMode) {
         let Some(pins) = self.pins else { return };
         let (native, generic, tc) = match wanted {
@@ -381,7 +384,7 @@ impl<'a> Attacher<'a> {
         let program = self.loaded.xdp(name)?;
         let is_adopted = adopt(self.pins, place, name, mode, |link| {
             let id = program.attach_to_link(XdpLink::try_from(link).map_err(link_error)?)?;
-            // The pin keeps the link; this agent's hold on it may go.
+            // The pin keeps the link, so the descriptor can be closed.
             program.take_link(id).map(drop)
         });
         if is_adopted {
@@ -401,7 +404,7 @@ impl<'a> Attacher<'a> {
         Ok(())
     }
 
-    /// Attaches a TC program, or gives the link that an earlier agent left the new program.
+    /// Attaches a TC program. A link of an earlier agent gets the new program.
     fn classifier(&mut self, place: Place<'a>, name: &'static str) -> Result<(), Error> {
         let direction = clsact::direction(name)?;
         let program = self.loaded.loaded_classifier(name)?;
@@ -418,7 +421,7 @@ impl<'a> Attacher<'a> {
         let is_adopted = adopt(self.pins, place, name, Mode::Tc, |link| {
             let id = program.attach_to_link(SchedClassifierLink::try_from(link).map_err(link_error)?)?;
             program.take_link(id)?;
-            // A link may be that of an interface which moved to another network namespace, or have been detached.
+            // The link may be detached, or its interface may have moved to another network namespace.
             let chain = Chain::read(place.ifindex, direction).unwrap_or_default();
             is_last = chain.programs.last() == Some(&seat.id);
             if chain.programs.contains(&seat.id) { Ok(()) } else { Err(ProgramError::NotAttached) }
@@ -441,9 +444,9 @@ impl<'a> Attacher<'a> {
         Ok(())
     }
 
-    /// Attaches a TC program anew, at its place among those of others, and then takes the earlier one off. The kernel
-    /// moves no link, and attaches a program only once, so the new one is a copy. Its seat is the last of `seats`.
-    /// `previous` is the kernel id of the earlier one.
+    /// Attaches a TC program again at its position among foreign programs, and then detaches the earlier one. The
+    /// kernel cannot move a link and attaches a program only once, so the new program is a copy. Its seat is the last
+    /// of `seats`. `previous` is the kernel id of the earlier program.
     pub(super) fn again(&mut self, place: Place<'a>, name: &'static str, previous: u32) -> Result<(), Error> {
         if !kernel::has_tcx() {
             return self.classifier(place, name);
@@ -464,15 +467,16 @@ impl<'a> Attacher<'a> {
         Ok(())
     }
 
-    /// The program as a filter of the interface, in the place of what an earlier agent left. Without pins nobody can
-    /// tell whose a filter is that is there: most likely that of an agent that was killed.
+    /// Attaches the program as a filter and replaces the filter of an earlier agent. Without pins the owner of an
+    /// existing filter is unknown. It is replaced as well, because it most likely belongs to an agent that was killed.
     fn filter(&mut self, place: Place<'a>, name: &'static str) -> Result<SchedClassifierLink, ProgramError> {
         let replaces = self.pins.is_none_or(|pins| pins.has_link(place, name, Mode::Tc));
         let program = self.loaded.classifier(name).map_err(|_| ProgramError::NotLoaded)?;
         clsact::attach(program, name, place.interface, replaces, self.order)
     }
 
-    /// Marks a filter as ours, and leaves it in the kernel's hands.
+    /// Pins the program of a filter, which marks the filter as this agent's. The filter stays attached when the agent
+    /// ends.
     fn keep_filter(&mut self, place: Place<'a>, name: &'static str, link: SchedClassifierLink) -> Result<(), Error> {
         let Some(pins) = self.pins else {
             self.hold(place, name, HeldLink::Tc(link));
@@ -506,7 +510,6 @@ fn attach(
     attached.map_err(|error| tc_error(place, name, &error))
 }
 
-/// What an error of a TC program means for the agent.
 fn tc_error(place: Place<'_>, program: &'static str, error: &ProgramError) -> Error {
     let interface = place.interface.to_owned();
     match errno(error) {
@@ -516,8 +519,8 @@ fn tc_error(place: Place<'_>, program: &'static str, error: &ProgramError) -> Er
     }
 }
 
-/// Gives the link that an earlier agent pinned this agent's program by `take_over`. Without one, or where it is the
-/// link of an interface that is gone, the program is to be attached anew.
+/// Updates a pinned link of an earlier agent to this agent's program with `take_over`. Returns `false` if there is no
+/// link, or if its interface no longer exists. The program must then be attached.
 fn adopt(
     pins: Option<&Pins>,
     place: Place<'_>,
@@ -527,12 +530,11 @@ fn adopt(
 ) -> bool {
     let Some((pins, link)) = pins.and_then(|pins| Some((pins, pins.link(place, program, mode)?))) else { return false };
     let Err(error) = take_over(link) else { return true };
-    info!(interface = place.interface, program, reason = reason(&error), "what was pinned no longer holds");
+    info!(interface = place.interface, program, reason = reason(&error), "a pinned link is no longer valid");
     pins.forget(place, program, mode);
     false
 }
 
-/// What a link's error means for its program.
 fn link_error(error: LinkError) -> ProgramError {
     match error {
         LinkError::SyscallError(error) => ProgramError::SyscallError(error),
@@ -540,11 +542,11 @@ fn link_error(error: LinkError) -> ProgramError {
     }
 }
 
-/// Why XDP is not attached.
+/// XDP could not be attached.
 enum XdpFailure {
-    /// The driver or the slot: TC is worth a try.
+    /// The driver does not support it, or the slot is taken. TC may work.
     Impossible(String),
-    /// It would not help.
+    /// TC would fail as well.
     Other(Error),
 }
 

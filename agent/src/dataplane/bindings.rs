@@ -1,4 +1,4 @@
-//! The registered bindings whose keep-alives are answered at line rate.
+//! Registered bindings whose keep-alives the XDP program answers.
 
 use std::{
     net::SocketAddrV4,
@@ -15,7 +15,7 @@ pod! {
     PodBinding BindingKey,
 }
 
-/// Writes the map `BINDINGS`, and reads when each of them was last heard of.
+/// The map `BINDINGS`: registered bindings, and the time of the last keep-alive of each. Clones share the map.
 #[derive(Clone)]
 pub struct Bindings {
     map: Arc<Mutex<HashMap<MapData, PodBinding, u64>>>,
@@ -29,17 +29,19 @@ impl std::fmt::Debug for Bindings {
 }
 
 impl Bindings {
-    /// Over the map of the loaded object. `seed` is the one in the programs' settings.
+    /// Takes the map of the loaded object. `seed` is that of the programs' settings.
     pub(super) fn new(loaded: &mut Loaded, seed: u64) -> Result<Self, Error> {
         let map = loaded.take_map(map::BINDINGS)?.try_into();
         let map = map.map_err(|source| Error::Map { name: map::BINDINGS, source })?;
         Ok(Self { map: Arc::new(Mutex::new(map)), seed })
     }
 
-    /// Has keep-alives of `username` from `source` to `server` answered. It was last heard of `now`.
+    /// Registers a binding: the program answers keep-alives of `username` from `source` to `server`. The time of the
+    /// last keep-alive is set to `now`.
     ///
     /// # Errors
-    /// [`Error::Map`] if the kernel refuses, as for a full map: then the socket answers them.
+    /// [`Error::Map`] if the kernel refuses, for example because the map is full. The socket then answers the
+    /// keep-alives.
     pub fn register(
         &self,
         username: &[u8],
@@ -51,20 +53,19 @@ impl Bindings {
         self.lock().insert(key, now.0, 0).map_err(|source| Error::Map { name: map::BINDINGS, source })
     }
 
-    /// Ends what [`Bindings::register`] began, and gives when the binding was last heard of. One that is not there is no
-    /// error.
+    /// Removes a binding and returns the time of its last keep-alive. A binding that is not registered is not an error.
     pub fn forget(&self, username: &[u8], source: SocketAddrV4, server: SocketAddrV4) -> Option<BootTime> {
         let key = self.key(username, source, server)?;
         let mut map = self.lock();
         let seen = map.get(&key, 0).ok().map(BootTime);
         match map.remove(&key) {
             Ok(()) | Err(MapError::KeyNotFound) => {}
-            Err(error) => tracing::debug!(%error, "a binding was not taken from the programs"),
+            Err(error) => tracing::debug!(%error, "cannot remove a binding from the map of the programs"),
         }
         seen
     }
 
-    /// When a binding was last heard of.
+    /// Time of the last keep-alive of a binding. `None` if it is not registered.
     pub fn last_seen(&self, username: &[u8], source: SocketAddrV4, server: SocketAddrV4) -> Option<BootTime> {
         self.lock().get(&self.key(username, source, server)?, 0).ok().map(BootTime)
     }
@@ -74,12 +75,12 @@ impl Bindings {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<MapData, PodBinding, u64>> {
-        // Every write is one system call: a panic elsewhere leaves nothing half done.
+        // Each write is one system call, so a panic cannot leave the map in an inconsistent state.
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// An address as the programs have it.
+/// An address in the format of the programs.
 pub(super) fn endpoint(address: SocketAddrV4) -> Endpoint {
     Endpoint::new(address.ip().octets(), address.port())
 }

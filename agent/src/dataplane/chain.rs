@@ -1,27 +1,27 @@
-//! Chains of TC programs (TCX, Linux 6.6): which programs run at an interface, and in which order.
+//! Chains of TC programs (TCX, Linux 6.6): the programs at one side of an interface, in the order in which they run.
 //!
-//! A program ends the chain with any verdict but `TCX_NEXT`, and those behind it do not see the frame. The kernel tells
-//! nobody when a chain changes, but counts its changes.
+//! Any verdict except `TCX_NEXT` ends the chain, and later programs do not see the frame. The kernel sends no event
+//! when a chain changes, but the chain has a revision number.
 
 use std::{collections::HashMap, io, mem};
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd};
 
-/// Programs in one chain: the kernel takes no more (`BPF_MPROG_MAX`).
+/// Maximum programs in a chain (`BPF_MPROG_MAX`).
 const LONGEST: usize = 64;
 
-/// A side of an interface.
+/// Direction of frames at an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
-    /// Frames that come in.
+    /// Received frames.
     Ingress,
-    /// Frames that leave.
+    /// Sent frames.
     Egress,
 }
 
 impl Direction {
-    /// The word for people.
+    /// Name in messages.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Ingress => "ingress",
@@ -49,17 +49,17 @@ impl From<Direction> for TcAttachType {
 /// The programs of a chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Chain {
-    /// Grows with every change.
+    /// Revision number, which grows with each change.
     pub(super) revision: u64,
-    /// Their kernel ids, in the order in which they run.
+    /// Kernel ids of the programs, in the order in which they run.
     pub(super) programs: Vec<u32>,
 }
 
 impl Chain {
-    /// The chain at one side of an interface. Unlike aya's, this query needs no `CAP_SYS_ADMIN`.
+    /// Reads the chain at one side of an interface. Unlike aya's query, this one needs no `CAP_SYS_ADMIN`.
     ///
     /// # Errors
-    /// What the kernel said: there is no such interface, or no TCX.
+    /// The interface does not exist, or the kernel has no TCX.
     pub(super) fn read(ifindex: u32, direction: Direction) -> io::Result<Self> {
         let mut programs = vec![0u32; LONGEST];
         // SAFETY: `bpf_attr` is a union of plain numbers, for which all bits zero are values.
@@ -74,13 +74,14 @@ impl Chain {
         if status < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: `query` is what was written above, and what the kernel answered; its numbers take any bits.
+        // SAFETY: `query` is the member that was written above and by the kernel. All bit patterns of its numbers are
+        // valid.
         let (count, revision) = unsafe { (attributes.query.__bindgen_anon_2.count, attributes.query.revision) };
         programs.truncate(count as usize);
         Ok(Self { revision, programs })
     }
 
-    /// Names of the chain's programs at an interface, as far as this process may ask for them.
+    /// Names of the programs in the chain, by kernel id. Empty if this process lacks the permission.
     pub(super) fn names(interface: &str, direction: Direction) -> HashMap<u32, String> {
         let Ok((_, programs)) = SchedClassifier::query_tcx(interface, direction.into()) else { return HashMap::new() };
         let named = programs.iter().filter_map(|program| Some((program.id(), program.name_as_str()?.to_owned())));
@@ -88,17 +89,17 @@ impl Chain {
     }
 }
 
-/// Programs of others around one of this agent's, in the order in which they run.
+/// Foreign programs before and after a program of this agent, in the order in which they run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Neighbours {
-    /// Those that run before it, and may end the chain.
+    /// Programs that run before it and may end the chain.
     pub in_front: Vec<String>,
-    /// Those that run after it, and may still drop the frame.
+    /// Programs that run after it and may still drop the frame.
     pub behind: Vec<String>,
 }
 
 impl Neighbours {
-    /// Those of the program at `at`. `is_own` tells the agent's other programs.
+    /// The neighbours of the program at index `at`. `is_own` is true for programs of the agent.
     pub(super) fn around<T>(chain: &[T], at: usize, is_own: impl Fn(&T) -> bool, name: impl Fn(&T) -> String) -> Self {
         let others = |part: &[T]| part.iter().filter(|one| !is_own(one)).map(&name).collect();
         Self { in_front: others(&chain[..at]), behind: others(&chain[at + 1..]) }

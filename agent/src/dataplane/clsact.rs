@@ -1,8 +1,8 @@
 //! TC programs as filters of the qdisc clsact, for kernels before 6.6, which have no TCX.
 //!
-//! A filter cannot be pinned, and stays where it is when its process ends. Ours have a priority and handles of their own,
-//! so that the next agent replaces them in place. The program is pinned where its link would be, which says whose the
-//! filter is.
+//! A filter cannot be pinned, and it stays attached when its process ends. The agent's filters have fixed priorities
+//! and handles, so that the next agent replaces them in place. The program of a filter is pinned at the path where a
+//! link would be pinned. This pin records the owner of the filter.
 
 use std::io;
 
@@ -14,14 +14,14 @@ use tr111_common::abi::program;
 
 use super::{Error, attach::TcOrder, chain::Direction};
 
-/// Before everybody else's: the lowest number is first.
+/// Priority before all foreign filters. The lowest number runs first.
 const FIRST: u16 = 1;
-/// Behind everybody else's.
+/// Priority after all foreign filters.
 const LAST: u16 = u16::MAX;
-/// `tr`, so that nobody else has the handle by chance.
+/// Major number of the handles: `tr` in ASCII, which other programs are unlikely to use.
 const HANDLE_MAJOR: u16 = 0x7472;
 
-/// The TC programs, and in which direction.
+/// The TC programs and their directions. The index determines the handle.
 const PROGRAMS: [(&str, Direction); 5] = [
     (program::LAN_INGRESS_TC, Direction::Ingress),
     (program::LAN_BINDING, Direction::Ingress),
@@ -30,13 +30,13 @@ const PROGRAMS: [(&str, Direction); 5] = [
     (program::LAN_PORT, Direction::Egress),
 ];
 
-/// The direction of a program, and the handle of its filter.
+/// Direction and filter handle of a program of this agent.
 fn place(name: &str) -> Option<(Direction, TcHandle)> {
     let at = PROGRAMS.iter().position(|(program, _)| *program == name)?;
     Some((PROGRAMS[at].1, TcHandle::new(HANDLE_MAJOR, at as u16 + 1)))
 }
 
-/// The direction of a program; `None` for those of others.
+/// The direction of a program of this agent. `None` for foreign programs.
 pub(super) fn direction_of(name: &str) -> Option<Direction> {
     place(name).map(|(direction, _)| direction)
 }
@@ -49,22 +49,22 @@ pub(super) fn direction(name: &'static str) -> Result<Direction, Error> {
     direction_of(name).ok_or(Error::Missing(name))
 }
 
-/// The hook of a TC program: what XDP does elsewhere has the name that it has there.
+/// The name of a program's hook: the TC variant of an ingress program has the name of the XDP variant.
 pub(super) fn hook(program: &'static str) -> &'static str {
     program.strip_suffix("_tc").unwrap_or(program)
 }
 
-/// Whether a filter with this handle is one of an agent's.
+/// Whether a handle is that of a filter of an agent.
 pub(super) fn is_own(handle: u32) -> bool {
     handle >> 16 == u32::from(HANDLE_MAJOR)
 }
 
-/// Whether a filter with this handle is that of the program.
+/// Whether a handle is that of the program's filter.
 pub(super) fn is_of(handle: u32, name: &str) -> bool {
     place(name).is_some_and(|(_, own)| u32::from(own) == handle)
 }
 
-/// The priority of a filter, and the one that it has with the other order.
+/// The priority of a filter with this order, and its priority with the other order.
 fn priorities(direction: Direction, order: TcOrder) -> (u16, u16) {
     match (direction, order) {
         (Direction::Egress, TcOrder::Last) => (LAST, FIRST),
@@ -72,14 +72,14 @@ fn priorities(direction: Direction, order: TcOrder) -> (u16, u16) {
     }
 }
 
-/// The filter of a program on an interface. Dropping it takes it off.
+/// A link for the filter of a program on an interface. Dropping it detaches the filter.
 fn filter(interface: &str, name: &str, priority: u16) -> Option<io::Result<SchedClassifierLink>> {
     let (direction, handle) = place(name)?;
     Some(SchedClassifierLink::attached(interface, direction.into(), priority, handle, None))
 }
 
-/// Attaches a program to an interface. With `replaces`, the filter that an earlier agent left gets it in one step.
-/// Dropping the link takes the filter off; [`leave`] leaves it.
+/// Attaches a program to an interface. With `replaces`, the filter of an earlier agent is replaced atomically. Dropping
+/// the link detaches the filter, unless [`leave`] is called.
 pub(super) fn attach(
     program: &mut SchedClassifier,
     name: &str,
@@ -89,10 +89,10 @@ pub(super) fn attach(
 ) -> Result<SchedClassifierLink, ProgramError> {
     let (direction, handle) = place(name).ok_or(ProgramError::NotAttached)?;
     let (priority, other) = priorities(direction, order);
-    // An existing qdisc is no error, and whatever else is wrong, the attach below says.
+    // The qdisc may exist already. Other errors make the attach below fail.
     let _ = tc::qdisc_add_clsact(interface);
     if replaces && let Some(Ok(link)) = filter(interface, name, priority) {
-        // Where there is none, the kernel refuses, and it is made.
+        // If there is no filter, the kernel refuses and a new filter is created below.
         if let Ok(id) = program.attach_to_link(link) {
             return program.take_link(id);
         }
@@ -100,27 +100,27 @@ pub(super) fn attach(
     let options = NlOptions { priority, handle, classid: None };
     let id = program.attach_with_options(interface, direction.into(), TcAttachOptions::Netlink(options))?;
     if replaces {
-        // What an earlier agent attached in the other order.
+        // Detach the filter that an earlier agent attached with the other order.
         drop(filter(interface, name, other));
     }
     program.take_link(id)
 }
 
-/// Leaves a filter where it is.
+/// Keeps a filter attached when its link is dropped.
 pub(super) fn leave(link: SchedClassifierLink) {
     std::mem::forget(link);
 }
 
-/// Takes the filter of a program off an interface. One that is not there is no error.
+/// Detaches the filter of a program from an interface. A filter that does not exist is not an error.
 pub(super) fn detach(interface: &str, name: &str) {
-    // Dropping does it, and whoever is gone, or was taken off by somebody else, is off.
+    // Dropping the link detaches the filter. Errors are ignored: the interface or the filter no longer exists.
     drop(filter(interface, name, FIRST));
     if place(name).is_some_and(|(direction, _)| direction == Direction::Egress) {
         drop(filter(interface, name, LAST));
     }
 }
 
-/// Takes every filter with a program of ours off an interface; whether there was one.
+/// Detaches all filters of agents from an interface. Returns whether there was one.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -129,7 +129,7 @@ pub fn detach_all(interface: &str) -> io::Result<bool> {
     for (name, direction) in PROGRAMS {
         match tc::qdisc_detach_program(interface, direction.into(), name) {
             Ok(()) => any = true,
-            // Nothing of ours, no qdisc, or no interface.
+            // There is no filter of an agent, no qdisc, or no interface.
             Err(TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => {}
             Err(TcError::NetlinkError(error)) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => {}
             Err(error) => return Err(io::Error::other(error)),

@@ -1,4 +1,4 @@
-//! Reading what the programs count.
+//! Counters of the programs.
 
 use std::sync::Arc;
 
@@ -20,16 +20,16 @@ impl std::fmt::Debug for Counters {
 }
 
 impl Counters {
-    /// Over the map `COUNTERS`.
+    /// Takes the map `COUNTERS`.
     ///
     /// # Errors
-    /// [`Error::Map`] if it is another kind of map.
+    /// [`Error::Map`] if the map has another type.
     pub fn new(map: Map) -> Result<Self, Error> {
         let map = PerCpuArray::try_from(map).map_err(|source| Error::Map { name: map::COUNTERS, source })?;
         Ok(Self { map: Arc::new(map) })
     }
 
-    /// The value now.
+    /// Current value of a counter.
     ///
     /// # Errors
     /// [`Error::Map`] if the kernel refuses.

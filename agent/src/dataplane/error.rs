@@ -10,19 +10,19 @@ use thiserror::Error;
 
 use super::kernel;
 
-/// Why the packet path does not stand. Each message says what to do.
+/// The packet path cannot be set up. Each message says what to do.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// Not root, or a capability is missing.
+    /// A capability is missing.
     #[error(
         "the kernel refuses to load the programs: run as root, or grant CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW and CAP_PERFMON \
          (systemd: AmbientCapabilities=)"
     )]
     Privileges,
-    /// The kernel cannot run the programs.
+    /// The verifier rejects a program.
     #[error(
-        "the verifier of this kernel ({}) refuses program {program}: {reason}; the oldest kernel that is tested is Linux \
-         {}.{}; `tr111 check --verifier-log FILE` writes all that it says",
+        "the verifier of this kernel ({}) rejects the program {program}: {reason}; the oldest tested kernel is Linux \
+         {}.{}; `tr111 check --verifier-log FILE` writes the verifier's full log",
         kernel::describe(),
         kernel::OLDEST_TESTED.0,
         kernel::OLDEST_TESTED.1
@@ -30,29 +30,30 @@ pub enum Error {
     Verifier {
         /// Name of the program.
         program: &'static str,
-        /// The verifier's words.
+        /// Message of the verifier.
         reason: String,
     },
-    /// The object cannot be loaded.
-    #[error("the programs cannot be loaded: {0}")]
+    /// The object file cannot be loaded.
+    #[error("cannot load the kernel programs: {0}")]
     Load(#[source] EbpfError),
-    /// A map or program that the object should have.
-    #[error("the object has no {0}: the agent was built wrong")]
+    /// A map or a program is missing in the object file.
+    #[error("{0} is missing in the object file; this is an error of the build")]
     Missing(&'static str),
     /// A map cannot be read or written.
     #[error("map {name}: {source}")]
     Map {
         /// Name of the map.
         name: &'static str,
-        /// What the kernel said.
+        /// Error of the kernel.
         source: MapError,
     },
-    /// No such interface.
-    #[error("there is no interface {0} here; `ip link` lists those that exist")]
+    /// The interface does not exist in this network namespace.
+    #[error("there is no interface {0}; `ip link` lists the existing ones")]
     NoInterface(String),
-    /// A bridge and a port of it are to be watched as LAN or WAN interfaces.
+    /// A bridge and one of its ports are both configured as LAN or WAN interfaces.
     #[error(
-        "{port} is a port of the bridge {bridge}, and both are named: each message would count twice; name the bridge alone"
+        "{port} is a port of the bridge {bridge}, and both are configured, so messages would be counted twice; \
+         name only the bridge"
     )]
     BridgeAndPort {
         /// Name of the bridge.
@@ -60,57 +61,58 @@ pub enum Error {
         /// Name of its port.
         port: String,
     },
-    /// Another agent has the interface.
+    /// Programs of another agent are attached to the interface.
     #[error(
-        "another tr111 agent is attached to {interface} and goes on undisturbed; stop it first, or name another interface"
+        "programs of another tr111 agent are attached to {interface}; stop that agent and run `tr111 detach`, or name \
+         another interface"
     )]
     AlreadyRunning {
-        /// The interface.
+        /// Name of the interface.
         interface: String,
     },
-    /// Another agent works with the pin directory.
-    #[error("another tr111 agent works with {0} and goes on undisturbed; stop it first, or name another --pin-dir")]
+    /// Another agent uses the pin directory.
+    #[error("another tr111 agent uses {0}; stop that agent first, or name another --pin-dir")]
     PinsTaken(PathBuf),
-    /// A directory that is to be emptied is not in a bpffs: a mistyped path must not cost files.
-    #[error("{0} is not in a bpffs, so nothing is removed there")]
+    /// A directory to be emptied is not in a bpffs. This protects other files from a mistyped path.
+    #[error("{0} is not in a bpffs; nothing was removed")]
     NoBpffs(PathBuf),
-    /// The kernel does not tell which network namespace this is.
-    #[error("the kernel does not tell the cookie of this network namespace (SO_NETNS_COOKIE, Linux 5.14): {0}")]
+    /// The cookie of the network namespace cannot be read.
+    #[error("cannot read the cookie of this network namespace (SO_NETNS_COOKIE, Linux 5.14): {0}")]
     NetworkNamespace(#[source] io::Error),
-    /// Something cannot be pinned.
+    /// A map, link or program cannot be pinned, or a pin cannot be removed.
     #[error("cannot pin in {directory}: {source}")]
     Pins {
-        /// Where.
+        /// Directory or path of the pin.
         directory: PathBuf,
-        /// What the kernel said.
+        /// Error of the kernel.
         source: io::Error,
     },
-    /// XDP in the mode that was asked for cannot be attached.
-    #[error("{interface}: {mode} XDP is not possible: {reason}; `agent.xdp_mode = \"auto\"` goes on without")]
+    /// XDP cannot be attached in the requested mode.
+    #[error("{interface}: {mode} XDP is not possible: {reason}; `agent.xdp_mode = \"auto\"` falls back to TC")]
     Xdp {
-        /// The interface.
+        /// Name of the interface.
         interface: String,
-        /// The mode that was asked for.
+        /// The requested mode.
         mode: &'static str,
-        /// What the kernel said.
+        /// Error of the kernel.
         reason: String,
     },
-    /// TC cannot be attached.
-    #[error("{interface}: program {program} cannot be attached to TC: {reason}")]
+    /// A program cannot be attached to TC.
+    #[error("{interface}: cannot attach the program {program} to TC: {reason}")]
     Tc {
-        /// The interface.
+        /// Name of the interface.
         interface: String,
         /// Name of the program.
         program: &'static str,
-        /// What the kernel said.
+        /// Error of the kernel.
         reason: String,
     },
-    /// The ring cannot be watched.
-    #[error("the ring cannot be watched: {0}")]
+    /// A ring buffer cannot be registered with the runtime.
+    #[error("cannot wait for events of the kernel programs: {0}")]
     Runtime(#[source] io::Error),
 }
 
-/// The errno behind an attach error, where there is one.
+/// The errno of an attach error, if there is one.
 pub(super) fn errno(error: &ProgramError) -> Option<i32> {
     match error {
         ProgramError::SyscallError(SyscallError { io_error, .. }) | ProgramError::LoadError { io_error, .. } => {
@@ -121,7 +123,7 @@ pub(super) fn errno(error: &ProgramError) -> Option<i32> {
     }
 }
 
-/// What the kernel said about an attach, in words.
+/// The reason of an attach error as text.
 pub(super) fn reason(error: &ProgramError) -> String {
     match (error, errno(error)) {
         (_, Some(libc::EBUSY)) => "the slot is taken by another program".to_owned(),

@@ -1,6 +1,6 @@
-//! The line-rate path of an ACS: `acs_stun` on its interfaces.
+//! The line-rate path of an ACS: the XDP program `acs_stun`.
 //!
-//! Nothing of it is pinned. Its answers speak for a server that is there, so it ends with the agent, however that ends.
+//! Nothing is pinned: the program answers for the STUN server of the agent, so it must end with the agent.
 
 use std::{
     collections::{BTreeSet, HashMap as Held},
@@ -28,7 +28,7 @@ pod! {
     PodEndpoint Endpoint,
 }
 
-/// The loaded program and where it is attached. Dropping it takes it off.
+/// The loaded program and its links. Dropping it detaches the program.
 pub struct LineRate {
     loaded: Loaded,
     held: Vec<attach::Held>,
@@ -49,29 +49,30 @@ impl std::fmt::Debug for LineRate {
     }
 }
 
-/// One place where requests are answered: an address of this machine, on an interface.
+/// A local address on an interface, for which requests are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// Kernel index of the interface.
     pub ifindex: u32,
-    /// Its Ethernet address.
+    /// Ethernet address of the interface.
     pub mac: [u8; 6],
-    /// Where the server listens.
+    /// Address and port of the STUN server.
     pub address: SocketAddrV4,
-    /// CHANGED-ADDRESS of its answers.
+    /// CHANGED-ADDRESS of the responses.
     pub changed: SocketAddrV4,
 }
 
 impl LineRate {
-    /// Loads the program. It answers nothing until it is told where. Names are hashed under a random `seed`.
+    /// Loads the program. It answers nothing before [`LineRate::listen`]. `seed` is a random seed for the hash over
+    /// names.
     ///
     /// # Errors
-    /// What is missing, in words for who installs the agent.
+    /// See [`Error`].
     pub fn load(xdp_mode: XdpMode, seed: u64) -> Result<Self, Error> {
         Self::over(Loaded::load(Purpose::Acs, false, None)?, xdp_mode, seed)
     }
 
-    /// Over a program that is loaded already.
+    /// Takes a loaded program.
     ///
     /// # Errors
     /// [`Error::Missing`], [`Error::Map`]
@@ -99,23 +100,24 @@ impl LineRate {
         })
     }
 
-    /// Attaches to an interface. Where that is not possible, and no mode was asked for, the attachment has no program.
+    /// Attaches the program to an interface. If XDP is not possible and the mode is `auto`, the attachment has no
+    /// program.
     ///
     /// # Errors
-    /// What is missing, in words for who runs the agent.
+    /// See [`Error`].
     pub fn attach(&mut self, interface: &str) -> Result<Attachment, Error> {
         let mut attacher = Attacher::new(&mut self.loaded, None, &mut self.held, TcOrder::default());
         let mut attachments = attacher.all([(interface, Side::Cpes)], self.xdp_mode)?;
         attachments.pop().ok_or_else(|| Error::NoInterface(interface.to_owned()))
     }
 
-    /// Takes off what is attached to an interface, or was while it was there.
+    /// Detaches the program from an interface, which may no longer exist.
     pub fn release(&mut self, interface: &str) {
         self.held.retain(|held| held.interface != interface);
     }
 
-    /// Answers at these places, and at no others; never to a source of `own`, the addresses of this machine and the
-    /// broadcast addresses of its networks.
+    /// Answers requests to exactly these addresses. Requests from a source in `own` are never answered; these are the
+    /// addresses of this machine and the broadcast addresses of its networks.
     ///
     /// # Errors
     /// [`Error::Map`] if the kernel refuses.
@@ -136,10 +138,10 @@ impl LineRate {
             wanted.insert(ListenerKey { ifindex, mac, port, address: address.ip().octets() }, endpoint(changed));
         }
         if ports.len() > PORTS || wanted.len() > LISTENERS_MAXIMUM as usize {
-            tracing::warn!(ports = ports.len(), places = wanted.len(), "the socket alone answers at some of them");
+            tracing::warn!(ports = ports.len(), places = wanted.len(), "too many addresses for the programs");
         }
         for gone in self.known.keys().filter(|key| !wanted.contains_key(key)) {
-            // One that is not there was refused when it came.
+            // An entry that does not exist was refused when it was added.
             let _ = self.listeners.remove(&PodListener(*gone));
         }
         for (key, changed) in wanted.iter().take(LISTENERS_MAXIMUM as usize) {
@@ -155,7 +157,7 @@ impl LineRate {
 
     fn know_own(&mut self, own: &BTreeSet<Ipv4Addr>) -> Result<(), Error> {
         for gone in self.known_own.difference(own) {
-            // One that is not there was refused when it came.
+            // An entry that does not exist was refused when it was added.
             let _ = self.own_addresses.remove(&gone.octets());
         }
         for address in own.iter().take(OWN_ADDRESSES_MAXIMUM as usize) {
@@ -166,17 +168,17 @@ impl LineRate {
         Ok(())
     }
 
-    /// The bindings whose keep-alives are answered.
+    /// The registered bindings. Clones share the map.
     pub fn bindings(&self) -> Bindings {
         self.bindings.clone()
     }
 
-    /// A reader of the program's counters.
+    /// The counters of the program.
     pub fn counters(&self) -> Counters {
         self.counters.clone()
     }
 
-    /// The program behind it.
+    /// The loaded program.
     pub fn loaded_mut(&mut self) -> &mut Loaded {
         &mut self.loaded
     }

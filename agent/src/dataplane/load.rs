@@ -1,4 +1,4 @@
-//! Loading the object that agent/build.rs compiled.
+//! Loading of the object file that `agent/build.rs` compiles.
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
@@ -16,15 +16,15 @@ use super::{
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tr111"));
 
-/// Diagnostics of the programs that `log_programs` lets through: all.
+/// Log level of the programs with `log_programs`: all messages.
 const LOG_ALL: u8 = 5;
 
-/// Which programs are wanted. The maps of the others get room for next to nothing.
+/// The role that needs programs. Maps that only other roles need get one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// What a gateway sees on its LAN and WAN.
+    /// Programs of a gateway.
     Gateway,
-    /// The line-rate path of an ACS.
+    /// Line-rate path of an ACS.
     Acs,
 }
 
@@ -50,12 +50,12 @@ impl Purpose {
         }
     }
 
-    /// All of them, in the order in which they are loaded.
+    /// All programs, in the order in which they are loaded.
     fn programs(self) -> impl Iterator<Item = &'static str> {
         self.xdp().iter().chain(self.classifiers()).copied()
     }
 
-    /// The larger maps that its programs have no use for.
+    /// Large maps that the programs do not use.
     fn unused(self) -> &'static [&'static str] {
         match self {
             Self::Gateway => &[map::LISTENERS, map::OWN_ADDRESSES, map::BINDINGS],
@@ -75,7 +75,7 @@ impl Purpose {
     }
 }
 
-/// Programs in the kernel, attached to nothing yet.
+/// Loaded programs, not attached yet.
 #[derive(Debug)]
 pub struct Loaded {
     ebpf: Ebpf,
@@ -84,9 +84,9 @@ pub struct Loaded {
 impl Loaded {
     /// Loads and verifies the programs for `purpose`.
     ///
-    /// With `pins`, maps that an earlier agent left are taken over, and new ones are left for the next.
+    /// With `pins`, maps of an earlier agent are adopted, and new maps are pinned.
     ///
-    /// `log_programs` compiles their diagnostics in; otherwise the verifier removes them.
+    /// `log_programs` enables the diagnostics of the programs. Otherwise the verifier removes the code for them.
     ///
     /// # Errors
     /// See [`Error`].
@@ -94,7 +94,8 @@ impl Loaded {
         Self::create(OBJECT, purpose, log_programs, pins, LogDepth::Reasons)?.load_programs(purpose)
     }
 
-    /// Loads and verifies the programs of another object, which has the same maps: for benchmarks that compare the two.
+    /// Loads and verifies the programs of another object file with the same maps, for benchmarks that compare two
+    /// builds.
     ///
     /// # Errors
     /// See [`Error`].
@@ -102,17 +103,17 @@ impl Loaded {
         Self::create(object, purpose, false, None, LogDepth::Reasons)?.load_programs(purpose)
     }
 
-    /// Has the kernel verify every program for `purpose`, and keeps none of them.
+    /// Verifies all programs for `purpose` without keeping them.
     ///
     /// # Errors
-    /// See [`Error`]. A program that the verifier refuses is no error.
+    /// See [`Error`]. A program that the verifier rejects is not an error.
     pub fn verify(purpose: Purpose, depth: LogDepth) -> Result<Vec<Verification>, Error> {
         let mut loaded = Self::create(OBJECT, purpose, false, None, depth)?;
         let verify = |name| Ok(Verification { program: name, outcome: loaded.load_program(name)? });
         purpose.programs().map(verify).collect()
     }
 
-    /// Creates the maps; the programs are not in the kernel yet.
+    /// Creates the maps. The programs are loaded later.
     fn create(
         object: &[u8],
         purpose: Purpose,
@@ -148,17 +149,17 @@ impl Loaded {
         Ok(self)
     }
 
-    /// Lets `lan_ingress_tc` go on with `lan_merged`.
+    /// Sets the tail call from `lan_ingress_tc` to `lan_merged`.
     fn connect_merged(&mut self) -> Result<(), Error> {
         let wrong = |source| Error::Map { name: map::TURNS, source };
         let merged = self.classifier(program::LAN_MERGED)?.fd().and_then(|fd| Ok(fd.try_clone()?));
         let merged = merged.map_err(|error| Error::Load(error.into()))?;
-        // The object keeps the map, which the kernel empties when nobody but programs has it.
+        // The map stays in the object, because the kernel clears it when no process has it open.
         let turns = self.ebpf.map_mut(map::TURNS).ok_or(Error::Missing(map::TURNS))?;
         ProgramArray::try_from(turns).and_then(|mut turns| turns.set(0, &merged, 0)).map_err(wrong)
     }
 
-    /// Loads one program. The instructions that its verification walked; 0 where the kernel does not tell.
+    /// Loads a program. Returns the number of verified instructions, or 0 if the kernel does not report it.
     fn load_program(&mut self, name: &'static str) -> Result<Result<u32, Refusal>, Error> {
         let program = self.ebpf.program_mut(name).ok_or(Error::Missing(name))?;
         let loaded = match program {
@@ -179,25 +180,25 @@ impl Loaded {
         }
     }
 
-    /// A TC program that can be attached.
+    /// A TC program, loaded.
     ///
     /// # Errors
     /// See [`Error`].
     pub(super) fn loaded_classifier(&mut self, name: &'static str) -> Result<&mut SchedClassifier, Error> {
         if self.classifier(name)?.fd().is_err() {
-            // The last copy could not be loaded.
+            // The last attempt to load a copy failed.
             return self.load_copy(name);
         }
         self.classifier(name)
     }
 
-    /// Loads a TC program again. The copies that are attached stay so; what is attached from now on is the new one.
+    /// Loads another copy of a TC program. Attached copies stay attached. Later attachments use the new copy.
     ///
     /// # Errors
     /// See [`Error`].
     pub(super) fn load_copy(&mut self, name: &'static str) -> Result<&mut SchedClassifier, Error> {
         match self.classifier(name)?.unload() {
-            // An earlier copy could not be loaded.
+            // An earlier attempt to load a copy failed.
             Ok(()) | Err(ProgramError::NotLoaded) => {}
             Err(error) => return Err(Error::Load(error.into())),
         }
@@ -205,7 +206,7 @@ impl Loaded {
         self.classifier(name)
     }
 
-    /// An XDP program of the object.
+    /// An XDP program of the object file.
     ///
     /// # Errors
     /// [`Error::Missing`]
@@ -216,7 +217,7 @@ impl Loaded {
         }
     }
 
-    /// A TC program of the object.
+    /// A TC program of the object file.
     ///
     /// # Errors
     /// [`Error::Missing`]
@@ -227,7 +228,7 @@ impl Loaded {
         }
     }
 
-    /// Takes a map out of the object.
+    /// Moves a map out of the object file.
     ///
     /// # Errors
     /// [`Error::Missing`]
@@ -235,7 +236,7 @@ impl Loaded {
         self.ebpf.take_map(name).ok_or(Error::Missing(name))
     }
 
-    /// The reader of the programs' diagnostics.
+    /// Reader of the programs' diagnostics.
     pub(super) fn logger(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>, Error> {
         aya_log::EbpfLogger::init(&mut self.ebpf).map_err(|_| Error::Missing("AYA_LOGS"))
     }

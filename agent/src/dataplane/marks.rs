@@ -1,4 +1,4 @@
-//! The maps that the agent writes and the programs read.
+//! The maps that the agent and the gateway programs share.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,9 +13,9 @@ use tr111_common::{
 
 use super::{Error, Loaded, pod::pod};
 
-/// `BPF_NOEXIST` of linux/bpf.h: add only what is not there.
+/// `BPF_NOEXIST` of linux/bpf.h: fail if the entry exists.
 const BPF_NOEXIST: u64 = 1;
-/// `BPF_EXIST` of linux/bpf.h: replace only what is there.
+/// `BPF_EXIST` of linux/bpf.h: fail if the entry does not exist.
 const BPF_EXIST: u64 = 2;
 
 pod! {
@@ -47,7 +47,8 @@ struct Maps {
     seed: u64,
 }
 
-/// Writes settings, sticky clients and marks of exchanges.
+/// The maps of the gateway programs: settings, Gateway Identity, sticky clients, exchanges, neighbours, last ACKs and
+/// flows. Clones share the maps.
 #[derive(Clone)]
 pub struct Marks {
     maps: Arc<Mutex<Maps>>,
@@ -60,11 +61,11 @@ impl std::fmt::Debug for Marks {
 }
 
 impl Marks {
-    /// Over the maps of the loaded object. Where they hold a seed, an earlier agent's, it stays, because the keys in
-    /// them were made with it; else they get `seed`.
+    /// Takes the maps of the loaded object. If an earlier agent left a seed in them, it is kept, because existing keys
+    /// depend on it. Otherwise `seed` is used.
     ///
     /// # Errors
-    /// [`Error::Missing`], or [`Error::Map`] if one is of another kind.
+    /// [`Error::Missing`], or [`Error::Map`] if a map has another type.
     pub fn new(loaded: &mut Loaded, seed: u64) -> Result<Self, Error> {
         let wrong = |name| move |source| Error::Map { name, source };
         let config: Array<MapData, PodConfig> = loaded.take_map(map::CONFIG)?.try_into().map_err(wrong(map::CONFIG))?;
@@ -87,12 +88,12 @@ impl Marks {
         Ok(Self { maps: Arc::new(Mutex::new(maps)) })
     }
 
-    /// Seed of the programs' hash.
+    /// Seed of the programs' hash over client identifiers.
     pub fn seed(&self) -> u64 {
         self.lock().seed
     }
 
-    /// Gives the programs new settings. Gateway Identity and seed stay what they are; a seed of 0 was none.
+    /// Replaces the settings of the programs. Gateway Identity and seed are kept, unless the seed is 0.
     ///
     /// # Errors
     /// [`Error::Map`] if the kernel refuses.
@@ -106,15 +107,16 @@ impl Marks {
         maps.config.set(0, PodConfig(config), 0).map_err(|source| Error::Map { name: map::CONFIG, source })
     }
 
-    /// Gives the programs a new Gateway Identity, from the next reply on: written beside the old one, then switched to.
+    /// Replaces the Gateway Identity, from the next reply on. It is written to the unused slot, then the slots are
+    /// switched.
     ///
-    /// `value` is the value of option 125, at most 145 bytes, as [`tr111_core::identity::GatewayIdentity::encode`] gives it.
+    /// `value` is the value of option 125 from [`tr111_core::identity::GatewayIdentity::encode`], at most 145 bytes.
     ///
     /// # Errors
     /// [`Error::Map`] if the kernel refuses.
     ///
     /// # Panics
-    /// If `value` is longer than any Gateway Identity is.
+    /// If `value` is longer than the longest Gateway Identity.
     pub fn set_gateway(&self, value: &[u8]) -> Result<(), Error> {
         assert!(value.len() + 2 <= OPTION_MAXIMUM, "a Gateway Identity of {} bytes", value.len());
         let option = [&[option::VENDOR_IDENTIFYING, value.len() as u8], value].concat();
@@ -129,21 +131,21 @@ impl Marks {
         Ok(())
     }
 
-    /// Makes a client sticky: its messages count as identified even without an identity (T-4).
+    /// Makes a client sticky: its messages are treated as identified even if they carry no identity (T-4).
     ///
     /// # Errors
-    /// [`Error::Map`] if the kernel refuses, as for a full map.
+    /// [`Error::Map`] if the kernel refuses, for example because the map is full.
     pub fn stick(&self, client: &ClientKey) -> Result<(), Error> {
         let result = self.lock().sticky.insert(PodClient(*client), 1, 0);
         result.map_err(|source| Error::Map { name: map::STICKY, source })
     }
 
-    /// Ends what [`Marks::stick`] did. A client that is not there is no error.
+    /// Reverts [`Marks::stick`]. A client that is not sticky is not an error.
     pub fn unstick(&self, client: &ClientKey) {
         let _ = self.lock().sticky.remove(&PodClient(*client));
     }
 
-    /// Ends the stickiness of every client that `keep` does not know: what an earlier agent left behind.
+    /// Reverts [`Marks::stick`] for all clients for which `keep` is false. Used for entries of an earlier agent.
     pub fn retain_sticky(&self, keep: impl Fn(&ClientKey) -> bool) {
         let mut maps = self.lock();
         let stale: Vec<_> = maps.sticky.keys().filter_map(Result::ok).filter(|PodClient(key)| !keep(key)).collect();
@@ -152,8 +154,8 @@ impl Marks {
         }
     }
 
-    /// Marks an exchange that the agent, not the kernel, found to be an identified client's: its replies get the
-    /// Gateway Identity. An exchange that the kernel has forgotten is no error.
+    /// Marks an exchange as that of an identified client, so that its replies get the Gateway Identity. Used if the
+    /// agent identified the client and the programs did not. An exchange that is no longer in the map is not an error.
     ///
     /// # Errors
     /// [`Error::Map`] if the kernel refuses.
@@ -167,11 +169,11 @@ impl Marks {
         }
     }
 
-    /// Lets the programs note ARP messages from an address (T-6), as if one had come at `now`, boot time in nanoseconds.
-    /// What an earlier agent began goes on.
+    /// Makes the programs record ARP messages from an address (T-6). The time of the last message is set to `now`, boot
+    /// time in nanoseconds, unless an earlier agent watched the address already.
     ///
     /// # Errors
-    /// [`Error::Map`] if the kernel refuses, as for a full map.
+    /// [`Error::Map`] if the kernel refuses, for example because the map is full.
     pub fn watch(&self, key: &NeighbourKey, now: u64) -> Result<(), Error> {
         let heard = PodNeighbour(Neighbour { seen: now, ..Neighbour::default() });
         match self.lock().neighbours.insert(PodNeighbourKey(*key), heard, BPF_NOEXIST) {
@@ -180,12 +182,12 @@ impl Marks {
         }
     }
 
-    /// Ends what [`Marks::watch`] began. An address that is not watched is no error.
+    /// Reverts [`Marks::watch`]. An address that is not watched is not an error.
     pub fn unwatch(&self, key: &NeighbourKey) {
         let _ = self.lock().neighbours.remove(&PodNeighbourKey(*key));
     }
 
-    /// Ends the watch over every address that `keep` does not know: what an earlier agent left behind.
+    /// Reverts [`Marks::watch`] for all addresses for which `keep` is false. Used for entries of an earlier agent.
     pub fn retain_watched(&self, keep: impl Fn(&NeighbourKey) -> bool) {
         let mut maps = self.lock();
         let keys = maps.neighbours.keys().filter_map(Result::ok);
@@ -195,67 +197,70 @@ impl Marks {
         }
     }
 
-    /// The last ARP message from a watched address.
+    /// The last ARP message from a watched address. `None` if the address is not watched.
     pub fn neighbour(&self, key: &NeighbourKey) -> Option<Neighbour> {
         self.lock().neighbours.get(&PodNeighbourKey(*key), 0).ok().map(|PodNeighbour(neighbour)| neighbour)
     }
 
-    /// How the last exchange of every client ended (T-29).
+    /// The last ACK of each client (T-29).
     pub fn last_acks(&self) -> Vec<(ClientKey, LastAck)> {
         let maps = self.lock();
         let records = maps.last_acks.iter().filter_map(Result::ok);
         records.map(|(PodClient(client), PodLastAck(ack))| (client, ack)).collect()
     }
 
-    /// When a reply to a client with an identity last left by an interface, boot time in nanoseconds.
+    /// Time of the last reply to an identified client that was sent on an interface, boot time in nanoseconds.
     pub fn last_reply(&self, ifindex: u32) -> Option<u64> {
         self.lock().replies.get(&ifindex, 0).ok()
     }
 
-    /// When a LAN bridge last forwarded a reply of another server to a client with an identity, boot time in nanoseconds.
+    /// Time of the last reply from another DHCP server to an identified client that a LAN bridge forwarded, boot time
+    /// in nanoseconds.
     pub fn last_foreign_reply(&self, ifindex: u32) -> Option<u64> {
         self.lock().foreign_replies.get(&ifindex, 0).ok()
     }
 
-    /// When DHCP datagrams were last merged at an interface and not told apart, boot time in nanoseconds.
+    /// Time at which an interface last merged DHCP datagrams that could not be separated again, boot time in
+    /// nanoseconds.
     pub fn last_merged(&self, ifindex: u32) -> Option<u64> {
         self.lock().merged.get(&ifindex, 0).ok()
     }
 
-    /// Tells the programs that an interface is a port of a LAN bridge, both by kernel index.
+    /// Registers an interface as a port of a LAN bridge. Both arguments are kernel indices.
     ///
     /// # Errors
-    /// [`Error::Map`] if the kernel refuses, as for a full map.
+    /// [`Error::Map`] if the kernel refuses, for example because the map is full.
     pub fn add_port(&self, port: u32, bridge: u32) -> Result<(), Error> {
         let result = self.lock().bridge_ports.insert(port, bridge, 0);
         result.map_err(|source| Error::Map { name: map::BRIDGE_PORTS, source })
     }
 
-    /// Ends what [`Marks::add_port`] began. An interface that is no port is no error.
+    /// Reverts [`Marks::add_port`]. An interface that is not registered is not an error.
     pub fn remove_port(&self, port: u32) {
         let _ = self.lock().bridge_ports.remove(&port);
     }
 
-    /// The flows that carry Binding Requests with CONNECTION-REQUEST-BINDING.
+    /// All flows that carry Binding Requests with CONNECTION-REQUEST-BINDING.
     pub fn flows(&self) -> Vec<(FlowKey, Flow)> {
         let maps = self.lock();
         let records = maps.flows.iter().filter_map(Result::ok);
         records.map(|(PodFlowKey(key), PodFlow(flow))| (key, flow)).collect()
     }
 
-    /// Writes over the last ACK of a client that its lease has ended, unless it says so: `by` goes to [`LastAck::ended_by`].
+    /// Marks the last ACK of a client as that of an ended lease, unless it is marked already. `by` is the value of
+    /// [`LastAck::ended_by`].
     pub fn end_lease(&self, client: &ClientKey, by: u8) {
         let mut maps = self.lock();
         if let Ok(PodLastAck(ack)) = maps.last_acks.get(&PodClient(*client), 0)
             && ack.ended_by == 0
         {
-            // A record that went meanwhile says nothing that could be wrong.
+            // The record may have been removed in between, which is harmless.
             let ended = PodLastAck(LastAck { ended_by: by, ..ack });
             let _ = maps.last_acks.insert(PodClient(*client), ended, BPF_EXIST);
         }
     }
 
-    /// Forgets the last ACK of a client whose lease has ended; not a newer one.
+    /// Removes the last ACK of a client if its lease has ended. A newer ACK is kept.
     pub fn forget_ended(&self, client: &ClientKey) {
         let mut maps = self.lock();
         if maps.last_acks.get(&PodClient(*client), 0).is_ok_and(|PodLastAck(ack)| ack.ended_by != 0) {
@@ -264,7 +269,7 @@ impl Marks {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Maps> {
-        // Every write is one system call: a panic elsewhere leaves nothing half done.
+        // Each write is one system call, so a panic cannot leave a map in an inconsistent state.
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

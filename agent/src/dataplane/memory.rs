@@ -1,38 +1,38 @@
-//! Memory that loading left behind.
+//! Release of memory that is used only while programs are loaded.
 
 use std::{fs, io, ops::Range, ptr};
 
-/// Gives back what loading needed: the kernel's type information alone leaves 19 MB in the allocator's free lists, and
-/// most of the program's text ran for the start only.
+/// Returns unused memory to the system after programs are loaded. The kernel's type information alone leaves 19 MB in
+/// the allocator's free lists, and most of the agent's code runs only at the start.
 pub(super) fn trim() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: `malloc_trim` takes a number, touches only free memory of the allocator, and locks by itself.
+    // SAFETY: `malloc_trim` takes a number, releases only free memory of the allocator, and is thread-safe.
     unsafe {
         libc::malloc_trim(0);
     }
     #[cfg(target_env = "musl")]
-    // SAFETY: `mi_collect` takes a flag, and gives back only memory that nobody has.
+    // SAFETY: `mi_collect` takes a flag, and releases only free memory of the allocator.
     unsafe {
         libmimalloc_sys::mi_collect(true);
     }
     if let Err(error) = forget_text() {
-        tracing::debug!(%error, "the text of the start stays in memory");
+        tracing::debug!(%error, "cannot release the memory of code that is no longer used");
     }
 }
 
-/// Lets go of the program's text. What runs again comes back from the page cache.
+/// Releases the pages of the agent's code. Pages that are used again are read from the page cache.
 fn forget_text() -> io::Result<()> {
     let program = fs::read_link("/proc/self/exe")?;
     let program = program.to_string_lossy();
     for range in fs::read_to_string("/proc/self/maps")?.lines().filter_map(|line| text_of(line, &program)) {
-        // SAFETY: nobody wrote to a mapping that cannot be written, so it holds the bytes of its file and nothing else;
-        // the kernel reads them again where they are used (madvise(2), MADV_DONTNEED).
+        // SAFETY: the mapping is not writable, so it contains exactly the bytes of its file. The kernel reads them
+        // again when they are used (madvise(2), MADV_DONTNEED).
         unsafe { libc::madvise(ptr::with_exposed_provenance_mut(range.start), range.len(), libc::MADV_DONTNEED) };
     }
     Ok(())
 }
 
-/// The addresses of a line of `/proc/PID/maps`, if they are text of `program` (proc(5)).
+/// The address range of a line of `/proc/PID/maps`, if it is code of `program` (proc(5)).
 fn text_of(line: &str, program: &str) -> Option<Range<usize>> {
     let rest = line.strip_suffix(program)?;
     let mut fields = rest.split_ascii_whitespace();
@@ -57,7 +57,7 @@ mod tests {
         assert_eq!(text("1000-3000 r-xp 00000000 00:00 0".to_owned()), None);
     }
 
-    /// Resident bytes of this program's text, in KiB (proc(5), smaps).
+    /// Resident memory of this program's code in KiB (proc(5), smaps).
     fn resident() -> u64 {
         let program = fs::read_link("/proc/self/exe").expect("a /proc");
         let program = program.to_string_lossy();

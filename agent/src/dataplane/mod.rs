@@ -1,4 +1,4 @@
-//! The agent's side of the kernel programs: loading, attaching, rings, counters, and the maps that the agent writes.
+//! The agent's side of the kernel programs: loading, attaching, pinning, ring buffers, counters and maps.
 
 mod attach;
 mod bindings;
@@ -45,28 +45,28 @@ pub use self::{
     verifier::{LogDepth, Refusal, Verification},
 };
 
-/// What to attach, and how.
+/// Settings of a gateway's dataplane.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// LAN interfaces, by name.
     pub lan: Vec<String>,
     /// WAN interfaces, by name.
     pub wan: Vec<String>,
-    /// Ports of LAN bridges that are there; `None` where ports are not watched.
+    /// Existing ports of LAN bridges. `None`: ports are not watched.
     pub ports: Option<Vec<Port>>,
-    /// How `lan_ingress` attaches.
+    /// Hook of the ingress programs.
     pub xdp_mode: XdpMode,
-    /// Where TC programs run among those of others.
+    /// Position of TC programs among foreign TC programs.
     pub tc_order: TcOrder,
-    /// Settings for the programs. Where maps of an earlier agent are taken over, their seed stays.
+    /// Settings of the programs. If maps of an earlier agent are adopted, the seed in them is kept.
     pub config: Config,
     /// Value of option 125 with the Gateway Identity.
     pub gateway: Vec<u8>,
-    /// Pass the programs' own diagnostics to the log.
+    /// Log the diagnostics of the programs.
     pub log_programs: bool,
 }
 
-/// Loaded and attached programs. Dropping it takes off what is not pinned.
+/// Loaded and attached programs of a gateway. Dropping it detaches programs that are not pinned.
 #[derive(Debug)]
 pub struct Dataplane {
     loaded: Loaded,
@@ -74,13 +74,12 @@ pub struct Dataplane {
     held: Vec<Held>,
     xdp_mode: XdpMode,
     tc_order: TcOrder,
-    /// The TC programs, and what is around them.
+    /// The TC programs, and the foreign programs around them.
     watched: Vec<Watched>,
     wan: Vec<String>,
-    /// Ports of LAN bridges are watched.
     follows_ports: bool,
     attachments: Vec<Attachment>,
-    /// What was not there at the start.
+    /// Interfaces that did not exist at the start.
     missing: Vec<(String, Side)>,
     counters: Counters,
     marks: Marks,
@@ -88,14 +87,14 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// Loads the programs and attaches them to every interface that is there. On an error nothing stays attached but what an earlier
-    /// agent had pinned: that goes on, and the next start adopts it.
+    /// Loads the programs and attaches them to all existing interfaces. On an error no new program stays attached.
+    /// Programs that an earlier agent pinned keep running, and the next start adopts them.
     ///
-    /// With `pins`, what an earlier agent left is adopted: its maps stay, its links get the new programs, and no frame
-    /// passes without one. Needs a tokio runtime.
+    /// With `pins`, maps of an earlier agent are adopted and its links get the new programs, so that no frame passes
+    /// unobserved. Needs a tokio runtime.
     ///
     /// # Errors
-    /// What is missing, in words for who installs the agent.
+    /// See [`Error`].
     pub fn start(options: &Options, pins: Option<Pins>) -> Result<Self, Error> {
         refuse_second_agent(&options.lan, pins.as_ref())?;
         let had_maps = pins.as_ref().is_none_or(Pins::has_maps);
@@ -106,12 +105,12 @@ impl Dataplane {
         Ok(Self { pins, ..started? })
     }
 
-    /// What [`Dataplane::start`] gives, but for `pins`.
+    /// As [`Dataplane::start`]; the field `pins` is not set.
     fn load(options: &Options, pins: Option<&Pins>) -> Result<Self, Error> {
         let mut loaded = Loaded::load(Purpose::Gateway, options.log_programs, pins)?;
         let counters = Counters::new(loaded.take_map(tr111_common::abi::map::COUNTERS)?)?;
         let marks = Marks::new(&mut loaded, options.config.seed)?;
-        // Before the first frame: what the programs are told, and what they insert.
+        // The settings and the Gateway Identity must be in place before the first frame.
         marks.set_config(&options.config)?;
         marks.set_gateway(&options.gateway)?;
         let ring = LanRing::new(loaded.take_map(tr111_common::abi::map::EVENTS_LAN)?)?;
@@ -123,7 +122,7 @@ impl Dataplane {
         let wan = options.wan.iter().map(|name| (name.as_str(), Side::Wan));
         let (present, missing): (Vec<_>, Vec<_>) = lan.chain(wan).partition(|(name, _)| attach::ifindex(name).is_ok());
         let mut attacher = Attacher::new(&mut loaded, pins, &mut held, options.tc_order);
-        // Ports before their bridges: a request that is seen must find its reply watched.
+        // Ports before their bridges, so that the reply to each observed request is observed as well.
         let wanted = options.ports.as_deref().unwrap_or_default();
         let at_ports: Vec<_> = wanted.iter().filter_map(|port| first_port(&mut attacher, &marks, port)).collect();
         let mut attachments = attacher.all(present, options.xdp_mode)?;
@@ -151,10 +150,10 @@ impl Dataplane {
         })
     }
 
-    /// Attaches to an interface that came back.
+    /// Attaches to a LAN or WAN interface that appeared after the start.
     ///
     /// # Errors
-    /// What is missing, in words for who runs the agent.
+    /// See [`Error`].
     pub fn attach(&mut self, interface: &str) -> Result<Attachment, Error> {
         attach::refuse_second_agent(interface, self.pins.as_ref())?;
         let mut attacher = Attacher::new(&mut self.loaded, self.pins.as_ref(), &mut self.held, self.tc_order);
@@ -167,7 +166,7 @@ impl Dataplane {
     /// Attaches to a port of a LAN bridge.
     ///
     /// # Errors
-    /// What is missing, in words for who runs the agent.
+    /// See [`Error`].
     pub fn attach_port(&mut self, port: &Port) -> Result<Attachment, Error> {
         let mut attacher = Attacher::new(&mut self.loaded, self.pins.as_ref(), &mut self.held, self.tc_order);
         let attachment = attach_port(&mut attacher, &self.marks, port)?;
@@ -175,7 +174,7 @@ impl Dataplane {
         Ok(attachment)
     }
 
-    /// Takes off what is attached to a port.
+    /// Detaches from a port of a LAN bridge.
     pub fn release_port(&mut self, port: &Port) {
         self.release(&port.name);
         self.marks.remove_port(port.ifindex);
@@ -186,7 +185,7 @@ impl Dataplane {
         self.follows_ports
     }
 
-    /// Takes off what is attached to an interface, or was while it was there.
+    /// Detaches from an interface, which may no longer exist.
     pub fn release(&mut self, interface: &str) {
         self.held.retain(|held| held.interface != interface);
         self.watched.retain(|watched| watched.seat.interface != interface);
@@ -195,12 +194,12 @@ impl Dataplane {
         }
     }
 
-    /// Whether the programs outlive the agent.
+    /// Whether the programs are pinned and keep running when the agent ends.
     pub fn is_pinned(&self) -> bool {
         self.pins.is_some()
     }
 
-    /// Takes everything off, pins included.
+    /// Detaches all programs and removes all pins.
     pub fn detach(mut self) {
         self.held.clear();
         if let Some(pins) = self.pins.take() {
@@ -208,52 +207,53 @@ impl Dataplane {
         }
     }
 
-    /// Where programs are attached.
+    /// Interfaces with the programs that were attached at the start.
     pub fn attachments(&self) -> &[Attachment] {
         &self.attachments
     }
 
-    /// Interfaces that were not there, and which way they face.
+    /// Interfaces that did not exist at the start, and their sides.
     pub fn missing(&self) -> &[(String, Side)] {
         &self.missing
     }
 
-    /// A reader of the programs' counters.
+    /// The counters of the programs.
     pub fn counters(&self) -> Counters {
         self.counters.clone()
     }
 
-    /// A writer of the maps that programs read.
+    /// The maps that agent and programs share.
     pub fn marks(&self) -> Marks {
         self.marks.clone()
     }
 
-    /// The LAN ring, once.
+    /// The reader of the LAN ring. `None` after the first call.
     pub fn take_lan_ring(&mut self) -> Option<LanRing> {
         self.ring.take()
     }
 
-    /// The programs behind it.
+    /// The loaded programs.
     pub fn loaded_mut(&mut self) -> &mut Loaded {
         &mut self.loaded
     }
 }
 
-/// Attaches to a port of a LAN bridge at the start. One that cannot be watched is tried again with the next change around it.
+/// Attaches to a port of a LAN bridge at the start. A failure is logged, and the next change of the port leads to
+/// another attempt.
 fn first_port<'a>(attacher: &mut Attacher<'a>, marks: &Marks, port: &'a Port) -> Option<Attachment> {
     let result = attach_port(attacher, marks, port);
-    result.inspect_err(|error| warn!(port = port.name, %error, "a port of a LAN bridge is not watched")).ok()
+    result.inspect_err(|error| warn!(port = port.name, %error, "cannot watch a port of a LAN bridge")).ok()
 }
 
 fn attach_port<'a>(attacher: &mut Attacher<'a>, marks: &Marks, port: &'a Port) -> Result<Attachment, Error> {
-    // The program has to know the bridge with the first frame.
+    // The program needs the index of the bridge from the first frame on.
     marks.add_port(port.ifindex, port.bridge)?;
     let result = attacher.interface(&port.name, Side::Port, XdpMode::Tc);
     result.inspect_err(|_| marks.remove_port(port.ifindex))
 }
 
-/// Refuses interfaces that another agent has, before anything is taken or loaded for them. Some may not be there yet:
-/// a bridge that the system makes later, a USB adapter. Where none is, it is a mistake more likely than not.
+/// Checks the LAN interfaces before anything is loaded. Fails if another agent is attached to one of them, or if none
+/// of them exists. Some may appear later, such as a bridge or a USB adapter.
 ///
 /// # Errors
 /// [`Error::AlreadyRunning`], [`Error::NoInterface`].
@@ -268,7 +268,7 @@ pub fn refuse_second_agent(interfaces: &[String], pins: Option<&Pins>) -> Result
     }
 }
 
-/// Reads the programs' diagnostics into the agent's log.
+/// Forwards the diagnostics of the programs to the log.
 fn forward_logs(logger: aya_log::EbpfLogger<&'static dyn log::Log>) -> Result<(), Error> {
     let mut logger = ring::watch(logger)?;
     tokio::spawn(async move {
@@ -279,7 +279,7 @@ fn forward_logs(logger: aya_log::EbpfLogger<&'static dyn log::Log>) -> Result<()
                     guard.clear_ready();
                 }
                 Err(error) => {
-                    warn!(%error, "the programs' diagnostics end here");
+                    warn!(%error, "cannot read the diagnostics of the kernel programs");
                     return;
                 }
             }

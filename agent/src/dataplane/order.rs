@@ -1,9 +1,9 @@
-//! Keeps the TC programs of this agent in front of those of others.
+//! Keeps the TC programs of this agent before foreign programs.
 //!
-//! A program that runs before ours and returns `TC_ACT_OK`, as most do, ends the chain: the agent would be blind, and
-//! nobody would be told. So chains are looked at every [`INTERVAL`], and a program that is not the first of its chain any
-//! more is attached again in front. Where somebody else does the same, that would go on for ever, so a program is moved
-//! [`MOVES`] times an hour at most.
+//! A foreign program that runs before an agent's program and returns `TC_ACT_OK`, as most do, ends the chain. The
+//! agent's program would not see the frame. So the chains are checked every [`INTERVAL`], and a program that is no
+//! longer the first of its chain is attached again in front. A foreign agent may do the same, so a program is moved at
+//! most [`MOVES`] times an hour.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -18,31 +18,31 @@ use super::{
 };
 use crate::os::netlink::Filter;
 
-/// How often chains are looked at.
+/// Interval between checks of the chains.
 pub const INTERVAL: Duration = Duration::from_secs(10);
-/// How often a program is attached again within [`PERIOD`].
+/// Maximum moves of a program within [`PERIOD`].
 const MOVES: usize = 3;
 const PERIOD: Duration = Duration::from_hours(1);
 
-/// The filters of the qdisc `clsact`, by the kernel index of the interface and the side.
+/// The filters of the qdisc `clsact`, by kernel index of the interface and direction.
 pub type Filters = HashMap<(u32, Direction), Vec<Filter>>;
 
-/// Where the programs at an interface stand.
+/// Position of the programs at an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// Name of the interface.
     pub interface: String,
-    /// Hooks at TC, and the programs of others around them.
+    /// TC hooks, and the foreign programs around each.
     pub hooks: Vec<(&'static str, Neighbours)>,
-    /// Why a program does not see what it should, in words.
+    /// Why a program may not see all frames, as text for the user. `None` if it does.
     pub displaced: Option<String>,
 }
 
-/// A TC program with what was last seen around it.
+/// A TC program and the result of its last check.
 #[derive(Debug)]
 pub(super) struct Watched {
     pub(super) seat: Seat,
-    /// What was around it; nothing before the first look.
+    /// Result of the last check. `None` before the first one.
     seen: Option<Seen>,
     moves: Moves,
 }
@@ -61,15 +61,15 @@ impl From<Seat> for Watched {
     }
 }
 
-/// When a program was moved.
+/// Times at which a program was moved.
 #[derive(Debug, Default)]
 struct Moves {
-    /// The oldest is first.
+    /// Times in ascending order.
     times: Vec<BootTime>,
 }
 
 impl Moves {
-    /// Whether one more is allowed; if so, it counts.
+    /// Whether another move is allowed. If so, records it.
     fn take(&mut self, now: BootTime) -> bool {
         self.times.retain(|time| *time + PERIOD > now);
         let is_allowed = self.times.len() < MOVES;
@@ -80,15 +80,15 @@ impl Moves {
     }
 }
 
-/// How a program stands in its chain.
+/// Position of a program in its chain.
 struct Place {
-    /// It is in the chain.
+    /// Whether the program is in the chain.
     is_there: bool,
     neighbours: Neighbours,
 }
 
 impl Dataplane {
-    /// The chains that programs are in, for those that ask for filters.
+    /// The chains of the agent's programs, for which [`Dataplane::keep_order`] needs the filters.
     pub fn chains(&self) -> Vec<(u32, Direction)> {
         let mut chains: Vec<_> =
             self.watched.iter().map(|watched| (watched.seat.ifindex, watched.seat.direction)).collect();
@@ -97,8 +97,7 @@ impl Dataplane {
         chains
     }
 
-    /// Looks at every chain, attaches programs again that are not where they should be, and gives the interfaces where
-    /// something has changed.
+    /// Checks all chains and attaches displaced programs again. Returns the interfaces where something changed.
     pub fn keep_order(&mut self, now: BootTime, filters: &Filters) -> Vec<Standing> {
         let none = Vec::new();
         let mut changed = Vec::new();
@@ -107,7 +106,7 @@ impl Dataplane {
             let filters = match filters.get(&(seat.ifindex, seat.direction)) {
                 Some(filters) => filters,
                 None if kernel::has_tcx() => &none,
-                // The kernel did not tell.
+                // The filters could not be read.
                 None => continue,
             };
             if self.look(at, now, filters) {
@@ -118,7 +117,7 @@ impl Dataplane {
         changed.into_iter().map(|interface| self.standing(interface)).collect()
     }
 
-    /// How the programs at an interface stand, by the last look.
+    /// Position of the programs at an interface, by the last check.
     fn standing(&self, interface: String) -> Standing {
         let seen = |watched: &Watched| Some((watched.seat.program, watched.seen.clone()?));
         let here = self.watched.iter().filter(|watched| watched.seat.interface == interface);
@@ -129,7 +128,7 @@ impl Dataplane {
         Standing { interface, hooks, displaced: displaced.into_iter().flatten().next() }
     }
 
-    /// Looks at one program; whether something has changed around it.
+    /// Checks one program. Returns whether something changed.
     fn look(&mut self, at: usize, now: BootTime, filters: &[Filter]) -> bool {
         let Some(revision) = self.revision(at) else { return false };
         let watched = &self.watched[at];
@@ -144,10 +143,10 @@ impl Dataplane {
         let mut displaced = None;
         if self.is_displaced(&place) {
             let complaint = self.complain(at, &place);
-            // Another filter of the same priority that is made later runs first, so filters are not moved.
+            // Filters are not moved: a filter that is created later with the same priority runs first.
             if (kernel::has_tcx() || !place.is_there) && self.watched[at].moves.take(now) {
                 match self.attach_again(at) {
-                    Ok(()) => info!(interface = self.watched[at].seat.interface, "{complaint}; it was attached again"),
+                    Ok(()) => info!(interface = self.watched[at].seat.interface, "{complaint}; attached it again"),
                     Err(error) => warn!(interface = self.watched[at].seat.interface, %error, "{complaint}"),
                 }
                 let Some(now) = self.place(at, filters) else { return false };
@@ -166,7 +165,8 @@ impl Dataplane {
         is_new
     }
 
-    /// Counts the changes of a program's chain; `None` where there is no chain any more. Filters have no count.
+    /// Revision of a program's chain. `None` if the chain no longer exists. Always 0 for filters, which have no
+    /// revision.
     fn revision(&self, at: usize) -> Option<u64> {
         if !kernel::has_tcx() {
             return Some(0);
@@ -175,7 +175,7 @@ impl Dataplane {
         Chain::read(seat.ifindex, seat.direction).ok().map(|chain| chain.revision)
     }
 
-    /// Where a program stands now.
+    /// Current position of a program. `None` if the chain no longer exists.
     fn place(&self, at: usize, filters: &[Filter]) -> Option<Place> {
         let Watched { seat, .. } = &self.watched[at];
         let name = |filter: &Filter| filter.name.clone();
@@ -190,27 +190,27 @@ impl Dataplane {
         let name_of = |id: &u32| names.get(id).cloned().unwrap_or_else(|| format!("program {id}"));
         let around = |at| Neighbours::around(&chain, at, |id| self.is_own(*id), name_of);
         let mut neighbours: Neighbours = position.map(around).unwrap_or_default();
-        // Filters run behind all programs of the chain. A filter of ours is one that an older kernel's agent left.
+        // Filters run after all programs of the chain.
         neighbours.behind.extend(filters.iter().map(name));
         Some(Place { is_there: position.is_some(), neighbours })
     }
 
-    /// Whether a program is one of this agent's.
+    /// Whether a program belongs to this agent.
     fn is_own(&self, id: u32) -> bool {
         self.watched.iter().any(|watched| watched.seat.id == id || watched.seat.previous == Some(id))
     }
 
-    /// Whether a program is not where it should be.
+    /// Whether a program is not in its chain, or not at its position.
     fn is_displaced(&self, place: &Place) -> bool {
         !place.is_there || (self.tc_order == TcOrder::First && !place.neighbours.in_front.is_empty())
     }
 
-    /// What is wrong with a program's place, in words.
+    /// What is wrong with the position of a program, as text for the user.
     fn complain(&self, at: usize, place: &Place) -> String {
         let Seat { program, direction, .. } = self.watched[at].seat;
         let (program, direction) = (clsact::hook(program), direction.label());
         if !place.is_there {
-            return format!("somebody took {program} off TC {direction}");
+            return format!("{program} was detached from TC {direction} by another process");
         }
         let in_front = place.neighbours.in_front.join(", ");
         format!("{in_front} runs before {program} at TC {direction} and may end the chain")

@@ -1,15 +1,16 @@
-//! What stays in the kernel when the agent goes: maps and links, pinned in a bpffs.
+//! Maps and links that stay in the kernel when the agent ends, pinned in a bpffs.
 //!
 //! ```text
 //! PIN_DIR/netns-COOKIE/namespace    witness of the network namespace (see `netns`)
-//! PIN_DIR/netns-COOKIE/abi-N/MAP    maps, by the layout that programs and agent agree on
+//! PIN_DIR/netns-COOKIE/abi-N/MAP    maps, by the version of their layout
 //! PIN_DIR/netns-COOKIE/links/INTERFACE:INDEX/PROGRAM-MODE
 //! ```
 //!
-//! Names and indices of interfaces are unique in one network namespace only, so each has a directory of its own, named by
-//! its cookie. While an agent runs it holds a lock on the directory of its namespace. What it leaves goes on: frames are
-//! classified, identities inserted, events wait in the ring. The next agent in the namespace adopts the maps, and gives the
-//! links its own programs in one step each. Directories of namespaces that have ended are removed at every start.
+//! Names and indices of interfaces are unique only within a network namespace, so each namespace has its own directory,
+//! named by its cookie. An agent locks the directory of its namespace while it runs. Pinned programs keep working after
+//! the agent ends: they classify frames, insert identities and write events to the ring. The next agent in the
+//! namespace adopts the maps and updates each link to its own program atomically. Directories of namespaces that no
+//! longer exist are removed at each start.
 
 use std::{
     fmt::Display,
@@ -36,7 +37,7 @@ use super::{
     clsact, kernel, netns,
 };
 
-/// Maps that outlive the agent. Scratch space does not.
+/// Maps that are pinned. Scratch maps are not.
 pub(super) const MAPS: [&str; 15] = [
     map::EVENTS_LAN,
     map::COUNTERS,
@@ -55,7 +56,7 @@ pub(super) const MAPS: [&str; 15] = [
     map::TURNS,
 ];
 
-/// Programs whose links outlive the agent, or on kernels without TCX the programs themselves.
+/// Programs whose links are pinned. On kernels without TCX the TC programs themselves are pinned.
 const PROGRAMS: [&str; 7] = [
     program::LAN_INGRESS,
     program::LAN_INGRESS_TC,
@@ -65,45 +66,45 @@ const PROGRAMS: [&str; 7] = [
     program::WAN_INGRESS,
     program::WAN_INGRESS_TC,
 ];
-/// Prefix of the directory of a network namespace; its cookie follows.
+/// Prefix of the directory of a network namespace. The cookie follows.
 const NAMESPACE: &str = "netns-";
-/// Prefix of the directory of maps; the number of their layout follows.
+/// Prefix of the directory of maps. The version of the layout follows.
 const LAYOUT: &str = "abi-";
-/// Directory of links.
+/// Name of the directory of links.
 const LINKS: &str = "links";
-/// The witness of a network namespace.
+/// Name of the witness of a network namespace.
 const WITNESS: &str = "namespace";
-/// End of the name of a link that is not in its place yet. A bpffs takes no dots.
+/// Suffix of a link that has not been renamed to its final name. A bpffs does not allow dots in names.
 const UNFINISHED: &str = "+";
-/// How often the directory of a namespace is made. Another agent may take it for one of a namespace that has ended as long
-/// as it is empty.
+/// Maximum attempts to create the directory of a namespace. While it is empty, another agent may remove it because it
+/// takes it for that of a namespace that no longer exists.
 const ATTEMPTS: usize = 3;
 
-/// The directory of this network namespace, which this agent holds.
+/// The locked pin directory of this network namespace.
 #[derive(Debug)]
 pub struct Pins {
     directory: PathBuf,
     _lock: Flock<File>,
 }
 
-/// What was removed from a pin directory, and what was not.
+/// Result of [`unpin`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Unpinned {
-    /// Maps, links and programs that are pinned no longer.
+    /// Removed pins of maps, links and programs.
     pub removed: Vec<PathBuf>,
-    /// Directories of other network namespaces, which live.
+    /// Directories of other network namespaces that still exist. They are kept.
     pub left: Vec<PathBuf>,
 }
 
 impl Pins {
-    /// Takes the directory of this network namespace below `root`, and makes it if need be. `None` where no bpffs is: then
-    /// programs end with the agent.
+    /// Locks the directory of this network namespace below `root`, and creates it if it does not exist. `None` if
+    /// `root` is not in a bpffs: programs then end with the agent.
     ///
     /// # Errors
-    /// [`Error::PinsTaken`] when another agent holds it, [`Error::Pins`] when it cannot be made.
+    /// [`Error::PinsTaken`] if another agent has locked it, [`Error::Pins`] if it cannot be created.
     pub fn open(root: &Path) -> Result<Option<Self>, Error> {
         if !in_bpffs(root) {
-            warn!(directory = %root.display(), "no bpffs there: the programs will end with the agent");
+            warn!(directory = %root.display(), "the pin directory is not in a bpffs; programs end with the agent");
             return Ok(None);
         }
         let directory = of_this_namespace(root)?;
@@ -123,43 +124,43 @@ impl Pins {
         Ok(Some(pins))
     }
 
-    /// Where a map is pinned.
+    /// Path of the pin of a map. Creates its directory.
     pub(super) fn map(&self, name: &str) -> Result<PathBuf, Error> {
         let directory = self.directory.join(format!("{LAYOUT}{ABI}"));
         make(&directory)?;
         Ok(directory.join(name))
     }
 
-    /// Whether an earlier agent left maps of this layout.
+    /// Whether an earlier agent pinned maps with this layout.
     pub(super) fn has_maps(&self) -> bool {
         self.directory.join(format!("{LAYOUT}{ABI}")).exists()
     }
 
-    /// Removes the maps: nobody is to find them.
+    /// Removes the pins of the maps.
     pub(super) fn forget_maps(&self) {
         discard(&self.directory.join(format!("{LAYOUT}{ABI}")));
     }
 
-    /// The link of a program, if an earlier agent left one that still holds.
+    /// The pinned link of a program, if it is valid.
     pub(super) fn link(&self, place: Place<'_>, program: &str, mode: Mode) -> Option<FdLink> {
         let path = self.link_path(place, program, mode);
         match PinnedLink::from_pin(&path) {
             Ok(link) => Some(FdLink::from(link)),
             Err(LinkError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => None,
             Err(error) => {
-                debug!(path = %path.display(), %error, "a pinned link is of no use");
+                debug!(path = %path.display(), %error, "a pinned link is not valid");
                 self.forget(place, program, mode);
                 None
             }
         }
     }
 
-    /// Whether an earlier agent left a link of the program.
+    /// Whether a link of the program is pinned.
     pub(super) fn has_link(&self, place: Place<'_>, program: &str, mode: Mode) -> bool {
         self.link_path(place, program, mode).exists()
     }
 
-    /// Pins a link, so that it outlives the agent.
+    /// Pins a link, so that it stays attached when the agent ends.
     pub(super) fn keep(&self, link: FdLink, place: Place<'_>, program: &str, mode: Mode) -> Result<(), Error> {
         let path = self.link_path(place, program, mode);
         if let Some(parent) = path.parent() {
@@ -170,7 +171,7 @@ impl Pins {
             .map_err(|error| Error::Pins { directory: path, source: io::Error::other(error.to_string()) })
     }
 
-    /// Pins a link in the place of an earlier one, which ends with that.
+    /// Pins a link in place of an earlier one, which is thereby detached.
     pub(super) fn replace(&self, link: FdLink, place: Place<'_>, program: &str, mode: Mode) -> Result<(), Error> {
         let path = self.link_path(place, program, mode);
         let mut unfinished = path.clone().into_os_string();
@@ -184,7 +185,7 @@ impl Pins {
         fs::rename(&unfinished, &path).map_err(failed)
     }
 
-    /// Removes links that an agent was killed over, between pinning them and putting them in the place of earlier ones.
+    /// Removes links of an agent that was killed in [`Pins::replace`] before the rename.
     fn discard_unfinished(&self) {
         let links = entries(&self.directory.join(LINKS)).into_iter().flat_map(|interface| entries(&interface));
         for unfinished in links.filter(|link| is_link(&file_name(link)) && file_name(link).ends_with(UNFINISHED)) {
@@ -192,7 +193,7 @@ impl Pins {
         }
     }
 
-    /// Pins the program of a filter, which has no link that could be pinned, in the place of an earlier one.
+    /// Pins the program of a filter in place of an earlier one. A filter has no link that could be pinned.
     pub(super) fn keep_program(
         &self,
         loaded: &mut SchedClassifier,
@@ -211,7 +212,8 @@ impl Pins {
         loaded.pin(&path).map_err(|error| failed(io::Error::other(error)))
     }
 
-    /// Removes the pin of a link, which takes its program off unless somebody holds it; of a filter, takes it off first.
+    /// Removes the pin of a link. This detaches the program, unless a process has the link open. A filter is detached
+    /// first.
     pub(super) fn forget(&self, place: Place<'_>, program: &str, mode: Mode) {
         let path = self.link_path(place, program, mode);
         if mode == Mode::Tc && !kernel::has_tcx() && path.exists() {
@@ -219,19 +221,19 @@ impl Pins {
         }
         match fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                warn!(path = %path.display(), %error, "a pinned link cannot be removed");
+                warn!(path = %path.display(), %error, "cannot remove a pinned link");
             }
             _ => {}
         }
     }
 
-    /// Removes every link of an interface, whatever index it had.
+    /// Removes all links of an interface, with any index.
     pub(super) fn forget_interface(&self, interface: &str) {
         let prefix = directory_name(interface, "");
         self.remove_links(|name| name.starts_with(&prefix));
     }
 
-    /// Removes what agents left for interfaces other than these, and maps of other layouts.
+    /// Removes the links of all interfaces except for `places`, and maps with other layouts.
     pub(super) fn tidy<'a>(&self, places: impl Iterator<Item = Place<'a>>) {
         let current = format!("{LAYOUT}{ABI}");
         for entry in entries(&self.directory) {
@@ -252,14 +254,14 @@ impl Pins {
         });
     }
 
-    /// Removes everything of this network namespace, the directory too: the programs end.
+    /// Removes all pins of this network namespace and its directory. This detaches the programs.
     pub(super) fn remove(self) {
         for entry in entries(&self.directory.join(LINKS)) {
             detach_filters(&entry);
         }
         discard_namespace(&self.directory);
         if let Some(root) = self.directory.parent() {
-            // Directories of other namespaces stay, and so does theirs.
+            // This fails if there are directories of other namespaces.
             let _ = fs::remove_dir(root);
         }
     }
@@ -270,11 +272,12 @@ impl Pins {
     }
 }
 
-/// Removes what agents of this network namespace pinned below `root`, and of namespaces that have ended. What is not named
-/// as agents name it stays.
+/// Removes the pins below `root` of agents in this network namespace and in namespaces that no longer exist. Entries
+/// whose names agents do not use are kept.
 ///
 /// # Errors
-/// [`Error::PinsTaken`] while an agent works with it, [`Error::Pins`] if the kernel refuses.
+/// [`Error::PinsTaken`] while an agent uses the directory, [`Error::NoBpffs`] if `root` is not in a bpffs,
+/// [`Error::Pins`] if the kernel refuses.
 pub fn unpin(root: &Path) -> Result<Unpinned, Error> {
     let mut unpinned = Unpinned::default();
     if !root.exists() {
@@ -305,12 +308,12 @@ pub fn unpin(root: &Path) -> Result<Unpinned, Error> {
             unpinned.left.push(other);
         }
     }
-    // What others have there stays.
+    // This fails if other entries are left.
     let _ = fs::remove_dir(root);
     Ok(unpinned)
 }
 
-/// The interfaces of this network namespace where agents left programs below `root`; `None` where they left nothing.
+/// Interfaces of this network namespace with pins below `root`. `None` if there are no pins.
 pub fn pinned_interfaces(root: &Path) -> Option<Vec<String>> {
     let links = fs::read_dir(of_this_namespace(root).ok()?.join(LINKS)).ok()?;
     Some(links.flatten().filter_map(|entry| interface_of(&entry.path())).collect())
@@ -322,7 +325,7 @@ fn of_this_namespace(root: &Path) -> Result<PathBuf, Error> {
     Ok(root.join(format!("{NAMESPACE}{cookie}")))
 }
 
-/// Makes the directory of this network namespace with its witness, and locks it.
+/// Creates the directory of this network namespace with its witness, and locks it.
 fn claim(root: &Path, directory: &Path) -> Result<Flock<File>, Error> {
     make(directory)?;
     let lock = lock(root, directory)?;
@@ -333,7 +336,7 @@ fn claim(root: &Path, directory: &Path) -> Result<Flock<File>, Error> {
     Ok(lock)
 }
 
-/// Locks a directory below `root` for as long as an agent works with it.
+/// Locks a directory below `root`. The lock is held while the agent runs.
 fn lock(root: &Path, directory: &Path) -> Result<Flock<File>, Error> {
     let failed = |source| Error::Pins { directory: directory.to_owned(), source };
     let file = File::open(directory).map_err(failed)?;
@@ -343,8 +346,8 @@ fn lock(root: &Path, directory: &Path) -> Result<Flock<File>, Error> {
     })
 }
 
-/// Removes what agents pinned before each network namespace had a directory: nobody can tell whose it is. An agent that
-/// works with it keeps it.
+/// Removes pins of versions that had no directory per network namespace, because their namespace is unknown. They are
+/// kept while such an agent runs.
 fn discard_layout_without_namespaces(root: &Path) {
     if lock(root, root).is_ok() {
         for entry in entries(root).iter().filter(|entry| is_pinned_by_agents(&file_name(entry))) {
@@ -353,16 +356,17 @@ fn discard_layout_without_namespaces(root: &Path) {
     }
 }
 
-/// Removes the directories of network namespaces that have ended.
+/// Removes the directories of network namespaces that no longer exist.
 fn discard_ended_namespaces(root: &Path, own: &Path) {
     let others = entries(root).into_iter().filter(|entry| entry != own && is_namespace(&file_name(entry)));
     for ended in others.filter(|entry| has_ended(entry)) {
-        info!(directory = %ended.display(), "its network namespace has ended: what is pinned there is removed");
+        info!(directory = %ended.display(), "removing the pins of a network namespace that no longer exists");
         discard_namespace(&ended);
     }
 }
 
-/// Whether a directory is that of a network namespace that has ended. One without a witness is empty or not an agent's.
+/// Whether a directory is that of a network namespace that no longer exists. A directory without a witness is that of
+/// an agent only if it is empty.
 fn has_ended(directory: &Path) -> bool {
     let witness = directory.join(WITNESS);
     if witness.exists() { !netns::lives(&witness) } else { entries(directory).is_empty() }
@@ -370,11 +374,11 @@ fn has_ended(directory: &Path) -> bool {
 
 fn discard_namespace(directory: &Path) {
     if let Err(error) = remove_namespace(directory, &mut Vec::new()) {
-        warn!(directory = %directory.display(), %error, "what is pinned cannot be removed");
+        warn!(directory = %directory.display(), %error, "cannot remove pins");
     }
 }
 
-/// Removes what agents pinned for a network namespace; its witness last, because it says whose the rest is.
+/// Removes the pins of a network namespace. The witness is removed last, because it identifies the namespace.
 fn remove_namespace(directory: &Path, removed: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in entries(directory).iter().filter(|entry| is_pinned_by_agents(&file_name(entry))) {
         remove_pins(entry, removed)?;
@@ -386,7 +390,7 @@ fn remove_namespace(directory: &Path, removed: &mut Vec<PathBuf>) -> io::Result<
     remove_empty(directory)
 }
 
-/// Whether an entry of a network namespace's directory has a name that agents give.
+/// Whether the name of an entry in the directory of a network namespace is one that agents use.
 fn is_pinned_by_agents(name: &str) -> bool {
     name == LINKS || is_layout(name)
 }
@@ -403,12 +407,13 @@ fn make(directory: &Path) -> Result<(), Error> {
     fs::create_dir_all(directory).map_err(|source| Error::Pins { directory: directory.to_owned(), source })
 }
 
-/// An interface's name as a bpffs takes it: dots are reserved there (Linux 4.4). No interface has a colon in its name.
+/// Directory name for an interface. Dots are escaped, because a bpffs reserves them (Linux 4.4). The name of an
+/// interface contains no colon.
 fn directory_name(interface: &str, ifindex: impl Display) -> String {
     format!("{}:{ifindex}", interface.replace('.', "%2E"))
 }
 
-/// The interface whose links are in a directory, if it still is the one that they were made for.
+/// The interface whose links are in a directory, if it still exists with the same index.
 fn interface_of(directory: &Path) -> Option<String> {
     let name = file_name(directory);
     let (interface, index) = name.rsplit_once(':')?;
@@ -417,7 +422,7 @@ fn interface_of(directory: &Path) -> Option<String> {
     (if_nametoindex(interface.as_str()) == Ok(index)).then_some(interface)
 }
 
-/// Takes off the filters whose programs are pinned in a directory: removing a pin does not.
+/// Detaches the filters whose programs are pinned in a directory. Removing the pins does not detach them.
 fn detach_filters(directory: &Path) {
     let Some(interface) = interface_of(directory).filter(|_| !kernel::has_tcx()) else { return };
     for program in entries(directory).iter().map(|entry| file_name(entry)) {
@@ -431,7 +436,7 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Whether the directory, or the first parent that exists, lies in a bpffs.
+/// Whether the directory, or its first existing parent, is in a bpffs.
 fn in_bpffs(directory: &Path) -> bool {
     let existing = directory.ancestors().find(|path| path.exists());
     existing.is_some_and(|path| statfs(path).is_ok_and(|system| system.filesystem_type() == BPF_FS_MAGIC))
@@ -441,7 +446,7 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
 }
 
-/// Removes a pin, or all pins of ours in a directory and the directories that are empty then. What others have in it stays.
+/// Removes a pin, or all pins of agents in a directory and then the empty directories. Other entries are kept.
 fn remove_pins(path: &Path, removed: &mut Vec<PathBuf>) -> io::Result<()> {
     if !path.is_dir() {
         fs::remove_file(path)?;
@@ -455,7 +460,7 @@ fn remove_pins(path: &Path, removed: &mut Vec<PathBuf>) -> io::Result<()> {
     remove_empty(path)
 }
 
-/// Removes a directory, unless others have something in it.
+/// Removes a directory if it is empty.
 fn remove_empty(directory: &Path) -> io::Result<()> {
     match fs::remove_dir(directory) {
         Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
@@ -463,7 +468,7 @@ fn remove_empty(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Which names agents give what they pin in a directory of theirs.
+/// A check for the names that agents use in a directory.
 fn names_in(directory: &Path) -> fn(&str) -> bool {
     let name = file_name(directory);
     if name == LINKS {
@@ -471,19 +476,19 @@ fn names_in(directory: &Path) -> fn(&str) -> bool {
     } else if name == format!("{LAYOUT}{ABI}") {
         |name| MAPS.contains(&name)
     } else if is_layout(&name) {
-        // Another version may have other maps, but names them alike.
+        // Another version may have other maps, but the names have the same form.
         |name| !name.is_empty() && name.bytes().all(|byte| byte == b'_' || byte.is_ascii_uppercase())
     } else {
         is_link
     }
 }
 
-/// Whether an entry is the directory of an interface's links.
+/// Whether an entry is the directory of the links of an interface.
 fn is_place(name: &str) -> bool {
     name.rsplit_once(':').is_some_and(|(interface, index)| !interface.is_empty() && index.parse::<u32>().is_ok())
 }
 
-/// Whether an entry is a link, or one that is not in its place yet.
+/// Whether an entry is a link, renamed or not.
 fn is_link(name: &str) -> bool {
     let Some((program, mode)) = name.strip_suffix(UNFINISHED).unwrap_or(name).rsplit_once('-') else { return false };
     PROGRAMS.contains(&program) && [Mode::Native, Mode::Generic, Mode::Tc].iter().any(|known| known.label() == mode)
@@ -492,7 +497,7 @@ fn is_link(name: &str) -> bool {
 fn discard(path: &Path) {
     match remove_pins(path, &mut Vec::new()) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
-            warn!(path = %path.display(), %error, "what is pinned cannot be removed");
+            warn!(path = %path.display(), %error, "cannot remove pins");
         }
         _ => {}
     }
@@ -523,7 +528,7 @@ mod tests {
         assert!(is_namespace("netns-4026531840") && !is_namespace("netns-") && !is_namespace("netns-a"));
     }
 
-    /// Files stand for pins.
+    /// The test uses files in place of pins.
     #[test]
     fn only_pins_with_names_of_ours_are_removed() {
         let directory = tempfile::tempdir().expect("a directory");

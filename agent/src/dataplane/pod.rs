@@ -1,18 +1,18 @@
-//! Keys and values of maps, as aya writes and reads them.
+//! Wrappers with which aya reads and writes keys and values of maps.
 
-// The programs are compiled for the byte order of the host, and so are these; only one of the two is ever tested.
+// Programs and agent use the byte order of the host. Only little-endian machines are tested.
 #[cfg(not(target_endian = "little"))]
-compile_error!("tr111 was never run on a big-endian machine");
+compile_error!("tr111 is not tested on big-endian machines");
 
-/// Wraps types of `tr111_common`, each under a name of its own.
+/// Defines wrappers for types of `tr111_common`.
 macro_rules! pod {
     ($($name:ident $inner:ty,)*) => {$(
         #[repr(transparent)]
         #[derive(Clone, Copy)]
         struct $name($inner);
 
-        // SAFETY: `repr(C)` all the way down, integers only, and every gap is a named field, so all bytes are
-        // initialised and every pattern is valid.
+        // SAFETY: the types are `repr(C)` and consist of integers only. There is no implicit padding, so all bytes
+        // are initialised. All bit patterns are valid.
         unsafe impl aya::Pod for $name {}
     )*};
 }

@@ -1,5 +1,5 @@
-//! Ports of LAN bridges. What a bridge forwards from one port to another passes no hook of the bridge itself, so a program
-//! watches the egress of each port.
+//! Ports of LAN bridges. A frame that a bridge forwards from one port to another does not pass the hooks of the bridge,
+//! so a program is attached to the egress of each port.
 
 use std::collections::BTreeMap;
 
@@ -11,41 +11,41 @@ use crate::os::netlink::Link;
 pub struct Port {
     /// Name of the interface.
     pub name: String,
-    /// Its kernel index.
+    /// Kernel index of the interface.
     pub ifindex: u32,
     /// Kernel index of the bridge.
     pub bridge: u32,
 }
 
-/// Which interfaces are bridges, and which are parts of others, as netlink tells it.
+/// Bridges and their ports, as reported by netlink.
 #[derive(Debug, Default)]
 pub struct Bridges {
     links: BTreeMap<u32, Link>,
 }
 
 impl Bridges {
-    /// With all interfaces of this moment.
+    /// Starts with all current interfaces.
     pub fn new(links: impl IntoIterator<Item = Link>) -> Self {
         Self { links: links.into_iter().map(|link| (link.ifindex, link)).collect() }
     }
 
-    /// Takes an interface as it is now.
+    /// Adds or updates an interface.
     pub fn update(&mut self, link: Link) {
         self.links.insert(link.ifindex, link);
     }
 
-    /// An interface has gone.
+    /// Removes an interface.
     pub fn remove(&mut self, ifindex: u32) {
         self.links.remove(&ifindex);
     }
 
-    /// The kernel index of a bridge.
+    /// The kernel index of a bridge. `None` if there is no bridge of this name.
     pub fn find(&self, name: &str) -> Option<u32> {
         let mut links = self.links.values();
         links.find(|link| link.name == name && link.is_bridge).map(|link| link.ifindex)
     }
 
-    /// The ports of those of the interfaces `lan` that are bridges.
+    /// The ports of the bridges among the interfaces `lan`.
     pub fn ports<'a>(&self, lan: impl IntoIterator<Item = &'a str>) -> Vec<Port> {
         let bridges: Vec<u32> = lan.into_iter().filter_map(|name| self.find(name)).collect();
         let port = |link: &Link| {
@@ -55,7 +55,7 @@ impl Bridges {
         self.links.values().filter_map(port).collect()
     }
 
-    /// Refuses a bridge and a port of it that are both among the interfaces `named`.
+    /// Fails if both a bridge and one of its ports are among the interfaces `named`.
     ///
     /// # Errors
     /// [`Error::BridgeAndPort`]
@@ -68,7 +68,7 @@ impl Bridges {
         }
     }
 
-    /// Says that a port is named beside its bridge.
+    /// The error for a port that is configured together with its bridge.
     pub fn both_are_named(&self, port: &Port) -> Error {
         let bridge = self.links.get(&port.bridge).map(|link| link.name.clone()).unwrap_or_default();
         Error::BridgeAndPort { bridge, port: port.name.clone() }

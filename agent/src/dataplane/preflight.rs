@@ -1,4 +1,4 @@
-//! What `tr111 check` can say of kernel, programs and interfaces before anything is attached.
+//! Checks of `tr111 check`: kernel, programs and interfaces. Nothing is attached.
 
 use tr111_common::abi::program;
 
@@ -11,27 +11,27 @@ use crate::os::{
     netlink::{AttachedXdp, Netlink},
 };
 
-/// How a check ended.
+/// Result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// As it should be.
+    /// No problem.
     Good,
-    /// Works, with a loss that the hint names.
+    /// Works with a limitation, which the hint explains.
     Warning,
     /// Does not work.
     Failure,
 }
 
-/// One thing that was checked.
+/// A check and its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What was checked.
+    /// Name of the check.
     pub check: String,
-    /// How it ended.
+    /// Result.
     pub verdict: Verdict,
-    /// What was found.
+    /// Details of the result.
     pub detail: String,
-    /// What to do about it, empty if nothing.
+    /// What the user can do. Empty if nothing.
     pub hint: String,
 }
 
@@ -41,21 +41,20 @@ impl Finding {
     }
 }
 
-/// The version of the kernel, and what it lacks.
+/// Checks the version of the kernel and TCX.
 pub fn kernel() -> Vec<Finding> {
     let (major, minor) = kernel::OLDEST_TESTED;
-    let hint = format!("the oldest kernel that is tested is Linux {major}.{minor}");
+    let hint = format!("the oldest tested kernel is Linux {major}.{minor}");
     let verdict = if kernel::is_at_least(major, minor) { Verdict::Good } else { Verdict::Warning };
     let mut findings = vec![Finding::new("kernel", verdict, kernel::describe(), hint)];
     if verdict == Verdict::Good && !kernel::has_tcx() {
-        let hint = "TC programs attach through clsact; Linux 6.6 has TCX";
-        findings.push(Finding::new("tcx", Verdict::Warning, "not in this kernel", hint));
+        let hint = "TC programs are attached with clsact; TCX needs Linux 6.6";
+        findings.push(Finding::new("tcx", Verdict::Warning, "not supported by this kernel", hint));
     }
     findings
 }
 
-/// Has the kernel verify every program of a role without attaching any. What it wrote about those that it refuses comes
-/// second.
+/// Verifies all programs of a role without attaching them. Also returns the verifier's log of rejected programs.
 pub fn programs(purpose: Purpose, depth: LogDepth) -> (Vec<Finding>, String) {
     let verified = match Loaded::verify(purpose, depth) {
         Ok(verified) => verified,
@@ -63,7 +62,7 @@ pub fn programs(purpose: Purpose, depth: LogDepth) -> (Vec<Finding>, String) {
             let hint = if matches!(error, Error::Privileges) {
                 ""
             } else {
-                "a kernel with CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT and CONFIG_NET_CLS_BPF is needed"
+                "the kernel needs CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT and CONFIG_NET_CLS_BPF"
             };
             return (vec![Finding::new("programs", Verdict::Failure, error.to_string(), hint)], String::new());
         }
@@ -87,22 +86,23 @@ pub fn programs(purpose: Purpose, depth: LogDepth) -> (Vec<Finding>, String) {
     (findings, log)
 }
 
-/// Whether there is an interface of that name now.
+/// Whether an interface exists.
 pub fn exists(name: &str) -> bool {
     super::attach::ifindex(name).is_ok()
 }
 
-/// One LAN interface: whether it is there, who has it, and how `lan_ingress` would attach. One that is not there is a
-/// failure where the gateway has no other (`is_needed`). `order`: where TC programs are to run among those of others.
+/// Checks a LAN interface: whether it exists, whether another agent is attached, foreign TC programs, and the XDP slot.
+/// An interface that does not exist is a failure with `is_needed`, else a warning. `order` is the configured position
+/// of TC programs.
 pub async fn interface(name: &str, is_needed: bool, order: TcOrder) -> Vec<Finding> {
     let check = format!("interface {name}");
     let Ok(ifindex) = super::attach::ifindex(name) else {
         let (verdict, hint) = if is_needed {
-            (Verdict::Failure, "`ip link` lists those that exist")
+            (Verdict::Failure, "`ip link` lists the existing interfaces")
         } else {
             (
                 Verdict::Warning,
-                "the gateway starts, and attaches to it as soon as it appears; `ip link` lists those that exist",
+                "the gateway starts, and attaches when the interface appears; `ip link` lists the existing interfaces",
             )
         };
         return vec![Finding::new(&check, verdict, "does not exist", hint)];
@@ -113,7 +113,7 @@ pub async fn interface(name: &str, is_needed: bool, order: TcOrder) -> Vec<Findi
             &check,
             Verdict::Warning,
             "a tr111 agent is attached",
-            "a second one refuses to start here and leaves the first alone",
+            "a second agent refuses to start on this interface",
         ));
     }
     for (direction, program) in [(Direction::Egress, program::LAN_EGRESS), (Direction::Ingress, program::LAN_BINDING)] {
@@ -124,7 +124,7 @@ pub async fn interface(name: &str, is_needed: bool, order: TcOrder) -> Vec<Findi
         let occupant = id.and_then(program_name).unwrap_or_else(|| "an unnamed program".to_owned());
         if occupant != program::LAN_INGRESS {
             let detail = format!("the XDP slot is taken by {occupant} ({mode})");
-            let hint = "lan_ingress falls back to TC ingress; to have it at XDP, take the other program off";
+            let hint = "lan_ingress falls back to TC ingress; detach the other program to use XDP";
             findings.push(Finding::new(&check, Verdict::Warning, detail, hint));
         }
     }
@@ -132,28 +132,28 @@ pub async fn interface(name: &str, is_needed: bool, order: TcOrder) -> Vec<Findi
     findings
 }
 
-/// What it means that an interface merges datagrams; `None` where it does not.
+/// Checks whether an interface merges datagrams. `None` if it does not.
 pub fn merges(check: &str, interface: &str) -> Option<Finding> {
     let features = ethtool::merging(interface).ok().filter(|features| !features.is_empty())?;
-    let detail = format!("merges datagrams of a flow ({})", features.join(", "));
+    let detail = format!("the interface merges datagrams of a flow ({})", features.join(", "));
     let hint = format!(
-        "requests are told apart again; replies that come in here and leave by a LAN interface get no Gateway Identity: \
-         `ethtool -K {interface} rx-gro-list off rx-udp-gro-forwarding off`"
+        "requests are separated again; replies that are received here and sent on a LAN interface get no Gateway \
+         Identity; to turn merging off: `ethtool -K {interface} rx-gro-list off rx-udp-gro-forwarding off`"
     );
     Some(Finding::new(check, Verdict::Warning, detail, hint))
 }
 
-/// What the configuration says of bridges.
+/// Configuration of LAN bridges.
 #[derive(Clone, Copy, Debug)]
 pub struct BridgeRules {
-    /// Their ports are watched.
+    /// `gateway.bridge_ports`
     pub bridge_ports: bool,
-    /// Replies of other DHCP servers count.
+    /// `gateway.association.accept_foreign_server`
     pub accept_foreign_server: bool,
 }
 
-/// The bridges among the LAN interfaces: their ports, which may not be named themselves, and what becomes of the replies of a
-/// DHCP server behind one. `order`: where TC programs are to run among those of others.
+/// Checks the bridges among the LAN interfaces: that no port is configured as well, and whether replies of a DHCP
+/// server behind a port are accepted. `order` is the configured position of TC programs.
 pub async fn bridges(lan: &[String], wan: &[String], rules: BridgeRules, order: TcOrder) -> Vec<Finding> {
     let Ok(netlink) = Netlink::route() else { return Vec::new() };
     let Ok(links) = netlink.links().await else { return Vec::new() };
@@ -176,23 +176,23 @@ pub async fn bridges(lan: &[String], wan: &[String], rules: BridgeRules, order: 
         let ports = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
         let (becomes, hint) = match rules {
             BridgeRules { bridge_ports: false, .. } => (
-                "is not watched",
-                "a DHCP server in a container on a port counts with gateway.bridge_ports = true and \
+                "are not watched",
+                "to accept a DHCP server in a container, set gateway.bridge_ports = true and \
                  gateway.association.accept_foreign_server = true",
             ),
             BridgeRules { accept_foreign_server: false, .. } => (
-                "does not count",
-                "a DHCP server in a container on a port counts with gateway.association.accept_foreign_server = true",
+                "are ignored",
+                "to accept a DHCP server in a container, set gateway.association.accept_foreign_server = true",
             ),
-            _ => ("counts", ""),
+            _ => ("are accepted", ""),
         };
-        let detail = format!("ports: {ports}; what a DHCP server behind one of them sends to the others {becomes}");
+        let detail = format!("ports: {ports}; replies of a DHCP server behind a port to the other ports {becomes}");
         Finding::new(&format!("bridge {bridge}"), Verdict::Good, detail, hint)
     }));
     findings
 }
 
-/// The programs and filters of others around one of an agent's, or around where it would be.
+/// Foreign programs and filters around a program of an agent, or around the position where it would be attached.
 async fn neighbours(interface: &str, ifindex: u32, direction: Direction, program: &str, order: TcOrder) -> Neighbours {
     let named = Chain::names(interface, direction);
     let chain = Chain::read(ifindex, direction).unwrap_or_default().programs;
@@ -223,18 +223,18 @@ fn tell_of_neighbours(
     let mut findings = Vec::new();
     if !in_front.is_empty() {
         let detail = format!("{} runs before {program} at TC {direction}", in_front.join(", "));
-        let hint = format!("unless it ends with TCX_NEXT (TC_ACT_UNSPEC), {program} sees nothing (agent.tc_order)");
+        let hint = format!("unless it returns TCX_NEXT (TC_ACT_UNSPEC), {program} sees no frames; see agent.tc_order");
         findings.push(Finding::new(check, Verdict::Warning, detail, hint));
     }
     if !behind.is_empty() {
         let detail = format!("{} runs behind {program} at TC {direction}", behind.join(", "));
-        let hint = "it may still drop what the agent counts as sent";
+        let hint = "it may still drop frames that the agent counts as sent";
         findings.push(Finding::new(check, Verdict::Good, detail, if direction == "egress" { hint } else { "" }));
     }
     findings
 }
 
-/// The XDP program that an interface runs.
+/// The XDP program that is attached to an interface.
 pub async fn xdp_occupant(name: &str) -> Option<AttachedXdp> {
     Netlink::route().ok()?.link_by_name(name).await.ok()??.xdp
 }

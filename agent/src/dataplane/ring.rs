@@ -1,4 +1,4 @@
-//! The LAN ring, as the task that owns it reads it.
+//! Reading of the LAN ring.
 
 use std::{os::fd::AsRawFd, time::Duration};
 
@@ -14,26 +14,25 @@ use tr111_common::{
 
 use super::Error;
 
-/// Most events that one call takes, so that requests and timers get their turn under load.
+/// Maximum events per call, so that requests and timers are served under load.
 const BATCH: usize = 256;
 
-/// How long after a batch the next one is taken at the earliest. The kernel wakes the reader of an empty ring for every
-/// event, and on a busy LAN that costs the machine more than all that is done with the events: a switch to the agent
-/// and back, three times for each exchange of a DHCP server that works on the same cores. While events wait, it wakes
-/// nobody. On a quiet LAN nothing waits: the first event after a pause is taken at once.
+/// Minimum time between two batches. The kernel wakes the reader of an empty ring for each event. On a busy LAN these
+/// context switches, three for each DHCP exchange, cost more than the processing of the events. While events are in the
+/// ring, the kernel does not wake the reader. On a quiet LAN the first event after a pause is read immediately.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Registers a ring with the runtime. Needs a tokio runtime.
+/// Registers a ring with the tokio runtime of the caller.
 pub(super) fn watch<T: AsRawFd>(ring: T) -> Result<AsyncFd<T>, Error> {
-    // SAFETY: a ring owns its map's descriptor and keeps it open and unchanged until it is dropped, and the
+    // SAFETY: a ring owns the descriptor of its map, and keeps it open and unchanged until the ring is dropped. The
     // registration ends before that.
     unsafe { AsyncFd::register(ring) }.map_err(|error| Error::Runtime(error.into()))
 }
 
-/// The reading end of `EVENTS_LAN`.
+/// Reader of the ring `EVENTS_LAN`.
 pub struct LanRing {
     ring: AsyncFd<RingBuf<MapData>>,
-    /// When the next batch may be taken.
+    /// Earliest time of the next batch.
     next: Instant,
 }
 
@@ -44,19 +43,21 @@ impl std::fmt::Debug for LanRing {
 }
 
 impl LanRing {
-    /// Over the map `EVENTS_LAN`. Needs a tokio runtime.
+    /// Takes the map `EVENTS_LAN`. Needs a tokio runtime.
     ///
     /// # Errors
-    /// [`Error::Map`] if it is another kind of map, [`Error::Runtime`] if it cannot be watched.
+    /// [`Error::Map`] if the map has another type, [`Error::Runtime`] if the ring cannot be registered with the
+    /// runtime.
     pub fn new(map: Map) -> Result<Self, Error> {
         let ring = RingBuf::try_from(map).map_err(|source| Error::Map { name: map::EVENTS_LAN, source })?;
         Ok(Self { ring: watch(ring)?, next: Instant::now() })
     }
 
-    /// Waits for events and gives a batch of them, in order, to `take`. Cancel-safe: what was not given stays.
+    /// Waits for events and passes a batch of them to `take`, in order. Returns their number. Cancel-safe: events that
+    /// were not passed stay in the ring.
     ///
     /// # Errors
-    /// When the runtime can no longer watch the ring.
+    /// The runtime can no longer wait for the ring.
     pub async fn next_batch<F>(&mut self, mut take: F) -> std::io::Result<usize>
     where
         F: FnMut(Result<Event<'_>, RecordError>),

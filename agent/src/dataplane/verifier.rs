@@ -1,46 +1,46 @@
-//! What the kernel's verifier says of the programs.
+//! Results of the kernel's verifier.
 
 use std::io;
 
-/// How much the verifier writes about a program that it refuses.
+/// Amount of log that the verifier writes about a rejected program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogDepth {
-    /// The reason, and statistics. Costs nothing.
+    /// The reason and statistics. Takes no extra time.
     Reasons,
-    /// Every instruction on the way to the reason as well. Takes minutes where the reason is the length of the way.
+    /// Also each verified instruction. Takes minutes for a program that is rejected as too large.
     Instructions,
 }
 
-/// What the verifier said of one program.
+/// Result of the verification of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verification {
     /// Name of the program.
     pub program: &'static str,
-    /// The instructions that it walked until it accepted the program (Linux 5.16; 0 where the kernel does not tell), or
-    /// why it did not.
+    /// Number of verified instructions (Linux 5.16; 0 if the kernel does not report it), or the reason of the
+    /// rejection.
     pub outcome: Result<u32, Refusal>,
 }
 
-/// Why a program was refused.
+/// Reason why a program was rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The verifier's own words, in one line.
+    /// Message of the verifier, in one line.
     pub reason: String,
-    /// All that it wrote.
+    /// Complete log of the verifier.
     pub log: String,
 }
 
 impl Refusal {
     pub(super) fn new(error: &io::Error, log: String) -> Self {
-        let reason = reason(&log).unwrap_or_else(|| format!("{error}, without a word from the verifier"));
+        let reason = reason(&log).unwrap_or_else(|| format!("{error}, without a message from the verifier"));
         Self { reason, log }
     }
 }
 
-/// Most lines of a reason: the verifier explains some of them in a second line.
+/// Maximum lines of a reason. The verifier explains some reasons in a second line.
 const REASON_LINES: usize = 2;
 
-/// The verifier's reason: what stands in front of its statistics and is not its walk.
+/// Finds the reason in a log: the last lines before the statistics that are not part of the instruction trace.
 fn reason(log: &str) -> Option<String> {
     let said = log.lines().map(str::trim).take_while(|line| !is_statistics(line));
     let said: Vec<_> = said.filter(|line| !line.is_empty()).collect();
@@ -50,12 +50,12 @@ fn reason(log: &str) -> Option<String> {
     (!words.is_empty()).then(|| words.join(": "))
 }
 
-/// Statistics end the log, and begin with the time that it took.
+/// Whether a line belongs to the statistics, which end the log and begin with the verification time.
 fn is_statistics(line: &str) -> bool {
     ["verification time ", "stack depth ", "processed "].iter().any(|start| line.starts_with(start))
 }
 
-/// A step of the walk: an instruction, the state before it, a line of the source, or what became of a path.
+/// Whether a line belongs to the trace: an instruction, a state, a source line, or the result of a path.
 fn is_walk(line: &str) -> bool {
     let is_instruction = line.split_once(": ").is_some_and(|(at, _)| at.bytes().all(|byte| byte.is_ascii_digit()));
     let is_state = line.contains(": R") || line.contains("=scalar(") || line.starts_with("R0=");
@@ -68,7 +68,7 @@ fn is_walk(line: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Linux 6.1 on a length without a lower bound.
+    /// Log of Linux 6.1 for a length without a lower bound.
     const LINUX_6_1: &str = "\
 invalid access to map value, value_size=19000 off=32 size=0
 R3 min value is outside of the allowed memory range
@@ -102,6 +102,6 @@ processed 9054 insns (limit 1000000) max_states_per_insn 4 total_states 213 peak
     fn without_a_word_the_kernels_error_is_the_reason() {
         let error = io::Error::from_raw_os_error(libc::E2BIG);
         let refusal = Refusal::new(&error, String::new());
-        assert_eq!(refusal.reason, "Argument list too long (os error 7), without a word from the verifier");
+        assert_eq!(refusal.reason, "Argument list too long (os error 7), without a message from the verifier");
     }
 }
