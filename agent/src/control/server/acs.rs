@@ -215,7 +215,7 @@ impl Connection<'_> {
     }
 }
 
-/// Finds STUNPasswords that several CPEs share. Only keyed hashes are stored: a million passwords take some megabytes.
+/// Finds each STUNPassword that several CPEs share. Only keyed hashes are stored: a million passwords take some megabytes.
 struct Shared {
     hasher: RandomState,
     counts: HashMap<u64, bool>,
