@@ -177,7 +177,7 @@ fn two_clients_behind_one_hardware_address_are_two() -> Result<()> {
 }
 
 /// GW-4, GW-7: three boxes of one image share a client identifier, and a server that ignores it gives each an address. They
-/// are three rows, and each gets the Gateway Identity, in renewals as well.
+/// are three rows, and each gets the Gateway Identity, also when it comes again.
 #[test]
 fn three_boxes_of_one_client_identifier_are_three() -> Result<()> {
     let (lab, interface) = Lan::Wire.lab()?;
@@ -196,7 +196,7 @@ fn three_boxes_of_one_client_identifier_are_three() -> Result<()> {
     let given: Vec<_> = boxes.iter().map(|client| client.address.to_string()).collect();
     assert_eq!(held(&rows), given);
     for client in &mut boxes {
-        assert_eq!(client.renew()?.option(125), identity);
+        assert_eq!(client.bind()?.option(125), identity);
     }
     assert_eq!(held(&agent.devices()?), given);
     Ok(())
