@@ -156,3 +156,26 @@ fn claims_are_bounded() {
     let taken = lan.rows().keys().filter(|serial| serial.starts_with("1-")).count();
     assert_eq!((taken, lan.core.rows()), (256, 300));
 }
+
+/// SEC-8: an INFORM that another station sends with the hardware address and the address of a device changes neither its
+/// lease nor its identity. A device with a static address is asked, and keeps its row while it answers.
+#[test]
+fn an_inform_in_the_name_of_another_device_takes_nothing() {
+    const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 9];
+    let (mut lan, leased, fixed) = (Lan::new(), Client::new(1, "A"), Client::new(2, "B"));
+    lan.join(&leased, ip(40), HOUR);
+    lan.inform(&fixed, ip(50));
+    lan.changes();
+    for (victim, address) in [(&leased, ip(40)), (&fixed, ip(50))] {
+        lan.rivals.push((address, SENDER));
+        let forger = Client { mac: victim.mac, ..Client::new(9, "X") }.with_id(b"forger");
+        let forged = lan.send(&forger, MessageType::Inform, |b| b.ethernet_source(SENDER).ciaddr(address));
+        lan.answer(&forged, MessageType::Ack, Ipv4Addr::UNSPECIFIED, |b| b);
+        lan.pass_s(10);
+    }
+    assert_eq!((lan.changes(), conflicts(&lan)), (vec![], 2));
+    assert_eq!(lan.rows().into_iter().collect::<Vec<_>>(), [("A".into(), vec![40]), ("B".into(), vec![50])]);
+    // The device itself may change its identity.
+    lan.inform(&Client::new(2, "C"), ip(50));
+    assert_eq!(lan.changes(), ["-B identity_changed", "+C"]);
+}

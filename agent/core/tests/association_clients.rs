@@ -83,6 +83,22 @@ fn a_nak_to_anything_but_a_request_ends_nothing() {
     assert_eq!(lan.changes(), ["-A expired"]);
 }
 
+/// T-8, SEC-8: another station sends a REQUEST for a wrong address in the client's name. The NAK to it ends nothing.
+#[test]
+fn a_nak_to_a_forged_request_ends_nothing() {
+    let (mut lan, client) = (Lan::new(), Client::new(1, "A"));
+    lan.join(&client, ip(100), HOUR);
+    let forged = lan.send(&client, MessageType::Request, |b| {
+        b.ethernet_source([2, 0, 0, 0, 0, 9]).address(option::REQUESTED_IP, ip(77))
+    });
+    lan.answer(&forged, MessageType::Nak, Ipv4Addr::UNSPECIFIED, |b| b);
+    lan.pass_s(60);
+    assert_eq!((lan.changes(), lan.core.counts().remark(Remark::MisplacedNak)), (vec!["+A".to_owned()], 1));
+    lan.nak(&client, ip(77));
+    lan.pass_s(60);
+    assert_eq!(lan.changes(), ["-A refused"]);
+}
+
 /// T-8: after a NAK, the INFORM of a device that changed to a static address takes over the row.
 #[test]
 fn an_inform_after_a_nak_takes_the_row_over() {

@@ -247,12 +247,13 @@ impl Marks {
         records.map(|(PodFlowKey(key), PodFlow(flow))| (key, flow)).collect()
     }
 
-    /// Marks the last ACK of a client as that of an ended lease, unless it is marked already. `by` is the value of
-    /// [`LastAck::ended_by`].
-    pub fn end_lease(&self, client: &ClientKey, by: u8) {
+    /// Marks the last ACK of a client as that of an ended lease, unless it is marked already, or was sent later than `seen`
+    /// (nanoseconds since boot): it is that of a new lease then. `by` is the value of [`LastAck::ended_by`].
+    pub fn end_lease(&self, client: &ClientKey, by: u8, seen: u64) {
         let mut maps = self.lock();
         if let Ok(PodLastAck(ack)) = maps.last_acks.get(&PodClient(*client), 0)
             && ack.ended_by == 0
+            && ack.time <= seen
         {
             // The record may have been removed in between, which is harmless.
             let ended = PodLastAck(LastAck { ended_by: by, ..ack });

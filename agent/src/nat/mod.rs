@@ -147,6 +147,7 @@ async fn keep(mut asked: watch::Receiver<Option<Rule>>, tell: watch::Sender<Exte
             changed = asked.changed() => if changed.is_err() { return },
             () = ruleset_changed(ruleset.as_mut()) => {}
             () = sleep(OWNED), if matches!(extension, Extension::Owned(_)) => {}
+            () = async { if let Some(ownership) = &ownership { ownership.answer().await } }, if ownership.is_some() => {}
         }
     }
 }

@@ -1,18 +1,26 @@
 //! Which gateway of a network namespace owns the nft table: the one that started first.
 //!
 //! The owner listens on an abstract socket, whose name is unique in its network namespace. The name becomes free when
-//! the process ends, and the kernel reports which process listens.
+//! the process ends, and the kernel reports which process listens. Any process may bind the name first, so nothing here
+//! waits for its holder.
 
 use std::{
-    fmt, fs, io,
+    fmt, fs,
+    future::pending,
+    io,
     os::{
+        fd::AsRawFd as _,
         linux::net::SocketAddrExt as _,
-        unix::net::{SocketAddr, UnixListener, UnixStream},
+        unix::net::{SocketAddr, UnixListener},
     },
     process,
 };
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::{
+    errno::Errno,
+    sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt::PeerCredentials},
+};
+use tokio::io::unix::AsyncFd;
 
 use super::table::TABLE;
 
@@ -21,7 +29,7 @@ const CAP_NET_ADMIN: u32 = 12;
 
 /// Ownership of the table, which ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Ownership(#[expect(dead_code, reason = "held for its drop")] Option<UnixListener>);
+pub(super) struct Ownership(Option<UnixListener>);
 
 /// The process that owns the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +65,12 @@ impl From<io::Error> for Denied {
 impl Ownership {
     /// Takes ownership of the table in this network namespace, unless another process has it.
     pub(super) fn take() -> Result<Self, Denied> {
-        let name = SocketAddr::from_abstract_name(format!("tr111 {TABLE}"))?;
-        match UnixListener::bind_addr(&name) {
-            Ok(listener) => Ok(Self(Some(listener))),
+        let name = format!("tr111 {TABLE}");
+        match UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?) {
+            Ok(listener) => {
+                listener.set_nonblocking(true)?;
+                Ok(Self(Some(listener)))
+            }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => match owner(&name) {
                 Some(owner) => Err(Denied::Owned(owner)),
                 None => Ok(Self(None)),
@@ -67,12 +78,35 @@ impl Ownership {
             Err(error) => Err(error.into()),
         }
     }
+
+    /// Accepts the connections of processes that ask who owns the table, so that they do not fill the queue. Never
+    /// returns.
+    pub(super) async fn answer(&self) {
+        if let Some(listener) = &self.0
+            && let Ok(socket) = AsyncFd::new(listener)
+        {
+            while let Ok(mut ready) = socket.readable().await {
+                while listener.accept().is_ok() {}
+                ready.clear_ready();
+            }
+        }
+        pending().await
+    }
 }
 
-/// The process that listens on the name. `None` if it is this process, or one that cannot install tables: any process
-/// may bind such a name.
-fn owner(name: &SocketAddr) -> Option<Owner> {
-    let credentials = UnixStream::connect_addr(name).and_then(|stream| Ok(getsockopt(&stream, PeerCredentials)?)).ok();
+/// The process that listens on the abstract name. `None` if it is this process, or one that cannot be a gateway: a
+/// process that cannot install tables, or whose queue of connections is full, because a gateway empties its queue.
+fn owner(name: &str) -> Option<Owner> {
+    let credentials = || {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        connect(stream.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
+        getsockopt(&stream, PeerCredentials)
+    };
+    let credentials = match credentials() {
+        Err(Errno::EAGAIN) => return None,
+        other => other.ok(),
+    };
     let pid = credentials.and_then(|credentials| u32::try_from(credentials.pid()).ok()).filter(|pid| *pid != 0);
     match pid {
         Some(pid) if pid == process::id() || !may_have_table(pid) => None,
@@ -86,4 +120,29 @@ fn may_have_table(pid: u32) -> bool {
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = effective.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
     effective.is_none_or(|effective| effective >> CAP_NET_ADMIN & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::{Backlog, bind, listen};
+
+    use super::*;
+
+    /// A process that binds the name and fills its own queue of connections neither blocks a gateway nor passes for one.
+    #[test]
+    fn a_full_queue_blocks_nobody() {
+        let name = format!("tr111 test {}", process::id());
+        let address = UnixAddr::new_abstract(name.as_bytes()).expect("an address");
+        let open = || {
+            let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+            socket(AddressFamily::Unix, SockType::Stream, flags, None).expect("a socket")
+        };
+        let impostor = open();
+        bind(impostor.as_raw_fd(), &address).expect("the name is free");
+        listen(&impostor, Backlog::new(1).expect("a backlog")).expect("it listens");
+        let waiting: Vec<_> =
+            (0..8).map(|_| open()).take_while(|stream| connect(stream.as_raw_fd(), &address).is_ok()).collect();
+        assert!((1..8).contains(&waiting.len()), "{}", waiting.len());
+        assert_eq!(owner(&name), None);
+    }
 }

@@ -125,8 +125,8 @@ impl<K: Programs, C> Parts<K, C> {
             let (map, written) = match output {
                 Output::MarkExchange(key) => ("exchanges", self.programs.mark_exchange(key)),
                 Output::Stick(client) => ("sticky", self.programs.stick(client)),
-                Output::Unstick { client, reason } => {
-                    self.programs.unstick(client, *reason);
+                Output::Unstick { client, reason, seen } => {
+                    self.programs.unstick(client, *reason, *seen);
                     continue;
                 }
                 Output::Watch(neighbour) => ("neighbours", self.programs.watch(neighbour, now)),

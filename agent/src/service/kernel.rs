@@ -36,8 +36,9 @@ pub trait Programs {
     fn mark_exchange(&self, key: &ExchangeKey) -> Result<(), dataplane::Error>;
     /// Marks a client that has a row.
     fn stick(&self, client: &ClientKey) -> Result<(), dataplane::Error>;
-    /// Removes the mark of a client that no longer has a row, and records the reason in the client's last ACK.
-    fn unstick(&self, client: &ClientKey, reason: RemovalReason);
+    /// Removes the mark of a client that no longer has a row, and records the reason in the client's last ACK, unless that
+    /// ACK is later than `seen`.
+    fn unstick(&self, client: &ClientKey, reason: RemovalReason, seen: BootTime);
     /// Removes the last ACK of a client whose row was removed from the store, unless a newer ACK was recorded.
     fn forget_ended(&self, client: &ClientKey);
     /// Removes the marks of all other clients.
@@ -75,9 +76,9 @@ impl Programs for Marks {
         Self::stick(self, client)
     }
 
-    fn unstick(&self, client: &ClientKey, reason: RemovalReason) {
+    fn unstick(&self, client: &ClientKey, reason: RemovalReason, seen: BootTime) {
         Self::unstick(self, client);
-        self.end_lease(client, reason.number());
+        self.end_lease(client, reason.number(), seen.0);
     }
 
     fn forget_ended(&self, client: &ClientKey) {

@@ -89,7 +89,7 @@ impl Programs for Maps {
         Ok(())
     }
 
-    fn unstick(&self, client: &ClientKey, _: RemovalReason) {
+    fn unstick(&self, client: &ClientKey, _: RemovalReason, _: BootTime) {
         self.sticky.lock().expect("nobody panics").retain(|stuck| stuck != client);
     }
 

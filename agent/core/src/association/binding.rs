@@ -145,6 +145,12 @@ impl Binding {
         self.mac.as_bytes().try_into().ok().filter(|_| !self.relayed)
     }
 
+    /// Whether the Ethernet source `sender` is that of the client's last acknowledged request. The hardware address in a
+    /// DHCP message can be forged. Behind a relay agent the source is that of the relay, and any counts.
+    pub(super) fn is_sent_by(&self, sender: [u8; 6]) -> bool {
+        self.relayed || self.sender.map_or(self.mac == sender.into(), |known| known == sender)
+    }
+
     /// The address whose ARP messages show that the client is present; `None` if ARP does not reach the client.
     pub fn neighbour(&self) -> Option<NeighbourKey> {
         self.station()?;

@@ -157,9 +157,9 @@ impl Association {
 
     /// Discards the waiting change of a client without a row.
     pub(super) fn give_up_row(&mut self, client: ClientKey, reason: RemovalReason) {
-        if self.changes.binding_of(&client).is_some() {
+        if let Some(seen) = self.changes.binding_of(&client).map(|binding| binding.last_seen) {
             self.changes.forget(&client);
-            self.outputs.push_back(Output::Unstick { client, reason });
+            self.outputs.push_back(Output::Unstick { client, reason, seen });
         }
     }
 

@@ -25,7 +25,7 @@ pub(super) struct Claim {
     seen: BootTime,
     holder: ClientKey,
     /// The hardware addresses from which the holder answered before the claim.
-    answers: [Option<[u8; 6]>; 2],
+    answers: [Option<[u8; 6]>; 3],
     /// Number of ARP requests sent.
     asked: u32,
     /// Time until which the last request may be answered.
@@ -37,9 +37,9 @@ impl Claim {
         self.exchange.client.segment == segment && self.exchange.address == ip
     }
 
-    /// Whether an answer from `mac` comes from the holder.
+    /// Whether an answer from `mac` comes from the holder, and not from the station that sent the claim.
     fn is_disputed_by(&self, mac: [u8; 6]) -> bool {
-        self.answers.contains(&Some(mac)) && self.exchange.mac != mac.into()
+        self.answers.contains(&Some(mac)) && self.exchange.sender != mac
     }
 }
 
@@ -47,7 +47,7 @@ impl Association {
     /// Whether the holder can answer by ARP, and is not the sender of `exchange` itself.
     pub(super) fn may_dispute(&self, holder: u32, exchange: &Exchange) -> bool {
         let binding = &self.table.held(holder).binding;
-        binding.station().is_some() && binding.mac != exchange.mac
+        binding.station().is_some() && (binding.mac != exchange.mac || !binding.is_sent_by(exchange.sender))
     }
 
     /// Begins a claim to the address of `exchange`, and asks the holder. A new claim to the address replaces an earlier
@@ -55,7 +55,8 @@ impl Association {
     pub(super) fn claim(&mut self, seen: BootTime, exchange: Exchange, holder: u32) {
         let (segment, ip) = (exchange.client.segment, exchange.address);
         let held = self.table.held(holder);
-        let (holder, answers) = (held.binding.client, [held.binding.station(), held.liveness.answered]);
+        let (holder, answers) =
+            (held.binding.client, [held.binding.station(), held.binding.sender, held.liveness.answered]);
         if let Some(claim) = self.claims.iter_mut().find(|claim| claim.is_to(segment, ip) && claim.holder == holder) {
             if claim.exchange.client != exchange.client {
                 self.counts.count_remark(Remark::AddressConflict);

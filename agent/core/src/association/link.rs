@@ -57,14 +57,14 @@ impl Association {
             self.remove(id, RemovalReason::Disconnected);
             return false;
         }
-        let (left, neighbour) = (before.client, before.neighbour());
+        let (left, neighbour, seen) = (before.client, before.neighbour(), before.last_seen);
         self.table.replace(id, Binding { client, ..before });
         self.table.start_grace(id, grace);
         if is_doubtful {
             self.table.doubt(id);
         }
         let reason = RemovalReason::Disconnected;
-        self.outputs.extend([Output::Unstick { client: left, reason }, Output::Stick(client)]);
+        self.outputs.extend([Output::Unstick { client: left, reason, seen }, Output::Stick(client)]);
         self.unwatch(neighbour);
         self.watch(id);
         true

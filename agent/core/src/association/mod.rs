@@ -182,6 +182,8 @@ pub enum Output {
         client: ClientKey,
         /// Reason for the removal of its binding.
         reason: RemovalReason,
+        /// When the client was last seen with the binding. An entry of a later ACK is that of another lease.
+        seen: BootTime,
     },
     /// The client's entry in `LAST_ACK` says that its lease has ended, and the table has no binding of it. Delete the
     /// entry once the store has no row of it either.

@@ -59,10 +59,11 @@ impl Association {
                 }
             }
             Some(result) => {
+                let seen = binding.last_seen;
                 self.counts.count_identity(message, result);
                 self.outputs.push_back(Output::DeviceRefused { identity, binding, result });
                 if self.changes.forget(&client) || current.is_some() {
-                    self.outputs.push_back(Output::Unstick { client, reason: RemovalReason::IdentityChanged });
+                    self.outputs.push_back(Output::Unstick { client, reason: RemovalReason::IdentityChanged, seen });
                 }
             }
         }
@@ -191,10 +192,11 @@ impl Association {
 
     /// Removes a binding, and its row with the last one; the programs forget the client.
     pub(super) fn remove(&mut self, id: u32, reason: RemovalReason) {
-        let client = self.table.held(id).binding.client;
+        let binding = &self.table.held(id).binding;
+        let (client, seen) = (binding.client, binding.last_seen);
         self.changes.forget(&client);
         self.take_out(id, reason);
-        self.outputs.push_back(Output::Unstick { client, reason });
+        self.outputs.push_back(Output::Unstick { client, reason, seen });
     }
 
     fn take_out(&mut self, id: u32, reason: RemovalReason) {

@@ -26,7 +26,8 @@ impl Association {
 
     /// NAK: ends the lease; a client that gets an ACK within the grace period keeps its row (T-8).
     ///
-    /// A NAK only answers a REQUEST (RFC 2131 3.1, 4.3.5). It has no effect on other exchanges and on their leases.
+    /// A NAK only answers a REQUEST (RFC 2131 3.1, 4.3.5). It has no effect on other exchanges and on their leases, and none
+    /// where another station sent the request in the client's name.
     pub(super) fn nak(&mut self, seen: BootTime, event: &Event<'_>, message: &Message<'_>) {
         let Some(id) = self.find_answered(event, message) else { return };
         if self.exchanges.get(id).is_none_or(|exchange| exchange.message != MessageType::Request) {
@@ -35,7 +36,14 @@ impl Association {
         }
         let Some(exchange) = self.exchanges.take(id) else { return };
         let client = exchange.client;
-        let Some(id) = self.table.client(&client) else {
+        let id = self.table.client(&client);
+        let held = id.map(|id| &self.table.held(id).binding);
+        if held.or_else(|| self.changes.binding_of(&client)).is_some_and(|binding| !binding.is_sent_by(exchange.sender))
+        {
+            self.counts.count_remark(Remark::MisplacedNak);
+            return;
+        }
+        let Some(id) = id else {
             if self.changes.binding_of(&client).is_some_and(|binding| binding.last_seen <= seen) {
                 self.give_up_row(client, RemovalReason::Refused);
             }
@@ -130,7 +138,10 @@ impl Association {
             return;
         }
         let holder = self.table.holder(exchange.client.segment, ip);
-        let same_host = holder.filter(|id| self.table.held(*id).binding.mac == exchange.mac);
+        let same_host = holder.filter(|id| {
+            let binding = &self.table.held(*id).binding;
+            binding.mac == exchange.mac && binding.is_sent_by(exchange.sender)
+        });
         let current = self.table.client(&exchange.client).or(same_host);
         let identity = exchange.identity.clone().or_else(|| self.known_identity(&exchange.client));
         let Some(identity) = identity else { return };
@@ -141,6 +152,9 @@ impl Association {
                 self.changes.forget(&self.table.held(id).binding.client);
                 self.table.touch(id, seen);
                 self.renewed(id, seen, false);
+            } else if !self.table.held(id).binding.is_sent_by(exchange.sender) {
+                // Another station sent the INFORM in the client's name.
+                self.counts.count_remark(Remark::AddressConflict);
             } else {
                 let binding = Binding { last_seen: seen, ..self.table.held(id).binding.clone() };
                 self.place(exchange.message, identity, binding);

@@ -141,12 +141,7 @@ impl Association {
     }
 }
 
-/// Whether the Ethernet source of a message is that of the binding's client. The hardware address in the message can be
-/// forged.
+/// Whether a message is from the binding's client.
 fn is_from(binding: &Binding, message: &Message<'_>) -> bool {
-    let is_sender = match binding.sender {
-        Some(sender) => message.ethernet_source == sender,
-        None => message.ethernet_source == message.hardware_address().as_bytes(),
-    };
-    binding.mac == message.hardware_address() && (is_sender || binding.relayed)
+    binding.mac == message.hardware_address() && binding.is_sent_by(message.ethernet_source)
 }

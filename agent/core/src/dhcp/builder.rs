@@ -123,6 +123,13 @@ impl Builder {
         self
     }
 
+    /// Sets the Ethernet source, which is the client's hardware address otherwise.
+    #[must_use]
+    pub fn ethernet_source(mut self, mac: [u8; 6]) -> Self {
+        self.ethernet[1] = mac;
+        self
+    }
+
     /// Sets the relay agent's address, in the message and as the source of the datagram.
     #[must_use]
     pub fn giaddr(mut self, address: Ipv4Addr) -> Self {
