@@ -141,6 +141,6 @@ fn what_cannot_be_sent_is_told() -> Result<()> {
     command.args(["connreq", "send", "--to", "127.0.0.1", "--password-file", "-", "--user", &long]);
     let said = output_with_input(&mut command, PASSWORD.as_bytes())?;
     assert_eq!(said.status.code(), Some(1));
-    assert!(text(&said.stderr).contains("a packet takes 1400"), "{}", text(&said.stderr));
+    assert!(text(&said.stderr).contains("at most 1400 are allowed"), "{}", text(&said.stderr));
     Ok(())
 }

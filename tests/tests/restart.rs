@@ -96,6 +96,29 @@ fn a_release_in_the_last_moment_is_not_forgotten() -> Result<()> {
     Ok(())
 }
 
+/// T-29, T-30: a device that releases its lease and gets the same address again while no agent runs, as at a reboot, has its
+/// row: the agent reads both from the ring, and the record of the last ACK is that of the new lease.
+#[test]
+fn a_device_that_comes_back_while_no_agent_runs_has_its_row() -> Result<()> {
+    let lab = Lab::new()?;
+    let _server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 600)?;
+    let mut agent = Agent::start(&lab, &["lan0"], &[])?;
+    let wire = Wire::open(&lab.lan, "eth0")?;
+    let mut device = Client::new(&wire, 1, hex(D1));
+    let address = device.bind()?.yiaddr;
+    agent.wait_for_rows(1, SOON)?;
+    for _ in 0..3 {
+        assert!(agent.stop()?.success());
+        device.release()?;
+        assert_eq!(device.bind()?.yiaddr, address);
+        agent = agent.start_again(&lab, &["lan0"], &[])?;
+        let rows = agent.devices()?;
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        assert_eq!(rows[0].bindings[0].ip, address.to_string());
+    }
+    Ok(())
+}
+
 /// T-30: a lease that was renewed while no agent was there is not over at the end that the store has; the row keeps
 /// its number.
 #[test]

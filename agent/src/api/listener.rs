@@ -278,11 +278,12 @@ fn certified(certificate_file: &Path, key_file: &Path) -> Result<CertifiedKey, E
     Ok(CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider())?)
 }
 
-/// Limits the requests that are processed at a time, and answers 408 if a request takes longer than [`REQUEST`].
+/// Limits the requests that are processed at a time. Answers 503 if a request waits longer than [`REQUEST`] for its turn,
+/// and 408 if it takes longer than that.
 pub(super) async fn in_time(State(turns): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
-    let turn = turns.acquire().await;
+    let Ok(_turn) = timeout(REQUEST, turns.acquire()).await else {
+        return Problem::unavailable("too many requests are being processed").into_response();
+    };
     let late = |_| Problem::request_timeout("the request was not received in time").into_response();
-    let response = timeout(REQUEST, next.run(request)).await.unwrap_or_else(late);
-    drop(turn);
-    response
+    timeout(REQUEST, next.run(request)).await.unwrap_or_else(late)
 }

@@ -279,6 +279,8 @@ pub(super) struct Answering {
 impl Drop for Answering {
     fn drop(&mut self) {
         self.places.lock().enter(self.number, Phase::Resting, Instant::now());
+        // A newcomer that waits may displace it now.
+        self.places.left.notify_one();
     }
 }
 

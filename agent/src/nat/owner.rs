@@ -14,18 +14,23 @@ use std::{
         unix::net::{SocketAddr, UnixListener},
     },
     process,
+    time::Duration,
 };
 
 use nix::{
     errno::Errno,
     sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt::PeerCredentials},
 };
-use tokio::io::unix::AsyncFd;
+
+use tokio::time::sleep;
 
 use super::table::TABLE;
 
 /// `CAP_NET_ADMIN` of `linux/capability.h`.
 const CAP_NET_ADMIN: u32 = 12;
+
+/// Pause after a failed accept.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// Ownership of the table, which ends when this is dropped.
 #[derive(Debug)]
@@ -82,15 +87,15 @@ impl Ownership {
     /// Accepts the connections of processes that ask who owns the table, so that they do not fill the queue. Never
     /// returns.
     pub(super) async fn answer(&self) {
-        if let Some(listener) = &self.0
-            && let Ok(socket) = AsyncFd::new(listener)
-        {
-            while let Ok(mut ready) = socket.readable().await {
-                while listener.accept().is_ok() {}
-                ready.clear_ready();
+        let listener = self.0.as_ref().and_then(|listener| listener.try_clone().ok());
+        let listener = listener.and_then(|listener| tokio::net::UnixListener::from_std(listener).ok());
+        let Some(listener) = listener else { return pending().await };
+        loop {
+            if listener.accept().await.is_err() {
+                // For example no free descriptor.
+                sleep(AFTER_FAILURE).await;
             }
         }
-        pending().await
     }
 }
 

@@ -318,7 +318,11 @@ fn make(
         let database = store::database(&new)?;
         fill(&database).map_err(|error| store::classify(&new, error))?;
         let parent = |path: &Path| path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all());
-        put(&new, path).and_then(|()| parent(path)).map_err(|error| store::classify(path, error))?;
+        put(&new, path).map_err(|error| store::classify(path, error))?;
+        // The file has its name; an error now would leave the database without one.
+        if let Err(error) = parent(path) {
+            tracing::warn!(path = %path.display(), %error, "directory not synchronised: a power loss may lose the new file");
+        }
         Ok(database)
     });
     let _ = fs::remove_file(&new);

@@ -179,7 +179,7 @@ pub struct Owner<K, C> {
     unmatched: u64,
     next_reconciliation: BootTime,
     /// Clients whose last binding was removed since the last group was passed to the store, and those of that group.
-    ended: [Vec<ClientKey>; 2],
+    ended: [HashSet<ClientKey>; 2],
 }
 
 /// The association table, for the data model and the store.
@@ -378,9 +378,11 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
     fn keep(&mut self, step: Step) {
         let [ended, in_flight] = &mut self.ended;
         match &step {
-            Step::Write => in_flight.append(ended),
+            Step::Write => in_flight.extend(ended.drain()),
             Step::Done(Committed::Done) => {
-                in_flight.drain(..).for_each(|client| self.parts.programs.forget_ended(&client));
+                for client in in_flight.drain() {
+                    self.parts.programs.forget_ended(&client);
+                }
             }
             // The rows are part of the next group.
             Step::Done(Committed::Failed(_) | Committed::Emptied) => {}
@@ -505,7 +507,11 @@ impl<K: Programs, C: KernelCounters> Owner<K, C> {
         self.parts.write(now, &outputs);
         for output in &outputs {
             if let Output::Unstick { client, .. } | Output::Ended(client) = output {
-                self.ended[0].push(*client);
+                self.ended[0].insert(*client);
+            }
+            if let Output::Ended(_) = output {
+                // The record is deleted after a commit, and nothing else may be due.
+                self.management.changed();
             }
             if let Output::DeviceAdded { instance, .. }
             | Output::DeviceRemoved { instance, .. }

@@ -135,7 +135,8 @@ impl Redis {
                 }
                 match record::apply(change, known.remove(name), stamp) {
                     Ok(Some(record)) => drop(known.insert(name, record)),
-                    Ok(None) => drop(gone.insert(name)),
+                    Ok(None) if matches!(change, Change::Removed(_)) => drop(gone.insert(name)),
+                    Ok(None) => {}
                     Err(taken) => return Ok(Err(taken)),
                 }
             }

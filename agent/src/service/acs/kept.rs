@@ -157,7 +157,7 @@ impl Acs {
         let Err(refused) = journal.commit(changes).await else { return Ok(()) };
         let mut state = self.lock();
         for name in &names {
-            state.server.registry_mut().remove(name);
+            forget_unstored(state.server.registry_mut(), name);
         }
         drop(state);
         self.note_size();
@@ -213,7 +213,7 @@ impl Acs {
             for (name, credentials) in before.into_iter().rev() {
                 match (registry.number(&name), credentials) {
                     (Some(number), Some(credentials)) => drop(registry.set_credentials(number, credentials)),
-                    (_, None) => drop(registry.remove(&name)),
+                    (_, None) => forget_unstored(registry, &name),
                     // The CPE was removed meanwhile.
                     (None, Some(_)) => {}
                 }
@@ -356,6 +356,15 @@ impl Acs {
             let requests: Vec<_> = self.lock().server.remembered().collect();
             journal.remember_later(&requests);
         }
+    }
+}
+
+/// Removes a CPE that the store refused, unless another server has stored one of the same name meanwhile: what a store
+/// with several servers holds has a revision.
+fn forget_unstored(registry: &mut Registry, name: &[u8]) {
+    let known = registry.number(name).and_then(|number| registry.get(number));
+    if known.is_some_and(|cpe| cpe.state.revision == 0) {
+        registry.remove(name);
     }
 }
 

@@ -248,9 +248,10 @@ impl Acs {
             username: Some(name.to_owned()),
             authenticated: Some(false),
         };
-        let mut is_news = true;
+        let (mut is_news, mut before) = (true, Default::default());
         let cpe = self.change(name, |registry, number| {
             registry.update(number, |state| {
+                before = (state.reported.clone(), state.is_reported_last);
                 let known = state.reported.as_deref();
                 // The store assigns the revision; until then the old one stays, so that an older report cannot win.
                 let revision = known.map_or(0, |before| before.revision);
@@ -264,7 +265,18 @@ impl Acs {
         if !is_news {
             return Ok(());
         }
-        self.keep(Change::Reported(cpe.name, Box::new(told))).await?;
+        if let Err(error) = self.keep(Change::Reported(cpe.name, Box::new(told.clone()))).await {
+            // If the CPE reports it again, it is news again.
+            let is_latest = |now: &Reported| (now.at, &now.address) == (told.at, &told.address);
+            self.change(name, |registry, number| {
+                registry.update(number, |state| {
+                    if state.reported.as_deref().is_some_and(is_latest) {
+                        (state.reported, state.is_reported_last) = before;
+                    }
+                });
+            })?;
+            return Err(error);
+        }
         self.tell(|| Happening::BindingChanged(change));
         Ok(())
     }

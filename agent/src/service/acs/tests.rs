@@ -87,6 +87,27 @@ async fn a_name_belongs_to_one_cpe() {
     assert_eq!(acs.get("CPE57689"), None);
 }
 
+/// STUN-41: a report that the store refused leaves the CPE as it was, so the same report is written when it comes again.
+#[tokio::test]
+async fn a_refused_report_is_news_when_it_comes_again() {
+    let (acs, store) = (acs(), Store::default());
+    acs.open(Journal::start(Box::new(store.clone()), 7).expect("a store"));
+    acs.add("CPE57689", credentials("secret")).await.expect("a free name");
+    acs.report("CPE57689", told("cpe.example:4000")).await.expect("it is there");
+    let empty = || Reported { address: None, ..told("cpe.example:4000") };
+    store.fails.store(true, Ordering::Relaxed);
+    assert!(matches!(acs.report("CPE57689", empty()).await, Err(Error::Store(_))));
+    let known = acs.get("CPE57689").and_then(|cpe| cpe.state.reported);
+    assert!(known.is_some_and(|told| told.address.is_some()));
+    store.fails.store(false, Ordering::Relaxed);
+    let before = store.changes.load(Ordering::Relaxed);
+    while acs.report("CPE57689", empty()).await.is_err() {
+        // The store is tried again some time after a failure.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(store.changes.load(Ordering::Relaxed), before + 1);
+}
+
 /// STUN-20, STUN-21: an upsert adds CPEs, replaces the credentials of existing ones, keeps their bindings, and writes
 /// only what has changed. If the store fails, nothing is changed.
 #[tokio::test]
