@@ -281,9 +281,22 @@ fn certified(certificate_file: &Path, key_file: &Path) -> Result<CertifiedKey, E
 /// Limits the requests that are processed at a time. Answers 503 if a request waits longer than [`REQUEST`] for its turn,
 /// and 408 if it takes longer than that.
 pub(super) async fn in_time(State(turns): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
-    let Ok(_turn) = timeout(REQUEST, turns.acquire()).await else {
+    let Ok(Ok(turn)) = timeout(REQUEST, turns.acquire_owned()).await else {
         return Problem::unavailable("too many requests are being processed").into_response();
     };
-    let late = |_| Problem::request_timeout("the request was not received in time").into_response();
-    timeout(REQUEST, next.run(request)).await.unwrap_or_else(late)
+    // A task of its own, because the client may leave, and the time may be over, while a change is being stored: it is
+    // then completed or undone all the same.
+    let answer = tokio::spawn(async move {
+        let response = next.run(request).await;
+        drop(turn);
+        response
+    });
+    match timeout(REQUEST, answer).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Problem::unavailable("the server is stopping").into_response(),
+        },
+        Err(_) => Problem::request_timeout("the request was not received in time").into_response(),
+    }
 }
