@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{self, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -47,7 +47,13 @@ pub fn output_with_input(command: &mut Command, input: &[u8]) -> Result<Output> 
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
     // Dropped at the end of the statement, so that the child sees the end of its input.
-    child.stdin.take().context("no standard input")?.write_all(input)?;
+    let written = child.stdin.take().context("no standard input")?.write_all(input);
+    // A command that is used wrongly ends without reading its input.
+    if let Err(error) = written
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        return Err(error.into());
+    }
     Ok(child.wait_with_output()?)
 }
 
