@@ -306,7 +306,9 @@ fn reply<const IS_FORWARDED: bool>(
     match class {
         Class::Ack => keep_ack(scratch, &fixed),
         // A NAK only answers a REQUEST (RFC 2131 4.3.2).
-        Class::Nak if scratch.mark.message_type == MessageType::Request as u8 => maps::forget_ack(&scratch.mark.client),
+        Class::Nak if scratch.mark.message_type == MessageType::Request as u8 => {
+            maps::forget_ack(&scratch.mark.client, scratch.mark.source);
+        }
         _ => {}
     }
     maps::note_reply(scratch.seen.segment.ifindex, scratch.seen.time);

@@ -239,10 +239,13 @@ pub fn last_ack(client: &ClientKey) -> Option<&'static mut LastAck> {
     LAST_ACK.get_ptr_mut(client).map(|record| unsafe { &mut *record })
 }
 
-/// Removes the record of a client's last ACK, because the server refused the lease.
+/// Removes the record of a client's last ACK, because the server refused the lease to the station `source`. The record of
+/// a lease that another station requested is kept.
 #[inline(always)]
-pub fn forget_ack(client: &ClientKey) {
-    let _ = LAST_ACK.remove(client);
+pub fn forget_ack(client: &ClientKey, source: [u8; 6]) {
+    if last_ack(client).is_some_and(|record| record.source == source) {
+        let _ = LAST_ACK.remove(client);
+    }
 }
 
 /// Records an ARP message, if the agent tracks its sender address.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use tr111_common::counter::Hook;
 use tr111_tests::{
     agent::{Agent, Device, SOON},
@@ -13,11 +14,11 @@ use tr111_tests::{
     metrics::Metrics,
     responder::Responder,
     vectors::{D1, G1, hex, identity},
-    wait::{pass, wait_for},
+    wait::{pass, wait_for, wait_until},
     wire::Wire,
 };
 
-/// Identities that one MAC address may hold, unless configured (interface.md).
+/// Identities that one MAC address may hold, unless configured.
 const MAXIMUM_PER_MAC: usize = 16;
 
 /// SEC-8: identities that one MAC address invents make at most as many rows as it may have, with the kernel's budget
@@ -161,6 +162,42 @@ fn forged_messages_take_nothing_from_a_client() -> Result<()> {
     ensure!(metrics.sum("tr111_policed_packets_total", &[]) > 0, "the flood was not held to its rate");
     victim.release()?;
     agent.wait_for_rows(0, SOON)?;
+    Ok(())
+}
+
+/// SEC-8, T-8: a NAK to a REQUEST that another station sends in a client's name takes neither its row nor what the programs
+/// recorded of its lease: a renewal that was not stored yet survives the end of the agent.
+#[test]
+fn a_nak_to_a_forged_request_takes_nothing() -> Result<()> {
+    let lab = Lab::new()?;
+    let keys = "[agent]\nstore_interval_ms = 600000\n[gateway.association]\nnak_grace_s = 1\n";
+    let options = ["--config", &lab.write("gateway.toml", keys)?];
+    let server = Responder::start(&lab.gateway, "lan0", GATEWAY, POOL, 120)?;
+    let mut agent = Agent::start(&lab, &["lan0"], &options)?;
+    let (wire, attackers_wire) = (Wire::open(&lab.lan, "eth0")?, Wire::open(&lab.lan, "eth0")?);
+    let mut victim = Client::new(&wire, 1, hex(D1));
+    victim.bind()?;
+    let ends = |agent: &Agent<'_>| -> Result<_> { Ok(agent.devices()?.pop().context("no row")?.bindings[0].clone()) };
+    agent.wait_for_rows(1, SOON)?;
+    let first = ends(&agent)?.lease_expires;
+    pass(Duration::from_secs(3))?;
+    victim.renew()?;
+    wait_until("the renewal", SOON, || Ok(ends(&agent)?.lease_expires > first))?;
+
+    server.change(|behaviour| behaviour.refuse = true);
+    let mut attacker = Client::new(&attackers_wire, 1, hex(D1));
+    attacker.station = [2, 0, 0, 0, 0, 66];
+    let forged = attacker.message(kind::REQUEST).option(50, &[10, 111, 9, 9]);
+    attacker.ask(&forged, kind::NAK)?;
+    agent.wait_for_metrics("the NAK", |metrics| {
+        metrics.sum("tr111_identity_remarks_total", &[("remark", "misplaced_nak")]) == 1
+    })?;
+    pass(Duration::from_secs(3))?;
+    assert!(ends(&agent)?.lease_expires > first);
+    agent.process().signal(Signal::SIGKILL)?;
+    agent.process().wait(SOON)?;
+    agent = agent.start_again(&lab, &["lan0"], &options)?;
+    assert!(ends(&agent)?.lease_expires > first, "the renewal is lost");
     Ok(())
 }
 
