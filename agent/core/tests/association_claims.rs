@@ -168,8 +168,8 @@ fn an_inform_in_the_name_of_another_device_takes_nothing() {
     lan.changes();
     for (victim, address) in [(&leased, ip(40)), (&fixed, ip(50))] {
         lan.rivals.push((address, SENDER));
-        let forger = Client { mac: victim.mac, ..Client::new(9, "X") }.with_id(b"forger");
-        let forged = lan.send(&forger, MessageType::Inform, |b| b.ethernet_source(SENDER).ciaddr(address));
+        let sender = Client { mac: victim.mac, ..Client::new(9, "X") }.with_id(b"forger");
+        let forged = lan.send(&sender, MessageType::Inform, |b| b.ethernet_source(SENDER).ciaddr(address));
         lan.answer(&forged, MessageType::Ack, Ipv4Addr::UNSPECIFIED, |b| b);
         lan.pass_s(10);
     }
