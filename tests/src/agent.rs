@@ -325,7 +325,7 @@ impl<'a> Agent<'a> {
     /// The rows, from `tr111 devices --json`.
     ///
     /// # Errors
-    /// The answer is not what interface.md promises.
+    /// The answer lacks a key, or a key has another type.
     pub fn devices(&self) -> Result<Vec<Device>> {
         let answer = self.json(&["devices"])?;
         let rows = answer["devices"].as_array().with_context(|| format!("no devices in {answer}"))?;
@@ -516,7 +516,7 @@ fn string(object: &Value, key: &str) -> Result<String> {
     Ok(object[key].as_str().with_context(|| format!("no text {key} in {object}"))?.to_owned())
 }
 
-/// Unknown is `null`, never a missing key (interface.md).
+/// Unknown is `null`, never a missing key.
 fn string_or_null(object: &Value, key: &str) -> Result<Option<String>> {
     match object.get(key) {
         None => bail!("no {key} in {object}"),

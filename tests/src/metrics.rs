@@ -93,7 +93,7 @@ fn sample(line: &str) -> Result<Sample> {
     };
     let mut labels = BTreeMap::new();
     for pair in rest.strip_suffix('}').with_context(broken)?.split(',').filter(|pair| !pair.is_empty()) {
-        // Label values are few and fixed (interface.md): none has a comma or an escape.
+        // Label values are few and fixed: none has a comma or an escape.
         let (key, quoted) = pair.split_once('=').with_context(broken)?;
         labels.insert(key.to_owned(), quoted.trim_matches('"').to_owned());
     }

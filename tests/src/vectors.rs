@@ -1,5 +1,4 @@
-//! The vectors of requirements.md H.1, option 125 with code and length, and those of H.2 that are used in more than one
-//! place.
+//! Test vectors that several programs use: option 125 with code and length, and STUN messages.
 
 use tr111_core::stun::Attribute;
 

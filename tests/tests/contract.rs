@@ -1,4 +1,4 @@
-//! What scripts and dashboards hold on to: JSON, parameters, metrics, as interface.md promises them.
+//! What scripts and dashboards hold on to: JSON, parameters, metrics.
 
 use std::process::Command;
 
@@ -91,7 +91,7 @@ fn faults_have_number_and_name() -> Result<()> {
     Ok(())
 }
 
-/// `tr111 status --json` has every key that interface.md names.
+/// `tr111 status --json` has every key that scripts read.
 #[test]
 fn status_has_its_keys() -> Result<()> {
     let lab = Lab::new()?;

@@ -1,5 +1,5 @@
 //! What `cargo xtask bench` measures. A section measures one thing, in one file for each kind, and puts its lines into
-//! the one table; design.md section 6 says what each has to hold.
+//! the one table; docs/benchmarks.md lists the limits.
 
 mod against;
 mod flash;

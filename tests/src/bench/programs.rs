@@ -96,7 +96,7 @@ impl Beside {
     }
 }
 
-/// Frames that are not ours, each with its bar over the empty XDP program (design.md section 6).
+/// Frames that are not ours, each with its bar over the empty XDP program.
 fn foreign_frames() -> Result<Vec<(&'static str, Vec<u8>, f64)>> {
     let frames = corpus::load()?;
     let named = |name: &str| {
